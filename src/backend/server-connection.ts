@@ -1,0 +1,507 @@
+// One logged-in connection to a Postgres server. Owns its socket, the replies it owes and what is known of its session
+// state (settings, prepared statements, transaction status). It has at most one receiver at a time: whoever holds the
+// lease. Invariant: every reply is matched against the queue; one that does not fit destroys the connection, which is
+// never handed on again.
+import type { Duplex } from 'node:stream';
+import { messageOf, PgkvError } from '../base/errors.js';
+import { encodeNamed, encodeParse, encodeQuery, TERMINATE } from '../wire/client-messages.js';
+import { type ErrorFields, readErrorFields } from '../wire/error-fields.js';
+import { Frame, FrameReader } from '../wire/frame-reader.js';
+import { Output } from '../wire/output.js';
+import { Backend, backendLimits, Frontend, TransactionStatus } from '../wire/protocol.js';
+import { readRowValues } from '../wire/row-values.js';
+import {
+  type Assumption,
+  assuming,
+  type ControlQuery,
+  controlQuery,
+  localReply,
+  type Owed,
+  Reply,
+  ReplyQueue,
+} from './reply-queue.js';
+import { type ReportedParameters, withParameter } from './parameter-status.js';
+import type { SettingsGroup } from './settings-group.js';
+import type { StatementSource } from './statement-source.js';
+
+/** Whoever holds the lease of a connection: gets the replies meant for the client. Called synchronously. */
+export interface ReplyReceiver {
+  /** Bytes to forward, whole messages or parts of streamed ones, in order. Valid during the call; views may be kept. */
+  serverBytes(bytes: Buffer): void;
+  /** Nothing more has arrived for now: flush. */
+  serverPaused(): void;
+  /** A forwarded ReadyForQuery went out with this status byte. */
+  serverReady(status: number): void;
+  /** The server reported a setting while this receiver held the connection (already forwarded unless swallowed). */
+  serverParameter(name: string, value: string): void;
+  /** CommandComplete tag, called only while `watchTags` is set. */
+  serverTag(tag: string): void;
+  /**
+   * An ErrorResponse to a forwarded message, before it is forwarded, called only while `guarded` is set. True keeps it
+   * and all that follows up to ReadyForQuery from the client, which then gets `guardedReady`.
+   */
+  guardedError(fields: ErrorFields): boolean;
+  guardedReady(): void;
+  serverLost(loss: ServerLoss): void;
+}
+
+/** What a receiver has to know of a connection that broke under it. */
+export interface ServerLoss {
+  readonly error: PgkvError;
+  /** The server's own last FATAL message, if it sent one. */
+  readonly last: Buffer | null;
+  /** ReadyForQuery messages the client still waits for. */
+  readonly owedReadies: number;
+  /** Messages of the extended protocol were sent and no Sync behind them yet. */
+  readonly unsynced: boolean;
+  /** A row was forwarded in part: the client's stream cannot be continued. */
+  readonly midMessage: boolean;
+  /** Transaction status when last reported. */
+  readonly status: number;
+}
+
+/** A statement as prepared on one connection. */
+interface PreparedOnServer {
+  readonly name: string;
+  readonly semantics: string;
+  readonly schemaEpoch: number;
+}
+
+export interface ServerConnectionOptions {
+  readonly stream: Duplex;
+  readonly address: string;
+  readonly pid: number;
+  readonly secretKey: Buffer;
+  readonly parameters: ReportedParameters;
+  readonly settings: SettingsGroup;
+  readonly preparedMax: number;
+  /** Longest message other than rows and COPY data taken from a server, bytes. */
+  readonly messageBytesMax: number;
+  readonly createdAt: number;
+}
+
+const LIMITS_BY_BYTES = new Map<number, Int32Array>();
+
+function limitsFor(messageBytesMax: number): Int32Array {
+  let limits = LIMITS_BY_BYTES.get(messageBytesMax);
+  if (limits === undefined) LIMITS_BY_BYTES.set(messageBytesMax, (limits = backendLimits(messageBytesMax)));
+  return limits;
+}
+
+export class ServerConnection {
+  readonly address: string;
+  readonly pid: number;
+  readonly secretKey: Buffer;
+  readonly createdAt: number;
+  /** Settings as the server reports them (ParameterStatus). */
+  parameters: ReportedParameters;
+  readonly replies = new ReplyQueue();
+  readonly output: Output;
+  readonly prepared = new Map<StatementSource, PreparedOnServer>();
+  /** Custom settings ever defined on this connection. */
+  readonly placeholders = new Set<string>();
+  settings: SettingsGroup;
+  status: number = TransactionStatus.idle;
+  /** In COPY FROM STDIN: the server ignores Sync and Flush until the copy ends. */
+  copyIn = false;
+  /** What the server has as its unnamed statement; `unknownStatement` where that cannot be told. */
+  unnamed: StatementSource | null = null;
+  /** Not to be handed on: it is closed when it is given back. */
+  retired = false;
+  watchTags = false;
+  guarded = false;
+  dead = false;
+  /** Cancel requests under way for this connection; it must not change hands before they have landed. */
+  cancelsUnderWay = 0;
+  idleSince = 0;
+  /** Lets a session recognise that nobody has used the connection since it did (sequence state). */
+  lastReceiver: ReplyReceiver | null = null;
+  onClosed: ((connection: ServerConnection) => void) | null = null;
+
+  readonly #stream: Duplex;
+  readonly #reader: FrameReader;
+  readonly #preparedMax: number;
+  #receiver: ReplyReceiver | null = null;
+  #nameCounter = 0;
+  #schemaEpoch = 0;
+  /** Whether the streamed message being received goes to the client. */
+  #streamForwarded = false;
+  /** A guarded error was taken: everything up to its ReadyForQuery is kept from the client. */
+  #withheld = false;
+  #fatal: Buffer | null = null;
+  /** Span of the chunk that is to be forwarded and has not been yet. */
+  #runStart = 0;
+  #runEnd = 0;
+
+  constructor(options: ServerConnectionOptions) {
+    this.#stream = options.stream;
+    this.address = options.address;
+    this.pid = options.pid;
+    this.secretKey = options.secretKey;
+    this.parameters = options.parameters;
+    this.settings = options.settings;
+    this.createdAt = options.createdAt;
+    this.#preparedMax = options.preparedMax;
+    this.#reader = new FrameReader(limitsFor(options.messageBytesMax), Backend.dataRow, 'backend');
+    this.output = new Output(options.stream);
+    options.stream.on('data', (chunk: Buffer) => this.#received(chunk));
+    options.stream.on('drain', () => {
+      this.output.drained();
+      this.#receiver?.serverPaused();
+    });
+    options.stream.on('error', (error: Error) => this.destroy(`connection to ${this.address} failed: ${error.message}`, error));
+    options.stream.on('end', () => this.destroy(`server ${this.address} closed the connection`));
+    options.stream.on('close', () => this.destroy(`connection to ${this.address} was closed`));
+  }
+
+  get receiver(): ReplyReceiver | null {
+    return this.#receiver;
+  }
+
+  /** Takes the connection (or gives it back with null). Only between leases. */
+  attach(receiver: ReplyReceiver | null): void {
+    if (receiver === null && this.#receiver !== null) this.lastReceiver = this.#receiver;
+    this.#receiver = receiver;
+    this.watchTags = false;
+    this.guarded = false;
+  }
+
+  /** Outside a transaction, owing nothing, nothing half sent. */
+  get atRest(): boolean {
+    return (
+      this.replies.length === 0 &&
+      !this.replies.skipping &&
+      this.status === TransactionStatus.idle &&
+      !this.copyIn
+    );
+  }
+
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  /** Runs a statement of pgkv's own; only when the connection owes nothing. */
+  runControl(sql: string, control: ControlQuery): void {
+    this.replies.push(controlQuery(control));
+    this.output.push(encodeQuery(sql));
+    this.output.flush();
+  }
+
+  /**
+   * The name under which `source` is prepared here, preparing it first where it is not; answers to that are swallowed.
+   * `semantics` is that of the session's settings: a text prepared under others may mean something else.
+   */
+  prepare(source: StatementSource, semantics: string): string {
+    const known = this.prepared.get(source);
+    if (known !== undefined && known.semantics === semantics && known.schemaEpoch === this.#schemaEpoch) {
+      if (this.prepared.size * 2 > this.#preparedMax) {
+        this.prepared.delete(source);
+        this.prepared.set(source, known);
+      }
+      return known.name;
+    }
+    return this.parse(source, semantics, true);
+  }
+
+  /** Whether `prepare` would find the statement ready. */
+  isPrepared(source: StatementSource, semantics: string): boolean {
+    const known = this.prepared.get(source);
+    return known !== undefined && known.semantics === semantics && known.schemaEpoch === this.#schemaEpoch;
+  }
+
+  /**
+   * Sends a Parse under a fresh name in place of any earlier one.
+   * @param swallow keep ParseComplete from the client
+   * @param refused called if the server refuses or skips the Parse
+   */
+  parse(source: StatementSource, semantics: string, swallow: boolean, refused?: () => void): string {
+    this.forget(source);
+    const name = `pgkv_${++this.#nameCounter}`;
+    const entry: PreparedOnServer = { name, semantics, schemaEpoch: this.#schemaEpoch };
+    this.prepared.set(source, entry);
+    const undo = (): void => {
+      if (this.prepared.get(source) === entry) this.prepared.delete(source);
+      refused?.();
+    };
+    this.replies.push(assuming(Reply.parse, swallow, { undo }));
+    this.output.push(encodeParse(name, source.parseTail));
+    if (this.prepared.size > this.#preparedMax) this.#evictOldest(source);
+    return name;
+  }
+
+  /** Closes the statement on the server, if it is prepared here. */
+  forget(source: StatementSource): void {
+    const known = this.prepared.get(source);
+    if (known === undefined) return;
+    this.prepared.delete(source);
+    // Skipped after an error: the server still has it, so it is ours again.
+    const undo = (): void => {
+      if (!this.prepared.has(source)) this.prepared.set(source, known);
+    };
+    this.replies.push(assuming(Reply.close, true, { undo }));
+    this.output.push(encodeNamed(Frontend.close, 'S', known.name));
+  }
+
+  /** DEALLOCATE ALL or DISCARD ALL took effect. */
+  forgetAllPrepared(): void {
+    this.prepared.clear();
+  }
+
+  /** Statements prepared before this are prepared anew before their next use. */
+  schemaChanged(epoch: number): void {
+    this.#schemaEpoch = epoch;
+  }
+
+  /** Ends an orderly, unused connection. */
+  terminate(): void {
+    if (this.dead) return;
+    this.output.push(TERMINATE);
+    this.output.flush();
+    this.#stream.end();
+    this.destroy('closed by pgkv');
+  }
+
+  /** Idempotent. Tells the receiver, then the pool. */
+  destroy(reason: string, cause?: unknown): void {
+    if (this.dead) return;
+    this.dead = true;
+    const sent = this.replies.length > 0 || this.replies.skipping;
+    const loss: ServerLoss = {
+      error: new PgkvError(sent ? 'outcome_unknown' : 'server_unreachable', { detail: reason, cause }),
+      last: this.#fatal,
+      owedReadies: this.replies.owedReadies(),
+      unsynced: this.replies.unsynced(),
+      midMessage: this.#streamForwarded && this.#reader.midMessage,
+      status: this.status,
+    };
+    this.#flushRun();
+    this.#stream.destroy();
+    const receiver = this.#receiver;
+    this.#receiver = null;
+    this.replies.clear();
+    this.onClosed?.(this);
+    receiver?.serverLost(loss);
+  }
+
+  #evictOldest(keep: StatementSource): void {
+    for (const source of this.prepared.keys()) {
+      if (source === keep) continue;
+      this.forget(source);
+      return;
+    }
+  }
+
+  /** Sends the client bytes of our own when the replies owed before them have gone out. */
+  replyLocally(bytes: Buffer, assumption: Assumption | null): void {
+    if (this.replies.length > 0 || this.replies.skipping) this.replies.push(localReply(bytes, assumption));
+    else this.#receiver?.serverBytes(bytes);
+  }
+
+  #received(chunk: Buffer): void {
+    const reader = this.#reader;
+    reader.push(chunk);
+    this.#runStart = this.#runEnd = 0;
+    try {
+      for (let found = reader.next(); found !== Frame.none; found = reader.next()) {
+        if (found === Frame.more || found === Frame.last) {
+          if (this.#streamForwarded) this.#extendRun();
+        } else if (reader.type === Backend.dataRow) this.#row();
+        else this.#message(reader.type);
+        if (this.dead) return;
+      }
+    } catch (error) {
+      this.destroy(`server ${this.address}: ${messageOf(error)}`, error);
+      return;
+    }
+    this.#flushRun();
+    this.#receiver?.serverPaused();
+  }
+
+  /** The message just read goes to the client: consecutive ones leave as one view of the chunk. */
+  #extendRun(): void {
+    const { start, end } = this.#reader;
+    if (this.#runEnd !== start) {
+      this.#flushRun();
+      this.#runStart = start;
+    }
+    this.#runEnd = end;
+  }
+
+  #flushRun(): void {
+    if (this.#runEnd > this.#runStart) {
+      this.#receiver?.serverBytes(this.#reader.buffer.subarray(this.#runStart, this.#runEnd));
+    }
+    this.#runStart = this.#runEnd;
+  }
+
+  #row(): void {
+    const head = this.replies.head;
+    if (head === null || (head.kind !== Reply.query && head.kind !== Reply.execute)) throw this.#mismatch();
+    this.#streamForwarded = !head.swallow && !this.#withheld;
+    if (this.#streamForwarded) this.#extendRun();
+    else head.control?.row(readRowValues(this.#reader.buffer, this.#reader.start, this.#reader.end));
+  }
+
+  // One case per message of the protocol, so longer than a screen.
+  #message(type: number): void {
+    const head = this.replies.head;
+    switch (type) {
+      case Backend.noticeResponse:
+        if (head === null || !head.swallow) this.#extendRun();
+        return;
+      case Backend.parameterStatus:
+        this.#parameterStatus(head === null || !head.swallow);
+        return;
+      case Backend.notificationResponse:
+        this.#extendRun();
+        return;
+      case Backend.errorResponse:
+        this.#error(head);
+        return;
+      case Backend.readyForQuery:
+        this.#ready(head);
+        return;
+    }
+    if (head === null) throw this.#mismatch();
+    const { kind } = head;
+    switch (type) {
+      case Backend.parseComplete:
+        return this.#complete(head, kind === Reply.parse);
+      case Backend.bindComplete:
+        return this.#complete(head, kind === Reply.bind);
+      case Backend.closeComplete:
+        return this.#complete(head, kind === Reply.close);
+      case Backend.noData:
+        return this.#complete(head, kind === Reply.describeStatement || kind === Reply.describePortal);
+      case Backend.rowDescription:
+        if (kind === Reply.query) return this.#pass(head);
+        return this.#complete(head, kind === Reply.describeStatement || kind === Reply.describePortal);
+      case Backend.parameterDescription:
+        if (kind !== Reply.describeStatement) throw this.#mismatch();
+        return this.#pass(head);
+      case Backend.commandComplete:
+        if (this.watchTags && !head.swallow) this.#tag();
+        this.copyIn = false;
+        if (kind === Reply.query) return this.#pass(head);
+        return this.#complete(head, kind === Reply.execute);
+      case Backend.emptyQueryResponse:
+        if (kind === Reply.query) return this.#pass(head);
+        return this.#complete(head, kind === Reply.execute);
+      case Backend.portalSuspended:
+        return this.#complete(head, kind === Reply.execute);
+      case Backend.functionCallResponse:
+        if (kind !== Reply.functionCall) throw this.#mismatch();
+        return this.#pass(head);
+      case Backend.copyInResponse:
+        if (kind === Reply.execute) this.replies.enterCopyIn();
+        this.copyIn = true;
+        return this.#passWhileExecuting(head);
+      case Backend.copyData:
+      case Backend.copyDone:
+      case Backend.copyOutResponse:
+      case Backend.copyBothResponse:
+        return this.#passWhileExecuting(head);
+      default:
+        throw this.#mismatch();
+    }
+  }
+
+  #pass(head: Owed): void {
+    this.#streamForwarded = !head.swallow && !this.#withheld;
+    if (this.#streamForwarded) this.#extendRun();
+  }
+
+  #passWhileExecuting(head: Owed): void {
+    if (head.kind !== Reply.query && head.kind !== Reply.execute) throw this.#mismatch();
+    this.#pass(head);
+  }
+
+  /** The message answers the head in full. */
+  #complete(head: Owed, fits: boolean): void {
+    if (!fits) throw this.#mismatch();
+    this.#emitPrefix(head);
+    this.#pass(head);
+    this.replies.pop();
+    this.#emitLocal();
+  }
+
+  #emitPrefix(head: Owed): void {
+    if (head.bytes === null || this.#withheld) return;
+    this.#flushRun();
+    this.#receiver?.serverBytes(head.bytes);
+  }
+
+  #emitLocal(): void {
+    for (let head = this.replies.head; head !== null && head.kind === Reply.local; head = this.replies.head) {
+      this.#flushRun();
+      this.replies.pop();
+      if (!this.#withheld) this.#receiver?.serverBytes(head.bytes!);
+    }
+  }
+
+  #error(head: Owed | null): void {
+    const { buffer, start, end } = this.#reader;
+    const fields = readErrorFields(buffer, start, end);
+    const severity = fields['V'] ?? fields['S'];
+    if (head === null || severity === 'FATAL' || severity === 'PANIC') {
+      // The server closes behind it; whoever holds the connection decides who hears of it.
+      this.#fatal = Buffer.from(buffer.subarray(start, end));
+      return;
+    }
+    this.copyIn = false;
+    if (head.control !== null) {
+      head.control.failed(Buffer.from(buffer.subarray(start, end)));
+      return;
+    }
+    if (this.guarded && !this.#withheld && this.#receiver!.guardedError(fields)) this.#withheld = true;
+    this.#emitPrefix(head);
+    if (!this.#withheld) this.#extendRun();
+    const { kind } = head;
+    if (kind !== Reply.query && kind !== Reply.functionCall && kind !== Reply.sync) this.replies.failExtended();
+  }
+
+  #ready(head: Owed | null): void {
+    if (head === null || (head.kind !== Reply.query && head.kind !== Reply.sync && head.kind !== Reply.functionCall)) {
+      throw this.#mismatch();
+    }
+    this.status = this.#reader.buffer[this.#reader.start + 5]!;
+    const forward = !head.swallow && !this.#withheld;
+    if (forward) this.#extendRun();
+    this.replies.pop();
+    this.#flushRun();
+    this.#emitLocal();
+    // Told last: the receiver may send its next statement, or give the connection back, at once.
+    if (head.control !== null) head.control.ready();
+    else if (this.#withheld) {
+      this.#withheld = false;
+      this.#receiver?.guardedReady();
+    } else if (forward) this.#receiver?.serverReady(this.status);
+  }
+
+  #parameterStatus(forward: boolean): void {
+    const { buffer, start, end } = this.#reader;
+    const nameEnd = buffer.indexOf(0, start + 5);
+    const name = buffer.toString('utf8', start + 5, nameEnd);
+    const value = buffer.toString('utf8', nameEnd + 1, end - 1);
+    this.parameters = withParameter(this.parameters, name, value);
+    if (forward && this.#receiver !== null) {
+      this.#extendRun();
+      this.#receiver.serverParameter(name, value);
+    }
+  }
+
+  #tag(): void {
+    const { buffer, start, end } = this.#reader;
+    this.#receiver?.serverTag(buffer.toString('latin1', start + 5, end - 1));
+  }
+
+  #mismatch(): Error {
+    const head = this.replies.head;
+    const owedKind = head === null ? 'nothing' : Object.entries(Reply).find(([, kind]) => kind === head.kind)?.[0];
+    return new Error(`unexpected message "${String.fromCharCode(this.#reader.type)}" while owing ${owedKind}`);
+  }
+}

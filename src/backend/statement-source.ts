@@ -1,0 +1,56 @@
+// What a Parse message says, interned: text and parameter types. Sessions that prepare the same statement share one
+// StatementSource, and a server connection prepares each source once, under a name of its own.
+import { LRUCache } from 'lru-cache';
+import { UNPARSED_TEMPLATE, type Template } from '../sql/template.js';
+
+export interface StatementSource {
+  /** Everything behind the name in the Parse message: text, NUL, parameter type count and OIDs. */
+  readonly parseTail: Buffer;
+  readonly text: string;
+  readonly template: Template;
+  /** How often it was parsed; a text seen once is not worth a named statement. */
+  uses: number;
+}
+
+/** Stands for an unnamed statement on a server of which only that it may exist is known. */
+export const unknownStatement: StatementSource = {
+  parseTail: Buffer.alloc(0),
+  text: '',
+  template: UNPARSED_TEMPLATE,
+  uses: 0,
+};
+
+export class StatementSources {
+  readonly #sources: LRUCache<string, StatementSource>;
+  readonly #templateOf: (text: string) => Template;
+
+  /** @param bytesMax bound of the texts kept; a source pushed out merely is no longer shared */
+  constructor(bytesMax: number, templateOf: (text: string) => Template) {
+    this.#sources = new LRUCache({ maxSize: bytesMax, sizeCalculation: (_, key) => key.length * 2 + 256 });
+    this.#templateOf = templateOf;
+  }
+
+  /**
+   * @param buffer holds the Parse message
+   * @param start offset behind the NUL of the statement's name
+   * @param textEnd offset of the NUL behind the text
+   * @param end end of the message
+   */
+  intern(buffer: Buffer, start: number, textEnd: number, end: number): StatementSource {
+    const key = buffer.toString('latin1', start, end);
+    const known = this.#sources.get(key);
+    if (known !== undefined) {
+      known.uses++;
+      return known;
+    }
+    const text = buffer.toString('utf8', start, textEnd);
+    const source: StatementSource = {
+      parseTail: Buffer.from(buffer.subarray(start, end)),
+      text,
+      template: this.#templateOf(text),
+      uses: 1,
+    };
+    this.#sources.set(key, source);
+    return source;
+  }
+}

@@ -1,0 +1,67 @@
+// The options of each command as the program hands them over, and the checks on their texts.
+import { InvalidArgumentError } from 'commander';
+
+export interface DevOptions {
+  readonly shards: number;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly httpPort: number;
+  readonly dataDir: string;
+  readonly ephemeral: boolean;
+  readonly value: 'jsonb' | 'bytea';
+}
+
+export interface StartOptions {
+  readonly configFile: string;
+}
+
+export interface CheckConfigOptions {
+  readonly configFile: string;
+  readonly json: boolean;
+}
+
+/** Where to connect; what is absent comes from the PG… variables, then from pgkv's defaults. */
+export interface ConnectionOptions {
+  readonly url?: string;
+  readonly host?: string;
+  readonly port?: number;
+  readonly user?: string;
+  readonly dbname?: string;
+}
+
+/** `-c` and `-f` in the order they were given. */
+export type SqlAction =
+  | { readonly kind: 'command'; readonly sql: string }
+  | { readonly kind: 'file'; readonly path: string };
+
+export interface SqlOptions extends ConnectionOptions {
+  readonly actions: readonly SqlAction[];
+  readonly format: 'aligned' | 'csv' | 'json';
+  readonly expanded: boolean;
+  readonly verbose: boolean;
+  readonly onErrorStop: boolean;
+}
+
+export interface StatusOptions extends ConnectionOptions {
+  readonly dataDir?: string;
+  readonly json: boolean;
+}
+
+export const SHARDS_MAX = 64;
+export const PORT_MAX = 65_535;
+
+/** A commander argument parser for whole numbers from `min` to `max`. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < min || value > max) {
+      throw new InvalidArgumentError(`It must be a whole number from ${min} to ${max}.`);
+    }
+    return value;
+  };
+}
+
+/** A port to listen on: 0 means a free one. */
+export const listenPort = wholeNumber(0, PORT_MAX);
+/** A port to connect to. */
+export const serverPort = wholeNumber(1, PORT_MAX);

@@ -1,0 +1,457 @@
+// The leased lane: one client session on one server connection, exclusively, from the first message until the server is
+// outside a transaction and owes nothing. Owns acquiring, carrying the session's state over, asking for the state that
+// is left (state-check.ts), and giving the connection back, keeping it (pinned) or closing it.
+//
+// Modes, and what must hold in each:
+//   free      no connection
+//   waiting   a request stands in the pool's queue
+//   preparing a connection is held; statements of pgkv's own are under way on it; no client message may be sent
+//   leased    a connection is held and takes client messages
+//   ended     the session is over
+import type { Clock } from '../base/clock.js';
+import { PgkvError } from '../base/errors.js';
+import { parameterChanges } from '../backend/parameter-status.js';
+import type { LeaseRequest, NodePool, PoolGroup } from '../backend/node-pool.js';
+import { Reply } from '../backend/reply-queue.js';
+import type { ReplyReceiver, ServerConnection, ServerLoss } from '../backend/server-connection.js';
+import { type SettingsGroup, type SettingsRegistry, settingsChangeSql } from '../backend/settings-group.js';
+import type { Session } from '../session/session.js';
+import { Effect, type EffectBits, type Template } from '../sql/template.js';
+import type { ErrorFields } from '../wire/error-fields.js';
+import { TransactionStatus } from '../wire/protocol.js';
+import { readStateCheck, type SessionState, stateCheckSql } from './state-check.js';
+
+/** The client's side of a lane. All calls are synchronous. */
+export interface ClientPort {
+  send(bytes: Buffer): void;
+  flush(): void;
+  /** The client's socket takes no more for now. */
+  readonly clogged: boolean;
+  /** The lane takes messages again. */
+  resume(): void;
+  /** The statement that asked for a connection cannot have one. `message`: the server's own ErrorResponse. */
+  refused(error: PgkvError, message: Buffer | null): void;
+  /** The connection under the session broke. `hadState`: state was lost that cannot be had back. */
+  lost(loss: ServerLoss, hadState: boolean): void;
+  /** A statement whose plan had gone stale was held back from the client and has to be sent again. */
+  repeat(): void;
+  tag(tag: string): void;
+}
+
+/** Cancels what a connection is doing; calls back when the request has been delivered or has failed. */
+export type CancelStatement = (connection: ServerConnection, delivered: () => void) => void;
+
+const CHECKED: EffectBits = Effect.settings | Effect.state | Effect.unknown;
+/** A session with more than this much in settings keeps its connection: carrying them would cost more. */
+const SETTINGS_BYTES_MAX = 65_536;
+
+export class LeasedLane implements ReplyReceiver {
+  mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
+  connection: ServerConnection | null = null;
+  /** Why the session keeps its connection, if it does. */
+  pins: readonly string[] = [];
+  /** True while a streamed client message has been passed on in part. */
+  midMessage = false;
+  /** Everything sent in this lease so far was proven to change nothing. */
+  readOnly = true;
+  /** Something sent in this lease may have ended the transaction. */
+  mayHaveCommitted = false;
+  idleInTransactionSince = 0;
+
+  readonly session: Session;
+  readonly #pool: NodePool;
+  readonly #group: PoolGroup;
+  readonly #registry: SettingsRegistry;
+  readonly #client: ClientPort;
+  readonly #clock: Clock;
+  readonly #cancelStatement: CancelStatement;
+  readonly #applicationName: string;
+  #effects: EffectBits = Effect.none;
+  #customNames: Set<string> | null = null;
+  /** State no probe can see: the connection stays with the session and is closed behind it. */
+  #sticky = false;
+  #wroteInLease = false;
+  #discardSequences = false;
+  #request: LeaseRequest | null = null;
+  #lastConnection: ServerConnection | null = null;
+  #afterCancel: (() => void) | null = null;
+
+  constructor(options: {
+    session: Session;
+    pool: NodePool;
+    group: PoolGroup;
+    registry: SettingsRegistry;
+    client: ClientPort;
+    clock: Clock;
+    cancelStatement: CancelStatement;
+    /** From the client's start-up packet: what RESET takes it back to. */
+    applicationName: string;
+  }) {
+    this.session = options.session;
+    this.#pool = options.pool;
+    this.#group = options.group;
+    this.#registry = options.registry;
+    this.#client = options.client;
+    this.#clock = options.clock;
+    this.#cancelStatement = options.cancelStatement;
+    this.#applicationName = options.applicationName;
+  }
+
+  /** Whether the session is in a transaction block or in the middle of something. */
+  get busy(): boolean {
+    return this.mode !== 'free' && !(this.mode === 'leased' && this.connection!.atRest);
+  }
+
+  /** In a transaction block, and the server waits for the client. */
+  get idleInTransaction(): boolean {
+    const { connection } = this;
+    return connection !== null && connection.status !== TransactionStatus.idle && connection.replies.length === 0;
+  }
+
+  /**
+   * Makes sure that a message belonging to `template` may be sent now. False: not yet (the client port's `resume` or
+   * `refused` follows, perhaps before this returns).
+   */
+  ensure(template: Template): boolean {
+    if (this.mode === 'leased') {
+      if ((template.effects & Effect.readsSequenceState) !== 0 && this.#foreignSequences()) return false;
+      return true;
+    }
+    if (this.mode !== 'free') return false;
+    return this.#acquire((template.effects & Effect.readsSequenceState) !== 0);
+  }
+
+  /** A statement is about to be sent: remembers what it may leave behind. */
+  note(template: Template): void {
+    const { effects } = template;
+    if (!template.readOnly) {
+      this.readOnly = false;
+      this.#wroteInLease = true;
+      if (template.kind === 'commit' || template.kind === 'multi' || (effects & Effect.unknown) !== 0) {
+        this.mayHaveCommitted = true;
+      }
+    }
+    if (effects === Effect.none) return;
+    this.#effects |= effects;
+    if ((effects & (Effect.sticky | Effect.readsSequenceState)) !== 0) this.#sticky = true;
+    if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
+    for (const name of template.settingNames) {
+      if (!name.includes('.')) continue;
+      if (this.#customNames === null) this.#customNames = new Set();
+      this.#customNames.add(name);
+    }
+  }
+
+  /** CancelRequest from the client. */
+  cancel(): void {
+    if (this.mode === 'waiting') {
+      if (this.#request !== null && this.#pool.withdraw(this.#request)) {
+        this.mode = 'free';
+        this.#request = null;
+        this.#client.refused(new PgkvError('cancelled'), null);
+      }
+      return;
+    }
+    const { connection } = this;
+    if (this.mode !== 'leased' || connection === null || connection.replies.length === 0) return;
+    connection.cancelsUnderWay++;
+    this.#cancelStatement(connection, () => {
+      connection.cancelsUnderWay--;
+      if (connection.cancelsUnderWay === 0 && !connection.dead && connection.receiver === this) {
+        const resume = this.#afterCancel;
+        this.#afterCancel = null;
+        resume?.();
+      }
+    });
+  }
+
+  /** The client is gone. What it had begun ends as it would if the server had seen it go. */
+  end(): void {
+    const { connection, mode } = this;
+    this.mode = 'ended';
+    if (this.#request !== null) this.#pool.withdraw(this.#request);
+    this.#request = null;
+    if (connection === null) return;
+    this.connection = null;
+    connection.resume();
+    const quiet = connection.replies.length === 0 && !connection.replies.skipping && !connection.copyIn;
+    if (mode !== 'leased' || !quiet || this.midMessage || this.#sticky || this.pins.length > 0 || this.#effects !== 0) {
+      // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
+      // refuses what it is at.
+      connection.attach(null);
+      connection.destroy('the client is gone');
+      return;
+    }
+    connection.attach(null);
+    if (connection.status === TransactionStatus.idle) return this.#pool.release(connection, this.#group);
+    connection.runControl('ROLLBACK', {
+      row: () => undefined,
+      failed: () => undefined,
+      ready: () => this.#pool.release(connection, this.#group),
+    });
+  }
+
+  /** A streamed message has been passed on to its end. */
+  messageFinished(): void {
+    this.midMessage = false;
+    if (this.mode === 'leased' && this.connection!.atRest) this.#finish();
+  }
+
+  serverBytes(bytes: Buffer): void {
+    this.#client.send(bytes);
+  }
+
+  serverPaused(): void {
+    this.#client.flush();
+    if (this.connection === null) return;
+    if (this.#client.clogged) this.connection.pause();
+    if (!this.connection.output.blocked && this.mode === 'leased') this.#client.resume();
+  }
+
+  /** The client's socket takes bytes again. */
+  clientDrained(): void {
+    this.connection?.resume();
+  }
+
+  serverReady(status: number): void {
+    this.connection!.guarded = false;
+    if (status === TransactionStatus.idle && this.connection!.atRest) {
+      if (!this.midMessage) this.#finish();
+      return;
+    }
+    this.idleInTransactionSince = this.#clock.now();
+    this.#client.resume();
+  }
+
+  serverParameter(): void {
+    this.session.told = this.connection!.parameters;
+  }
+
+  serverTag(tag: string): void {
+    if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
+      this.connection!.forgetAllPrepared();
+      this.session.dropAllStatements();
+      if (tag === 'DISCARD ALL') this.#sticky = false;
+    }
+    this.#client.tag(tag);
+  }
+
+  guardedError(fields: ErrorFields): boolean {
+    // "cached plan must not change result type", or a table that is gone: what the client's own Parse would have met.
+    // Once Bind has succeeded the statement may have run in part.
+    const atBind = this.connection!.replies.head!.kind === Reply.bind;
+    return atBind && (fields['R'] === 'RevalidateCachedQuery' || fields['C']!.startsWith('42'));
+  }
+
+  guardedReady(): void {
+    this.connection!.guarded = false;
+    this.#client.repeat();
+  }
+
+  serverLost(loss: ServerLoss): void {
+    const hadState = this.pins.length > 0 || this.#sticky || this.#effects !== Effect.none;
+    this.connection = null;
+    this.#reset();
+    if (this.mode === 'ended') return;
+    this.mode = 'free';
+    this.#client.lost(loss, hadState);
+  }
+
+  #acquire(readsSequenceState: boolean): boolean {
+    const last = this.#lastConnection;
+    if (readsSequenceState) {
+      const untouched =
+        last !== null &&
+        !last.dead &&
+        last.lastReceiver === this &&
+        last.settings === this.session.settings &&
+        this.#pool.acquireExactly(last, this.#group);
+      if (untouched) {
+        this.#hold(last);
+        this.mode = 'leased';
+        return true;
+      }
+      this.#discardSequences = true;
+    }
+    this.mode = 'waiting';
+    let returned = false;
+    const request: LeaseRequest = {
+      group: this.#group,
+      settings: this.session.settings,
+      queuedAt: 0,
+      granted: (connection) => {
+        this.#request = null;
+        this.#hold(connection);
+        if (this.#carryOver(connection)) {
+          this.mode = 'leased';
+          if (returned) this.#client.resume();
+        } else this.mode = 'preparing';
+      },
+      refused: (error, message) => {
+        this.#request = null;
+        this.mode = 'free';
+        this.#client.refused(error, message);
+      },
+    };
+    this.#request = request;
+    this.#pool.acquire(request);
+    returned = true;
+    return (this.mode as string) === 'leased';
+  }
+
+  #hold(connection: ServerConnection): void {
+    this.connection = connection;
+    connection.attach(this);
+    this.readOnly = true;
+    this.mayHaveCommitted = false;
+    this.#wroteInLease = false;
+  }
+
+  /** Brings the connection to the session's settings. True when nothing has to be waited for. */
+  #carryOver(connection: ServerConnection): boolean {
+    const sql = settingsChangeSql(connection.settings, this.session.settings);
+    if (sql === null && !this.#discardSequences) {
+      connection.settings = this.session.settings;
+      this.#tellParameters(connection);
+      return true;
+    }
+    const statements = this.#discardSequences ? ['DISCARD SEQUENCES'] : [];
+    if (sql !== null) statements.push(sql);
+    this.#discardSequences = false;
+    this.#control(connection, statements.join(';'), (failure) => {
+      if (failure !== null) {
+        // Whatever could not be set before cannot be trusted to be as it was.
+        this.connection = null;
+        this.mode = 'free';
+        connection.attach(null);
+        connection.destroy('the session settings could not be applied');
+        this.#client.refused(new PgkvError('internal'), failure);
+        return;
+      }
+      this.#setSettings(connection, this.session.settings);
+      this.#tellParameters(connection);
+      this.mode = 'leased';
+      this.#client.resume();
+    });
+    return false;
+  }
+
+  #tellParameters(connection: ServerConnection): void {
+    const { session } = this;
+    if (session.told === connection.parameters) return;
+    for (const message of parameterChanges(session.told, connection.parameters)) this.#client.send(message);
+    session.told = connection.parameters;
+  }
+
+  /** Inside a lease, lastval() would see what an earlier session drew on this connection. */
+  #foreignSequences(): boolean {
+    const connection = this.connection!;
+    if (this.#sticky || this.#wroteInLease || connection.lastReceiver === this) return false;
+    if (connection.replies.length > 0 || connection.status === TransactionStatus.failed) return false;
+    this.mode = 'preparing';
+    this.#wroteInLease = true;
+    this.#control(connection, 'DISCARD SEQUENCES', () => {
+      this.mode = 'leased';
+      this.#client.resume();
+    });
+    return true;
+  }
+
+  #control(connection: ServerConnection, sql: string, done: (failure: Buffer | null) => void): void {
+    let failure: Buffer | null = null;
+    connection.runControl(sql, {
+      row: () => undefined,
+      failed: (message) => {
+        failure = message;
+      },
+      ready: () => done(failure),
+    });
+  }
+
+  /** The server is outside a transaction and owes nothing: asks what is left if anything may be, then gives it back. */
+  #finish(): void {
+    const connection = this.connection!;
+    if (connection.cancelsUnderWay > 0) {
+      // A cancel that lands late must not hit the next user of the connection.
+      this.mode = 'preparing';
+      this.#afterCancel = () => this.#control(connection, '', () => this.#finish());
+      return;
+    }
+    if ((this.#effects & Effect.schema) !== 0) this.#pool.schemaChanged();
+    if ((this.#effects & CHECKED) !== 0) {
+      this.mode = 'preparing';
+      const unknown = (this.#effects & Effect.unknown) !== 0;
+      connection.runControl(
+        stateCheckSql(this.#namesToAsk(), unknown && !this.#sticky && this.pins.length === 0),
+        readStateCheck((state) => this.#checked(connection, state, unknown)),
+      );
+      return;
+    }
+    this.#effects = Effect.none;
+    this.#giveBack(connection);
+  }
+
+  #namesToAsk(): Set<string> {
+    const names = new Set<string>(this.session.settings.placeholders);
+    for (const name of this.#customNames ?? []) names.add(name);
+    return names;
+  }
+
+  #checked(connection: ServerConnection, state: SessionState | null, unknown: boolean): void {
+    if (state === null) {
+      // The session's own settings kept pgkv from asking (a statement_timeout of 1 ms): it keeps the connection, and
+      // the question is asked again behind the next statement.
+      this.pins = ['unknown state'];
+      this.mode = 'leased';
+      this.#client.resume();
+      return;
+    }
+    const wasReset = unknown && !this.#sticky && this.pins.length === 0;
+    this.#effects = Effect.none;
+    this.#customNames = null;
+    this.pins = state.pins;
+    const onServer = this.#registry.intern(state.settings);
+    this.#setSettings(connection, onServer);
+    // RESET took application_name to the connection's start value, which is not the client's.
+    const named = state.settings.has('application_name') || this.#applicationName === '';
+    this.session.settings = named
+      ? onServer
+      : this.#registry.intern(new Map(state.settings).set('application_name', this.#applicationName));
+    if (wasReset) {
+      const reset = new Map([...state.settings].filter(([name]) => name === 'role'));
+      connection.settings = this.#registry.intern(reset);
+      // It stays after all: put back what RESET ALL took away; the lane goes on when that is done.
+      if (state.pins.length > 0 && !this.#carryOver(connection)) return;
+    }
+    if (this.session.settings.bytes > SETTINGS_BYTES_MAX) this.pins = [...this.pins, 'large settings'];
+    this.#giveBack(connection);
+  }
+
+  #setSettings(connection: ServerConnection, settings: SettingsGroup): void {
+    connection.settings = settings;
+    for (const name of settings.placeholders) connection.placeholders.add(name);
+  }
+
+  #giveBack(connection: ServerConnection): void {
+    if (this.pins.length > 0 || this.#sticky) {
+      this.mode = 'leased';
+    } else {
+      this.mode = 'free';
+      this.connection = null;
+      this.#lastConnection = connection;
+      connection.resume();
+      this.#pool.release(connection, this.#group);
+    }
+    this.#client.resume();
+  }
+
+  #reset(): void {
+    this.#effects = Effect.none;
+    this.#customNames = null;
+    this.#sticky = false;
+    this.#afterCancel = null;
+    this.pins = [];
+    this.midMessage = false;
+  }
+}
+

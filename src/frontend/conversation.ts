@@ -1,0 +1,447 @@
+// One client's conversation after login: takes its messages in order, finds out what each is, and passes it on through
+// the session's lane. Owns the order of things on the client's side; the only state beside the session is what the
+// protocol itself has (skipping to Sync, a lost transaction).
+import type { Clock } from '../base/clock.js';
+import { assert } from '../base/assert.js';
+import { messageOf, PgkvError } from '../base/errors.js';
+import type { ServerLoss } from '../backend/server-connection.js';
+import { forwarded, Reply } from '../backend/reply-queue.js';
+import type { StatementSource, StatementSources } from '../backend/statement-source.js';
+import type { ClientPort, LeasedLane } from '../execute/leased-lane.js';
+import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
+import type { Session } from '../session/session.js';
+import { NEUTRAL_TEMPLATE, UNPARSED_TEMPLATE, type Template } from '../sql/template.js';
+import type { Counters } from '../telemetry/counters.js';
+import { encodeQuery } from '../wire/client-messages.js';
+import { Frame, type FrameReader } from '../wire/frame-reader.js';
+import type { Output } from '../wire/output.js';
+import { Frontend, TransactionStatus } from '../wire/protocol.js';
+import {
+  encodeCommandComplete,
+  encodeError,
+  encodeTextRow,
+  encodeTextRowDescription,
+  READY_FAILED,
+  READY_IDLE,
+} from '../wire/server-messages.js';
+import { ExtendedProtocol } from './extended-protocol.js';
+import { LostTransaction } from './lost-transaction.js';
+import { scanSingleBatch } from './single-batch.js';
+
+/** What a conversation needs of the connection it runs on. */
+export interface ConversationHost {
+  readonly output: Output;
+  /** Closes the connection after what was written has gone out. */
+  close(): void;
+  /** Closes it at once. */
+  destroy(): void;
+  pauseReading(): void;
+  resumeReading(): void;
+}
+
+export interface ConversationServices {
+  readonly clock: Clock;
+  readonly sources: StatementSources;
+  /** The template of a text as this session's settings make it be read. */
+  templateOf(text: string): Template;
+  /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
+  show(name: string): string | null;
+  readonly counters: Counters;
+  readonly bufferBytesMax: number;
+}
+
+/** Owed replies at which a pipelining client has to wait for some of them. */
+const PIPELINE_MAX = 10_000;
+/** Encodings in which a byte of a character may look like ASCII: what a text means cannot be read off safely. */
+const UNSAFE_ENCODINGS = new Set(['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']);
+
+export class Conversation implements ClientPort {
+  readonly session: Session;
+  lastActivity: number;
+  lane!: LeasedLane;
+  readonly #host: ConversationHost;
+  readonly #services: ConversationServices;
+  readonly #reader: FrameReader;
+  readonly #extended: ExtendedProtocol;
+  /** An error was sent in the extended protocol without a server: everything up to Sync is ignored. */
+  #skipping = false;
+  #lost: LostTransaction | null = null;
+  /** The client has said goodbye or closed its side: what it sent before is still answered. */
+  #ended = false;
+  #terminated = false;
+  #closed = false;
+  #paused = false;
+  #pumping = false;
+  /** Set by `refused` when the lane cannot serve the message being handled. */
+  #refusal: Buffer | null = null;
+  /** The message `ensure` said no to was answered with an error; else it was put back. */
+  #wasAnswered = false;
+  /** A single batch that may have to be sent again, and its statement. */
+  #repeatable: Buffer | null = null;
+  #repeatSource: StatementSource | null = null;
+  #deallocated: string[] = [];
+
+  constructor(host: ConversationHost, services: ConversationServices, session: Session, reader: FrameReader) {
+    this.#host = host;
+    this.#services = services;
+    this.session = session;
+    this.#reader = reader;
+    this.#extended = new ExtendedProtocol(session, services);
+    this.lastActivity = services.clock.now();
+  }
+
+  get clogged(): boolean {
+    return this.#host.output.blocked;
+  }
+
+  /** Bytes from the client. */
+  received(chunk: Buffer): void {
+    this.lastActivity = this.#services.clock.now();
+    this.#reader.push(chunk);
+    this.#pump();
+  }
+
+  /** The client has closed its side of the connection. */
+  clientEnded(): void {
+    this.#ended = true;
+    this.#pump();
+  }
+
+  /** The connection to the client is gone. */
+  clientGone(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.lane.end();
+  }
+
+  send(bytes: Buffer): void {
+    this.#host.output.push(bytes);
+  }
+
+  flush(): void {
+    this.#host.output.flush();
+  }
+
+  clientDrained(): void {
+    this.lane.clientDrained();
+  }
+
+  resume(): void {
+    if (this.lane.mode === 'free') this.#repeatable = null;
+    if (!this.#pumping) this.#pump();
+  }
+
+  refused(error: PgkvError, message: Buffer | null): void {
+    const refusal = message !== null && message[0] === 0x45 && error.errorName === 'internal' ? message : encodeError(error, 'ERROR');
+    if (this.#pumping) {
+      this.#refusal = refusal;
+      return;
+    }
+    // The message that waited was put back: take it up again and answer it.
+    if (this.#reader.next() === Frame.none) return;
+    this.#answerWithError(this.#reader.type, refusal);
+    this.#pump();
+  }
+
+  tag(tag: string): void {
+    if (tag === 'DEALLOCATE') {
+      const name = this.#deallocated.shift();
+      if (name !== undefined) this.#extended.deallocated(name, this.lane.connection!);
+    } else if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') this.#deallocated = [];
+  }
+
+  repeat(): void {
+    const bytes = this.#repeatable;
+    const source = this.#repeatSource;
+    const { connection } = this.lane;
+    this.#repeatable = null;
+    assert(bytes !== null && source !== null && connection !== null, 'only a batch that was kept is repeated');
+    connection.forget(source);
+    this.#extended.sendBatch(bytes, scanSingleBatch(bytes, 0)!, source, connection);
+    connection.output.flush();
+  }
+
+  lost(loss: ServerLoss, hadState: boolean): void {
+    const { output } = this.#host;
+    if (loss.midMessage) {
+      this.#host.destroy();
+      return;
+    }
+    if (loss.last !== null || hadState) {
+      const detail = `${loss.error.detail ?? ''}; the session had state on that connection`;
+      output.push(loss.last ?? encodeError(new PgkvError(loss.error.errorName, { detail }), 'FATAL'));
+      this.#finish();
+      return;
+    }
+    const inTransaction = loss.status !== TransactionStatus.idle;
+    if (loss.owedReadies === 0 && !loss.unsynced) {
+      if (inTransaction) this.#lost = new LostTransaction(loss.status === TransactionStatus.failed);
+      return;
+    }
+    const certain = inTransaction && !this.lane.mayHaveCommitted;
+    const name = certain ? 'transaction_lost' : this.lane.readOnly ? 'server_unreachable' : 'outcome_unknown';
+    const { detail } = loss.error;
+    const error = encodeError(new PgkvError(name, detail === undefined ? {} : { detail }), 'ERROR');
+    if (certain) this.#lost = new LostTransaction(true);
+    for (let owed = loss.owedReadies; owed > 0; owed--) {
+      output.push(error);
+      output.push(certain ? READY_FAILED : READY_IDLE);
+    }
+    if (loss.unsynced) {
+      output.push(error);
+      this.#skipping = true;
+    }
+    output.flush();
+    this.resume();
+  }
+
+  /** Ends the session with an error of ours, if the protocol still allows one. */
+  terminate(error: PgkvError): void {
+    if (this.#closed) return;
+    if (this.lane.connection === null || this.lane.connection.replies.length === 0) {
+      this.#host.output.push(encodeError(error, 'FATAL'));
+    }
+    this.#finish();
+  }
+
+  #finish(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#host.output.flush();
+    this.lane.end();
+    this.#host.close();
+  }
+
+  /** Takes messages as long as the lane takes them. */
+  #pump(): void {
+    if (this.#closed || this.#pumping) return;
+    this.#pumping = true;
+    try {
+      this.#takeMessages();
+    } catch (error) {
+      this.#pumping = false;
+      this.#violation(error);
+      return;
+    }
+    this.#pumping = false;
+    this.lane.connection?.output.flush();
+    if (this.#closed) return;
+    this.#host.output.flush();
+    const tooMuch = this.#reader.bufferedBytes > this.#services.bufferBytesMax;
+    if (tooMuch !== this.#paused) {
+      this.#paused = tooMuch;
+      if (tooMuch) this.#host.pauseReading();
+      else this.#host.resumeReading();
+    }
+  }
+
+  #takeMessages(): void {
+    const reader = this.#reader;
+    const { lane } = this;
+    while (!this.#closed) {
+      if (lane.mode === 'waiting' || lane.mode === 'preparing') return;
+      const { connection } = lane;
+      if (connection !== null && (connection.output.blocked || connection.replies.length >= PIPELINE_MAX)) return;
+      const found = this.#terminated ? Frame.none : reader.next();
+      if (found === Frame.none) {
+        if (this.#ended) this.#endIfAnswered();
+        return;
+      }
+      if (!this.#take(found)) return;
+    }
+  }
+
+  /** The client sends no more: ends the session once everything that can be answered has been. */
+  #endIfAnswered(): void {
+    const { connection } = this.lane;
+    if (connection !== null && connection.replies.length > 0 && !connection.replies.unsynced()) return;
+    this.#finish();
+  }
+
+  /** Handles the message found. False: it was put back, the lane calls `resume`. */
+  #take(found: number): boolean {
+    const reader = this.#reader;
+    const { type } = reader;
+    if (type === Frontend.copyData || type === Frontend.copyDone || type === Frontend.copyFail) {
+      this.#copy(type, found);
+      return true;
+    }
+    if (type === Frontend.terminate) {
+      this.#ended = this.#terminated = true;
+      return true;
+    }
+    if (type === Frontend.sync) {
+      this.#sync();
+      return true;
+    }
+    if (this.#skipping) return true;
+    if (this.#lost !== null) {
+      this.#answerLost(type);
+      return true;
+    }
+    switch (type) {
+      case Frontend.query:
+        return this.#query();
+      case Frontend.functionCall:
+        return this.#functionCall();
+      case Frontend.flush:
+        this.lane.connection?.output.push(reader.buffer.subarray(reader.start, reader.end));
+        return true;
+      default:
+        return this.#extendedMessage(type);
+    }
+  }
+
+  #query(): boolean {
+    const reader = this.#reader;
+    const { buffer, start, end } = reader;
+    const textEnd = buffer.indexOf(0, start + 5);
+    const wellFormed = textEnd === end - 1;
+    const text = wellFormed ? buffer.toString('utf8', start + 5, textEnd) : '';
+    const template = wellFormed ? this.#template(text) : NEUTRAL_TEMPLATE;
+    const { lane } = this;
+    if (template.showName?.startsWith('pgkv.') && lane.mode === 'free') {
+      const value = this.#services.show(template.showName.slice(5));
+      if (value !== null) {
+        this.#answerShow(template.showName, value);
+        return true;
+      }
+    }
+    if (!this.#ensure(template)) return this.#wasAnswered;
+    const connection = lane.connection!;
+    lane.note(template);
+    this.#services.counters.statements++;
+    // A simple query ends the unnamed statement, here as in Postgres.
+    this.session.unnamed = null;
+    connection.unnamed = null;
+    if (template.statementNames.length > 0 && namesOwnStatements(template, this.session)) {
+      connection.watchTags = true;
+      const replaced = replaceStatementNames(text, template, this.session, connection, this.#deallocated);
+      connection.output.push(encodeQuery(replaced));
+    } else connection.output.push(buffer.subarray(start, end));
+    connection.replies.push(forwarded(Reply.query));
+    return true;
+  }
+
+  #functionCall(): boolean {
+    if (!this.#ensure(UNPARSED_TEMPLATE)) return this.#wasAnswered;
+    const { buffer, start, end } = this.#reader;
+    const connection = this.lane.connection!;
+    this.lane.note(UNPARSED_TEMPLATE);
+    connection.output.push(buffer.subarray(start, end));
+    connection.replies.push(forwarded(Reply.functionCall));
+    return true;
+  }
+
+  #extendedMessage(type: number): boolean {
+    const reader = this.#reader;
+    const { lane } = this;
+    if ((type === Frontend.parse || type === Frontend.bind) && !lane.busy) {
+      const batch = scanSingleBatch(reader.buffer, reader.start);
+      const source = batch === null ? null : this.#extended.batchSource(reader.buffer, batch);
+      if (batch !== null && source !== null) {
+        const { start } = reader;
+        const { end } = batch;
+        if (!this.#ensure(source.template)) return this.#wasAnswered;
+        lane.note(source.template);
+        this.#services.counters.statements++;
+        this.#repeatable = reader.buffer.subarray(start, end);
+        this.#repeatSource = source;
+        lane.connection!.guarded = true;
+        this.#extended.sendBatch(reader.buffer, batch, source, lane.connection!);
+        reader.skipTo(end);
+        return true;
+      }
+    }
+    const template = this.#extended.templateOf(type, reader.buffer, reader.start, reader.end);
+    if (!this.#ensure(template)) return this.#wasAnswered;
+    if (type === Frontend.bind) {
+      lane.note(template);
+      this.#services.counters.statements++;
+      if (template.statementNames.length > 0) lane.connection!.watchTags = true;
+    }
+    this.#extended.forward(type, reader.buffer, reader.start, reader.end, lane.connection!, this.#deallocated);
+    return true;
+  }
+
+  /** Whether the message at hand may be sent; where not it is put back, or answered with the refusal. */
+  #ensure(template: Template): boolean {
+    if (this.lane.ensure(template)) return true;
+    const refusal = this.#refusal;
+    if (refusal === null) this.#reader.unread();
+    else {
+      this.#refusal = null;
+      this.#answerWithError(this.#reader.type, refusal);
+    }
+    this.#wasAnswered = refusal !== null;
+    return false;
+  }
+
+  #answerWithError(type: number, error: Buffer): void {
+    this.#host.output.push(error);
+    if (type === Frontend.query || type === Frontend.functionCall) this.#host.output.push(READY_IDLE);
+    else this.#skipping = true;
+    this.#host.output.flush();
+  }
+
+  #sync(): void {
+    const { connection } = this.lane;
+    if (this.#skipping || connection === null) {
+      this.#skipping = false;
+      const lost = this.#lost;
+      this.#host.output.push(lost === null ? READY_IDLE : lost.sync());
+      if (lost?.over === true) this.#lost = null;
+      return;
+    }
+    const { buffer, start, end } = this.#reader;
+    connection.output.push(buffer.subarray(start, end));
+    if (!connection.copyIn) connection.replies.push(forwarded(Reply.sync));
+  }
+
+  /** COPY data outside a copy is ignored, as Postgres does: the copy has failed and the client does not know yet. */
+  #copy(type: number, found: number): void {
+    const { connection } = this.lane;
+    const whole = found === Frame.whole || found === Frame.last;
+    if (connection !== null && !this.#skipping) {
+      const { buffer, start, end } = this.#reader;
+      connection.output.push(buffer.subarray(start, end));
+      if (type !== Frontend.copyData) connection.copyIn = false;
+      if (!whole) this.lane.midMessage = true;
+      else if (this.lane.midMessage) {
+        connection.output.flush();
+        this.lane.messageFinished();
+      }
+    }
+  }
+
+  #answerLost(type: number): void {
+    const lost = this.#lost!;
+    const { buffer, start, end } = this.#reader;
+    if (type === Frontend.query) {
+      this.#host.output.push(lost.query(this.#template(buffer.toString('utf8', start + 5, end - 1))));
+      if (lost.over) this.#lost = null;
+    } else if (type !== Frontend.flush) {
+      const answer = lost.extended(type, this.#extended.namedTemplate(type, buffer, start, end));
+      this.#host.output.push(answer.bytes);
+      this.#skipping = answer.failed;
+    }
+  }
+
+  #answerShow(name: string, value: string): void {
+    for (const message of [encodeTextRowDescription(name), encodeTextRow(value), encodeCommandComplete('SHOW'), READY_IDLE]) {
+      this.#host.output.push(message);
+    }
+  }
+
+  #template(text: string): Template {
+    const encoding = this.session.told.get('client_encoding');
+    return encoding !== undefined && UNSAFE_ENCODINGS.has(encoding) ? UNPARSED_TEMPLATE : this.#services.templateOf(text);
+  }
+
+  #violation(error: unknown): void {
+    const fatal = error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error), cause: error });
+    this.#services.counters.protocolViolations++;
+    this.#host.output.push(encodeError(fatal, 'FATAL'));
+    this.#finish();
+  }
+}

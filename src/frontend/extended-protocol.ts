@@ -1,0 +1,231 @@
+// Messages of the extended protocol on their way to a server: the client's statement names are translated to the ones
+// on the connection that serves it at the moment. Errors are left to the server wherever it can word them itself.
+// https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
+import type { ServerConnection } from '../backend/server-connection.js';
+import { assuming, bindAfterLocalParse, forwarded, Reply, swallowed } from '../backend/reply-queue.js';
+import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
+import { PgkvError } from '../base/errors.js';
+import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
+import { NAMED_STATEMENTS_MAX, type Session } from '../session/session.js';
+import { Effect, NEUTRAL_TEMPLATE, type Template } from '../sql/template.js';
+import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../wire/client-messages.js';
+import { Frontend } from '../wire/protocol.js';
+import { CLOSE_COMPLETE } from '../wire/server-messages.js';
+import type { SingleBatch } from './single-batch.js';
+
+const STATEMENT = 0x53;
+const PORTAL = 0x50;
+/** Names on servers begin with this; a client's own name that does is not theirs to reach. */
+const RESERVED = 'pgkv_';
+
+export class ExtendedProtocol {
+  readonly #session: Session;
+  readonly #sources: StatementSources;
+
+  constructor(session: Session, services: { sources: StatementSources }) {
+    this.#session = session;
+    this.#sources = services.sources;
+  }
+
+  /** The statement of a single batch, where the batch can be sent under a shared name; else null. */
+  batchSource(buffer: Buffer, batch: SingleBatch): StatementSource | null {
+    let source: StatementSource | undefined;
+    if (batch.parses) {
+      source = this.#sources.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
+      // A text seen once may never come again: not worth a name on the server.
+      if (source.uses < 2) return null;
+    } else if (batch.nameEnd === batch.nameStart) {
+      if (this.#session.unnamed === null || this.#session.unnamed === unknownStatement) return null;
+      source = this.#session.unnamed;
+    } else source = this.#session.statement(buffer.toString('utf8', batch.nameStart, batch.nameEnd));
+    if (source === undefined) return null;
+    const { kind, effects } = source.template;
+    return effects === Effect.none && (kind === 'read' || kind === 'write') ? source : null;
+  }
+
+  /** Sends a batch with its statement, `source`, prepared under a name of pgkv's own. */
+  sendBatch(buffer: Buffer, batch: SingleBatch, source: StatementSource, connection: ServerConnection): void {
+    const session = this.#session;
+    if (batch.parses) session.unnamed = source;
+    const name = connection.prepare(source, session.settings.semantics);
+    connection.output.push(encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name));
+    connection.output.push(buffer.subarray(batch.bindEnd, batch.end));
+    connection.replies.push(batch.parses ? bindAfterLocalParse : forwarded(Reply.bind));
+    if (batch.describes) connection.replies.push(forwarded(Reply.describePortal));
+    connection.replies.push(forwarded(Reply.execute));
+    connection.replies.push(forwarded(Reply.sync));
+  }
+
+  /** The template a message belongs to, for choosing its connection; malformed ones are left to the server. */
+  templateOf(type: number, buffer: Buffer, start: number, end: number): Template {
+    return this.namedTemplate(type, buffer, start, end) ?? NEUTRAL_TEMPLATE;
+  }
+
+  /** The same, or null where the message names no statement. */
+  namedTemplate(type: number, buffer: Buffer, start: number, end: number): Template | null {
+    if (type === Frontend.parse) return this.#parsedSource(buffer, start, end)?.template ?? null;
+    if (type === Frontend.bind) {
+      const nameStart = buffer.indexOf(0, start + 5) + 1;
+      const nameEnd = buffer.indexOf(0, nameStart);
+      if (nameStart === 0 || nameEnd < 0 || nameEnd >= end) return null;
+      return this.#boundSource(buffer, nameStart, nameEnd)?.template ?? null;
+    }
+    if (type === Frontend.describe && buffer[start + 5] === STATEMENT) {
+      return this.#boundSource(buffer, start + 6, end - 1)?.template ?? null;
+    }
+    return null;
+  }
+
+  /** Passes on one message. `deallocated`: see `replaceStatementNames`. */
+  forward(
+    type: number,
+    buffer: Buffer,
+    start: number,
+    end: number,
+    connection: ServerConnection,
+    deallocated: string[],
+  ): void {
+    switch (type) {
+      case Frontend.parse:
+        return this.#parse(buffer, start, end, connection, deallocated);
+      case Frontend.bind:
+        return this.#bind(buffer, start, end, connection);
+      case Frontend.describe:
+        return this.#describe(buffer, start, end, connection);
+      case Frontend.close:
+        return this.#close(buffer, start, end, connection);
+      default:
+        connection.output.push(buffer.subarray(start, end));
+        connection.replies.push(forwarded(Reply.execute));
+    }
+  }
+
+  /** A SQL-level DEALLOCATE of this protocol-level statement succeeded. */
+  deallocated(name: string, connection: ServerConnection): void {
+    const source = this.#session.statement(name);
+    if (source === undefined) return;
+    connection.prepared.delete(source);
+    this.#session.dropStatement(name);
+  }
+
+  #parsedSource(buffer: Buffer, start: number, end: number): StatementSource | null {
+    const nameEnd = buffer.indexOf(0, start + 5);
+    const textEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1);
+    if (textEnd < 0 || textEnd + 3 > end) return null;
+    return this.#sources.intern(buffer, nameEnd + 1, textEnd, end);
+  }
+
+  #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
+    if (nameStart === nameEnd) return this.#session.unnamed ?? undefined;
+    return this.#session.statement(buffer.toString('utf8', nameStart, nameEnd));
+  }
+
+  #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection, deallocated: string[]): void {
+    const session = this.#session;
+    let source = this.#parsedSource(buffer, start, end);
+    if (source === null) return this.#raw(Reply.parse, buffer, start, end, connection);
+    const { template } = source;
+    if (template.statementNames.length > 0 && namesOwnStatements(template, session)) {
+      const text = replaceStatementNames(source.text, template, session, connection, deallocated);
+      source = { ...source, parseTail: Buffer.from(`${text}\0\0\0`, 'utf8') };
+    }
+    const name = buffer.toString('utf8', start + 5, buffer.indexOf(0, start + 5));
+    if (name === '') {
+      session.unnamed = source;
+      connection.unnamed = source;
+      const undo = (): void => {
+        session.unnamed = null;
+        connection.unnamed = unknownStatement;
+      };
+      connection.replies.push(assuming(Reply.parse, false, { undo }));
+      connection.output.push(encodeParse('', source.parseTail));
+      return;
+    }
+    if (session.statement(name) !== undefined) return this.#duplicate(name, source, connection);
+    if (session.statementCount >= NAMED_STATEMENTS_MAX) {
+      throw new PgkvError('limit_exceeded', { detail: `a session may keep ${NAMED_STATEMENTS_MAX} prepared statements` });
+    }
+    session.setStatement(name, source);
+    connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
+  }
+
+  /** The name is taken: prepares it twice under its own name, so that the server words the error. */
+  #duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
+    const bytes = Buffer.from(name, 'utf8').toString('latin1');
+    connection.output.push(encodeParse(bytes, source.parseTail));
+    connection.replies.push(swallowed(Reply.parse));
+    connection.output.push(encodeParse(bytes, source.parseTail));
+    connection.replies.push(forwarded(Reply.parse));
+    // That name stays on the connection, which therefore serves nobody else.
+    connection.retired = true;
+  }
+
+  #bind(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+    const nameStart = stringEnd(buffer, start + 5, end) + 1;
+    const nameEnd = stringEnd(buffer, nameStart, end);
+    const name = this.#serverName(buffer, nameStart, nameEnd, connection);
+    if (name === null) return this.#raw(Reply.bind, buffer, start, end, connection);
+    connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, name));
+    connection.replies.push(forwarded(Reply.bind));
+  }
+
+  #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+    const kind = buffer[start + 5] === STATEMENT ? Reply.describeStatement : Reply.describePortal;
+    if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
+    const nameEnd = stringEnd(buffer, start + 6, end);
+    const name = this.#serverName(buffer, start + 6, nameEnd, connection);
+    if (name === null) return this.#raw(kind, buffer, start, end, connection);
+    connection.output.push(encodeNamed(Frontend.describe, 'S', name));
+    connection.replies.push(forwarded(kind));
+  }
+
+  /** What a statement is called on this connection; null where the client's own words are to be passed on. */
+  #serverName(buffer: Buffer, nameStart: number, nameEnd: number, connection: ServerConnection): string | null {
+    const session = this.#session;
+    const source = this.#boundSource(buffer, nameStart, nameEnd);
+    if (source !== undefined && source !== unknownStatement) {
+      if (nameStart === nameEnd && connection.unnamed === source) return null;
+      return connection.prepare(source, session.settings.semantics);
+    }
+    if (nameStart === nameEnd) {
+      // Another session's unnamed statement must not answer: the server is made to say that there is none.
+      if (connection.unnamed !== null) this.#closeUnnamed(connection, true);
+      return null;
+    }
+    const name = buffer.toString('latin1', nameStart, nameEnd);
+    return name.startsWith(RESERVED) ? `${name} ` : null;
+  }
+
+  #close(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+    const session = this.#session;
+    const target = buffer[start + 5];
+    const nameEnd = stringEnd(buffer, start + 6, end);
+    if (target === PORTAL || target !== STATEMENT) return this.#raw(Reply.close, buffer, start, end, connection);
+    if (nameEnd === start + 6) {
+      session.unnamed = null;
+      return this.#closeUnnamed(connection, false);
+    }
+    const name = buffer.toString('utf8', start + 6, nameEnd);
+    const source = session.statement(name);
+    session.dropStatement(name);
+    // The connection keeps the statement for the next session that prepares the same text.
+    const undo = (): void => {
+      if (source !== undefined) session.setStatement(name, source);
+    };
+    connection.replyLocally(CLOSE_COMPLETE, { undo });
+  }
+
+  #closeUnnamed(connection: ServerConnection, swallow: boolean): void {
+    connection.unnamed = null;
+    const undo = (): void => {
+      connection.unnamed = unknownStatement;
+    };
+    connection.output.push(encodeNamed(Frontend.close, 'S', ''));
+    connection.replies.push(assuming(Reply.close, swallow, { undo }));
+  }
+
+  #raw(kind: (typeof Reply)[keyof typeof Reply], buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+    connection.output.push(buffer.subarray(start, end));
+    connection.replies.push(forwarded(kind));
+  }
+}

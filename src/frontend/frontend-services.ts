@@ -1,0 +1,42 @@
+// What a client connection needs from the rest of the program; put together in main.ts.
+import type { Clock } from '../base/clock.js';
+import type { NodePool } from '../backend/node-pool.js';
+import type { SettingsRegistry } from '../backend/settings-group.js';
+import type { CancelStatement } from '../execute/leased-lane.js';
+import type { Counters } from '../telemetry/counters.js';
+import type { AuthenticationServices } from './authentication.js';
+import type { CancelRegistry } from './cancel-registry.js';
+import type { ClientConnection } from './client-connection.js';
+import type { ConversationServices } from './conversation.js';
+import type { TlsMaterial } from './tls-material.js';
+
+export interface FrontendLimits {
+  readonly connectionsMax: number;
+  readonly startupPendingMax: number;
+  readonly startupTimeoutMs: number;
+  /** 0 = none. */
+  readonly idleTimeoutMs: number;
+  readonly idleInTransactionTimeoutMs: number;
+  /** How long a client that was sent its last message may take to close its side. */
+  readonly closeGraceMs: number;
+  /** Longest message per type byte. */
+  readonly frontendLimits: Int32Array;
+}
+
+export interface FrontendServices {
+  readonly clock: Clock;
+  readonly limits: FrontendLimits;
+  readonly counters: Counters;
+  /** Connections to the home shard's primary. */
+  readonly pool: NodePool;
+  readonly registry: SettingsRegistry;
+  readonly cancels: CancelRegistry;
+  readonly cancelStatement: CancelStatement;
+  readonly authentication: AuthenticationServices;
+  readonly conversation: ConversationServices;
+  readonly tlsRequired: boolean;
+  /** The certificate in force, null without TLS. */
+  tls(): TlsMaterial | null;
+  /** The connection is over. */
+  closed(connection: ClientConnection): void;
+}

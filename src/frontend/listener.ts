@@ -1,0 +1,137 @@
+// Accepts clients and knows all of them: admission limits, idle time-outs, graceful drain.
+import { createServer, type Server, type Socket } from 'node:net';
+import { PgkvError } from '../base/errors.js';
+import type { Timer } from '../base/clock.js';
+import { encodeError } from '../wire/server-messages.js';
+import { ClientConnection } from './client-connection.js';
+import type { FrontendServices } from './frontend-services.js';
+
+export interface ListenAddress {
+  /** TCP address, or null for a Unix socket. */
+  readonly host: string | null;
+  /** 0 takes a free port. */
+  readonly port: number;
+  readonly socketPath: string | null;
+  readonly backlog: number;
+  readonly keepaliveMs: number;
+}
+
+const SWEEP_INTERVAL_MS = 250;
+
+export class Listener {
+  readonly connections = new Set<ClientConnection>();
+  readonly #services: FrontendServices;
+  readonly #servers: Server[] = [];
+  #draining = false;
+  #drained: (() => void) | null = null;
+  #sweepTimer: Timer | null = null;
+
+  /** @param services its `closed` is taken over by the listener */
+  constructor(services: Omit<FrontendServices, 'closed'>) {
+    this.#services = { ...services, closed: (connection) => this.#forget(connection) };
+    this.#scheduleSweep();
+  }
+
+  /** Starts listening. Resolves with the port; rejects with what the system says (EADDRINUSE …). */
+  async listen(address: ListenAddress): Promise<number> {
+    const { keepaliveMs } = address;
+    const server = createServer(
+      {
+        allowHalfOpen: true,
+        noDelay: true,
+        ...(keepaliveMs > 0 ? { keepAlive: true, keepAliveInitialDelay: keepaliveMs } : {}),
+      },
+      (socket) => this.#accepted(socket),
+    );
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      const target =
+        address.socketPath === null
+          ? { host: address.host ?? undefined, port: address.port, backlog: address.backlog }
+          : { path: address.socketPath, backlog: address.backlog };
+      server.listen(target, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+    this.#servers.push(server);
+    const bound = server.address();
+    return bound !== null && typeof bound === 'object' ? bound.port : address.port;
+  }
+
+  /** Stops accepting, ends idle sessions now and busy ones when their transaction ends, all after `timeoutMs`. */
+  async drain(timeoutMs: number): Promise<void> {
+    this.#draining = true;
+    for (const server of this.#servers) server.close();
+    await new Promise<void>((resolve) => {
+      this.#drained = resolve;
+      this.#services.clock.after(timeoutMs, () => this.destroy());
+      this.#sweep();
+      if (this.connections.size === 0) resolve();
+    });
+  }
+
+  /** Cuts every connection now. */
+  destroy(): void {
+    this.#draining = true;
+    this.#sweepTimer?.cancel();
+    for (const server of this.#servers) server.close();
+    for (const connection of [...this.connections]) connection.destroy();
+  }
+
+  #accepted(socket: Socket): void {
+    const { limits, counters } = this.#services;
+    counters.clientsAccepted++;
+    const full = this.connections.size >= limits.connectionsMax;
+    if (full || this.#draining || counters.startupsPending >= limits.startupPendingMax) {
+      counters.clientsRefused++;
+      const name = full ? 'clients.connections_max' : 'clients.startup_pending_max';
+      const error = this.#draining
+        ? new PgkvError('shutting_down')
+        : new PgkvError('too_many_connections', { detail: `the limit ${name} is reached` });
+      socket.on('error', () => socket.destroy());
+      socket.end(encodeError(error, 'FATAL'), () => socket.destroy());
+      return;
+    }
+    this.connections.add(new ClientConnection(socket, this.#services));
+  }
+
+  #forget(connection: ClientConnection): void {
+    this.connections.delete(connection);
+    if (this.#draining && this.connections.size === 0) this.#drained?.();
+  }
+
+  #scheduleSweep(): void {
+    this.#sweepTimer = this.#services.clock.after(SWEEP_INTERVAL_MS, () => {
+      this.#sweep();
+      this.#scheduleSweep();
+    });
+  }
+
+  /** Ends sessions that were idle for too long, and while draining those that are between transactions. */
+  #sweep(): void {
+    const { limits, clock } = this.#services;
+    const { idleTimeoutMs, idleInTransactionTimeoutMs } = limits;
+    if (!this.#draining && idleTimeoutMs === 0 && idleInTransactionTimeoutMs === 0) return;
+    const now = clock.now();
+    for (const connection of [...this.connections]) {
+      const { conversation } = connection;
+      if (conversation === null) {
+        if (this.#draining) connection.terminate(new PgkvError('shutting_down'));
+        continue;
+      }
+      const { lane } = conversation;
+      if (!lane.busy) {
+        if (this.#draining) connection.terminate(new PgkvError('shutting_down'));
+        else if (idleTimeoutMs > 0 && now - conversation.lastActivity > idleTimeoutMs) {
+          connection.terminate(new PgkvError('idle_timeout'));
+        }
+      } else if (idleInTransactionTimeoutMs > 0 && lane.idleInTransaction) {
+        const since = Math.max(lane.idleInTransactionSince, conversation.lastActivity);
+        if (now - since > idleInTransactionTimeoutMs) {
+          connection.terminate(new PgkvError('idle_in_transaction_timeout'));
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,34 @@
+// Why a port could not be had, in words that say what to do.
+import { messageOf } from '../base/errors.js';
+
+export class ListenError extends Error {
+  readonly host: string;
+  readonly port: number;
+  /** The system's code: EADDRINUSE, EACCES, EADDRNOTAVAIL …; '' where it gave none. */
+  readonly code: string;
+
+  /** `section` is the one of the settings file that names the port. */
+  constructor(section: 'listen' | 'http', host: string, port: number, cause: unknown) {
+    const code = (cause as NodeJS.ErrnoException).code ?? '';
+    super(describe(section, host, port, code, cause), { cause });
+    this.name = 'ListenError';
+    this.host = host;
+    this.port = port;
+    this.code = code;
+  }
+}
+
+function describe(section: 'listen' | 'http', host: string, port: number, code: string, cause: unknown): string {
+  const flag = section === 'http' ? '--http-port' : '--port';
+  switch (code) {
+    case 'EADDRINUSE':
+      return `port ${port} on ${host} is in use by another process: choose another with ${flag}, or 0 for a free one`;
+    case 'EACCES':
+      return `port ${port} on ${host} may not be used by this user: choose one above 1023 with ${flag}`;
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+      return `${host} is not an address of this machine: change host in [${section}]`;
+    default:
+      return `cannot listen on port ${port} on ${host}: ${messageOf(cause)}`;
+  }
+}

@@ -1,0 +1,62 @@
+// What pgkv knows of one client's session, apart from sockets and leases: identity, tracked settings, statements
+// prepared at the protocol level. A session is not tied to a server connection; its state is carried to whichever
+// connection it leases.
+import type { ReportedParameters } from '../backend/parameter-status.js';
+import type { SettingsGroup } from '../backend/settings-group.js';
+import type { StatementSource } from '../backend/statement-source.js';
+
+/** A process id as this client sees it: pgkv's own numbering, not a server's. */
+export type SessionPid = number & { readonly brand: 'SessionPid' };
+
+/** Bound of `Session.statements`: far above what drivers keep (hundreds). */
+export const NAMED_STATEMENTS_MAX = 10_000;
+
+export class Session {
+  readonly pid: SessionPid;
+  readonly secretKey: Buffer;
+  readonly user: string;
+  readonly database: string;
+  settings: SettingsGroup;
+  /** What the client was last told by ParameterStatus. */
+  told: ReportedParameters;
+  /** The statement last parsed without a name; gone after a simple query, as in Postgres. */
+  unnamed: StatementSource | null = null;
+  #statements: Map<string, StatementSource> | null = null;
+
+  constructor(options: {
+    pid: SessionPid;
+    secretKey: Buffer;
+    user: string;
+    database: string;
+    settings: SettingsGroup;
+    told: ReportedParameters;
+  }) {
+    this.pid = options.pid;
+    this.secretKey = options.secretKey;
+    this.user = options.user;
+    this.database = options.database;
+    this.settings = options.settings;
+    this.told = options.told;
+  }
+
+  get statementCount(): number {
+    return this.#statements === null ? 0 : this.#statements.size;
+  }
+
+  statement(name: string): StatementSource | undefined {
+    return this.#statements?.get(name);
+  }
+
+  setStatement(name: string, source: StatementSource): void {
+    if (this.#statements === null) this.#statements = new Map();
+    this.#statements.set(name, source);
+  }
+
+  dropStatement(name: string): void {
+    this.#statements?.delete(name);
+  }
+
+  dropAllStatements(): void {
+    this.#statements = null;
+  }
+}

@@ -1,0 +1,91 @@
+// One text to its Template, without any cache, and whether the Template holds for every text of the same shape.
+import { classify } from './classify.js';
+import { parse } from './parse.js';
+import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './shape-lexer.js';
+import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './source-text.js';
+import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './template.js';
+
+/** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
+const PARSED_IN_FULL_MAX = 64 * 1024;
+/** What is longer than this then is not parsed: the parser is synchronous, and 128 Ki units may take it 60 ms. */
+const PARSED_SHORTENED_MAX = 128 * 1024;
+
+export interface ReadTemplate {
+  readonly template: Template;
+  readonly holdsForShape: boolean;
+}
+
+const UNPARSED: ReadTemplate = { template: UNPARSED_TEMPLATE, holdsForShape: false };
+const UNREAD: ReadTemplate = { template: UNREAD_TEMPLATE, holdsForShape: false };
+
+/** @param shape of the text under the setting, null if it has none */
+export function readTemplate(
+  text: string,
+  standardConformingStrings: boolean,
+  shape: Shape | null,
+  oldestServerMajor: number,
+): ReadTemplate {
+  const source = sourceText(text, standardConformingStrings, shape);
+  if (source === null) return UNPARSED;
+  if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor);
+  const sourceShape = lexShape(source.text, true);
+  if (sourceShape === null) return UNREAD;
+  const short = withShortLiterals(source.text, sourceShape.literals);
+  if (short.length > PARSED_SHORTENED_MAX) return UNREAD;
+  const read = readSource({ text: short, insertions: [] }, oldestServerMajor);
+  // What depends on the values that were taken away is not known.
+  return read.holdsForShape ? read : UNREAD;
+}
+
+function sourceText(text: string, standardConformingStrings: boolean, shape: Shape | null): SourceText | null {
+  if (standardConformingStrings) return { text, insertions: [] };
+  return shape === null ? null : toStandardStrings(text, shape.literals);
+}
+
+function readSource(source: SourceText, oldestServerMajor: number): ReadTemplate {
+  const parsed = parse(source.text);
+  if (parsed.kind === 'failed') return parsed.reason === 'exhausted' ? UNREAD : UNPARSED;
+  const { template, constants } = classify(source.text, parsed.statements, oldestServerMajor);
+  if (template.textDependent) {
+    const statementNames = template.statementNames.map((reference) => ({
+      ...reference,
+      start: originalOffset(source, reference.start),
+      end: originalOffset(source, reference.end),
+    }));
+    return { template: { ...template, statementNames }, holdsForShape: false };
+  }
+  if (allAreConstants(source.text, constants)) return { template, holdsForShape: true };
+  return { template: { ...template, textDependent: true }, holdsForShape: false };
+}
+
+/**
+ * Whether every literal of the text is a constant in the tree. One that is not has gone into something else, and its
+ * value may decide what the text means: FLOAT(24) and FLOAT(25), EXPLAIN (ANALYZE 'off'), COPY … (FORMAT 'csv').
+ */
+function allAreConstants(text: string, constants: readonly number[]): boolean {
+  const literals = lexShape(text, true)?.literals;
+  if (literals === undefined) return false;
+  if (literals.length === 0) return true;
+  const bytes = Buffer.from(text);
+  const places = new Set(constants);
+  const signs = constants.filter((place) => bytes[place] === MINUS).sort((one, other) => one - other);
+  let place = 0;
+  let measured = 0;
+  let usedSigns = 0;
+  let previousPlace = 0;
+  for (let i = 0; i < literals.length; i += LITERAL_STRIDE) {
+    const start = literals[i]!;
+    const kind = literals[i + 2]!;
+    previousPlace = place;
+    place += Buffer.byteLength(text.slice(measured, start));
+    measured = start;
+    if (kind === LiteralKind.opaque || places.has(place)) continue;
+    // A folded sign stands before its number, with nothing but blanks, signs and parentheses between.
+    const isNumber = kind === LiteralKind.integer || kind === LiteralKind.numeric;
+    const sign = signs[usedSigns++];
+    if (!isNumber || sign === undefined || sign > place || sign < previousPlace) return false;
+  }
+  return true;
+}
+
+const MINUS = 45;

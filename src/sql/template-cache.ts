@@ -1,0 +1,88 @@
+// Templates by text and by shape, in bounded memory: a text seen before costs a look-up, a text of a shape seen before
+// a lexer pass, and only a new shape a parse. Literal-free and text-dependent texts are kept by their text; the others,
+// of which a client may send a million, leave nothing behind.
+import { LRUCache } from 'lru-cache';
+import { readTemplate } from './read-template.js';
+import { lexShape } from './shape-lexer.js';
+import type { Template } from './template.js';
+
+/** Longer texts are not kept: comparing them costs about what lexing them does. In UTF-16 units. */
+const KEPT_TEXT_MAX = 16 * 1024;
+/** Share of the bytes for texts; the rest is for shapes. */
+const TEXT_SHARE = 0.25;
+/** A Template, its arrays and the cache's own bookkeeping, measured as heap growth over 100,000 entries. */
+const ENTRY_BYTES = 400;
+const OLDEST_SUPPORTED_MAJOR = 15;
+
+export interface TemplateCacheOptions {
+  readonly bytesMax: number;
+  /** The oldest server in use; decides which pg_catalog functions are known. */
+  readonly oldestServerMajor?: number;
+}
+
+export class TemplateCache {
+  /** Counters, in calls of `get`: answered by the text, by the shape, and by parsing. */
+  textHits = 0;
+  shapeHits = 0;
+  misses = 0;
+  readonly #byText: LRUCache<string, Template>;
+  readonly #byShape: LRUCache<string, Template>;
+  readonly #oldestServerMajor: number;
+
+  constructor(options: TemplateCacheOptions) {
+    const sizeCalculation = (template: Template, key: string): number => entryBytes(template, key);
+    const textBytesMax = Math.max(1, Math.floor(options.bytesMax * TEXT_SHARE));
+    this.#byText = new LRUCache({ maxSize: textBytesMax, sizeCalculation });
+    this.#byShape = new LRUCache({ maxSize: Math.max(1, options.bytesMax - textBytesMax), sizeCalculation });
+    this.#oldestServerMajor = options.oldestServerMajor ?? OLDEST_SUPPORTED_MAJOR;
+  }
+
+  get entries(): number {
+    return this.#byText.size + this.#byShape.size;
+  }
+
+  /** Upper estimate of the memory held. */
+  get bytes(): number {
+    return this.#byText.calculatedSize + this.#byShape.calculatedSize;
+  }
+
+  /** The parser must be loaded. Never throws: a text that is no SQL has a Template, too. */
+  get(text: string, standardConformingStrings: boolean): Template {
+    // Without a backslash the setting makes no difference. NUL is in no text, so this is no other text's key.
+    const standard = standardConformingStrings || !text.includes('\\');
+    const textKey = standard ? text : `\0${text}`;
+    const byText = this.#byText.get(textKey);
+    if (byText !== undefined) {
+      this.textHits++;
+      return byText;
+    }
+    const shape = lexShape(text, standard);
+    const byShape = shape === null ? undefined : this.#byShape.get(shape.key);
+    if (byShape !== undefined) {
+      this.shapeHits++;
+      if (shape!.literals.length === 0) this.#keepText(textKey, byShape);
+      return byShape;
+    }
+    this.misses++;
+    const { template, holdsForShape } = readTemplate(text, standard, shape, this.#oldestServerMajor);
+    if (template.kind === 'unparsed') return template;
+    if (holdsForShape && shape !== null) this.#byShape.set(flat(shape.key), template);
+    if (!holdsForShape || shape?.literals.length === 0) this.#keepText(textKey, template);
+    return template;
+  }
+
+  #keepText(textKey: string, template: Template): void {
+    if (textKey.length <= KEPT_TEXT_MAX) this.#byText.set(textKey, template);
+  }
+}
+
+/** Two bytes a character is what V8 needs at most. */
+function entryBytes(template: Template, key: string): number {
+  let characters = key.length;
+  for (const name of template.settingNames) characters += name.length;
+  for (const reference of template.statementNames) characters += reference.name.length + 32;
+  return ENTRY_BYTES + 2 * characters;
+}
+
+/** V8 builds a shape's key from slices, which would keep the whole text they were cut from alive. */
+const flat = (key: string): string => Buffer.from(key).toString();

@@ -1,0 +1,114 @@
+// A Template is what pgkv knows about one SQL text after reading it once: its kind, what it may do to the state of
+// the server session it runs in, and which names in it belong to pgkv. Immutable; shared by all sessions.
+// It knows no shards: routing turns a Template into a Route.
+
+/**
+ * What a statement may leave behind in its server session. A bit set means "may", so that the state has to be asked
+ * for before the connection goes to another client; a bit not set is a proof that it does not, as far as the text can
+ * prove it: what triggers, rules, views, policies, user-defined operators and casts do cannot be seen in a text.
+ */
+export const Effect = {
+  none: 0,
+  /** SET, RESET, DISCARD, set_config(): tracked settings may have changed; `settingNames` says which. */
+  settings: 1,
+  /** May create or drop state a probe can see: temp objects, LISTEN, advisory locks, held cursors, PREPARE. */
+  state: 2,
+  /** Calls code we cannot read (DO, CALL, functions outside pg_catalog): may do anything SETTINGS and STATE can. */
+  unknown: 4,
+  /** Leaves state no probe can see (LOAD, setseed, SESSION AUTHORIZATION): the session keeps this connection. */
+  sticky: 8,
+  /** DDL: cached plans and descriptions are out of date afterwards. */
+  schema: 16,
+  /** DEALLOCATE ALL or DISCARD ALL: drops the protocol-level statements pgkv made on the connection. */
+  deallocatesAll: 32,
+  /** currval() or lastval(): needs the connection on which this session last drew from a sequence. */
+  readsSequenceState: 64,
+} as const;
+
+export type EffectBits = number;
+
+/**
+ * The one thing a text consists of; several statements in one simple query are 'multi'. `read` is a SELECT that writes
+ * nothing by itself (it may lock rows or call anything), `other` has neither rows of a table nor any of the other
+ * meanings: cursors, PREPARE, EXECUTE, DO, CALL, DISCARD, LISTEN, VACUUM, COPY with a file, two-phase commit …
+ */
+export type StatementKind =
+  | 'empty'
+  | 'read'
+  | 'write'
+  | 'begin'
+  | 'commit'
+  | 'rollback'
+  | 'savepoint'
+  | 'set'
+  | 'show'
+  | 'copy-in'
+  | 'copy-out'
+  | 'schema'
+  | 'other'
+  | 'multi'
+  | 'unparsed';
+
+/** The name of a prepared statement where SQL mentions it, by UTF-16 offsets into the text (quotes included). */
+export interface StatementNameReference {
+  readonly verb: 'prepare' | 'execute' | 'deallocate';
+  /** The name as Postgres sees it: unquoted and case-folded where it was not quoted. */
+  readonly name: string;
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface Template {
+  readonly kind: StatementKind;
+  readonly effects: EffectBits;
+  /** Names of settings that may change, lower case; meaningful with Effect.settings; `'*'` alone means all. */
+  readonly settingNames: readonly string[];
+  /** PREPARE / EXECUTE / DEALLOCATE names found, in order of their position. */
+  readonly statementNames: readonly StatementNameReference[];
+  /** True only where it is proven that running it twice, or not at all, changes nothing (plain SELECT, SHOW). */
+  readonly readOnly: boolean;
+  /** For kind 'show': the setting asked for, lower case. */
+  readonly showName: string | null;
+  /**
+   * What the text, where it succeeds, does to the transaction block: opens one or stays in a new one (BEGIN, COMMIT AND
+   * CHAIN), closes it (COMMIT, ROLLBACK, PREPARE TRANSACTION), or null: leaves it as it is. Of several statements the
+   * last that does either decides.
+   */
+  readonly leavesBlock: 'open' | 'closed' | null;
+  /** The values of literals had a say in the above, or offsets are given: good for this very text only. */
+  readonly textDependent: boolean;
+}
+
+const unread = (effects: EffectBits): Template => ({
+  kind: 'unparsed',
+  effects,
+  settingNames: ['*'],
+  statementNames: [],
+  readOnly: false,
+  showName: null,
+  leavesBlock: null,
+  textDependent: true,
+});
+
+/**
+ * For a text our parser rejects. The server nearly always rejects it too; if its grammar is newer it may do what any
+ * statement may. The bits that tie a session to its connection for good are left out: a typing error must not.
+ */
+export const UNPARSED_TEMPLATE: Template = unread(
+  Effect.settings | Effect.state | Effect.unknown | Effect.schema | Effect.deallocatesAll,
+);
+
+/** For a text too large or too deeply nested to be read here, which the server may well accept: every effect. */
+export const UNREAD_TEMPLATE: Template = unread(UNPARSED_TEMPLATE.effects | Effect.sticky | Effect.readsSequenceState);
+
+/** For a message that brings no text of its own: nothing is left behind by it. */
+export const NEUTRAL_TEMPLATE: Template = {
+  kind: 'empty',
+  effects: Effect.none,
+  settingNames: [],
+  statementNames: [],
+  readOnly: true,
+  showName: null,
+  leavesBlock: null,
+  textDependent: false,
+};

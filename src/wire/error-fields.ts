@@ -1,0 +1,36 @@
+// Fields of ErrorResponse and NoticeResponse.
+// https://www.postgresql.org/docs/current/protocol-error-fields.html
+import { Backend } from './protocol.js';
+
+/** One-letter field codes to their text: S severity, V severity (never localised), C SQLSTATE, M message, D, H, … */
+export type ErrorFields = Readonly<Record<string, string>>;
+
+/** Reads the fields of a whole message `buffer[start, end)`, header included. Stops at the first malformed field. */
+export function readErrorFields(buffer: Buffer, start: number, end: number): ErrorFields {
+  const fields: Record<string, string> = {};
+  let offset = start + 5;
+  while (offset < end) {
+    const type = buffer[offset]!;
+    if (type === 0) break;
+    const stop = buffer.indexOf(0, offset + 1);
+    if (stop < 0 || stop >= end) break;
+    fields[String.fromCharCode(type)] = buffer.toString('utf8', offset + 1, stop);
+    offset = stop + 1;
+  }
+  return fields;
+}
+
+/** Encodes an ErrorResponse. Text is cut at a NUL, which the format cannot carry. */
+export function encodeErrorResponse(fields: ErrorFields): Buffer {
+  const parts: string[] = [];
+  for (const [type, text] of Object.entries(fields)) {
+    const stop = text.indexOf('\0');
+    parts.push(type, stop < 0 ? text : text.slice(0, stop), '\0');
+  }
+  const body = Buffer.from(`${parts.join('')}\0`, 'utf8');
+  const message = Buffer.allocUnsafe(body.length + 5);
+  message[0] = Backend.errorResponse;
+  message.writeInt32BE(body.length + 4, 1);
+  body.copy(message, 5);
+  return message;
+}

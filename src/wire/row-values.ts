@@ -1,0 +1,20 @@
+// Reads text values out of a DataRow, for answers to pgkv's own statements.
+
+/** Values of the whole DataRow `buffer[start, end)`; null for SQL NULL. Throws RangeError on lengths beyond it. */
+export function readRowValues(buffer: Buffer, start: number, end: number): (string | null)[] {
+  const count = buffer.readInt16BE(start + 5);
+  const values: (string | null)[] = [];
+  let offset = start + 7;
+  for (let index = 0; index < count; index++) {
+    const length = buffer.readInt32BE(offset);
+    offset += 4;
+    if (length < 0) {
+      values.push(null);
+      continue;
+    }
+    if (offset + length > end) throw new RangeError('value beyond the end of its row');
+    values.push(buffer.toString('utf8', offset, offset + length));
+    offset += length;
+  }
+  return values;
+}

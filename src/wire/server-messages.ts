@@ -1,0 +1,90 @@
+// Messages pgkv itself sends to clients. Constant messages are built once.
+import type { PgkvError } from '../base/errors.js';
+import { encodeErrorResponse } from './error-fields.js';
+import { Backend, TransactionStatus } from './protocol.js';
+
+function frame(type: number, body: Buffer): Buffer {
+  const message = Buffer.allocUnsafe(body.length + 5);
+  message[0] = type;
+  message.writeInt32BE(body.length + 4, 1);
+  body.copy(message, 5);
+  return message;
+}
+
+const constant = (type: number, ...body: number[]): Buffer => Buffer.from(frame(type, Buffer.from(body)));
+
+export const PARSE_COMPLETE = constant(Backend.parseComplete);
+export const BIND_COMPLETE = constant(Backend.bindComplete);
+export const CLOSE_COMPLETE = constant(Backend.closeComplete);
+export const NO_DATA = constant(Backend.noData);
+export const NO_PARAMETERS = constant(Backend.parameterDescription, 0, 0);
+export const READY_IDLE = constant(Backend.readyForQuery, TransactionStatus.idle);
+export const READY_FAILED = constant(Backend.readyForQuery, TransactionStatus.failed);
+export const AUTHENTICATION_OK = constant(Backend.authentication, 0, 0, 0, 0);
+
+export function encodeAuthenticationSasl(mechanisms: readonly string[]): Buffer {
+  return frame(Backend.authentication, Buffer.from(`\0\0\0\x0a${mechanisms.map((name) => `${name}\0`).join('')}\0`));
+}
+
+export function encodeAuthenticationSaslContinue(data: Buffer): Buffer {
+  return frame(Backend.authentication, Buffer.concat([Buffer.from([0, 0, 0, 11]), data]));
+}
+
+export function encodeAuthenticationSaslFinal(data: Buffer): Buffer {
+  return frame(Backend.authentication, Buffer.concat([Buffer.from([0, 0, 0, 12]), data]));
+}
+
+export function encodeParameterStatus(name: string, value: string): Buffer {
+  return frame(Backend.parameterStatus, Buffer.from(`${name}\0${value}\0`, 'utf8'));
+}
+
+export function encodeBackendKeyData(pid: number, secretKey: Buffer): Buffer {
+  const body = Buffer.allocUnsafe(4 + secretKey.length);
+  body.writeInt32BE(pid, 0);
+  secretKey.copy(body, 4);
+  return frame(Backend.backendKeyData, body);
+}
+
+/** @param newest the newest protocol version of the major version asked for, as one 32-bit number */
+export function encodeNegotiateProtocolVersion(newest: number, unknownOptions: readonly string[]): Buffer {
+  const names = Buffer.from(unknownOptions.map((name) => `${name}\0`).join(''), 'utf8');
+  const body = Buffer.allocUnsafe(8 + names.length);
+  body.writeInt32BE(newest, 0);
+  body.writeInt32BE(unknownOptions.length, 4);
+  names.copy(body, 8);
+  return frame(Backend.negotiateProtocolVersion, body);
+}
+
+export function encodeCommandComplete(tag: string): Buffer {
+  return frame(Backend.commandComplete, Buffer.from(`${tag}\0`, 'latin1'));
+}
+
+/** One text column of any name, as SHOW answers. */
+export function encodeTextRowDescription(column: string): Buffer {
+  const name = Buffer.from(`${column}\0`, 'utf8');
+  const body = Buffer.alloc(2 + name.length + 18);
+  body.writeInt16BE(1, 0);
+  name.copy(body, 2);
+  const type = 2 + name.length + 6;
+  body.writeInt32BE(25, type);
+  body.writeInt16BE(-1, type + 4);
+  body.writeInt32BE(-1, type + 6);
+  return frame(Backend.rowDescription, body);
+}
+
+export function encodeTextRow(value: string): Buffer {
+  const text = Buffer.from(value, 'utf8');
+  const body = Buffer.allocUnsafe(6 + text.length);
+  body.writeInt16BE(1, 0);
+  body.writeInt32BE(text.length, 2);
+  text.copy(body, 6);
+  return frame(Backend.dataRow, body);
+}
+
+/** An error of our catalogue as ErrorResponse. `severity` FATAL means that the connection closes behind it. */
+export function encodeError(error: PgkvError, severity: 'ERROR' | 'FATAL'): Buffer {
+  const fields: Record<string, string> = { S: severity, V: severity, C: error.sqlstate, M: error.message };
+  if (error.detail !== undefined) fields['D'] = error.detail;
+  if (error.hint !== undefined) fields['H'] = error.hint;
+  return encodeErrorResponse(fields);
+}

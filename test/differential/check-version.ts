@@ -1,0 +1,29 @@
+// Turns the run matrix of one Postgres version into tap results: one subtest a theme, one assertion a scenario.
+import type { Test } from 'tap';
+import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { DifferenceJudge, describeDifference } from './compare.js';
+import { DELIBERATE_DIFFERENCES } from './deliberate-differences.js';
+import { CONTESTANTS, isDirect, runMatrix } from './matrix.js';
+import { THEMES } from './themes.js';
+
+export async function checkVersion(t: Test, version: PostgresVersion): Promise<void> {
+  if (!findPostgres(version)) {
+    t.pass(`Postgres ${version} is not installed here`, { skip: 'not installed' });
+    return;
+  }
+  const result = await runMatrix({ version, themes: THEMES, contestants: CONTESTANTS });
+  const judge = new DifferenceJudge(isDirect() ? [] : DELIBERATE_DIFFERENCES, result.major);
+  for (const difference of result.differences) judge.judge(difference);
+  for (const theme of THEMES) {
+    t.test(theme.name, async (t) => {
+      for (const { scenario } of result.played.filter((played) => played.theme === theme.name)) {
+        const found = judge.unexpected.filter((difference) => difference.scenario === scenario.name);
+        if (found.length === 0) t.pass(scenario.name);
+        else t.fail(`${scenario.name}\n${found.map(describeDifference).join('\n')}`);
+      }
+    });
+  }
+  t.strictSame(result.defects, [], 'every scenario runs to its end on Postgres itself');
+  const stale = judge.stale(result.played.map(({ scenario }) => scenario));
+  t.strictSame(stale, [], 'every listed difference still occurs');
+}

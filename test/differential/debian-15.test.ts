@@ -1,0 +1,5 @@
+// pgkv answers as Postgres 15 does. How to run a part of it: README.md in this folder.
+import t from 'tap';
+import { checkVersion } from './check-version.js';
+
+await checkVersion(t, '15');

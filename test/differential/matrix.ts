@@ -1,0 +1,198 @@
+// The run matrix of one Postgres version: every scenario in every mode, to Postgres itself and to each target, with
+// and without an intruder, on several databases ("lanes") at a time. Two servers, so that both sides begin alike.
+
+import type { PostgresVersion } from '../support/postgres-binaries.js';
+import { type PostgresServer, startPostgres } from '../support/postgres-server.js';
+import { startRouter } from '../support/router.js';
+import { directTarget, type Target } from '../support/target.js';
+import { WireClient } from '../support/wire-client.js';
+import { probeCleanliness } from './clean-probe.js';
+import { compareTranscripts, type Difference } from './compare.js';
+import { Intruder } from './intruder.js';
+import { play } from './play.js';
+import { modesOf, playedOn, type Scenario, type Theme } from './scenario.js';
+import { APP_ROLE, ServerSide } from './server-side.js';
+import { printTranscript, type Transcript, type TranscriptEntry } from './transcript.js';
+
+/** Two cores: two Postgres backends at work while the other lanes wait for a connection or for us. */
+const LANE_COUNT = 4;
+
+/** What is compared with Postgres. */
+export interface Contestant {
+  readonly name: string;
+  readonly intruder: boolean;
+  start(server: PostgresServer, database: string): Promise<Target>;
+}
+
+/** A pool of one makes clients follow each other on one server connection; one of two mixes them. */
+export const CONTESTANTS: readonly Contestant[] = isDirect()
+  ? [direct('direct', false), direct('direct, intruder', true)]
+  : [router('pool of 1', 1, false), router('pool of 2, intruder', 2, true)];
+
+/** PGKV_DIFF_TARGET=direct compares Postgres with Postgres: it must be equal, or the suite is at fault. */
+export function isDirect(): boolean {
+  return process.env['PGKV_DIFF_TARGET'] === 'direct';
+}
+
+export function direct(name: string, intruder: boolean): Contestant {
+  return { name, intruder, start: async (server, database) => directTarget(server, APP_ROLE, database) };
+}
+
+function router(name: string, poolSize: number, intruder: boolean): Contestant {
+  return { name, intruder, start: (server, database) => startRouter({ server, user: APP_ROLE, database, poolSize }) };
+}
+
+export interface MatrixOptions {
+  readonly version: PostgresVersion;
+  /** Default: the same version with the same settings. */
+  readonly targetServer?: { readonly version?: PostgresVersion; readonly parameters?: Record<string, string> };
+  readonly themes: readonly Theme[];
+  readonly contestants: readonly Contestant[];
+}
+
+export interface MatrixResult {
+  readonly major: number;
+  readonly played: readonly { readonly theme: string; readonly scenario: Scenario }[];
+  readonly differences: readonly Difference[];
+  /** Scenarios that fail on Postgres itself: a step without an end, an error outside the steps. */
+  readonly defects: readonly string[];
+}
+
+interface Job {
+  readonly theme: Theme;
+  readonly scenario: Scenario;
+}
+
+/** One side of a lane: a server, its database, and the scenario played there last. */
+interface Side {
+  readonly serverSide: ServerSide;
+  readonly target: Target;
+  readonly run: string;
+  readonly intruder: boolean;
+}
+
+export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
+  const referenceServer = await startPostgres({ version: options.version });
+  const targetServer = await startPostgres({ version: options.version, ...options.targetServer });
+  try {
+    for (const server of [referenceServer, targetServer]) await createRoles(server);
+    const major = Number.parseInt(referenceServer.release, 10);
+    const jobs = jobsOf(options.themes, major);
+    const [differences, defects]: [Difference[], string[]] = [[], []];
+    const queue = jobs.values();
+    const lanes = Array.from({ length: Math.min(LANE_COUNT, jobs.length) }, async (_, index) => {
+      const lane = await Lane.open(`lane_${index}`, referenceServer, targetServer, options.contestants);
+      for (const job of queue) await lane.play(job, differences, defects);
+      await lane.close();
+    });
+    await Promise.all(lanes);
+    const played = jobs.map(({ theme, scenario }) => ({ theme: theme.name, scenario }));
+    return { major, played, differences, defects };
+  } finally {
+    await Promise.all([referenceServer.stop(), targetServer.stop()]);
+  }
+}
+
+/** PGKV_DIFF_ONLY=text plays only the scenarios whose name holds the text. */
+function jobsOf(themes: readonly Theme[], major: number): Job[] {
+  const only = process.env['PGKV_DIFF_ONLY'] ?? '';
+  return themes.flatMap((theme) =>
+    theme.scenarios
+      .filter((scenario) => playedOn(scenario, major) && scenario.name.includes(only))
+      .map((scenario) => ({ theme, scenario })),
+  );
+}
+
+async function createRoles(server: PostgresServer): Promise<void> {
+  const client = await WireClient.connect(server, { user: server.superuser, database: 'postgres' });
+  await client.query(`create role ${APP_ROLE} login; grant pg_monitor to ${APP_ROLE}; create role other login`);
+  await client.end();
+}
+
+/** A database on each server and what is connected to it; plays one scenario at a time. */
+class Lane {
+  readonly #reference: Side;
+  readonly #contestants: readonly Side[];
+  /** Which fixture each server's database holds, unspoilt. */
+  readonly #fixtures = new Map<ServerSide, Theme>();
+  #turn = 0;
+
+  private constructor(reference: Side, contestants: readonly Side[]) {
+    this.#reference = reference;
+    this.#contestants = contestants;
+  }
+
+  static async open(
+    database: string,
+    referenceServer: PostgresServer,
+    targetServer: PostgresServer,
+    contestants: readonly Contestant[],
+  ): Promise<Lane> {
+    const reference: Side = {
+      serverSide: await ServerSide.create(referenceServer, database),
+      target: directTarget(referenceServer, APP_ROLE, database),
+      run: 'Postgres',
+      intruder: false,
+    };
+    const serverSide = await ServerSide.create(targetServer, database);
+    const sides: Side[] = [];
+    for (const { name, intruder, start } of contestants) {
+      sides.push({ serverSide, target: await start(targetServer, database), run: name, intruder });
+    }
+    return new Lane(reference, sides);
+  }
+
+  async play({ theme, scenario }: Job, differences: Difference[], defects: string[]): Promise<void> {
+    let reference: Transcript;
+    try {
+      reference = await this.#playOn(this.#reference, theme, scenario);
+    } catch (error) {
+      defects.push(`${scenario.name}: ${error}`);
+      return;
+    }
+    if (process.env['PGKV_DIFF_PRINT']) process.stderr.write(`\n${scenario.name}\n${printTranscript(reference)}\n`);
+    const hanging = reference.find((entry) => entry.lines.includes('(timeout)'));
+    if (hanging) defects.push(`${scenario.name}: ${hanging.step}: no end on Postgres itself`);
+    for (const side of this.#contestants) {
+      const about = { scenario: scenario.name, run: side.run };
+      try {
+        const transcript = await this.#playOn(side, theme, scenario);
+        differences.push(...compareTranscripts(reference, transcript, about));
+      } catch (error) {
+        differences.push({ ...about, step: 'the scenario could not be played', lines: [`+ ${error}`] });
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const side of this.#contestants) await side.target.close();
+    await this.#reference.serverSide.close();
+    await this.#contestants[0]?.serverSide.close();
+  }
+
+  /** All modes one after the other, then a look at what they left to the next client. */
+  async #playOn(side: Side, theme: Theme, scenario: Scenario): Promise<Transcript> {
+    const intruder = side.intruder ? await Intruder.enter(side.target, this.#turn++) : undefined;
+    const betweenSteps = async () => intruder?.disturb();
+    const transcript: TranscriptEntry[] = [];
+    let left = true;
+    try {
+      for (const mode of modesOf(scenario)) {
+        await this.#prepare(side.serverSide, theme, scenario);
+        await betweenSteps();
+        transcript.push(...(await play(scenario, mode, { ...side, betweenSteps })));
+      }
+      transcript.push(...(await probeCleanliness(side.target)));
+    } finally {
+      left = (await intruder?.leave()) ?? true;
+    }
+    if (!left) transcript.push({ step: 'the intruder', lines: ['never got a server connection'] });
+    return transcript;
+  }
+
+  async #prepare(serverSide: ServerSide, theme: Theme, scenario: Scenario): Promise<void> {
+    if (this.#fixtures.get(serverSide) !== theme) await serverSide.makeFixture(theme.fixture ?? '');
+    if (scenario.readOnly) this.#fixtures.set(serverSide, theme);
+    else this.#fixtures.delete(serverSide);
+  }
+}

@@ -1,0 +1,140 @@
+// What a differential scenario is: steps that are played to plain Postgres and to pgkv, whose answers must be equal.
+import { type FrontendMessage, readyForQueryCount, type Value } from '../support/frontend-message.js';
+import type { Until } from '../support/wire-client.js';
+
+/** How steps given as SQL travel: simple query, or extended with results in text or in binary. */
+export type SqlMode = 'simple' | 'text' | 'binary';
+/** `wire`: the scenario spells out all its messages. */
+export type Mode = SqlMode | 'wire';
+
+/** A group of scenarios over the same tables. */
+export interface Theme {
+  readonly name: string;
+  /** Objects that exist, freshly made, before each scenario; made by the role `app`. */
+  readonly fixture?: string;
+  readonly scenarios: readonly Scenario[];
+}
+
+export interface Scenario {
+  /** A sentence; unique in the suite. */
+  readonly name: string;
+  readonly steps: readonly Step[];
+  /** SQL run on the server itself, as superuser, before the first step. */
+  readonly setup?: string;
+  /** SQL run on the server itself, as superuser, after the last step: for what lives outside the schema. */
+  readonly teardown?: string;
+  /** Default: every mode that the steps allow. */
+  readonly modes?: readonly Mode[];
+  /** Leaves the fixture as it was, so that it need not be made again. */
+  readonly readOnly?: boolean;
+  readonly sessions?: Readonly<Record<string, SessionOptions>>;
+  /** Not played on servers of a lower or higher major version. */
+  readonly sinceMajor?: number;
+  readonly untilMajor?: number;
+}
+
+export interface SessionOptions {
+  readonly user?: string;
+  readonly database?: string;
+  readonly protocol?: number;
+  readonly parameters?: Readonly<Record<string, string>>;
+}
+
+/** Steps act on session `a` unless they name another; a session connects at its first step. */
+export type Step =
+  /** One statement (simple mode: or several), sent as the mode says. */
+  | string
+  | SqlStep
+  | SendStep
+  /** Opens a bare connection as the session and sends these bytes instead of an ordinary StartupMessage. */
+  | { readonly open: Buffer; readonly until?: Until; readonly session?: string }
+  /** Waits until a statement on the server is blocked by a lock. */
+  | { readonly blocked: string }
+  /** The session's connection vanishes without Terminate. */
+  | { readonly vanish: string };
+
+export interface SqlStep {
+  readonly sql: string;
+  /** With parameters the extended protocol is used in every mode. */
+  readonly params?: readonly Value[];
+  readonly types?: readonly number[];
+  readonly session?: string;
+}
+
+export interface SendStep {
+  readonly send: readonly FrontendMessage[];
+  /** Default: as many ReadyForQuery as the messages ask for. */
+  readonly until?: Until;
+  readonly session?: string;
+  /** Sends the bytes in packets cut at these offsets. */
+  readonly cutAt?: readonly number[];
+}
+
+export function modesOf(scenario: Scenario): readonly Mode[] {
+  if (scenario.modes) return scenario.modes;
+  const sqlSteps = scenario.steps.filter((step) => typeof step === 'string' || 'sql' in step);
+  if (sqlSteps.length === 0) return ['wire'];
+  const allHaveParameters = sqlSteps.every((step) => typeof step !== 'string' && step.params !== undefined);
+  return allHaveParameters ? ['text', 'binary'] : ['simple', 'text', 'binary'];
+}
+
+export function playedOn(scenario: Scenario, major: number): boolean {
+  return major >= (scenario.sinceMajor ?? 0) && major <= (scenario.untilMajor ?? Number.POSITIVE_INFINITY);
+}
+
+export function sessionOf(step: Step): string {
+  if (typeof step === 'string') return 'a';
+  if ('blocked' in step) return step.blocked;
+  if ('vanish' in step) return step.vanish;
+  return step.session ?? 'a';
+}
+
+/** The step in a few words. */
+export function titleOf(step: Step): string {
+  const text =
+    typeof step === 'string' ? step : 'sql' in step ? step.sql : 'send' in step ? titleOfMessages(step.send) : '';
+  if (text !== '') return text.replace(/\s+/g, ' ').slice(0, 100);
+  return Object.keys(step)[0] ?? '';
+}
+
+function titleOfMessages(messages: readonly FrontendMessage[]): string {
+  return messages
+    .map((message) => {
+      if (typeof message === 'string') return message;
+      const [kind, value] = Object.entries(message)[0] as [string, unknown];
+      return typeof value === 'string' && value.length < 40 ? `${kind} ${value}` : kind;
+    })
+    .join(', ');
+}
+
+/** The messages of an SQL step in a mode. */
+export function messagesOf(step: SqlStep, mode: Mode): readonly FrontendMessage[] {
+  if (mode === 'simple' && !step.params) return [{ query: step.sql }];
+  const parse: FrontendMessage = { parse: step.sql, ...(step.types && { types: step.types }) };
+  const params = step.params ?? [];
+  const bind: FrontendMessage = { bind: params, resultFormats: mode === 'binary' ? [1] : [] };
+  // Text mode also asks for the description of the statement, as drivers do that prepare before they bind.
+  const described: FrontendMessage[] = mode === 'binary' ? [] : [{ describe: 'statement' }];
+  return [parse, ...described, bind, { describe: 'portal' }, { execute: '' }, 'sync'];
+}
+
+/** Every distinct SQL text the scenario sends, whatever the message. */
+export function statementsOf(scenario: Scenario): string[] {
+  const texts: string[] = [];
+  for (const step of scenario.steps) {
+    if (typeof step === 'string') texts.push(step);
+    else if ('sql' in step) texts.push(step.sql);
+    else if ('send' in step) {
+      for (const message of step.send) {
+        if (typeof message === 'string') continue;
+        if ('query' in message) texts.push(message.query.toString('utf8'));
+        if ('parse' in message) texts.push(message.parse.toString('utf8'));
+      }
+    }
+  }
+  return texts;
+}
+
+export function untilOf(step: SendStep): Until {
+  return step.until ?? readyForQueryCount(step.send);
+}

@@ -1,0 +1,94 @@
+// The server behind a target, reached directly as superuser: makes fixtures, and sees what clients left behind.
+import type { PostgresServer } from '../support/postgres-server.js';
+import { WireClient } from '../support/wire-client.js';
+import type { TranscriptWriter } from './transcript.js';
+
+export const APP_ROLE = 'app';
+const POLL_MS = 5;
+const PATIENCE_MS = 3_000;
+
+/** What no client may leave behind: open or prepared transactions, session locks. */
+const LEFTOVERS = `
+  select 'backend ' || coalesce(state, '') || ' ' || left(query, 60)
+    from pg_stat_activity a
+    where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+      and (state <> 'idle' or exists (select from pg_locks l where l.pid = a.pid))
+  union all select 'prepared transaction ' || gid from pg_prepared_xacts where database = current_database()`;
+
+/** Empties a database: everything lives in schema public, except large objects and prepared transactions. */
+const WIPE = `
+  drop schema if exists public cascade;
+  create schema public authorization pg_database_owner;
+  grant all on schema public to public;
+  select lo_unlink(oid) from pg_largeobject_metadata`;
+
+export class ServerSide {
+  readonly #superuser: WireClient;
+  readonly #app: WireClient;
+
+  private constructor(superuser: WireClient, app: WireClient) {
+    this.#superuser = superuser;
+    this.#app = app;
+  }
+
+  /** Makes the database, owned by the application role, and connects to it. */
+  static async create(server: PostgresServer, database: string): Promise<ServerSide> {
+    const first = await WireClient.connect(server, { user: server.superuser, database: 'postgres' });
+    await run(first, `create database ${database} owner ${APP_ROLE} template template0`);
+    await first.end();
+    const parameters = { client_min_messages: 'warning', lock_timeout: '5s' };
+    const superuser = await WireClient.connect(server, { user: server.superuser, database, parameters });
+    const app = await WireClient.connect(server, { user: APP_ROLE, database, parameters });
+    return new ServerSide(superuser, app);
+  }
+
+  run(sql: string): Promise<string[]> {
+    return run(this.#superuser, sql);
+  }
+
+  async makeFixture(fixture: string): Promise<void> {
+    for (const gid of await this.run('select gid from pg_prepared_xacts where database = current_database()')) {
+      await this.run(`rollback prepared '${gid}'`);
+    }
+    await this.run(WIPE);
+    if (fixture !== '') await run(this.#app, fixture);
+  }
+
+  /** Resolves when a statement in this database waits for a lock. */
+  async waitUntilBlocked(): Promise<void> {
+    const sql = `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+    if (!(await this.#becomes(sql, (rows) => rows.length > 0))) throw new Error('no statement became blocked');
+  }
+
+  /** Notes what the sessions of a scenario left behind on the server, after a grace period. */
+  async settle(writer: TranscriptWriter, step: string): Promise<void> {
+    let rows: string[] = [];
+    await this.#becomes(LEFTOVERS, (current) => {
+      rows = current;
+      return rows.length === 0;
+    });
+    writer.note(step, rows.length === 0 ? 'nothing' : rows.sort().join('; '));
+  }
+
+  async close(): Promise<void> {
+    await this.#superuser.end();
+    await this.#app.end();
+  }
+
+  async #becomes(sql: string, isRight: (rows: string[]) => boolean): Promise<boolean> {
+    const deadline = performance.now() + PATIENCE_MS;
+    for (;;) {
+      if (isRight(await this.run(sql))) return true;
+      if (performance.now() > deadline) return false;
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+}
+
+/** Runs SQL that must succeed; the first column of all rows. */
+async function run(client: WireClient, sql: string): Promise<string[]> {
+  const messages = await client.query(sql);
+  const error = messages.find((message) => message.type === 'ErrorResponse');
+  if (error?.type === 'ErrorResponse') throw new Error(`${error.fields['C']} ${error.fields['M']} in: ${sql}`);
+  return messages.flatMap((message) => (message.type === 'DataRow' ? [message.values[0]?.toString() ?? ''] : []));
+}

@@ -1,0 +1,229 @@
+// Temporary Postgres servers for tests: a copied data directory, a free port, no fsync, gone when the test is gone
+// (also after kill -9 of the test process: a watchdog notices the closed pipe). One initdb per release and machine.
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { findPostgres, type PostgresBinaries, type PostgresVersion, serverAccount } from './postgres-binaries.js';
+
+export interface PostgresServerOptions {
+  readonly version: PostgresVersion;
+  /** Server settings, over those of a small test server. */
+  readonly parameters?: Readonly<Record<string, string>>;
+  /** How TCP clients sign in; the Unix socket always trusts. Default `trust`. */
+  readonly hba?: 'trust' | 'scram';
+}
+
+export interface PostgresServer {
+  readonly release: string;
+  readonly host: string;
+  readonly port: number;
+  readonly socketDir: string;
+  readonly dataDir: string;
+  readonly superuser: string;
+  /** The superuser's password; used only under `hba: 'scram'`. */
+  readonly password: string;
+  readonly psql: string | undefined;
+  /** The server's log so far. */
+  log(): string;
+  /** Ends the server at once (no checkpoint) and removes all its files. Idempotent. */
+  stop(): Promise<void>;
+}
+
+const SUPERUSER = 'postgres';
+const PASSWORD = 'test superuser password';
+const START_ATTEMPTS_MAX = 5;
+const START_TIMEOUT_MS = 20_000;
+
+const SMALL_SERVER = {
+  listen_addresses: '127.0.0.1',
+  fsync: 'off',
+  synchronous_commit: 'off',
+  full_page_writes: 'off',
+  shared_buffers: '8MB',
+  max_connections: '60',
+  max_wal_size: '64MB',
+  autovacuum: 'off', // plans and locks of tests must not depend on when it runs
+  max_prepared_transactions: '20',
+  wal_level: 'logical',
+  log_checkpoints: 'off',
+  timezone: 'UTC',
+  log_timezone: 'UTC',
+};
+
+/** Starts a server and resolves when it accepts connections (about 0.3 s once the template directory exists). */
+export async function startPostgres(options: PostgresServerOptions): Promise<PostgresServer> {
+  const binaries = findPostgres(options.version);
+  if (!binaries) throw new Error(`Postgres ${options.version} is not installed on this machine`);
+  const template = templateDirectory(binaries);
+  for (let attempt = 1; ; attempt++) {
+    const started = await tryStart(binaries, template, options);
+    if (!('failure' in started)) return started;
+    // The free port we found may be taken by the time the server binds it: tests run in parallel.
+    const portTaken = started.failure.includes('could not bind');
+    if (!portTaken || attempt === START_ATTEMPTS_MAX) throw new Error(`Postgres did not start:\n${started.failure}`);
+  }
+}
+
+async function tryStart(
+  binaries: PostgresBinaries,
+  template: string,
+  options: PostgresServerOptions,
+): Promise<PostgresServer | { failure: string }> {
+  const account = serverAccount();
+  const home = mkdtempSync(join(tmpdir(), 'pgkv-pg-'));
+  const dataDir = join(home, 'data');
+  const socketDir = join(home, 'socket');
+  mkdirSync(socketDir);
+  chmodSync(home, 0o755);
+  if (account) for (const path of [home, socketDir]) chownSync(path, account.uid, account.gid);
+  run('cp', ['-R', template, dataDir]);
+  appendFileSync(join(dataDir, 'pg_hba.conf'), hostRules(options.hba ?? 'trust'));
+
+  const port = await freePort();
+  const settings = { ...SMALL_SERVER, unix_socket_directories: socketDir, port: String(port), ...options.parameters };
+  const child = spawn(
+    join(binaries.binDir, 'postgres'),
+    ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
+    {
+      ...account,
+      env: { ...process.env, LC_ALL: 'C', TZ: 'UTC' },
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true, // Ctrl-C must reach the tests only; they stop the server
+    },
+  );
+  const releaseWatchdog = watchOver(child, home);
+  let log = '';
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    log += chunk;
+  });
+  let stopped: Promise<void> | undefined;
+  const stop = async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      const exited = once(child, 'exit');
+      child.ref(); // waiting for it must keep the process alive; merely having it must not
+      child.kill('SIGQUIT');
+      await exited;
+    }
+    releaseWatchdog();
+    rmSync(home, { recursive: true, force: true });
+  };
+  const stopOnce = () => {
+    stopped ??= stop();
+    return stopped;
+  };
+  if (!(await becomesReady(child, () => log))) {
+    await stopOnce();
+    return { failure: log };
+  }
+  child.unref();
+  (child.stderr as unknown as { unref(): void }).unref();
+  return {
+    release: binaries.release,
+    host: '127.0.0.1',
+    port,
+    socketDir,
+    dataDir,
+    superuser: SUPERUSER,
+    password: PASSWORD,
+    psql: binaries.psql,
+    log: () => log,
+    stop: stopOnce,
+  };
+}
+
+/** Resolves true at "ready to accept connections", false when the server ends or takes too long. */
+function becomesReady(child: ChildProcess, log: () => string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), START_TIMEOUT_MS);
+    const settle = (ready: boolean) => {
+      clearTimeout(timer);
+      resolve(ready);
+    };
+    child.stderr?.on('data', () => {
+      if (log().includes('database system is ready to accept connections')) settle(true);
+    });
+    child.once('exit', () => settle(false));
+    child.once('error', () => settle(false));
+  });
+}
+
+/**
+ * A shell that ends the server and removes its files when our end of its pipe closes without a word, which happens
+ * however this process dies. Returns the way to dismiss it.
+ */
+function watchOver(server: ChildProcess, home: string): () => void {
+  const script = 'read -r word; [ "$word" = dismissed ] && exit 0; kill -QUIT "$1" 2>/dev/null; sleep 1; rm -rf "$2"';
+  const watchdog = spawn('/bin/sh', ['-c', script, 'watchdog', String(server.pid), home], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
+  watchdog.unref();
+  const pipe = watchdog.stdin;
+  (pipe as unknown as { unref(): void }).unref();
+  pipe.on('error', () => undefined); // the watchdog was killed with the rest of a process group: nothing to dismiss
+  return () => pipe.end('dismissed\n');
+}
+
+/** The data directory all servers of one release are copied from; made once, in os.tmpdir. */
+function templateDirectory(binaries: PostgresBinaries): string {
+  const account = serverAccount();
+  const owner = account?.uid ?? process.getuid?.() ?? 0;
+  const template = join(tmpdir(), `pgkv-test-template-${binaries.release}-${owner}`);
+  if (existsSync(template)) return template;
+  const half = mkdtempSync(`${template}-`);
+  const passwordFile = `${half}.password`;
+  writeFileSync(passwordFile, PASSWORD);
+  if (account) for (const path of [half, passwordFile]) chownSync(path, account.uid, account.gid);
+  run(join(binaries.binDir, 'initdb'), [
+    ...['-D', half, '-U', SUPERUSER, '--pwfile', passwordFile, '--encoding=UTF8', '--locale=C', '--no-sync'],
+    ...['--auth=trust', '--wal-segsize=1', '--no-instructions'],
+  ]);
+  writeFileSync(join(half, 'pg_hba.conf'), 'local all all trust\nlocal replication all trust\n');
+  rmSync(passwordFile);
+  try {
+    renameSync(half, template);
+  } catch (error) {
+    rmSync(half, { recursive: true, force: true });
+    if (!existsSync(template)) throw error; // else another test process was faster
+  }
+  return template;
+}
+
+function hostRules(hba: 'trust' | 'scram'): string {
+  const method = hba === 'scram' ? 'scram-sha-256' : 'trust';
+  return `host all all 127.0.0.1/32 ${method}\nhost replication all 127.0.0.1/32 ${method}\n`;
+}
+
+/** Runs a program to its end under the servers' account, so that what it makes belongs to it. */
+function run(program: string, args: readonly string[]): void {
+  const done = spawnSync(program, args, {
+    ...serverAccount(),
+    cwd: tmpdir(),
+    encoding: 'utf8',
+    env: { ...process.env, LC_ALL: 'C', TZ: 'UTC' },
+  });
+  if (done.status !== 0) throw new Error(`${program} failed: ${done.error?.message ?? ''}${done.stderr}`);
+}
+
+/** A TCP port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}
