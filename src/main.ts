@@ -18,7 +18,7 @@ import { Listener } from './frontend/listener.js';
 import { loadTlsMaterial, type TlsMaterial } from './frontend/tls-material.js';
 import { createVerifierSource } from './frontend/verifier-source.js';
 import { type HttpServer, startHttpServer } from './http/health-server.js';
-import { ListenError } from './http/listen-error.js';
+import { ListenError } from './base/listen-error.js';
 import { createMetrics } from './http/metrics.js';
 import { loadParser } from './sql/parse.js';
 import { TemplateCache } from './sql/template-cache.js';

@@ -80,6 +80,7 @@ export interface ServerConnectionOptions {
   readonly createdAt: number;
 }
 
+const NOTHING = Buffer.alloc(0);
 const LIMITS_BY_BYTES = new Map<number, Int32Array>();
 
 function limitsFor(messageBytesMax: number): Int32Array {
@@ -129,7 +130,8 @@ export class ServerConnection {
   /** A guarded error was taken: everything up to its ReadyForQuery is kept from the client. */
   #withheld = false;
   #fatal: Buffer | null = null;
-  /** Span of the chunk that is to be forwarded and has not been yet. */
+  /** Span of received bytes that is to be forwarded and has not been yet. */
+  #runBuffer: Buffer = NOTHING;
   #runStart = 0;
   #runEnd = 0;
 
@@ -305,6 +307,7 @@ export class ServerConnection {
     const reader = this.#reader;
     reader.push(chunk);
     this.#runStart = this.#runEnd = 0;
+    this.#runBuffer = NOTHING;
     try {
       for (let found = reader.next(); found !== Frame.none; found = reader.next()) {
         if (found === Frame.more || found === Frame.last) {
@@ -318,14 +321,16 @@ export class ServerConnection {
       return;
     }
     this.#flushRun();
+    this.#runBuffer = NOTHING;
     this.#receiver?.serverPaused();
   }
 
   /** The message just read goes to the client: consecutive ones leave as one view of the chunk. */
   #extendRun(): void {
-    const { start, end } = this.#reader;
-    if (this.#runEnd !== start) {
+    const { buffer, start, end } = this.#reader;
+    if (this.#runEnd !== start || this.#runBuffer !== buffer) {
       this.#flushRun();
+      this.#runBuffer = buffer;
       this.#runStart = start;
     }
     this.#runEnd = end;
@@ -333,7 +338,7 @@ export class ServerConnection {
 
   #flushRun(): void {
     if (this.#runEnd > this.#runStart) {
-      this.#receiver?.serverBytes(this.#reader.buffer.subarray(this.#runStart, this.#runEnd));
+      this.#receiver?.serverBytes(this.#runBuffer.subarray(this.#runStart, this.#runEnd));
     }
     this.#runStart = this.#runEnd;
   }

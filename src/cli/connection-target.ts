@@ -25,6 +25,7 @@ const URL_PARAMETERS = [
   'application_name',
   'options',
 ] as const;
+const NO_HOST = 'no-host.invalid';
 type UrlParameter = (typeof URL_PARAMETERS)[number];
 
 const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'] as const;
@@ -69,7 +70,9 @@ export function connectionTarget(options: ConnectionOptions, env: Environment): 
 }
 
 function urlParameters(text: string): Map<UrlParameter, string> {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
+  // libpq allows a user without a host (`postgres://me@/db`), the URL standard does not.
+  const hosted = text.replace(/^(postgres(?:ql)?:\/\/[^/?]*@)(?=[/?]|$)/, `$1${NO_HOST}`);
+  const url = URL.canParse(hosted) ? new URL(hosted) : undefined;
   if (url?.protocol !== 'postgres:' && url?.protocol !== 'postgresql:') {
     throw new CommandFailure(
       1,
@@ -78,7 +81,7 @@ function urlParameters(text: string): Map<UrlParameter, string> {
     );
   }
   const found = new Map<UrlParameter, string>([
-    ['host', decodeURIComponent(url.hostname).replace(/^\[(.*)\]$/, '$1')],
+    ['host', url.hostname === NO_HOST ? '' : decodeURIComponent(url.hostname).replace(/^\[(.*)\]$/, '$1')],
     ['port', url.port],
     ['user', decodeURIComponent(url.username)],
     ['password', decodeURIComponent(url.password)],

@@ -5,7 +5,7 @@ import { defaultSettings } from '../config/load.js';
 import { startEmbeddedCluster } from '../dev/embedded-cluster.js';
 import { EmbeddedClusterError } from '../dev/embedded-cluster-error.js';
 import { isPortFree } from '../dev/free-port.js';
-import { ListenError } from '../http/listen-error.js';
+import { ListenError } from '../base/listen-error.js';
 import { type Router, startRouter } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
 import { CommandFailure } from './command-failure.js';

@@ -16,15 +16,15 @@ function readSecret(prompt: string, input: Readable, errors: Writable): Promise<
   const silent = new Writable({ write: (_chunk, _encoding, done) => done() });
   const readline = createInterface({ input, output: silent, terminal: true, historySize: 0 });
   return new Promise((resolve, reject) => {
-    const finish = (settle: () => void) => {
+    readline.once('line', (line) => {
+      resolve(line);
       readline.close();
+    });
+    readline.once('SIGINT', () => readline.close());
+    // Also by Ctrl-D. After `line` the promise is settled, and the rejection changes nothing.
+    readline.once('close', () => {
       errors.write('\n');
-      settle();
-    };
-    readline.once('line', (line) => finish(() => resolve(line)));
-    const giveUp = () => reject(new CommandFailure(2, 'no password was given'));
-    readline.once('SIGINT', () => finish(giveUp));
-    // Ctrl-D closes by itself; after `line` the promise is settled and this changes nothing.
-    readline.once('close', giveUp);
+      reject(new CommandFailure(2, 'no password was given'));
+    });
   });
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { messageOf } from '../base/errors.js';
 import { loadSettings } from '../config/load.js';
-import { ListenError } from '../http/listen-error.js';
+import { ListenError } from '../base/listen-error.js';
 import { startRouter } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
 import { CommandFailure } from './command-failure.js';

@@ -4,7 +4,7 @@
 import type { AddressInfo } from 'node:net';
 import fastify, { type FastifyInstance } from 'fastify';
 import type { Logger } from '../telemetry/log.js';
-import { ListenError } from './listen-error.js';
+import { ListenError } from '../base/listen-error.js';
 import type { Metrics } from './metrics.js';
 import { PROBLEM_TYPE, problemText, sendProblem } from './problem.js';
 

@@ -393,7 +393,8 @@ t.test('a person at a terminal', async (t) => {
     person.presses('SELECT pg_sleep(60);\r');
     await untilRunning('SELECT pg_sleep(60);');
     await person.types(CTRL_C, '=# ');
-    t.match(person.errors(), /^Cancel request sent\nERROR: {2}canceling statement due to user request\n$/m);
+    t.match(person.errors(), 'Cancel request sent\n');
+    t.match(person.errors(), 'ERROR:  canceling statement due to user request\n');
     await person.types('SELECT 43;\r', '43');
     await person.types('\\q\r');
     t.equal(await person.exitCode, 0);

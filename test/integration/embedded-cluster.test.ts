@@ -32,7 +32,7 @@ import { findPlatformPackage } from '../../src/dev/platform-package.js';
 import { isPostmasterOf, readPostmasterFile } from '../../src/dev/postmaster-file.js';
 import { renderSettings } from '../../src/dev/server-settings.js';
 import { chooseServerUser, firstClosedFolder } from '../../src/dev/server-user.js';
-import { makeProject, runProject } from '../support/dev-project.js';
+import { makeProject, type ProjectRun, runProject } from '../support/dev-project.js';
 
 const scratch = mkdtempSync(join(realpathSync(tmpdir()), 'pgkv-embedded-test-'));
 chmodSync(scratch, 0o755);
@@ -58,6 +58,13 @@ async function start(t: Test, options: Partial<EmbeddedClusterOptions>): Promise
   const cluster = await startEmbeddedCluster({ shards: 1, dataDir: freshFolder(), ephemeral: false, log, ...options });
   t.teardown(() => cluster.stop());
   return Object.assign(cluster, { logged });
+}
+
+/** pgkv in a process of its own, which does not outlive the test. */
+async function launch(t: Test, ...[project, options, user]: Parameters<typeof runProject>): Promise<ProjectRun> {
+  const run = await runProject(project, options, user);
+  t.teardown(() => run.child.kill('SIGKILL'));
+  return run;
 }
 
 async function query(shard: EmbeddedShard, text: string, over: 'tcp' | 'socket' = 'tcp'): Promise<unknown[][]> {
@@ -302,7 +309,7 @@ t.test('pgkv killed or interrupted', async (t) => {
 
   await t.test('after kill -9 no server is left within 5 s, and the next start goes on', async (t) => {
     const dataDir = await seededFolder(t);
-    const run = await runProject(project, { shards: 1, dataDir, ephemeral: false });
+    const run = await launch(t, project, { shards: 1, dataDir, ephemeral: false });
     const shard = only(run.report.shards);
     t.same(await query(shard, 'SELECT row FROM kept'), [[1]]);
     const pid = postmasterOf(shard);
@@ -315,14 +322,14 @@ t.test('pgkv killed or interrupted', async (t) => {
   });
 
   await t.test('after kill -9 ephemeral data is removed too', async (t) => {
-    const run = await runProject(project, { shards: 1, dataDir: freshFolder(), ephemeral: true });
+    const run = await launch(t, project, { shards: 1, dataDir: freshFolder(), ephemeral: true });
     const shard = only(run.report.shards);
     process.kill(run.pid, 'SIGKILL');
     t.ok(await within(5000, () => !existsSync(run.report.dataDir ?? '') && !existsSync(shard.socketDir)));
   });
 
   await t.test('a watchdog that is killed is replaced', async (t) => {
-    const run = await runProject(project, { shards: 1, dataDir: await seededFolder(t), ephemeral: false });
+    const run = await launch(t, project, { shards: 1, dataDir: await seededFolder(t), ephemeral: false });
     const shard = only(run.report.shards);
     const first = watchdogOf(run.pid);
     process.kill(first, 'SIGKILL');
@@ -334,7 +341,7 @@ t.test('pgkv killed or interrupted', async (t) => {
 
   await t.test('a server that outlived pgkv and its watchdog is stopped by the next start', async (t) => {
     const dataDir = await seededFolder(t);
-    const run = await runProject(project, { shards: 1, dataDir, ephemeral: false });
+    const run = await launch(t, project, { shards: 1, dataDir, ephemeral: false });
     const shard = only(run.report.shards);
     const orphan = postmasterOf(shard);
     // Stopped, so that pgkv does not replace the watchdog before it is killed itself.
@@ -351,7 +358,7 @@ t.test('pgkv killed or interrupted', async (t) => {
   });
 
   await t.test('Ctrl-C in the terminal reaches pgkv and not its servers or watchdog', async (t) => {
-    const run = await runProject(project, { shards: 1, dataDir: await seededFolder(t), ephemeral: false });
+    const run = await launch(t, project, { shards: 1, dataDir: await seededFolder(t), ephemeral: false });
     const shard = only(run.report.shards);
     process.kill(-run.pid, 'SIGINT');
     await sleep(200);
@@ -376,7 +383,7 @@ t.test('users, folders and packages', async (t) => {
     mkdirSync(own, { mode: 0o700 });
     chownSync(own, nobody.uid, nobody.gid);
     const options = { shards: 1, dataDir: join(own, '.pgkv'), ephemeral: false, cacheRoot: join(own, 'cache') };
-    const run = await runProject(project, options, asNobody);
+    const run = await launch(t, project, options, asNobody);
     t.equal(run.report.message, undefined);
     const shard = only(run.report.shards);
     t.same(await query(shard, 'SELECT 1'), [[1]]);
@@ -387,7 +394,7 @@ t.test('users, folders and packages', async (t) => {
     );
     run.child.kill('SIGTERM');
     await run.exited;
-    const { report } = await runProject(project, { ...options, dataDir: join(scratch, 'roots') }, asNobody);
+    const { report } = await launch(t, project, { ...options, dataDir: join(scratch, 'roots') }, asNobody);
     t.match(report, { name: 'EmbeddedClusterError', message: /cannot be used: EACCES/, hint: /another --data-dir/ });
 
     await t.test('and root runs the same data as that user', async (t) => {
@@ -398,7 +405,7 @@ t.test('users, folders and packages', async (t) => {
       t.same(await query(only(cluster.shards), 'SELECT current_user'), [['pgkv']]);
       t.equal(statSync(join(dataDir, 'shard-0', 'postmaster.pid')).uid, nobody.uid);
       await cluster.stop();
-      const again = await runProject(project, { ...options, dataDir }, asNobody);
+      const again = await launch(t, project, { ...options, dataDir }, asNobody);
       t.equal(again.report.shards?.length, 1, again.report.message ?? 'and the user takes them over again');
       again.child.kill('SIGTERM');
       await again.exited;
@@ -413,7 +420,7 @@ t.test('users, folders and packages', async (t) => {
     const options = { shards: 1, ephemeral: false, ...roots };
     const asked = join(project, '.pgkv');
     const startThere = async (dataDir: string) => {
-      const run = await runProject(project, { ...options, dataDir });
+      const run = await launch(t, project, { ...options, dataDir });
       const shard = only(run.report.shards);
       const [[made]] = (await query(shard, "SELECT to_regclass('made') IS NOT NULL")) as [[boolean]];
       await query(shard, 'CREATE TABLE IF NOT EXISTS made ()');
@@ -442,7 +449,7 @@ t.test('users, folders and packages', async (t) => {
     t.ok(existsSync(join(`${copy.home}.previous`, 'shard-0')), 'what it had is set aside');
 
     writeFileSync(join(moved, 'location.json'), '{"dataDir":"/etc/cron.d"}');
-    const { report } = await runProject(project, { ...options, dataDir: moved });
+    const { report } = await launch(t, project, { ...options, dataDir: moved });
     t.match(report, { message: /does not name a folder in/ }, 'a pointer leads nowhere else');
   });
 
@@ -450,7 +457,7 @@ t.test('users, folders and packages', async (t) => {
     const bare = makeProject(join(scratch, 'bare'), { withPostgres: false });
     const ephemeral = { shards: 1, dataDir: freshFolder(), ephemeral: true };
     const { name, version } = findPlatformPackage();
-    const without = await runProject(bare, ephemeral);
+    const without = await launch(t, bare, ephemeral);
     t.match(without.report, { message: `the package ${name}`, hint: /npm install --include=optional/ });
 
     const native = join(bare, 'node_modules', name, 'native');
@@ -462,7 +469,7 @@ t.test('users, folders and packages', async (t) => {
     writeFileSync(join(native, 'pg-symlinks.json'), '[]');
     // To the kernel the same as a program whose loader is not installed.
     writeFileSync(join(native, 'bin', 'postgres'), '#!/lib/no-such-loader.so\n', { mode: 0o755 });
-    const musl = await runProject(bare, ephemeral);
+    const musl = await launch(t, bare, ephemeral);
     t.match(musl.report, { message: /needs glibc/, hint: /Debian/ });
   });
 });

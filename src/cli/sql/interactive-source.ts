@@ -21,6 +21,8 @@ export class InteractiveSource implements LineSource {
   readonly #historyFile: string | undefined;
   #history: string[];
   #waiter: Waiter | undefined;
+  /** Ctrl-C came between two lines: the next one is given up. */
+  #interrupted = false;
   #ended = false;
 
   /**
@@ -44,9 +46,10 @@ export class InteractiveSource implements LineSource {
       this.#history = history;
     });
     this.#readline.on('SIGINT', () => {
-      if (interruptRunning()) return;
+      if (!this.#waiter && interruptRunning()) return;
       this.#clearTyped();
-      this.#deliver(INTERRUPTED);
+      if (this.#waiter) this.#deliver(INTERRUPTED);
+      else this.#interrupted = true;
     });
     this.#readline.on('close', () => {
       this.#ended = true;
@@ -55,6 +58,10 @@ export class InteractiveSource implements LineSource {
   }
 
   nextLine(prompt: string): Promise<Buffer | undefined | typeof INTERRUPTED> {
+    if (this.#interrupted) {
+      this.#interrupted = false;
+      return Promise.resolve(INTERRUPTED);
+    }
     const typed = this.#typedAhead.shift();
     if (typed !== undefined) {
       this.lineNumber++;
@@ -94,6 +101,7 @@ export class InteractiveSource implements LineSource {
   }
 
   #clearTyped(): void {
+    this.#typedAhead.length = 0;
     this.#readline.write(null, { ctrl: true, name: 'e' });
     this.#readline.write(null, { ctrl: true, name: 'u' });
     this.#output.write('^C\n');

@@ -1,6 +1,6 @@
 // Errors and notices of the server as psql words them. Oracle: libpq 15, pqBuildErrorMessage3 and
 // reportErrorPosition (fe-protocol3.c).
-import type { DatabaseError, NoticeMessage } from 'pg-protocol/dist/messages.js';
+import type { DatabaseError, NoticeMessage } from 'pg-protocol/dist/messages';
 import { characterWidth } from './display-width.js';
 
 /** An ErrorResponse or NoticeResponse with its fields. */

@@ -1,7 +1,7 @@
 // Runs texts on a session and shows their answers as psql does: results, tags, errors, notices, notifications, COPY
 // data and timing. Knows no command line and no prompt.
 import type { Writable } from 'node:stream';
-import type { DatabaseError, Field } from 'pg-protocol/dist/messages.js';
+import type { DatabaseError, Field } from 'pg-protocol/dist/messages';
 import { messageOf } from '../../base/errors.js';
 import { drained } from '../backpressure.js';
 import { INTERRUPTED, type LineSource } from './line-source.js';
@@ -39,6 +39,7 @@ export class Shell {
   source: LineSource;
   /** Ctrl-C was pressed: what reads statements must stop. */
   interrupted = false;
+  awaitsCopyData = false;
   readonly #open: () => Promise<SqlSession>;
   #busy = false;
 
@@ -90,9 +91,9 @@ export class Shell {
     return succeeded;
   }
 
-  /** Ctrl-C: cancels what runs. False if nothing does. */
+  /** Ctrl-C: cancels what runs. False if nothing does, or if what runs waits for COPY data of ours. */
   interrupt(): boolean {
-    if (!this.#busy) return false;
+    if (!this.#busy || this.awaitsCopyData) return false;
     this.session.cancel().then(
       () => this.errors.write('Cancel request sent\n'),
       (error: unknown) => this.errors.write(`Could not send cancel request: ${messageOf(error)}\n`),
@@ -237,7 +238,12 @@ class ShownAnswer implements AnswerSink {
     await this.shown();
     const { source } = this.#shell;
     if (source.interactive) await this.#shell.print(COPY_ANNOUNCEMENT);
-    await (target.binary ? sendRest(source, target) : sendLines(source, target));
+    this.#shell.awaitsCopyData = true;
+    try {
+      await (target.binary ? sendRest(source, target) : sendLines(source, target));
+    } finally {
+      this.#shell.awaitsCopyData = false;
+    }
   }
 
   /** Resolves when all that came was written. */

@@ -15,7 +15,7 @@ import type {
   ParameterStatusMessage,
   ReadyForQueryMessage,
   RowDescriptionMessage,
-} from 'pg-protocol/dist/messages.js';
+} from 'pg-protocol/dist/messages';
 import { drained } from '../backpressure.js';
 import { type AskPassword, connect, type DriverClient, type DriverConnection } from '../connect.js';
 import type { ConnectionTarget } from '../connection-target.js';

@@ -187,6 +187,9 @@ t.test('slots are covered exactly once, or spread evenly', async (t) => {
     '8 shards[1].slots: range [400, 300] ends before it begins',
     '8 shards[1].slots: slots 90 to 100 belong to "s0" too',
   ]);
+  t.same(problems(shards('slots = [[0, 100]]', 'slots = [[100, 16383]]')), [
+    '8 shards[1].slots: slots 100 to 100 belong to "s0" too',
+  ]);
   for (const count of [1, 2, 3, 7, 1000, 16384]) {
     t.same(coverageFaults(evenSlotRanges(count).map((range, owner) => ({ owner, range }))), [], `${count} shards`);
   }

@@ -276,6 +276,9 @@ t.test("literals are where Postgres's scanner finds them, and equal shapes are e
       const shape = lexShape(text, true);
       const scanned = scan(text);
       if (shape === null || scanned === null) return;
+      // libpg-query's scanner, unlike Postgres's, does not continue a string behind a comment; the test in
+      // test/integration/sql asks a server.
+      if (literalsOf(text).some(([literal]) => literal.includes('--'))) return;
       shaped++;
       assert.deepEqual(asScanned(text, shape.literals), scanned.literals);
       const known = sequences.get(shape.key);

@@ -1,5 +1,5 @@
 // Why a port could not be had, in words that say what to do.
-import { messageOf } from '../base/errors.js';
+import { messageOf } from './errors.js';
 
 export class ListenError extends Error {
   readonly host: string;

@@ -1,0 +1,188 @@
+import t from 'tap';
+import { loadParser } from '../../../src/sql/parse.js';
+import { readTemplate } from '../../../src/sql/read-template.js';
+import { lexShape } from '../../../src/sql/shape-lexer.js';
+import { Effect, type EffectBits, type Template } from '../../../src/sql/template.js';
+import { CORPUS, CORPUS_TEXTS } from './corpus.js';
+
+await loadParser();
+
+const read = (text: string, standard = true, oldestServerMajor = 15) =>
+  readTemplate(text, standard, lexShape(text, standard), oldestServerMajor);
+const templateOf = (text: string, standard = true): Template => read(text, standard).template;
+const at18 = (text: string): Template => read(text, true, 18).template;
+
+const bits = (names: string): EffectBits =>
+  names
+    .split(' ')
+    .filter((name) => name !== '')
+    .reduce<EffectBits>((all, name) => all | Effect[name as keyof typeof Effect], 0);
+
+const effectNames = (effects: EffectBits): string[] =>
+  Object.entries(Effect)
+    .filter(([, bit]) => bit !== 0 && (effects & bit) !== 0)
+    .map(([name]) => name);
+
+t.test('every kind of statement has its kind and effects', async (t) => {
+  t.ok(CORPUS_TEXTS.length >= 250, `${CORPUS_TEXTS.length} statements`);
+  t.equal(new Set(CORPUS_TEXTS).size, CORPUS_TEXTS.length, 'none of them twice');
+  for (const group of CORPUS) {
+    for (const text of group.texts) {
+      const { kind, effects, settingNames, readOnly, leavesBlock } = templateOf(text);
+      t.same(
+        { kind, effects: effectNames(effects), settingNames, readOnly, leavesBlock },
+        {
+          kind: group.kind,
+          effects: effectNames(bits(group.effects)),
+          settingNames: group.settings ?? [],
+          readOnly: group.readOnly ?? false,
+          leavesBlock: group.leavesBlock ?? null,
+        },
+        text,
+      );
+    }
+  }
+});
+
+t.test('SHOW tells the setting asked for', async (t) => {
+  t.equal(templateOf('SHOW "TimeZone"').showName, 'timezone');
+  t.equal(templateOf('show transaction isolation level').showName, 'transaction_isolation');
+  t.equal(templateOf('SHOW ALL').showName, 'all');
+  t.equal(templateOf('SHOW pgkv.Version').showName, 'pgkv.version');
+  t.equal(templateOf('SELECT 1').showName, null);
+  t.equal(templateOf('SHOW a; SHOW b').showName, null);
+});
+
+t.test('names of prepared statements are found where they stand', async (t) => {
+  const table: [string, string, string, string][] = [
+    ['EXECUTE foo', 'execute', 'foo', 'foo'],
+    ["/* é😀 */ EXECUTE /* EXECUTE x */ FOO(1, 'EXECUTE y')", 'execute', 'foo', 'FOO'],
+    ['execute "Fo""o é"(1)', 'execute', 'Fo"o é', '"Fo""o é"'],
+    ['EXECUTE U&"f!006Fo" UESCAPE \'!\' (1)', 'execute', 'foo', 'U&"f!006Fo" UESCAPE \'!\''],
+    ['EXPLAIN (ANALYZE, COSTS off) EXECUTE foo(1)', 'execute', 'foo', 'foo'],
+    ['EXPLAIN ANALYZE VERBOSE EXECUTE execute', 'execute', 'execute', 'execute'],
+    ['CREATE TABLE execute (as_, "as") AS EXECUTE "as"(2) WITH DATA', 'execute', 'as', '"as"'],
+    ['EXPLAIN CREATE TABLE t AS EXECUTE foo', 'execute', 'foo', 'foo'],
+    ['DEALLOCATE foo', 'deallocate', 'foo', 'foo'],
+    ['DEALLOCATE PREPARE "Foo"', 'deallocate', 'Foo', '"Foo"'],
+    ['DEALLOCATE prepare', 'deallocate', 'prepare', 'prepare'],
+    ['DEALLOCATE PREPARE prepare', 'deallocate', 'prepare', 'prepare'],
+    ['PREPARE foo (int) AS SELECT $1', 'prepare', 'foo', 'foo'],
+    ['PREPARE prepare AS SELECT 1', 'prepare', 'prepare', 'prepare'],
+  ];
+  for (const [text, verb, name, written] of table) {
+    const { statementNames, textDependent } = templateOf(text);
+    t.same(
+      statementNames.map((found) => [found.verb, found.name, text.slice(found.start, found.end)]),
+      [[verb, name, written]],
+      text,
+    );
+    t.ok(textDependent, 'offsets are good for this text only');
+  }
+  // The keyword before the name and not one in the table's name or the parameters.
+  const [found] = templateOf('CREATE TABLE execute AS EXECUTE execute(1)').statementNames;
+  t.equal(found?.start, 'CREATE TABLE execute AS EXECUTE '.length);
+
+  const several = "SELECT 'é'; EXECUTE a; DEALLOCATE b;DEALLOCATE ALL; PREPARE c AS SELECT 1; EXPLAIN EXECUTE d";
+  const template = templateOf(several);
+  t.same(
+    template.statementNames.map((one) => `${one.verb} ${several.slice(one.start, one.end)}`),
+    ['execute a', 'deallocate b', 'prepare c', 'execute d'],
+  );
+  t.equal(template.kind, 'multi');
+});
+
+t.test('offsets are right where the text had to be rewritten for the parser', async (t) => {
+  const text = "SELECT 'a\\'; EXECUTE x', '\\\\'; EXECUTE foo('\\'', 1)";
+  const template = templateOf(text, false);
+  t.equal(template.kind, 'multi');
+  t.same(
+    template.statementNames.map((one) => text.slice(one.start, one.end)),
+    ['foo'],
+  );
+});
+
+t.test('standard_conforming_strings off changes where strings end, and so what a text is', async (t) => {
+  const text = "SELECT '\\'; DISCARD ALL; --'";
+  t.equal(templateOf(text, false).kind, 'read');
+  t.equal(templateOf(text, true).kind, 'multi');
+  t.equal(templateOf("SELECT N'\\''", false).kind, 'unparsed', 'N and a backslash have no other spelling');
+  t.equal(templateOf("SELECT N'x', fn'\\''", false).kind, 'read');
+  t.same(templateOf("SELECT set_config('work\\_mem', '1', false)", false).settingNames, ['work_mem']);
+  t.equal(templateOf("SELECT '\\101\\x41'", false).kind, 'read');
+});
+
+t.test('a template depends on its text where a literal had a say in it', async (t) => {
+  const dependent = [
+    "SELECT set_config('a.b', '1', false)",
+    "SET work_mem = '1MB'",
+    "SELECT a::float(10) FROM t WHERE b = '1'", // FLOAT(10) is float4, FLOAT(30) float8
+    'SELECT current_timestamp(3)',
+    "EXPLAIN (ANALYZE 'off') SELECT 1",
+    "COPY t FROM STDIN (FORMAT 'csv')",
+    'FETCH 10 FROM c',
+    "PREPARE TRANSACTION 'x'",
+    "LOAD 'x'",
+    'SELECT ARRAY[]::int[3]',
+    "SELECT 1, -2 FROM t WHERE a = '{}'::int[-1]",
+  ];
+  for (const text of dependent) {
+    const { template, holdsForShape } = read(text);
+    t.ok(template.textDependent, text);
+    t.notOk(holdsForShape, text);
+  }
+  const independent = [
+    "SELECT value FROM kv WHERE tenant_id = 'é😀' AND key = 'k' AND version > -1 AND x IN (-  (2), +3, - - 4.5, 1e99)",
+    'SELECT 1 - 2, a -1, -(-5), - 3000000000, 0, -0',
+    "INSERT INTO kv VALUES ('t', E'a\\nb', $$c$$, B'01', X'ff', 'a'\n'b', date '2020-01-01', interval '1' second(3))",
+    'SELECT extract(year from a), a LIMIT 10 OFFSET 5',
+    "SELECT a::varchar(10), b::numeric(10, 2), E'\\u0041' FROM t",
+    'FETCH FORWARD FROM c',
+    'BEGIN ISOLATION LEVEL SERIALIZABLE',
+    "SELECT set_config($1, 'x', false)",
+  ];
+  for (const text of independent) {
+    const { template, holdsForShape } = read(text);
+    t.not(template.kind, 'unparsed', text);
+    t.notOk(template.textDependent, text);
+    t.ok(holdsForShape, text);
+  }
+});
+
+t.test('functions are known as far as the oldest server has them', async (t) => {
+  t.ok(templateOf('SELECT uuidv7()').effects & Effect.unknown);
+  t.equal(at18('SELECT uuidv7(), casefold(a) FROM t').effects, Effect.none);
+  t.ok(templateOf("SELECT json_value(a, '$')").effects & Effect.unknown);
+  t.equal(at18("SELECT json_value(a, '$'), json_array(1, 2)").effects, Effect.none);
+  t.ok(at18('SELECT pg_rotate_logfile_old()').effects & Effect.unknown, 'gone since 16');
+});
+
+t.test('what the parser rejects may do anything but tie the session down', async (t) => {
+  for (const text of ['SELEC 1', 'SELECT (', "SELECT 'open", 'SELECT \0 1', 'SELECT \ud800', 'SELECT a b c']) {
+    const template = templateOf(text);
+    t.equal(template.kind, 'unparsed');
+    t.equal(template.effects, bits('settings state unknown schema deallocatesAll'));
+    t.same(template.settingNames, ['*']);
+    t.notOk(template.readOnly);
+    t.ok(template.textDependent);
+  }
+});
+
+t.test('large texts are read with short values, or not at all', async (t) => {
+  const value = 'x'.repeat(2 * 1024 * 1024);
+  const insert = read(`INSERT INTO kv VALUES ('t', E'a\\n', '${value}', 1.5)`);
+  t.equal(insert.template.kind, 'write');
+  t.equal(insert.template.effects, Effect.none);
+  t.ok(insert.holdsForShape);
+  const everything = bits('settings state unknown sticky schema deallocatesAll readsSequenceState');
+  const unread = [
+    `SELECT set_config('work_mem', '${value}', false)`, // its name was taken away
+    `EXECUTE p('${value}')`,
+    `SELECT ${'a,'.repeat(100_000)} b`,
+    `SELECT 1${'+1'.repeat(30_000)}`,
+  ];
+  for (const text of unread) {
+    t.equal(templateOf(text).kind, 'unparsed');
+    t.equal(templateOf(text).effects, everything);
+  }
+});
