@@ -3,7 +3,18 @@
 // Knows nothing of workloads; lanes.mjs says which server serves which lane.
 
 import { spawn, spawnSync } from 'node:child_process';
-import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -85,7 +96,8 @@ function makeOwnedFolder(path) {
 function runToEnd(program, args, options) {
   const done = spawnSync(program, args, { encoding: 'utf8', ...options });
   if (done.error) throw done.error;
-  if (done.status !== 0) throw new Error(`${program} ended with ${done.status ?? done.signal}: ${done.stderr || done.stdout}`);
+  if (done.status !== 0)
+    throw new Error(`${program} ended with ${done.status ?? done.signal}: ${done.stderr || done.stdout}`);
   return done.stdout;
 }
 
@@ -138,7 +150,8 @@ async function waitUntil(server, condition, { timeoutMs }) {
   const deadline = Date.now() + timeoutMs;
   while (!(await condition())) {
     if (server.hasEnded()) throw new Error(`${server.name} ended while starting:\n${server.output()}`);
-    if (Date.now() > deadline) throw new Error(`${server.name} was not ready after ${timeoutMs} ms:\n${server.output()}`);
+    if (Date.now() > deadline)
+      throw new Error(`${server.name} was not ready after ${timeoutMs} ms:\n${server.output()}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
@@ -207,10 +220,22 @@ export async function startPostgres({ scratch, label, user, password, database, 
   runToEnd(join(bin, 'initdb'), initArguments, { ...identity, cwd: folder });
   const port = await freePort();
   const version = runToEnd(join(bin, 'postgres'), ['--version'], { ...identity, cwd: folder }).match(/\d+(\.\d+)*/)[0];
-  const effective = { port, listen_addresses: '127.0.0.1', unix_socket_directories: folder, max_connections: 200, shared_buffers: '256MB', log_min_messages: 'fatal', ...settings };
+  const effective = {
+    port,
+    listen_addresses: '127.0.0.1',
+    unix_socket_directories: folder,
+    max_connections: 200,
+    shared_buffers: '256MB',
+    log_min_messages: 'fatal',
+    ...settings,
+  };
   const serverArguments = Object.entries(effective).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
   // SIGINT is Postgres's fast shutdown: it does not wait for clients.
-  const server = launch(`PostgreSQL ${version}`, join(bin, 'postgres'), ['-D', data, ...serverArguments], { ...identity, cwd: folder, stopSignal: 'SIGINT' });
+  const server = launch(`PostgreSQL ${version}`, join(bin, 'postgres'), ['-D', data, ...serverArguments], {
+    ...identity,
+    cwd: folder,
+    stopSignal: 'SIGINT',
+  });
   const login = { host: '127.0.0.1', port, user, password };
   await waitUntil(server, () => canLogIn({ ...login, database: 'postgres' }), { timeoutMs: 30_000 });
   if (database !== 'postgres') {
@@ -246,7 +271,92 @@ ignore_startup_parameters = extra_float_digits
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text, { mode: 0o644 });
   const version = runToEnd(program, ['--version'], {}).match(/\d+(\.\d+)*/)[0];
-  const server = launch(`PgBouncer ${version}`, program, [join(folder, 'pgbouncer.ini')], { ...unprivilegedIdentity(), cwd: folder, stopSignal: 'SIGINT' });
+  const server = launch(`PgBouncer ${version}`, program, [join(folder, 'pgbouncer.ini')], {
+    ...unprivilegedIdentity(),
+    cwd: folder,
+    stopSignal: 'SIGINT',
+  });
   await waitUntil(server, () => acceptsConnections(port), { timeoutMs: 10_000 });
   return Object.assign(server, { port, version });
+}
+
+const SERVICE_PASSWORD = 'service secret';
+
+/** Runs config/auth.sql on the server, so that pgkv can check passwords there; gives the service role its own. */
+async function installAuthentication(postgres) {
+  const { port, user, password } = postgres;
+  const client = new pg.Client({ host: '127.0.0.1', port, user, password, database: 'postgres' });
+  await client.connect();
+  await client.query(readFileSync(join(repositoryRoot, 'config', 'auth.sql'), 'utf8'));
+  await client.query(`ALTER ROLE pgkv_service PASSWORD ${pg.escapeLiteral(SERVICE_PASSWORD)}`);
+  await client.end();
+}
+
+/** `pgkv start` with the built router in front of one server; asks for passwords where that server does. */
+export async function startPgkv({ scratch, postgres, poolSize, logLevel = 'warn' }) {
+  await installAuthentication(postgres);
+  const folder = join(scratch, 'pgkv');
+  mkdirSync(folder);
+  const config = join(folder, 'pgkv.toml');
+  const method = postgres.password === undefined ? 'trust' : 'scram-sha-256';
+  const text = `[listen]
+host = "127.0.0.1"
+port = 0
+[http]
+disabled = true
+[[shards]]
+name = "shard-1"
+[[shards.nodes]]
+host = "127.0.0.1"
+port = ${postgres.port}
+[servers]
+tls = "disable"
+[pool]
+size_max = ${poolSize}
+[auth]
+method = "${method}"
+[auth.service]
+password_env = "PGKV_SERVICE_PASSWORD"
+[log]
+level = "${logLevel}"
+`;
+  writeFileSync(config, text);
+  const { version } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8'));
+  const env = { ...process.env, PGKV_SERVICE_PASSWORD: SERVICE_PASSWORD };
+  const server = launch(
+    `pgkv ${version}`,
+    process.execPath,
+    [join(repositoryRoot, 'dist', 'cli.js'), 'start', '--config', config],
+    { env, cwd: folder },
+  );
+  const ready = /^pgkv ready on \S+:(\d+)$/m;
+  await waitUntil(server, () => ready.test(server.output()), { timeoutMs: 15_000 });
+  const port = Number(server.output().match(ready)[1]);
+  const { user, password, database } = postgres;
+  await waitUntil(server, () => canLogIn({ host: '127.0.0.1', port, user, password, database }), { timeoutMs: 15_000 });
+  return Object.assign(server, { port, version, user, password, database });
+}
+
+/** `pgkv dev` with its embedded servers; also gives the port of its first (home) shard. */
+export async function startPgkvDev({ scratch }) {
+  const cli = join(repositoryRoot, 'dist', 'cli.js');
+  const options = [
+    '--port',
+    '0',
+    '--http-port',
+    '0',
+    '--data-dir',
+    join(scratch, 'dev'),
+    '--ephemeral',
+    '--shards',
+    '2',
+  ];
+  const server = launch('pgkv dev', process.execPath, [cli, 'dev', ...options], { cwd: scratch });
+  const ready = /^ {2}psql -h \S+ -p (\d+) /m;
+  await waitUntil(server, () => ready.test(server.output()), { timeoutMs: 30_000 });
+  const port = Number(server.output().match(ready)[1]);
+  const status = JSON.parse(
+    runToEnd(process.execPath, [cli, 'status', '--json', '--port', String(port)], { cwd: scratch }),
+  );
+  return Object.assign(server, { port, shardPort: status.shards[0].primary.port, user: 'pgkv', database: 'kv' });
 }

@@ -2,29 +2,31 @@
 // random numbers and sockets from here.
 import { unlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import pg from 'pg';
 import { sendCancelRequest } from './backend/cancel-request.js';
+import type { Credential } from './backend/credential.js';
 import { NodePool } from './backend/node-pool.js';
 import { openServerSocket } from './backend/server-socket.js';
+import { serviceQuery } from './backend/service-query.js';
 import { SettingsRegistry } from './backend/settings-group.js';
 import { StatementSources } from './backend/statement-source.js';
 import { type Clock, type Random, systemClock, systemRandom } from './base/clock.js';
+import { ListenError } from './base/listen-error.js';
 import { type ClusterView, homeShard, initialView, type NodeAddress } from './cluster/cluster-view.js';
 import type { Settings } from './config/settings.js';
 import { ShardHealthMonitor } from './control/shard-health.js';
 import { CancelRegistry } from './frontend/cancel-registry.js';
 import type { FrontendServices } from './frontend/frontend-services.js';
 import { Listener } from './frontend/listener.js';
+import { ProtocolTap } from './frontend/protocol-tap.js';
 import { loadTlsMaterial, type TlsMaterial } from './frontend/tls-material.js';
-import { createVerifierSource } from './frontend/verifier-source.js';
+import { VerifierSource } from './frontend/verifier-source.js';
 import { type HttpServer, startHttpServer } from './http/health-server.js';
-import { ListenError } from './base/listen-error.js';
 import { createMetrics } from './http/metrics.js';
 import { loadParser } from './sql/parse.js';
 import { TemplateCache } from './sql/template-cache.js';
 import { type Counters, createCounters } from './telemetry/counters.js';
 import type { Logger } from './telemetry/log.js';
-import { frontendLimits, Frontend } from './wire/protocol.js';
+import { Frontend, frontendLimits } from './wire/protocol.js';
 
 export interface RouterOptions {
   readonly settings: Settings;
@@ -54,6 +56,8 @@ export interface Router {
 
 /** A client that was sent its last message gets this long to close its side. */
 const CLOSE_GRACE_MS = 2_000;
+/** Per node: a look-up and a probe at one time. */
+const SERVICE_CONNECTIONS_MAX = 2;
 const CANCEL_TIMEOUT_MS = 5_000;
 /** Messages of a server other than rows and COPY data: errors, descriptions. Postgres's largest are far below. */
 const SERVER_MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
@@ -86,7 +90,24 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     random,
     noSettings: registry.empty,
   });
-  const verifiers = settings.auth.method === 'trust' ? null : createVerifierSource(verifierOptions(settings, home, clock));
+  const { service } = settings.auth;
+  const serviceUser = options.probeAs?.user ?? service.user;
+  const serviceDatabase = options.probeAs?.database ?? service.database;
+  const startup = serviceStartup(serviceUser, serviceDatabase);
+  const password = service.password?.reveal();
+  const credential: Credential = password === undefined ? { kind: 'none' } : { kind: 'password', password };
+  const limits = { ...poolLimits(settings), sizeMax: SERVICE_CONNECTIONS_MAX };
+  const servicePools = new Map(
+    view.shards.map(({ primary }) => {
+      const options = { address: primary, limits, openStream, clock, random, noSettings: registry.empty };
+      const servicePool = new NodePool(options);
+      return [primary, { pool: servicePool, group: servicePool.group(startup, credential) }] as const;
+    }),
+  );
+  const verifiers =
+    settings.auth.method === 'trust'
+      ? null
+      : new VerifierSource({ ...servicePools.get(home)!, query: service.query, cacheMs: settings.auth.cacheMs, clock });
   let tls = tlsFrom(settings);
   const cancels = new CancelRegistry(random);
 
@@ -130,6 +151,13 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       templateOf,
       show: (name) => (name === 'status' ? JSON.stringify(statusOf()) : name === 'version' ? options.version : null),
       bufferBytesMax: settings.clients.bufferBytesMax,
+      statementBytesMax: settings.limits.sessionStatementBytes,
+      tapFor: (session) => {
+        const names = settings.log.traceSessions;
+        const applicationName = session.told.get('application_name') ?? '';
+        if (!names.some((name) => name === '*' || name === session.user || name === applicationName)) return null;
+        return new ProtocolTap((line) => log.info({ session: session.pid }, line), settings.log.values);
+      },
     },
     tlsRequired: settings.tls.required,
     tls: () => tls,
@@ -138,7 +166,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const health = new ShardHealthMonitor({
     shards: view.shards,
     clock,
-    probe: (node) => probe(node, settings, options.probeAs),
+    probe: async (node) => {
+      const { pool: servicePool, group } = servicePools.get(node)!;
+      await serviceQuery(servicePool, group, 'SELECT 1');
+    },
     changed: (shard, state) => {
       if (state.healthy) log.info({ shard: shard.name }, 'shard answers');
       else log.warn({ shard: shard.name, reason: state.reason }, 'shard does not answer');
@@ -158,6 +189,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   });
 
   const listener = new Listener(services);
+  const destroyPools = (): void => {
+    pool.destroy();
+    for (const { pool: servicePool } of servicePools.values()) servicePool.destroy();
+  };
   const metrics = createMetrics({ counters, durations: {} });
   let draining = false;
   let http: HttpServer | null = null;
@@ -190,8 +225,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     }
   } catch (error) {
     listener.destroy();
-    pool.destroy();
-    await verifiers?.close();
+    destroyPools();
     throw error;
   }
   void health.start();
@@ -199,8 +233,8 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const stop = async (): Promise<void> => {
     health.stop();
     listener.destroy();
-    pool.destroy();
-    await Promise.all([http?.close(), verifiers?.close()]);
+    destroyPools();
+    await http?.close();
   };
   return {
     port,
@@ -249,20 +283,16 @@ function clientMessageLimits(settings: Settings): Int32Array {
   return limits;
 }
 
-function verifierOptions(settings: Settings, home: NodeAddress, clock: Clock) {
-  const { service, cacheMs } = settings.auth;
-  return {
-    host: home.host,
-    port: home.port,
-    user: service.user,
-    database: service.database,
-    password: service.password?.reveal() ?? null,
-    query: service.query,
-    cacheMs,
-    connectTimeoutMs: settings.servers.connectTimeoutMs,
-    tls: settings.servers.tls,
-    clock,
-  };
+/** Start-up parameters of pgkv's own connections: the answer to a look-up is read as ISO dates and UTF-8. */
+function serviceStartup(user: string, database: string): Map<string, string> {
+  return new Map([
+    ['user', user],
+    ['database', database],
+    ['application_name', 'pgkv'],
+    ['client_encoding', 'UTF8'],
+    ['DateStyle', 'ISO'],
+    ['TimeZone', 'UTC'],
+  ]);
 }
 
 function tlsFrom(settings: Settings): TlsMaterial | null {
@@ -293,31 +323,6 @@ function removeStaleSocket(path: string): void {
     unlinkSync(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
-}
-
-async function probe(node: NodeAddress, settings: Settings, probeAs: RouterOptions['probeAs']): Promise<void> {
-  const { service } = settings.auth;
-  const { connectTimeoutMs, tls } = settings.servers;
-  const encrypted = (tls === 'require' || tls.startsWith('verify')) && !node.host.startsWith('/');
-  const password = service.password?.reveal();
-  const client = new pg.Client({
-    host: node.host,
-    port: node.port,
-    user: probeAs?.user ?? service.user,
-    database: probeAs?.database ?? service.database,
-    application_name: 'pgkv health',
-    connectionTimeoutMillis: connectTimeoutMs,
-    query_timeout: connectTimeoutMs,
-    ...(password === undefined ? {} : { password }),
-    ...(encrypted ? { ssl: { rejectUnauthorized: tls !== 'require' } } : {}),
-  });
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-    await client.query('SELECT 1');
-  } finally {
-    await client.end().catch(() => undefined);
   }
 }
 

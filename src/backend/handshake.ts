@@ -3,7 +3,7 @@
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP
 import type { Duplex } from 'node:stream';
 import type { Random } from '../base/clock.js';
-import { messageOf } from '../base/errors.js';
+import { messageOf, PgkvError } from '../base/errors.js';
 import { encodePassword, encodeSaslInitialResponse, encodeStartup } from '../wire/client-messages.js';
 import { readErrorFields } from '../wire/error-fields.js';
 import { Frame, FrameReader } from '../wire/frame-reader.js';
@@ -86,7 +86,8 @@ export class Handshake {
       this.#reader.push(chunk);
       while (!this.#finished && this.#reader.next() !== Frame.none) this.#message();
     } catch (error) {
-      this.#fail({ reason: messageOf(error), sqlstate: null, message: null });
+      const detail = error instanceof PgkvError && error.detail !== undefined ? `: ${error.detail}` : '';
+      this.#fail({ reason: `${messageOf(error)}${detail}`, sqlstate: null, message: null });
     }
   };
 
@@ -98,7 +99,10 @@ export class Handshake {
         return;
       case Backend.parameterStatus: {
         const nameEnd = buffer.indexOf(0, start + 5);
-        this.#parameters.set(buffer.toString('utf8', start + 5, nameEnd), buffer.toString('utf8', nameEnd + 1, end - 1));
+        this.#parameters.set(
+          buffer.toString('utf8', start + 5, nameEnd),
+          buffer.toString('utf8', nameEnd + 1, end - 1),
+        );
         return;
       }
       case Backend.backendKeyData:
@@ -130,6 +134,7 @@ export class Handshake {
         return;
       case Authentication.cleartext:
         if (credential.kind !== 'password') throw this.#cannot('a cleartext password');
+        if (this.#certificate === null) throw new Error('the server asks for a cleartext password without TLS');
         this.#stream.write(encodePassword(Buffer.from(`${credential.password}\0`, 'utf8')));
         return;
       case Authentication.md5:

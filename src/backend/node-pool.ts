@@ -73,7 +73,8 @@ export class NodePool {
   readonly #openStream: OpenStream;
   readonly #clock: Clock;
   readonly #random: Random;
-  readonly #noSettings: SettingsGroup;
+  /** The settings of a connection as it logs in. */
+  readonly noSettings: SettingsGroup;
   readonly #groups = new Map<string, PoolGroup>();
   readonly #connections = new Set<ServerConnection>();
   readonly #aborts = new Set<() => void>();
@@ -95,7 +96,7 @@ export class NodePool {
     this.#openStream = options.openStream;
     this.#clock = options.clock;
     this.#random = options.random;
-    this.#noSettings = options.noSettings;
+    this.noSettings = options.noSettings;
     this.#scheduleSweep();
   }
 
@@ -177,7 +178,12 @@ export class NodePool {
     if (connection.dead) return;
     connection.attach(null);
     const now = this.#clock.now();
-    if (!connection.atRest || connection.retired || this.#closed || now - connection.createdAt > this.#limits.lifetimeMaxMs) {
+    if (
+      !connection.atRest ||
+      connection.retired ||
+      this.#closed ||
+      now - connection.createdAt > this.#limits.lifetimeMaxMs
+    ) {
       if (connection.atRest) connection.terminate();
       else connection.destroy('given back in the middle of a transaction');
       return;
@@ -244,7 +250,11 @@ export class NodePool {
       if (other === group) continue;
       const [oldest] = other.waiting;
       // Room is made for a stranger who has waited out of proportion: this connection goes idle and is evicted.
-      if (oldest !== undefined && now - oldest.queuedAt > UNFAIRNESS_MAX_MS && (own === null || oldest.queuedAt < own.queuedAt)) {
+      if (
+        oldest !== undefined &&
+        now - oldest.queuedAt > UNFAIRNESS_MAX_MS &&
+        (own === null || oldest.queuedAt < own.queuedAt)
+      ) {
         return null;
       }
     }
@@ -328,14 +338,18 @@ export class NodePool {
     );
   }
 
-  #opened(group: PoolGroup, stream: ConstructorParameters<typeof ServerConnection>[0]['stream'], login: LoggedIn): void {
+  #opened(
+    group: PoolGroup,
+    stream: ConstructorParameters<typeof ServerConnection>[0]['stream'],
+    login: LoggedIn,
+  ): void {
     const connection = new ServerConnection({
       stream,
       address: addressText(this.address),
       pid: login.pid,
       secretKey: login.secretKey,
       parameters: internParameters(login.parameters),
-      settings: this.#noSettings,
+      settings: this.noSettings,
       preparedMax: this.#limits.preparedStatementsMax,
       messageBytesMax: this.#limits.serverMessageBytesMax,
       createdAt: this.#clock.now(),

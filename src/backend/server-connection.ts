@@ -10,6 +10,7 @@ import { Frame, FrameReader } from '../wire/frame-reader.js';
 import { Output } from '../wire/output.js';
 import { Backend, backendLimits, Frontend, TransactionStatus } from '../wire/protocol.js';
 import { readRowValues } from '../wire/row-values.js';
+import { type ReportedParameters, withParameter } from './parameter-status.js';
 import {
   type Assumption,
   assuming,
@@ -20,7 +21,6 @@ import {
   Reply,
   ReplyQueue,
 } from './reply-queue.js';
-import { type ReportedParameters, withParameter } from './parameter-status.js';
 import type { SettingsGroup } from './settings-group.js';
 import type { StatementSource } from './statement-source.js';
 
@@ -85,7 +85,10 @@ const LIMITS_BY_BYTES = new Map<number, Int32Array>();
 
 function limitsFor(messageBytesMax: number): Int32Array {
   let limits = LIMITS_BY_BYTES.get(messageBytesMax);
-  if (limits === undefined) LIMITS_BY_BYTES.set(messageBytesMax, (limits = backendLimits(messageBytesMax)));
+  if (limits === undefined) {
+    limits = backendLimits(messageBytesMax);
+    LIMITS_BY_BYTES.set(messageBytesMax, limits);
+  }
   return limits;
 }
 
@@ -151,7 +154,9 @@ export class ServerConnection {
       this.output.drained();
       this.#receiver?.serverPaused();
     });
-    options.stream.on('error', (error: Error) => this.destroy(`connection to ${this.address} failed: ${error.message}`, error));
+    options.stream.on('error', (error: Error) =>
+      this.destroy(`connection to ${this.address} failed: ${error.message}`, error),
+    );
     options.stream.on('end', () => this.destroy(`server ${this.address} closed the connection`));
     options.stream.on('close', () => this.destroy(`connection to ${this.address} was closed`));
   }
@@ -171,10 +176,7 @@ export class ServerConnection {
   /** Outside a transaction, owing nothing, nothing half sent. */
   get atRest(): boolean {
     return (
-      this.replies.length === 0 &&
-      !this.replies.skipping &&
-      this.status === TransactionStatus.idle &&
-      !this.copyIn
+      this.replies.length === 0 && !this.replies.skipping && this.status === TransactionStatus.idle && !this.copyIn
     );
   }
 

@@ -3,6 +3,7 @@
 // connection's start-up state, by lower-case name. Custom names ("app.user") are placeholders: Postgres cannot
 // un-define one, so a connection that has defined a placeholder serves only sessions that have defined it too.
 import { LRUCache } from 'lru-cache';
+import { quoteLiteral } from './quote-literal.js';
 
 /** Settings that cannot change the meaning or the answer of a statement: statements prepared under others stay usable. */
 const WITHOUT_MEANING = new Set([
@@ -54,11 +55,6 @@ export class SettingsRegistry {
   }
 }
 
-const literal = (text: string): string => {
-  const doubled = text.replaceAll("'", "''");
-  return doubled.includes('\\') ? ` E'${doubled.replaceAll('\\', '\\\\')}'` : `'${doubled}'`;
-};
-
 /**
  * SQL that takes a connection from one group to another, or null where nothing has to be done: one SELECT of
  * set_config calls, evaluated in order; a NULL value resets (guc.c, set_config_by_name).
@@ -66,7 +62,7 @@ const literal = (text: string): string => {
 export function settingsChangeSql(from: SettingsGroup, to: SettingsGroup): string | null {
   const calls: string[] = [];
   const set = (name: string, value: string | null): void => {
-    calls.push(`pg_catalog.set_config(${literal(name)}, ${value === null ? 'NULL' : literal(value)}, false)`);
+    calls.push(`pg_catalog.set_config(${quoteLiteral(name)}, ${value === null ? 'NULL' : quoteLiteral(value)}, false)`);
   };
   // A role may lack the right to change a setting, so it is taken off first and put on last.
   const role = to.values.get('role');

@@ -1,7 +1,7 @@
 // What a Parse message says, interned: text and parameter types. Sessions that prepare the same statement share one
 // StatementSource, and a server connection prepares each source once, under a name of its own.
 import { LRUCache } from 'lru-cache';
-import { UNPARSED_TEMPLATE, type Template } from '../sql/template.js';
+import { type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 
 export interface StatementSource {
   /** Everything behind the name in the Parse message: text, NUL, parameter type count and OIDs. */

@@ -1,11 +1,11 @@
 // `pgkv dev`: embedded Postgres servers with a router in front, for development. Trusts everybody on this machine.
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { ListenError } from '../base/listen-error.js';
 import { defaultSettings } from '../config/load.js';
 import { startEmbeddedCluster } from '../dev/embedded-cluster.js';
 import { EmbeddedClusterError } from '../dev/embedded-cluster-error.js';
 import { isPortFree } from '../dev/free-port.js';
-import { ListenError } from '../base/listen-error.js';
 import { type Router, startRouter } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
 import { CommandFailure } from './command-failure.js';

@@ -1,8 +1,8 @@
 // `pgkv start`: a router in front of servers that are already there.
 import { readFileSync } from 'node:fs';
 import { messageOf } from '../base/errors.js';
-import { loadSettings } from '../config/load.js';
 import { ListenError } from '../base/listen-error.js';
+import { loadSettings } from '../config/load.js';
 import { startRouter } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
 import { CommandFailure } from './command-failure.js';

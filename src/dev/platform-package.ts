@@ -63,14 +63,14 @@ function resolvePackage(name: string): string | undefined {
   }
 }
 
-export interface LibraryLink {
+interface LibraryLink {
   /** Relative to the package's root. */
   readonly path: string;
   /** What the link says, relative to its own folder. */
   readonly target: string;
 }
 
-export function libraryLinks(dir: string): LibraryLink[] {
+function libraryLinks(dir: string): LibraryLink[] {
   const list: { source: string; target: string }[] = JSON.parse(
     readFileSync(join(dir, 'native', 'pg-symlinks.json'), 'utf8'),
   );

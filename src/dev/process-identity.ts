@@ -14,7 +14,7 @@ export function processBirth(pid: number): string | undefined {
 }
 
 /** True also for processes of other users. */
-export function isAlive(pid: number): boolean {
+function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

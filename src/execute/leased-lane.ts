@@ -8,13 +8,14 @@
 //   preparing a connection is held; statements of pgkv's own are under way on it; no client message may be sent
 //   leased    a connection is held and takes client messages
 //   ended     the session is over
-import type { Clock } from '../base/clock.js';
-import { PgkvError } from '../base/errors.js';
-import { parameterChanges } from '../backend/parameter-status.js';
+
 import type { LeaseRequest, NodePool, PoolGroup } from '../backend/node-pool.js';
+import { parameterChanges } from '../backend/parameter-status.js';
 import { Reply } from '../backend/reply-queue.js';
 import type { ReplyReceiver, ServerConnection, ServerLoss } from '../backend/server-connection.js';
 import { type SettingsGroup, type SettingsRegistry, settingsChangeSql } from '../backend/settings-group.js';
+import type { Clock } from '../base/clock.js';
+import { PgkvError } from '../base/errors.js';
 import type { Session } from '../session/session.js';
 import { Effect, type EffectBits, type Template } from '../sql/template.js';
 import type { ErrorFields } from '../wire/error-fields.js';
@@ -454,4 +455,3 @@ export class LeasedLane implements ReplyReceiver {
     this.midMessage = false;
   }
 }
-

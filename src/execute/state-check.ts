@@ -1,5 +1,6 @@
 // Asks a server session what state it holds, after statements that may have left some. The server's own word replaces
 // any guessing: what a ROLLBACK undid, what a function set, which lock is still held. One statement, one row per fact.
+import { quoteLiteral } from '../backend/quote-literal.js';
 import type { ControlQuery } from '../backend/reply-queue.js';
 
 /** Settings whose session value belongs to the transaction, or cannot be set again by set_config. */
@@ -11,14 +12,12 @@ const NOT_CARRIED = [
   'is_superuser',
 ];
 
-const quoted = (text: string): string => `'${text.replaceAll("'", "''").replaceAll('\\', '')}'`;
-
 /**
  * @param customNames settings pg_settings does not list (custom ones) that may have been set
  * @param resetAfter also RESET ALL: unseen custom settings lose their values before the connection changes hands
  */
 export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean): string {
-  const names = ['role', ...customNames].map(quoted).join(',');
+  const names = ['role', ...customNames].map(quoteLiteral).join(',');
   const pins = [
     ['prepared', 'FROM pg_catalog.pg_prepared_statements WHERE from_sql'],
     ['cursors', 'FROM pg_catalog.pg_cursors WHERE is_holdable'],
@@ -41,7 +40,7 @@ export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean
     ],
   ];
   const sql = [
-    `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoted).join(',')}])`,
+    `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoteLiteral).join(',')}])`,
     `SELECT 'c', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[${names}]) n`,
     ...pins.map(([name, from]) => `SELECT 'p', '${name}', pg_catalog.count(*)::pg_catalog.text ${from}`),
   ].join(' UNION ALL ');

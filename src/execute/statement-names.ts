@@ -1,7 +1,8 @@
 // SQL-level EXECUTE and DEALLOCATE share their names with protocol-level statements, which pgkv keeps under names of
 // its own on whatever connection serves the session: such names in a text are replaced before it is sent.
-import type { ServerConnection } from '../backend/server-connection.js';
+
 import { assuming, Reply } from '../backend/reply-queue.js';
+import type { ServerConnection } from '../backend/server-connection.js';
 import type { Session } from '../session/session.js';
 import type { Template } from '../sql/template.js';
 import { SYNC } from '../wire/client-messages.js';

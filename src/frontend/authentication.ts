@@ -1,8 +1,9 @@
 // Finds out whether a client is who it says (D17): SCRAM-SHA-256 against the verifier on the server, or trust where it
 // is configured and the client is on this machine. Unknown roles run through the same exchange and fail at its end.
+
+import type { Credential } from '../backend/credential.js';
 import type { Clock, Random } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
-import type { Credential } from '../backend/credential.js';
 import { Frontend } from '../wire/protocol.js';
 import { BINDING_TYPE } from '../wire/scram-message.js';
 import { ScramServer } from '../wire/scram-server.js';
@@ -88,7 +89,10 @@ export class Authentication {
     }
     const verdict = this.#scram.final(body);
     this.#over = true;
-    if (verdict.kind === 'refused') return this.#refuse();
+    if (verdict.kind === 'refused') {
+      this.#services.verifiers?.forget(this.#user);
+      return this.#refuse();
+    }
     this.#port.send(encodeAuthenticationSaslFinal(verdict.serverFinal));
     this.#port.accepted({ kind: 'clientKey', clientKey: verdict.clientKey, ...this.#verifier! });
   }
@@ -98,7 +102,8 @@ export class Authentication {
 
   #challenge(verifier: ScramVerifier | null, endPointHash: Buffer | null): void {
     if (this.#over) return;
-    this.#verifier = verifier ?? mockVerifier(this.#user, this.#services.mockSecret);
+    this.#verifier =
+      verifier ?? mockVerifier(this.#user, this.#services.mockSecret, this.#services.verifiers?.iterations);
     this.#scram = new ScramServer({
       verifier: this.#verifier,
       channelBinding: endPointHash === null ? null : { type: BINDING_TYPE, data: endPointHash },
@@ -116,7 +121,7 @@ export class Authentication {
     this.#mechanism = buffer.toString('latin1', start + 5, nameEnd);
     const length = buffer.readInt32BE(nameEnd + 1);
     const rest = end - nameEnd - 5;
-    if (length !== -1 && length !== rest) {
+    if (length === -1 ? rest !== 0 : length !== rest) {
       throw new PgkvError('protocol_violation', { message: 'malformed SASLInitialResponse' });
     }
     this.#awaitsFirst = length === -1;

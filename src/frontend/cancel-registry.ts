@@ -2,8 +2,8 @@
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 import { timingSafeEqual } from 'node:crypto';
 import type { Random } from '../base/clock.js';
-import { PROTOCOL_3_0 } from '../wire/protocol.js';
 import type { SessionPid } from '../session/session.js';
+import { PROTOCOL_3_0 } from '../wire/protocol.js';
 
 /** Protocol 3.2 allows up to 256 bytes; Postgres 18 sends 32. Protocol 3.0 fixes it at 4. */
 const KEY_BYTES_3_2 = 32;

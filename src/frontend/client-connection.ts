@@ -8,11 +8,11 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
-import { messageOf, PgkvError } from '../base/errors.js';
-import type { Timer } from '../base/clock.js';
 import type { Credential } from '../backend/credential.js';
-import { type ReportedParameters, withParameter } from '../backend/parameter-status.js';
 import type { PoolGroup } from '../backend/node-pool.js';
+import { type ReportedParameters, withParameter } from '../backend/parameter-status.js';
+import type { Timer } from '../base/clock.js';
+import { messageOf, PgkvError } from '../base/errors.js';
 import { LeasedLane } from '../execute/leased-lane.js';
 import { Session } from '../session/session.js';
 import { Frame, FrameReader } from '../wire/frame-reader.js';
@@ -191,7 +191,9 @@ export class ClientConnection implements ConversationHost {
     const accepts = kind === 'ssl' && !this.#secure && this.#services.tls() !== null;
     if (this.#secure || (kind === 'gssenc' && this.#gssRefused)) {
       const code = kind === 'ssl' ? 5679 : 5680;
-      throw new PgkvError('unsupported', { message: `unsupported frontend protocol 1234.${code}: server supports 3.0 to 3.2` });
+      throw new PgkvError('unsupported', {
+        message: `unsupported frontend protocol 1234.${code}: server supports 3.0 to 3.2`,
+      });
     }
     if (this.#early.length > 0) {
       // Sent in the clear before the answer: somebody may have put it there (CVE-2021-23214).

@@ -1,16 +1,17 @@
 // One client's conversation after login: takes its messages in order, finds out what each is, and passes it on through
 // the session's lane. Owns the order of things on the client's side; the only state beside the session is what the
 // protocol itself has (skipping to Sync, a lost transaction).
-import type { Clock } from '../base/clock.js';
-import { assert } from '../base/assert.js';
-import { messageOf, PgkvError } from '../base/errors.js';
-import type { ServerLoss } from '../backend/server-connection.js';
+
 import { forwarded, Reply } from '../backend/reply-queue.js';
+import type { ServerLoss } from '../backend/server-connection.js';
 import type { StatementSource, StatementSources } from '../backend/statement-source.js';
+import { assert } from '../base/assert.js';
+import type { Clock } from '../base/clock.js';
+import { messageOf, PgkvError } from '../base/errors.js';
 import type { ClientPort, LeasedLane } from '../execute/leased-lane.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
-import { NEUTRAL_TEMPLATE, UNPARSED_TEMPLATE, type Template } from '../sql/template.js';
+import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 import type { Counters } from '../telemetry/counters.js';
 import { encodeQuery } from '../wire/client-messages.js';
 import { Frame, type FrameReader } from '../wire/frame-reader.js';
@@ -26,6 +27,7 @@ import {
 } from '../wire/server-messages.js';
 import { ExtendedProtocol } from './extended-protocol.js';
 import { LostTransaction } from './lost-transaction.js';
+import type { ProtocolTap } from './protocol-tap.js';
 import { scanSingleBatch } from './single-batch.js';
 
 /** What a conversation needs of the connection it runs on. */
@@ -48,6 +50,9 @@ export interface ConversationServices {
   show(name: string): string | null;
   readonly counters: Counters;
   readonly bufferBytesMax: number;
+  readonly statementBytesMax: number;
+  /** What writes down this session's messages, null where it is not traced. */
+  tapFor(session: Session): ProtocolTap | null;
 }
 
 /** Owed replies at which a pipelining client has to wait for some of them. */
@@ -63,6 +68,7 @@ export class Conversation implements ClientPort {
   readonly #services: ConversationServices;
   readonly #reader: FrameReader;
   readonly #extended: ExtendedProtocol;
+  readonly #tap: ProtocolTap | null;
   /** An error was sent in the extended protocol without a server: everything up to Sync is ignored. */
   #skipping = false;
   #lost: LostTransaction | null = null;
@@ -87,6 +93,7 @@ export class Conversation implements ClientPort {
     this.session = session;
     this.#reader = reader;
     this.#extended = new ExtendedProtocol(session, services);
+    this.#tap = services.tapFor(session);
     this.lastActivity = services.clock.now();
   }
 
@@ -97,6 +104,7 @@ export class Conversation implements ClientPort {
   /** Bytes from the client. */
   received(chunk: Buffer): void {
     this.lastActivity = this.#services.clock.now();
+    this.#tap?.fromClient(chunk);
     this.#reader.push(chunk);
     this.#pump();
   }
@@ -115,6 +123,7 @@ export class Conversation implements ClientPort {
   }
 
   send(bytes: Buffer): void {
+    this.#tap?.toClient(bytes);
     this.#host.output.push(bytes);
   }
 
@@ -132,7 +141,8 @@ export class Conversation implements ClientPort {
   }
 
   refused(error: PgkvError, message: Buffer | null): void {
-    const refusal = message !== null && message[0] === 0x45 && error.errorName === 'internal' ? message : encodeError(error, 'ERROR');
+    const refusal =
+      message !== null && message[0] === 0x45 && error.errorName === 'internal' ? message : encodeError(error, 'ERROR');
     if (this.#pumping) {
       this.#refusal = refusal;
       return;
@@ -162,14 +172,13 @@ export class Conversation implements ClientPort {
   }
 
   lost(loss: ServerLoss, hadState: boolean): void {
-    const { output } = this.#host;
     if (loss.midMessage) {
       this.#host.destroy();
       return;
     }
     if (loss.last !== null || hadState) {
       const detail = `${loss.error.detail ?? ''}; the session had state on that connection`;
-      output.push(loss.last ?? encodeError(new PgkvError(loss.error.errorName, { detail }), 'FATAL'));
+      this.send(loss.last ?? encodeError(new PgkvError(loss.error.errorName, { detail }), 'FATAL'));
       this.#finish();
       return;
     }
@@ -184,14 +193,14 @@ export class Conversation implements ClientPort {
     const error = encodeError(new PgkvError(name, detail === undefined ? {} : { detail }), 'ERROR');
     if (certain) this.#lost = new LostTransaction(true);
     for (let owed = loss.owedReadies; owed > 0; owed--) {
-      output.push(error);
-      output.push(certain ? READY_FAILED : READY_IDLE);
+      this.send(error);
+      this.send(certain ? READY_FAILED : READY_IDLE);
     }
     if (loss.unsynced) {
-      output.push(error);
+      this.send(error);
       this.#skipping = true;
     }
-    output.flush();
+    this.flush();
     this.resume();
   }
 
@@ -199,7 +208,7 @@ export class Conversation implements ClientPort {
   terminate(error: PgkvError): void {
     if (this.#closed) return;
     if (this.lane.connection === null || this.lane.connection.replies.length === 0) {
-      this.#host.output.push(encodeError(error, 'FATAL'));
+      this.send(encodeError(error, 'FATAL'));
     }
     this.#finish();
   }
@@ -378,8 +387,8 @@ export class Conversation implements ClientPort {
   }
 
   #answerWithError(type: number, error: Buffer): void {
-    this.#host.output.push(error);
-    if (type === Frontend.query || type === Frontend.functionCall) this.#host.output.push(READY_IDLE);
+    this.send(error);
+    if (type === Frontend.query || type === Frontend.functionCall) this.send(READY_IDLE);
     else this.#skipping = true;
     this.#host.output.flush();
   }
@@ -389,7 +398,7 @@ export class Conversation implements ClientPort {
     if (this.#skipping || connection === null) {
       this.#skipping = false;
       const lost = this.#lost;
-      this.#host.output.push(lost === null ? READY_IDLE : lost.sync());
+      this.send(lost === null ? READY_IDLE : lost.sync());
       if (lost?.over === true) this.#lost = null;
       return;
     }
@@ -418,30 +427,38 @@ export class Conversation implements ClientPort {
     const lost = this.#lost!;
     const { buffer, start, end } = this.#reader;
     if (type === Frontend.query) {
-      this.#host.output.push(lost.query(this.#template(buffer.toString('utf8', start + 5, end - 1))));
+      this.send(lost.query(this.#template(buffer.toString('utf8', start + 5, end - 1))));
       if (lost.over) this.#lost = null;
     } else if (type !== Frontend.flush) {
       const answer = lost.extended(type, this.#extended.namedTemplate(type, buffer, start, end));
-      this.#host.output.push(answer.bytes);
+      this.send(answer.bytes);
       this.#skipping = answer.failed;
     }
   }
 
   #answerShow(name: string, value: string): void {
-    for (const message of [encodeTextRowDescription(name), encodeTextRow(value), encodeCommandComplete('SHOW'), READY_IDLE]) {
-      this.#host.output.push(message);
+    for (const message of [
+      encodeTextRowDescription(name),
+      encodeTextRow(value),
+      encodeCommandComplete('SHOW'),
+      READY_IDLE,
+    ]) {
+      this.send(message);
     }
   }
 
   #template(text: string): Template {
     const encoding = this.session.told.get('client_encoding');
-    return encoding !== undefined && UNSAFE_ENCODINGS.has(encoding) ? UNPARSED_TEMPLATE : this.#services.templateOf(text);
+    return encoding !== undefined && UNSAFE_ENCODINGS.has(encoding)
+      ? UNPARSED_TEMPLATE
+      : this.#services.templateOf(text);
   }
 
   #violation(error: unknown): void {
-    const fatal = error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error), cause: error });
+    const fatal =
+      error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error), cause: error });
     this.#services.counters.protocolViolations++;
-    this.#host.output.push(encodeError(fatal, 'FATAL'));
+    this.send(encodeError(fatal, 'FATAL'));
     this.#finish();
   }
 }

@@ -1,12 +1,13 @@
 // Messages of the extended protocol on their way to a server: the client's statement names are translated to the ones
 // on the connection that serves it at the moment. Errors are left to the server wherever it can word them itself.
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
-import type { ServerConnection } from '../backend/server-connection.js';
+
 import { assuming, bindAfterLocalParse, forwarded, Reply, swallowed } from '../backend/reply-queue.js';
+import type { ServerConnection } from '../backend/server-connection.js';
 import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
-import { NAMED_STATEMENTS_MAX, type Session } from '../session/session.js';
+import type { Session } from '../session/session.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template } from '../sql/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../wire/client-messages.js';
 import { Frontend } from '../wire/protocol.js';
@@ -21,9 +22,11 @@ const RESERVED = 'pgkv_';
 export class ExtendedProtocol {
   readonly #session: Session;
   readonly #sources: StatementSources;
+  readonly #statementBytesMax: number;
 
-  constructor(session: Session, services: { sources: StatementSources }) {
+  constructor(session: Session, services: { sources: StatementSources; statementBytesMax: number }) {
     this.#session = session;
+    this.#statementBytesMax = services.statementBytesMax;
     this.#sources = services.sources;
   }
 
@@ -142,8 +145,9 @@ export class ExtendedProtocol {
       return;
     }
     if (session.statement(name) !== undefined) return this.#duplicate(name, source, connection);
-    if (session.statementCount >= NAMED_STATEMENTS_MAX) {
-      throw new PgkvError('limit_exceeded', { detail: `a session may keep ${NAMED_STATEMENTS_MAX} prepared statements` });
+    if (session.statementBytes > this.#statementBytesMax) {
+      const detail = `the prepared statements of this session have more than ${this.#statementBytesMax} bytes (limits.session_statement_bytes)`;
+      throw new PgkvError('limit_exceeded', { detail });
     }
     session.setStatement(name, source);
     connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
@@ -224,7 +228,13 @@ export class ExtendedProtocol {
     connection.replies.push(assuming(Reply.close, swallow, { undo }));
   }
 
-  #raw(kind: (typeof Reply)[keyof typeof Reply], buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+  #raw(
+    kind: (typeof Reply)[keyof typeof Reply],
+    buffer: Buffer,
+    start: number,
+    end: number,
+    connection: ServerConnection,
+  ): void {
     connection.output.push(buffer.subarray(start, end));
     connection.replies.push(forwarded(kind));
   }

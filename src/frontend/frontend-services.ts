@@ -1,7 +1,8 @@
 // What a client connection needs from the rest of the program; put together in main.ts.
-import type { Clock } from '../base/clock.js';
+
 import type { NodePool } from '../backend/node-pool.js';
 import type { SettingsRegistry } from '../backend/settings-group.js';
+import type { Clock } from '../base/clock.js';
 import type { CancelStatement } from '../execute/leased-lane.js';
 import type { Counters } from '../telemetry/counters.js';
 import type { AuthenticationServices } from './authentication.js';

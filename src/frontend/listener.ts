@@ -1,7 +1,7 @@
 // Accepts clients and knows all of them: admission limits, idle time-outs, graceful drain.
 import { createServer, type Server, type Socket } from 'node:net';
-import { PgkvError } from '../base/errors.js';
 import type { Timer } from '../base/clock.js';
+import { PgkvError } from '../base/errors.js';
 import { encodeError } from '../wire/server-messages.js';
 import { ClientConnection } from './client-connection.js';
 import type { FrontendServices } from './frontend-services.js';

@@ -81,4 +81,3 @@ export class LostTransaction {
     return encodeError(new PgkvError('transaction_lost'), 'ERROR');
   }
 }
-

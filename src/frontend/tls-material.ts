@@ -11,7 +11,11 @@ export interface TlsMaterial {
 }
 
 /** Throws where the files cannot be read or do not belong together. */
-export function loadTlsMaterial(options: { certFile: string; keyFile: string; minVersion: 'TLSv1.2' | 'TLSv1.3' }): TlsMaterial {
+export function loadTlsMaterial(options: {
+  certFile: string;
+  keyFile: string;
+  minVersion: 'TLSv1.2' | 'TLSv1.3';
+}): TlsMaterial {
   const cert = readFileSync(options.certFile);
   const key = readFileSync(options.keyFile);
   const leaf = new X509Certificate(cert);

@@ -3,8 +3,8 @@
 // time is computed. The HTTP API and the console will be routes of the same server.
 import type { AddressInfo } from 'node:net';
 import fastify, { type FastifyInstance } from 'fastify';
-import type { Logger } from '../telemetry/log.js';
 import { ListenError } from '../base/listen-error.js';
+import type { Logger } from '../telemetry/log.js';
 import type { Metrics } from './metrics.js';
 import { PROBLEM_TYPE, problemText, sendProblem } from './problem.js';
 

@@ -8,8 +8,10 @@ import type { StatementSource } from '../backend/statement-source.js';
 /** A process id as this client sees it: pgkv's own numbering, not a server's. */
 export type SessionPid = number & { readonly brand: 'SessionPid' };
 
-/** Bound of `Session.statements`: far above what drivers keep (hundreds). */
-export const NAMED_STATEMENTS_MAX = 10_000;
+/** A map entry and its key, beside the text. */
+const ENTRY_BYTES = 128;
+
+const bytesOf = (name: string, source: StatementSource): number => name.length + source.parseTail.length + ENTRY_BYTES;
 
 export class Session {
   readonly pid: SessionPid;
@@ -22,6 +24,7 @@ export class Session {
   /** The statement last parsed without a name; gone after a simple query, as in Postgres. */
   unnamed: StatementSource | null = null;
   #statements: Map<string, StatementSource> | null = null;
+  #statementBytes = 0;
 
   constructor(options: {
     pid: SessionPid;
@@ -39,8 +42,9 @@ export class Session {
     this.told = options.told;
   }
 
-  get statementCount(): number {
-    return this.#statements === null ? 0 : this.#statements.size;
+  /** Bytes of the statements kept, counted as if they were not shared with other sessions. */
+  get statementBytes(): number {
+    return this.#statementBytes;
   }
 
   statement(name: string): StatementSource | undefined {
@@ -50,13 +54,18 @@ export class Session {
   setStatement(name: string, source: StatementSource): void {
     if (this.#statements === null) this.#statements = new Map();
     this.#statements.set(name, source);
+    this.#statementBytes += bytesOf(name, source);
   }
 
   dropStatement(name: string): void {
-    this.#statements?.delete(name);
+    const source = this.#statements?.get(name);
+    if (source === undefined) return;
+    this.#statements!.delete(name);
+    this.#statementBytes -= bytesOf(name, source);
   }
 
   dropAllStatements(): void {
     this.#statements = null;
+    this.#statementBytes = 0;
   }
 }

@@ -28,7 +28,7 @@ interface ParserModule {
 
 export interface ParsedStatement {
   readonly node: Node;
-  /** Byte offsets; leading blanks and comments included, the semicolon not. */
+  /** Byte offsets of its first token and behind its last, or behind the comments that follow at the end of the text. */
   readonly startByte: number;
   readonly endByte: number;
 }

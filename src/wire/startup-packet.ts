@@ -64,10 +64,12 @@ function readParameters(buffer: Buffer, end: number): { parameters: Map<string, 
   let offset = 8;
   for (;;) {
     const nameEnd = buffer.indexOf(0, offset);
-    if (nameEnd < 0 || nameEnd >= end) throw violation('invalid startup packet layout: expected terminator as last byte');
+    if (nameEnd < 0 || nameEnd >= end)
+      throw violation('invalid startup packet layout: expected terminator as last byte');
     if (nameEnd === offset) break;
     const valueEnd = buffer.indexOf(0, nameEnd + 1);
-    if (valueEnd < 0 || valueEnd >= end) throw violation('invalid startup packet layout: expected terminator as last byte');
+    if (valueEnd < 0 || valueEnd >= end)
+      throw violation('invalid startup packet layout: expected terminator as last byte');
     const name = buffer.toString('utf8', offset, nameEnd);
     if (name.startsWith('_pq_.')) protocolOptions.push(name);
     else parameters.set(name, buffer.toString('utf8', nameEnd + 1, valueEnd));

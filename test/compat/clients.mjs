@@ -40,7 +40,9 @@ function install(program, args, options = {}) {
     child.stdout.on('data', collect);
     child.stderr.on('data', collect);
     child.once('error', reject);
-    child.once('close', (status) => (status === 0 ? resolve() : reject(new Error(`${program} ${args[0]} ended with ${status}: ${output}`))));
+    child.once('close', (status) =>
+      status === 0 ? resolve() : reject(new Error(`${program} ${args[0]} ended with ${status}: ${output}`)),
+    );
   });
 }
 
@@ -79,11 +81,20 @@ function pythonClient(name) {
   const requirements = join(name, 'requirements.txt');
   return {
     name,
-    missing: () => missingProgram('python3') ?? (spawnSync('python3', ['-c', 'import venv, ensurepip']).status === 0 ? undefined : 'python3 has no venv module'),
+    missing: () =>
+      missingProgram('python3') ??
+      (spawnSync('python3', ['-c', 'import venv, ensurepip']).status === 0 ? undefined : 'python3 has no venv module'),
     async prepare() {
       const folder = await cached(name, [requirements], async (target) => {
         await install('python3', ['-m', 'venv', target]);
-        await install(join(target, 'bin', 'pip'), ['install', '--quiet', '--only-binary', ':all:', '-r', join(here, requirements)]);
+        await install(join(target, 'bin', 'pip'), [
+          'install',
+          '--quiet',
+          '--only-binary',
+          ':all:',
+          '-r',
+          join(here, requirements),
+        ]);
       });
       return [join(folder, 'bin', 'python'), join(here, name, 'main.py')];
     },
@@ -101,7 +112,9 @@ export const clients = [
     missing: () => missingProgram('go'),
     async prepare() {
       const source = join(here, 'pgx');
-      const folder = await cached('pgx', ['pgx/go.mod', 'pgx/go.sum', 'pgx/main.go'], (target) => install('go', ['build', '-o', join(target, 'compat'), '.'], { cwd: source }));
+      const folder = await cached('pgx', ['pgx/go.mod', 'pgx/go.sum', 'pgx/main.go'], (target) =>
+        install('go', ['build', '-o', join(target, 'compat'), '.'], { cwd: source }),
+      );
       return [join(folder, 'compat')];
     },
   },
@@ -113,12 +126,22 @@ export const clients = [
         const jars = join(target, 'jars');
         // Maven writes beside the pom it reads, so it gets a copy.
         cpSync(join(here, 'pgjdbc', 'pom.xml'), join(target, 'pom.xml'));
-        await install('mvn', ['-q', '-B', 'dependency:copy-dependencies', `-DoutputDirectory=${jars}`], { cwd: target });
+        await install('mvn', ['-q', '-B', 'dependency:copy-dependencies', `-DoutputDirectory=${jars}`], {
+          cwd: target,
+        });
         await install('javac', ['-cp', join(jars, '*'), '-d', target, join(here, 'pgjdbc', 'Main.java')]);
       });
       return ['java', '-cp', `${folder}${delimiter}${join(folder, 'jars', '*')}`, 'Main'];
     },
   },
-  { name: 'psql', missing: () => missingProgram('psql', 'pg_dump'), prepare: async () => [process.execPath, join(here, 'psql', 'main.mjs')] },
-  { name: 'pgbench', missing: () => missingProgram('pgbench'), prepare: async () => [process.execPath, join(here, 'pgbench', 'main.mjs')] },
+  {
+    name: 'psql',
+    missing: () => missingProgram('psql', 'pg_dump'),
+    prepare: async () => [process.execPath, join(here, 'psql', 'main.mjs')],
+  },
+  {
+    name: 'pgbench',
+    missing: () => missingProgram('pgbench'),
+    prepare: async () => [process.execPath, join(here, 'pgbench', 'main.mjs')],
+  },
 ];

@@ -23,7 +23,17 @@ const usage = `node test/compat/run.mjs [options]
 function readOptions() {
   const string = { type: 'string' };
   const { values } = parseArgs({
-    options: { port: string, host: string, user: string, database: string, password: string, against: string, servers: string, only: string, help: { type: 'boolean' } },
+    options: {
+      port: string,
+      host: string,
+      user: string,
+      database: string,
+      password: string,
+      against: string,
+      servers: string,
+      only: string,
+      help: { type: 'boolean' },
+    },
   });
   if (values.help || (values.port === undefined) === (values.servers === undefined)) {
     console.log(usage);
@@ -41,7 +51,15 @@ function readOptions() {
 /** The environment of a client program: the caller's, but every PG… variable decided here. */
 function environmentFor({ host, user, database, password }, port) {
   const inherited = Object.entries(process.env).filter(([name]) => !/^PG[A-Z]+$/.test(name));
-  const own = { PGHOST: host, PGPORT: String(port), PGUSER: user, PGDATABASE: database, PGCONNECT_TIMEOUT: '10', TZ: 'UTC', LC_ALL: 'C.UTF-8' };
+  const own = {
+    PGHOST: host,
+    PGPORT: String(port),
+    PGUSER: user,
+    PGDATABASE: database,
+    PGCONNECT_TIMEOUT: '10',
+    TZ: 'UTC',
+    LC_ALL: 'C.UTF-8',
+  };
   return { ...Object.fromEntries(inherited), ...own, ...(password === undefined ? {} : { PGPASSWORD: password }) };
 }
 
@@ -53,7 +71,9 @@ function runProgram([program, ...args], env) {
     const problems = [];
     let errorOutput = '';
     const timer = setTimeout(() => {
-      problems.push(`did not end within ${CLIENT_TIMEOUT_MS} ms; the last check that ended: ${checks.at(-1)?.check ?? 'none'}`);
+      problems.push(
+        `did not end within ${CLIENT_TIMEOUT_MS} ms; the last check that ended: ${checks.at(-1)?.check ?? 'none'}`,
+      );
       process.kill(-child.pid, 'SIGKILL'); // its own process group: whatever it started ends with it
     }, CLIENT_TIMEOUT_MS);
     createInterface({ input: child.stdout }).on('line', (line) => {
@@ -122,7 +142,8 @@ function firstDifference(answer, expected, path = 'answer') {
   }
   if (answer !== null && expected !== null && typeof answer === 'object' && typeof expected === 'object') {
     for (const key of new Set([...Object.keys(answer), ...Object.keys(expected)])) {
-      if (!isDeepStrictEqual(answer[key], expected[key])) return firstDifference(answer[key], expected[key], `${path}.${key}`);
+      if (!isDeepStrictEqual(answer[key], expected[key]))
+        return firstDifference(answer[key], expected[key], `${path}.${key}`);
     }
   }
   return { where: path, got: String(JSON.stringify(answer)), expected: String(JSON.stringify(expected)) };
@@ -133,9 +154,19 @@ function reportRun(report, client, { checks, problems }, oracle) {
     const name = `${client.name}: ${check}`;
     const reference = oracle?.checks.find((other) => other.check === check);
     if (skip !== undefined) report.skip(name, skip);
-    else if (!ok) report.fail(name, { error, ...(sqlState ? { sqlState } : {}), plainPostgres: oracle === undefined ? 'not asked' : reference?.ok ? 'passes' : 'fails too' });
-    else if (oracle !== undefined && !reference?.ok) report.fail(name, { error: 'passes here, but fails on plain Postgres', plainPostgres: reference?.error ?? 'check missing' });
-    else if (oracle !== undefined && !isDeepStrictEqual(answer, reference.answer)) report.fail(name, firstDifference(answer, reference.answer));
+    else if (!ok)
+      report.fail(name, {
+        error,
+        ...(sqlState ? { sqlState } : {}),
+        plainPostgres: oracle === undefined ? 'not asked' : reference?.ok ? 'passes' : 'fails too',
+      });
+    else if (oracle !== undefined && !reference?.ok)
+      report.fail(name, {
+        error: 'passes here, but fails on plain Postgres',
+        plainPostgres: reference?.error ?? 'check missing',
+      });
+    else if (oracle !== undefined && !isDeepStrictEqual(answer, reference.answer))
+      report.fail(name, firstDifference(answer, reference.answer));
     else report.pass(name);
   }
   for (const problem of problems) report.fail(client.name, { error: problem });
@@ -166,7 +197,8 @@ for (const client of runnable) {
     continue;
   }
   const startedMs = Date.now();
-  const oracle = target.against === undefined ? undefined : await runProgram(command, environmentFor(target, target.against));
+  const oracle =
+    target.against === undefined ? undefined : await runProgram(command, environmentFor(target, target.against));
   const result = await runProgram(command, environmentFor(target, target.port));
   reportRun(report, client, result, oracle);
   console.log(`# ${client.name}: ${Date.now() - startedMs} ms`);

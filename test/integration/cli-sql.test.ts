@@ -478,6 +478,28 @@ t.test('no connection is exit code 2', async (t) => {
   t.match(noDatabase.errors, 'FATAL:  database "absent" does not exist');
 });
 
+t.test('catalogues of the newest server', { skip: !findPostgres('embedded') && 'not installed' }, async (t) => {
+  const newest = await startPostgres({ version: 'embedded' });
+  t.teardown(() => newest.stop());
+  const where = environmentOf(newest, 'postgres', newest.superuser);
+  const { exitCode, output, errors } = await pgkv(['sql', '-v', 'ON_ERROR_STOP=1', '-f', '-'], NEWEST_SCRIPT, where);
+  t.equal(errors, '');
+  t.equal(exitCode, 0);
+  t.match(output, 'generated always as (a * 2)\n', 'a virtual column');
+  t.match(output, '                 Table "public.t"\n');
+  t.match(output, 'List of databases');
+  t.match(output, 'Superuser, Create role, Create DB, Replication, Bypass RLS');
+});
+
+const NEWEST_SCRIPT = `CREATE TABLE t (a int NOT NULL PRIMARY KEY, v int GENERATED ALWAYS AS (a * 2));
+\\d
+\\d t
+\\d t_pkey
+\\dt
+\\l
+\\du
+`;
+
 t.test('a Unix socket', async (t) => {
   const { output } = await pgkv(['sql', '--host', server.socketDir, '-c', '\\conninfo', '-c', 'SELECT 1 AS one']);
   t.match(output, `via socket in "${server.socketDir}" at port "${server.port}".`);

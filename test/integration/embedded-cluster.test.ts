@@ -244,8 +244,11 @@ t.test('ephemeral data is removed at the end', async (t) => {
 t.test('pid files left by a crash do not keep a server from starting', async (t) => {
   const dataDir = await seededFolder(t);
   const pidFile = join(dataDir, 'shard-0', 'postmaster.pid');
-  // Of the servers' own user: Postgres itself gives up on such a pid.
-  const stranger = spawn('sleep', ['60'], { ...(serverUser && { uid: serverUser.uid, gid: serverUser.gid }) });
+  // Of the servers' own user: Postgres itself gives up on such a pid. At work in the data directory, as a shell may be.
+  const stranger = spawn('sleep', ['60'], {
+    cwd: join(dataDir, 'shard-0'),
+    ...(serverUser && { uid: serverUser.uid, gid: serverUser.gid }),
+  });
   t.teardown(() => stranger.kill('SIGKILL'));
   for (const [what, content] of [
     ['the pid of another living process', `${stranger.pid}\n${dataDir}/shard-0\n1\n5432\n\n\n\n`],

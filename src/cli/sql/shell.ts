@@ -42,6 +42,7 @@ export class Shell {
   awaitsCopyData = false;
   readonly #open: () => Promise<SqlSession>;
   #busy = false;
+  #cancelling: Promise<void> = Promise.resolve();
 
   private constructor(setup: ShellSetup, session: SqlSession) {
     this.#open = setup.open;
@@ -84,6 +85,7 @@ export class Shell {
       throw error;
     } finally {
       this.#busy = false;
+      await this.#cancelling; // else a late request would hit the next statement
     }
     await answer.shown();
     if (this.settings.timing) await this.print([`Time: ${timeText(performance.now() - started)}`]);
@@ -94,9 +96,9 @@ export class Shell {
   /** Ctrl-C: cancels what runs. False if nothing does, or if what runs waits for COPY data of ours. */
   interrupt(): boolean {
     if (!this.#busy || this.awaitsCopyData) return false;
-    this.session.cancel().then(
-      () => this.errors.write('Cancel request sent\n'),
-      (error: unknown) => this.errors.write(`Could not send cancel request: ${messageOf(error)}\n`),
+    this.#cancelling = this.session.cancel().then(
+      () => void this.errors.write('Cancel request sent\n'),
+      (error: unknown) => void this.errors.write(`Could not send cancel request: ${messageOf(error)}\n`),
     );
     return true;
   }

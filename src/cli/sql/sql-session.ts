@@ -20,6 +20,9 @@ import { drained } from '../backpressure.js';
 import { type AskPassword, connect, type DriverClient, type DriverConnection } from '../connect.js';
 import type { ConnectionTarget } from '../connection-target.js';
 
+const CANCEL_REQUEST_CODE = 80877102;
+const CANCEL_TIMEOUT_MS = 5_000;
+
 export type Row = readonly (string | null)[];
 
 /** Receives the answer to one text, in protocol order. */
@@ -161,11 +164,12 @@ export class SqlSession {
     if (processID === null || secretKey === null) return;
     const request = Buffer.alloc(16);
     request.writeInt32BE(16, 0);
-    request.writeInt32BE(80877102, 4);
+    request.writeInt32BE(CANCEL_REQUEST_CODE, 4);
     request.writeInt32BE(processID, 8);
     request.writeInt32BE(secretKey, 12);
     const { host, port } = this.target;
     const socket = connectSocket(host.startsWith('/') ? { path: `${host}/.s.PGSQL.${port}` } : { host, port });
+    socket.setTimeout(CANCEL_TIMEOUT_MS, () => socket.destroy(new Error('no answer')));
     socket.end(request);
     socket.resume(); // the server answers by closing; without reading, its close is never seen
     await once(socket, 'close');

@@ -64,7 +64,9 @@ const roundTrip = `SELECT $1::int2 AS int2, $2::int4 AS int4, $3::int8 AS int8, 
   $17::int4[] AS ints, $18::text[] AS texts, $19::inet AS inet, $20::int4range AS range, $21::text AS missing, $22::char(4) AS padded`;
 
 await withClient((client) =>
-  client.query(`DROP TABLE IF EXISTS compat_pg; CREATE TABLE compat_pg (id int PRIMARY KEY, name text NOT NULL UNIQUE, data bytea)`),
+  client.query(
+    `DROP TABLE IF EXISTS compat_pg; CREATE TABLE compat_pg (id int PRIMARY KEY, name text NOT NULL UNIQUE, data bytea)`,
+  ),
 );
 
 await runChecks({
@@ -76,7 +78,9 @@ await runChecks({
       });
       await client.query(`SET application_name = 'compat pg'`);
       equal(parameters.application_name, 'compat pg');
-      const { rows } = await client.query('SELECT version() AS version, current_user AS "user", current_database() AS database');
+      const { rows } = await client.query(
+        'SELECT version() AS version, current_user AS "user", current_database() AS database',
+      );
       equal(rows[0].user, process.env.PGUSER);
       equal(rows[0].database, process.env.PGDATABASE);
       ok(/^PostgreSQL \d+/.test(rows[0].version));
@@ -124,7 +128,11 @@ await runChecks({
       deepEqual(text.rows[0].texts, ['a', 'b,c', '"q"', null]);
       deepEqual(text.rows[0].jsonb, { b: { c: 'ü' } });
       equal(text.rows[0].timestamptz.toISOString(), '2024-02-29T12:34:56.789Z');
-      const binary = await client.query({ text: roundTrip.replace('$19::inet', '$19::text').replace('$20::int4range', '$20::text'), values, binary: true });
+      const binary = await client.query({
+        text: roundTrip.replace('$19::inet', '$19::text').replace('$20::int4range', '$20::text'),
+        values,
+        binary: true,
+      });
       equal(binary.fields[0].format, 'binary');
       return [text.rows, binary.fields.map((field) => [field.name, field.dataTypeID, field.format])];
     }),
@@ -138,7 +146,11 @@ await runChecks({
       await Promise.all(
         clients.map(async (client, index) => {
           if ((turn + index) % 3 === 0) await client.query('BEGIN');
-          const { rows } = await client.query({ name: 'named', text: `SELECT $1::int * 2 AS n, $2::text AS t`, values: [turn, `c${index}`] });
+          const { rows } = await client.query({
+            name: 'named',
+            text: `SELECT $1::int * 2 AS n, $2::text AS t`,
+            values: [turn, `c${index}`],
+          });
           deepEqual(rows, [{ n: turn * 2, t: `c${index}` }]);
           const other = await client.query({ name: `own${index}`, text: `SELECT ${index} AS own` });
           equal(other.rows[0].own, index);
@@ -154,7 +166,9 @@ await runChecks({
 
   'named statement after DDL and after an error': () =>
     withClient(async (client) => {
-      await client.query('DROP TABLE IF EXISTS compat_pg_ddl; CREATE TABLE compat_pg_ddl (a int); INSERT INTO compat_pg_ddl VALUES (1)');
+      await client.query(
+        'DROP TABLE IF EXISTS compat_pg_ddl; CREATE TABLE compat_pg_ddl (a int); INSERT INTO compat_pg_ddl VALUES (1)',
+      );
       const insert = { name: 'insert', text: 'INSERT INTO compat_pg_ddl VALUES ($1) RETURNING a' };
       await client.query({ ...insert, values: [2] });
       await client.query('ALTER TABLE compat_pg_ddl ADD COLUMN b int DEFAULT 7');
@@ -208,7 +222,9 @@ await runChecks({
 
   'multi-statement error stops and rolls back': () =>
     withClient(async (client) => {
-      const error = await databaseErrorOf('22012', () => client.query(`INSERT INTO compat_pg VALUES (50, 'fifty'); SELECT 1/0; SELECT 2`));
+      const error = await databaseErrorOf('22012', () =>
+        client.query(`INSERT INTO compat_pg VALUES (50, 'fifty'); SELECT 1/0; SELECT 2`),
+      );
       const { rows } = await client.query('SELECT count(*) FROM compat_pg WHERE id = 50');
       equal(rows[0].count, '0');
       return error;
@@ -228,8 +244,12 @@ await runChecks({
   notices: () =>
     withClient(async (client) => {
       const notices = [];
-      client.on('notice', ({ severity, code, message, detail, hint }) => notices.push({ severity, code, message, detail, hint }));
-      await client.query(`DO $$ BEGIN RAISE NOTICE 'hello %', 1 USING DETAIL = 'd', HINT = 'h'; RAISE WARNING 'beware'; END $$`);
+      client.on('notice', ({ severity, code, message, detail, hint }) =>
+        notices.push({ severity, code, message, detail, hint }),
+      );
+      await client.query(
+        `DO $$ BEGIN RAISE NOTICE 'hello %', 1 USING DETAIL = 'd', HINT = 'h'; RAISE WARNING 'beware'; END $$`,
+      );
       await client.query('DROP TABLE IF EXISTS compat_pg_absent');
       await client.query('BEGIN; BEGIN; COMMIT');
       ok(notices.length >= 4);
@@ -242,11 +262,15 @@ await runChecks({
       listener.on('notification', ({ channel, payload }) => heard.push([channel, payload]));
       await listener.query('LISTEN compat_pg_channel');
       await withClient(async (sender) => {
-        for (let i = 0; i < 5; i++) await sender.query('SELECT pg_notify($1, $2)', ['compat_pg_channel', `payload ${i}`]);
-        await sender.query('BEGIN; NOTIFY compat_pg_channel, $$rolled back$$; ROLLBACK').catch(() => sender.query('ROLLBACK'));
+        for (let i = 0; i < 5; i++)
+          await sender.query('SELECT pg_notify($1, $2)', ['compat_pg_channel', `payload ${i}`]);
+        await sender
+          .query('BEGIN; NOTIFY compat_pg_channel, $$rolled back$$; ROLLBACK')
+          .catch(() => sender.query('ROLLBACK'));
         await sender.query(`NOTIFY compat_pg_channel, 'last'`);
       });
-      for (let waits = 0; waits < 100 && heard.length < 6; waits++) await new Promise((resolve) => setTimeout(resolve, 50));
+      for (let waits = 0; waits < 100 && heard.length < 6; waits++)
+        await new Promise((resolve) => setTimeout(resolve, 50));
       await listener.query('UNLISTEN *');
       equal(heard.length, 6);
       return heard;
@@ -255,7 +279,11 @@ await runChecks({
   'COPY both ways': () =>
     withClient(async (client) => {
       const lines = Array.from({ length: 20_000 }, (_, i) => `${1000 + i}\tname ${i}\t\\\\x${'ab'.repeat(i % 50)}\n`);
-      const copyIn = new CopyIn('COPY compat_pg FROM STDIN', [lines.slice(0, 7).join(''), lines.slice(7).join('').slice(0, 11), lines.slice(7).join('').slice(11)]);
+      const copyIn = new CopyIn('COPY compat_pg FROM STDIN', [
+        lines.slice(0, 7).join(''),
+        lines.slice(7).join('').slice(0, 11),
+        lines.slice(7).join('').slice(11),
+      ]);
       client.query(copyIn);
       equal(await copyIn.done, 20_000);
       const copyOut = new CopyOut('COPY (SELECT * FROM compat_pg WHERE id >= 1000 ORDER BY id) TO STDOUT');
@@ -329,7 +357,9 @@ await runChecks({
   'session state stays with its session': () =>
     withClient((first) =>
       withClient(async (second) => {
-        await first.query(`SET TimeZone = 'Pacific/Auckland'; SET pgkv_compat.mine = 'first'; CREATE TEMP TABLE compat_mine AS SELECT 7 AS n`);
+        await first.query(
+          `SET TimeZone = 'Pacific/Auckland'; SET pgkv_compat.mine = 'first'; CREATE TEMP TABLE compat_mine AS SELECT 7 AS n`,
+        );
         await first.query('PREPARE sql_level (int) AS SELECT $1 + 1 AS n');
         await first.query('SELECT pg_advisory_lock(424242)');
         await first.query('BEGIN; DECLARE held CURSOR WITH HOLD FOR SELECT generate_series(1, 5) AS n; COMMIT');
@@ -362,7 +392,8 @@ await runChecks({
     return databaseErrorOf('28P01', () => withClient(() => undefined, { password: 'certainly wrong' }));
   },
 
-  'unknown database': () => databaseErrorOf('3D000', () => withClient(() => undefined, { database: 'no_such_database' })),
+  'unknown database': () =>
+    databaseErrorOf('3D000', () => withClient(() => undefined, { database: 'no_such_database' })),
 });
 
 await withClient((client) => client.query('DROP TABLE compat_pg'));

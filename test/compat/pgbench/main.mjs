@@ -14,7 +14,11 @@ const scratch = mkdtempSync(join(tmpdir(), 'pgkv-pgbench-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 
 function pgbench(args) {
-  const { status, stdout, stderr, error } = spawnSync('pgbench', args, { encoding: 'utf8', cwd: scratch, timeout: 60_000 });
+  const { status, stdout, stderr, error } = spawnSync('pgbench', args, {
+    encoding: 'utf8',
+    cwd: scratch,
+    timeout: 60_000,
+  });
   if (error) throw error;
   const output = stdout + stderr;
   equal(status, 0, output);

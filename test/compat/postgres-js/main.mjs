@@ -35,7 +35,8 @@ await runChecks({
     const rows = [1, 2, 3].map((id) => ({ id, name: `n${id}`, tags: ['a', `b,${id}`], doc: { id } }));
     const inserted = await sql`INSERT INTO compat_postgres_js ${sql(rows)} RETURNING *`;
     equal(inserted.count, 3);
-    const some = await sql`SELECT ${sql(['id', 'name'])} FROM compat_postgres_js WHERE id IN ${sql([1, 3])} ORDER BY id`;
+    const some =
+      await sql`SELECT ${sql(['id', 'name'])} FROM compat_postgres_js WHERE id IN ${sql([1, 3])} ORDER BY id`;
     deepEqual([...some.columns.map(({ name }) => name), ...some.map((row) => row.id)], ['id', 'name', 1, 3]);
     const updated = await sql`UPDATE compat_postgres_js SET ${sql({ name: 'changed' })} WHERE id = ${2}`;
     equal(updated.count, 1);
@@ -50,7 +51,8 @@ await runChecks({
 
   'types round trip': async () => {
     const instant = new Date('2024-02-29T12:34:56.789Z');
-    const [row] = await sql`SELECT ${32767}::int2 AS int2, ${'9223372036854775807'}::int8 AS int8, ${1.25}::float8 AS float8,
+    const [row] =
+      await sql`SELECT ${32767}::int2 AS int2, ${'9223372036854775807'}::int8 AS int8, ${1.25}::float8 AS float8,
       ${'0.00010'}::numeric AS numeric, ${true}::bool AS bool, ${'ü 🐘 \\ \' "'}::text AS text, ${Buffer.from([0, 255, 92])}::bytea AS bytea,
       ${sql.json({ a: [1, null, 'x'] })}::jsonb AS jsonb, ${instant}::timestamptz AS at, ${'2024-02-29'}::date AS date,
       ${[1, 2, 3]}::int[] AS ints, ${sql.array(['a', 'b"c', 'd,e'])}::text[] AS texts, ${null}::text AS missing`;
@@ -149,7 +151,8 @@ await runChecks({
     const { unlisten } = await sql.listen('compat_postgres_js', (payload) => heard.push(payload));
     await sql.notify('compat_postgres_js', 'one');
     await sql.begin((transaction) => transaction`SELECT pg_notify('compat_postgres_js', 'two')`);
-    for (let waits = 0; waits < 100 && heard.length < 2; waits++) await new Promise((resolve) => setTimeout(resolve, 50));
+    for (let waits = 0; waits < 100 && heard.length < 2; waits++)
+      await new Promise((resolve) => setTimeout(resolve, 50));
     await unlisten();
     deepEqual(heard, ['one', 'two']);
   },
@@ -157,7 +160,8 @@ await runChecks({
   'COPY both ways': async () => {
     const lines = Array.from({ length: 10_000 }, (_, i) => `${10_000 + i}\tname ${i}\t{a,b}\t{"n": ${i}}\n`);
     await pipeline(Readable.from(lines), await sql`COPY compat_postgres_js FROM STDIN`.writable());
-    const source = await sql`COPY (SELECT * FROM compat_postgres_js WHERE id >= 10000 ORDER BY id) TO STDOUT`.readable();
+    const source =
+      await sql`COPY (SELECT * FROM compat_postgres_js WHERE id >= 10000 ORDER BY id) TO STDOUT`.readable();
     let text = '';
     for await (const chunk of source) text += chunk;
     equal(text, lines.join(''));
@@ -176,7 +180,8 @@ await runChecks({
     const rows = await sql`SELECT i, 'v' || i AS v FROM generate_series(1, 100000) AS i`;
     equal(rows.length, 100_000);
     let byCursor = 0;
-    for await (const portion of sql`SELECT i FROM generate_series(1, 100000) AS i`.cursor(999)) byCursor += portion.length;
+    for await (const portion of sql`SELECT i FROM generate_series(1, 100000) AS i`.cursor(999))
+      byCursor += portion.length;
     equal(byCursor, 100_000);
     let closedEarly = 0;
     await sql`SELECT i FROM generate_series(1, 100000) AS i`.cursor(10, (portion) => {
@@ -231,7 +236,8 @@ await runChecks({
   'startup parameters': () => {
     const connection = { application_name: 'compat postgres.js', statement_timeout: 4000, TimeZone: 'Asia/Tokyo' };
     return withPool({ max: 1, connection }, async (pool) => {
-      const [row] = await pool`SELECT current_setting('application_name') AS a, current_setting('statement_timeout') AS s,
+      const [row] =
+        await pool`SELECT current_setting('application_name') AS a, current_setting('statement_timeout') AS s,
         current_setting('TimeZone') AS z`;
       deepEqual(row, { a: 'compat postgres.js', s: '4s', z: 'Asia/Tokyo' });
     });

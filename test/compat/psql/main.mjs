@@ -19,7 +19,10 @@ process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 /** Runs a program to its end; both its output streams go through one pipe, so that their order is the program's. */
 function run(program, args, { input = '', env = {}, interruptAfterMs } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn('sh', ['-c', 'exec "$0" "$@" 2>&1', program, ...args], { cwd: scratch, env: { ...process.env, ...env } });
+    const child = spawn('sh', ['-c', 'exec "$0" "$@" 2>&1', program, ...args], {
+      cwd: scratch,
+      env: { ...process.env, ...env },
+    });
     const chunks = [];
     child.stdout.on('data', (chunk) => chunks.push(chunk));
     if (interruptAfterMs) setTimeout(() => child.kill('SIGINT'), interruptAfterMs);
@@ -71,7 +74,8 @@ async function runScript(file) {
   const answer = canonical({ ...result, output: result.output.replaceAll(join(scripts, file), file) });
   equal(result.status, 0, result.output.slice(0, 2000));
   if (serverIsNewer && /^-- catalogue$/m.test(text)) return answer;
-  for (const [, expected] of text.matchAll(/^-- expect: (.*)$/gm)) ok(result.output.includes(expected), `"${expected}" is missing in: ${result.output.slice(0, 4000)}`);
+  for (const [, expected] of text.matchAll(/^-- expect: (.*)$/gm))
+    ok(result.output.includes(expected), `"${expected}" is missing in: ${result.output.slice(0, 4000)}`);
   return answer;
 }
 
@@ -92,7 +96,15 @@ if (created.status !== 0) throw new Error(`setting up failed: ${created.output}`
 
 await runChecks({
   connect: async () => {
-    const result = await psql(['-At', '-c', `SELECT current_user, current_database(), current_setting('application_name')`, '-c', '\\conninfo', '-c', '\\encoding']);
+    const result = await psql([
+      '-At',
+      '-c',
+      `SELECT current_user, current_database(), current_setting('application_name')`,
+      '-c',
+      '\\conninfo',
+      '-c',
+      '\\encoding',
+    ]);
     equal(result.status, 0);
     ok(result.output.startsWith(`${process.env.PGUSER}|${process.env.PGDATABASE}|psql\n`), result.output);
     match(result.output, /UTF8/);
@@ -103,8 +115,14 @@ await runChecks({
   ...scriptChecks,
 
   'one transaction for a file (-1 -f)': async () => {
-    writeFileSync(join(scratch, 'good.sql'), 'CREATE TABLE compat_psql_copy (a int);\nINSERT INTO compat_psql_copy VALUES (1);\n');
-    writeFileSync(join(scratch, 'bad.sql'), 'INSERT INTO compat_psql_copy VALUES (2);\nSELECT 1/0;\nINSERT INTO compat_psql_copy VALUES (3);\n');
+    writeFileSync(
+      join(scratch, 'good.sql'),
+      'CREATE TABLE compat_psql_copy (a int);\nINSERT INTO compat_psql_copy VALUES (1);\n',
+    );
+    writeFileSync(
+      join(scratch, 'bad.sql'),
+      'INSERT INTO compat_psql_copy VALUES (2);\nSELECT 1/0;\nINSERT INTO compat_psql_copy VALUES (3);\n',
+    );
     const good = await psql(['-1', '-f', 'good.sql']);
     const bad = await psql(['-1', '-v', 'ON_ERROR_STOP=1', '-f', 'bad.sql']);
     const rows = await psql(['-At', '-c', 'SELECT array_agg(a) FROM compat_psql_copy']);
@@ -116,8 +134,16 @@ await runChecks({
   },
 
   'several statements in one -c': async () => {
-    const rolledBack = await psql(['-At', '-c', `UPDATE compat_psql_item SET name = 'gone' WHERE id = 1; SELECT 1/0; SELECT 2`]);
-    const committed = await psql(['-At', '-c', 'SELECT 1; SELECT name FROM compat_psql_item WHERE id = 1; BEGIN; SELECT 3; COMMIT; SELECT 4']);
+    const rolledBack = await psql([
+      '-At',
+      '-c',
+      `UPDATE compat_psql_item SET name = 'gone' WHERE id = 1; SELECT 1/0; SELECT 2`,
+    ]);
+    const committed = await psql([
+      '-At',
+      '-c',
+      'SELECT 1; SELECT name FROM compat_psql_item WHERE id = 1; BEGIN; SELECT 3; COMMIT; SELECT 4',
+    ]);
     equal(rolledBack.status, 1);
     equal(committed.output, '1\nitem 1\n3\n4\n');
     return [rolledBack, committed].map(canonical);
@@ -132,8 +158,28 @@ await runChecks({
   },
 
   'options at connection': async () => {
-    const env = { PGOPTIONS: '-c work_mem=7MB -c search_path=pg_catalog', PGAPPNAME: 'compat psql', PGTZ: 'Asia/Tokyo', PGDATESTYLE: 'German' };
-    const result = await psql(['-At', '-c', 'SHOW work_mem', '-c', 'SHOW search_path', '-c', 'SHOW TimeZone', '-c', 'SHOW DateStyle', '-c', 'SHOW application_name'], { env });
+    const env = {
+      PGOPTIONS: '-c work_mem=7MB -c search_path=pg_catalog',
+      PGAPPNAME: 'compat psql',
+      PGTZ: 'Asia/Tokyo',
+      PGDATESTYLE: 'German',
+    };
+    const result = await psql(
+      [
+        '-At',
+        '-c',
+        'SHOW work_mem',
+        '-c',
+        'SHOW search_path',
+        '-c',
+        'SHOW TimeZone',
+        '-c',
+        'SHOW DateStyle',
+        '-c',
+        'SHOW application_name',
+      ],
+      { env },
+    );
     equal(result.output, '7MB\npg_catalog\nAsia/Tokyo\nGerman, DMY\ncompat psql\n');
     return canonical(result);
   },
@@ -150,7 +196,10 @@ await runChecks({
     equal(copied.status, 0, copied.output);
     const inserted = await run('pg_dump', [...tables, '--data-only', '--column-inserts']);
     equal(inserted.status, 0, inserted.output);
-    await psql(['-c', `DROP VIEW compat_psql_view; DROP TABLE compat_psql_note, compat_psql_item; DROP SEQUENCE compat_psql_sequence`]);
+    await psql([
+      '-c',
+      `DROP VIEW compat_psql_view; DROP TABLE compat_psql_note, compat_psql_item; DROP SEQUENCE compat_psql_sequence`,
+    ]);
     const restored = await psql(['-v', 'ON_ERROR_STOP=1', '-o', '/dev/null'], { input: copied.output });
     equal(restored.status, 0, restored.output);
     const again = await run('pg_dump', tables);

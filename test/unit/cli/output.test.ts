@@ -25,7 +25,7 @@ t.test('a table is aligned by display width', async (t) => {
     }),
   ];
   t.strictSame(lines, [
-    '    T',
+    '     T',
     ' id | text ',
     '----+------',
     '  1 | 漢',

@@ -2,8 +2,8 @@
 import { connect } from 'node:net';
 import t, { type Test } from 'tap';
 import { systemClock } from '../../../src/base/clock.js';
-import { type HealthState, type HttpServer, startHttpServer } from '../../../src/http/health-server.js';
 import { ListenError } from '../../../src/base/listen-error.js';
+import { type HealthState, type HttpServer, startHttpServer } from '../../../src/http/health-server.js';
 import { createMetrics } from '../../../src/http/metrics.js';
 import { countError, createCounters } from '../../../src/telemetry/counters.js';
 import { DurationHistogram } from '../../../src/telemetry/histogram.js';

@@ -1,0 +1,44 @@
+// Statements of pgkv's own service role: verifier look-ups, health probes. They run on a small pool beside that of the
+// clients, so that neither can starve the other, with the same TLS and login code.
+import { type ErrorDetails, PgkvError } from '../base/errors.js';
+import { readErrorFields } from '../wire/error-fields.js';
+import type { NodePool, PoolGroup } from './node-pool.js';
+
+/** Rows of a simple query, all values as text. Rejects with `server_unreachable`, the cause in its detail. */
+export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Promise<(string | null)[][]> {
+  return new Promise((resolve, reject) => {
+    const fail = (details: ErrorDetails): void => reject(new PgkvError('server_unreachable', details));
+    pool.acquire({
+      group,
+      settings: pool.noSettings,
+      queuedAt: 0,
+      refused: (error) => fail({ detail: error.detail ?? error.message, cause: error }),
+      granted: (connection) => {
+        const rows: (string | null)[][] = [];
+        let failure: string | null = null;
+        // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
+        connection.attach({
+          serverBytes: () => undefined,
+          serverPaused: () => undefined,
+          serverReady: () => undefined,
+          serverParameter: () => undefined,
+          serverTag: () => undefined,
+          guardedError: () => false,
+          guardedReady: () => undefined,
+          serverLost: (loss) => fail({ detail: loss.error.detail ?? loss.error.message }),
+        });
+        connection.runControl(sql, {
+          row: (values) => rows.push(values),
+          failed: (message) => {
+            failure = readErrorFields(message, 0, message.length)['M'] ?? 'unknown error';
+          },
+          ready: () => {
+            pool.release(connection, group);
+            if (failure === null) resolve(rows);
+            else fail({ detail: failure });
+          },
+        });
+      },
+    });
+  });
+}
