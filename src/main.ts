@@ -8,7 +8,7 @@ import { NodePool } from './backend/node-pool.js';
 import { openServerSocket } from './backend/server-socket.js';
 import { serviceQuery } from './backend/service-query.js';
 import { SettingsRegistry } from './backend/settings-group.js';
-import { StatementSources } from './backend/statement-source.js';
+import { type ReadTemplate, StatementSources } from './backend/statement-source.js';
 import { type Clock, type Random, systemClock, systemRandom } from './base/clock.js';
 import { ListenError } from './base/listen-error.js';
 import { type ClusterView, homeShard, initialView, type NodeAddress } from './cluster/cluster-view.js';
@@ -75,7 +75,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const counters = createCounters();
   const registry = new SettingsRegistry();
   const templates = new TemplateCache({ bytesMax: settings.limits.templateCacheBytes });
-  const templateOf = (text: string) => templates.get(text, true);
+  const templateOf: ReadTemplate = (text, standardStrings) => templates.get(text, standardStrings);
   const openStream = openServerSocket({
     tls: settings.servers.tls,
     tlsCaFile: settings.servers.tlsCaFile,

@@ -12,6 +12,9 @@ export interface StatementSource {
   uses: number;
 }
 
+/** Text to template; what a backslash means in a string depends on `standardStrings`. */
+export type ReadTemplate = (text: string, standardStrings: boolean) => Template;
+
 /** Stands for an unnamed statement on a server of which only that it may exist is known. */
 export const unknownStatement: StatementSource = {
   parseTail: Buffer.alloc(0),
@@ -22,10 +25,10 @@ export const unknownStatement: StatementSource = {
 
 export class StatementSources {
   readonly #sources: LRUCache<string, StatementSource>;
-  readonly #templateOf: (text: string) => Template;
+  readonly #templateOf: ReadTemplate;
 
   /** @param bytesMax bound of the texts kept; a source pushed out merely is no longer shared */
-  constructor(bytesMax: number, templateOf: (text: string) => Template) {
+  constructor(bytesMax: number, templateOf: ReadTemplate) {
     this.#sources = new LRUCache({ maxSize: bytesMax, sizeCalculation: (_, key) => key.length * 2 + 256 });
     this.#templateOf = templateOf;
   }
@@ -35,9 +38,12 @@ export class StatementSources {
    * @param start offset behind the NUL of the statement's name
    * @param textEnd offset of the NUL behind the text
    * @param end end of the message
+   * @param standardStrings whether the session has standard_conforming_strings on
    */
-  intern(buffer: Buffer, start: number, textEnd: number, end: number): StatementSource {
-    const key = buffer.toString('latin1', start, end);
+  intern(buffer: Buffer, start: number, textEnd: number, end: number, standardStrings: boolean): StatementSource {
+    const bytes = buffer.toString('latin1', start, end);
+    // No text begins with a NUL, so the two kinds of keys cannot meet.
+    const key = standardStrings ? bytes : `\0${bytes}`;
     const known = this.#sources.get(key);
     if (known !== undefined) {
       known.uses++;
@@ -47,7 +53,7 @@ export class StatementSources {
     const source: StatementSource = {
       parseTail: Buffer.from(buffer.subarray(start, end)),
       text,
-      template: this.#templateOf(text),
+      template: this.#templateOf(text, standardStrings),
       uses: 1,
     };
     this.#sources.set(key, source);

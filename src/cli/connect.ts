@@ -71,6 +71,7 @@ async function tryConnect(
     database: target.database,
     application_name: target.applicationName,
     ssl,
+    enableChannelBinding: ssl !== false, // SCRAM-SHA-256-PLUS where the server offers it, as libpq does
     ...(password !== undefined && { password }),
     ...(target.serverOptions !== undefined && { options: target.serverOptions }),
   }) as unknown as DriverClient;

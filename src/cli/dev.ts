@@ -31,7 +31,7 @@ export async function runDev(options: DevOptions): Promise<number> {
     database: DATABASE,
     log: (level, message, fields) => log[level](fields ?? {}, message),
   }).catch((error: unknown) => {
-    throw error instanceof EmbeddedClusterError ? new CommandFailure(1, error.message) : error;
+    throw error instanceof EmbeddedClusterError ? new CommandFailure(1, error.message, error.hint) : error;
   });
   let router: Router;
   try {

@@ -424,6 +424,8 @@ export class LeasedLane implements ReplyReceiver {
       // It stays after all: put back what RESET ALL took away; the lane goes on when that is done.
       if (state.pins.length > 0 && !this.#carryOver(connection)) return;
     }
+    // A function may have made a temporary table that hides another: statements are read anew.
+    if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
     if (this.session.settings.bytes > SETTINGS_BYTES_MAX) this.pins = [...this.pins, 'large settings'];
     this.#giveBack(connection);
   }

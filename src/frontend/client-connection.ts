@@ -84,10 +84,11 @@ export class ClientConnection implements ConversationHost {
     if (this.#stage === 'closed') return;
     this.output.flush();
     this.#closed();
-    this.#stream.end();
-    // A client that does not close its side in turn is cut off.
+    // A client that does not read its last bytes, or does not close its side in turn, is cut off.
     const stream = this.#stream;
-    this.#services.clock.after(this.#services.limits.closeGraceMs, () => stream.destroy());
+    const { clock, limits } = this.#services;
+    stream.end(() => clock.after(limits.closeGraceMs, () => stream.destroy()));
+    clock.after(limits.startupTimeoutMs, () => stream.destroy());
   }
 
   destroy(): void {

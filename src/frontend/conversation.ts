@@ -4,7 +4,7 @@
 
 import { forwarded, Reply } from '../backend/reply-queue.js';
 import type { ServerLoss } from '../backend/server-connection.js';
-import type { StatementSource, StatementSources } from '../backend/statement-source.js';
+import type { ReadTemplate, StatementSource, StatementSources } from '../backend/statement-source.js';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
@@ -44,8 +44,7 @@ export interface ConversationHost {
 export interface ConversationServices {
   readonly clock: Clock;
   readonly sources: StatementSources;
-  /** The template of a text as this session's settings make it be read. */
-  templateOf(text: string): Template;
+  readonly templateOf: ReadTemplate;
   /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
   show(name: string): string | null;
   readonly counters: Counters;
@@ -133,6 +132,7 @@ export class Conversation implements ClientPort {
 
   clientDrained(): void {
     this.lane.clientDrained();
+    this.#pump();
   }
 
   resume(): void {
@@ -185,6 +185,7 @@ export class Conversation implements ClientPort {
     const inTransaction = loss.status !== TransactionStatus.idle;
     if (loss.owedReadies === 0 && !loss.unsynced) {
       if (inTransaction) this.#lost = new LostTransaction(loss.status === TransactionStatus.failed);
+      this.resume();
       return;
     }
     const certain = inTransaction && !this.lane.mayHaveCommitted;
@@ -225,8 +226,9 @@ export class Conversation implements ClientPort {
   #pump(): void {
     if (this.#closed || this.#pumping) return;
     this.#pumping = true;
+    let blocked: boolean;
     try {
-      this.#takeMessages();
+      blocked = this.#takeMessages();
     } catch (error) {
       this.#pumping = false;
       this.#violation(error);
@@ -235,8 +237,9 @@ export class Conversation implements ClientPort {
     this.#pumping = false;
     this.lane.connection?.output.flush();
     if (this.#closed) return;
-    this.#host.output.flush();
-    const tooMuch = this.#reader.bufferedBytes > this.#services.bufferBytesMax;
+    this.flush();
+    // A message that is not whole yet needs more bytes, however many are there; only what waits for others is held back.
+    const tooMuch = blocked && this.#reader.bufferedBytes > this.#services.bufferBytesMax;
     if (tooMuch !== this.#paused) {
       this.#paused = tooMuch;
       if (tooMuch) this.#host.pauseReading();
@@ -244,20 +247,22 @@ export class Conversation implements ClientPort {
     }
   }
 
-  #takeMessages(): void {
+  /** Returns whether messages may be left that have to wait for a connection, a server or the client. */
+  #takeMessages(): boolean {
     const reader = this.#reader;
     const { lane } = this;
     while (!this.#closed) {
-      if (lane.mode === 'waiting' || lane.mode === 'preparing') return;
+      if (lane.mode === 'waiting' || lane.mode === 'preparing' || this.clogged) return true;
       const { connection } = lane;
-      if (connection !== null && (connection.output.blocked || connection.replies.length >= PIPELINE_MAX)) return;
+      if (connection !== null && (connection.output.blocked || connection.replies.length >= PIPELINE_MAX)) return true;
       const found = this.#terminated ? Frame.none : reader.next();
       if (found === Frame.none) {
         if (this.#ended) this.#endIfAnswered();
-        return;
+        return false;
       }
-      if (!this.#take(found)) return;
+      if (!this.#take(found)) return true;
     }
+    return false;
   }
 
   /** The client sends no more: ends the session once everything that can be answered has been. */

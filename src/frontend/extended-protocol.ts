@@ -34,7 +34,13 @@ export class ExtendedProtocol {
   batchSource(buffer: Buffer, batch: SingleBatch): StatementSource | null {
     let source: StatementSource | undefined;
     if (batch.parses) {
-      source = this.#sources.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
+      source = this.#sources.intern(
+        buffer,
+        batch.textStart,
+        batch.textEnd,
+        batch.parseEnd,
+        this.#session.standardStrings,
+      );
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 2) return null;
     } else if (batch.nameEnd === batch.nameStart) {
@@ -115,7 +121,7 @@ export class ExtendedProtocol {
     const nameEnd = buffer.indexOf(0, start + 5);
     const textEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1);
     if (textEnd < 0 || textEnd + 3 > end) return null;
-    return this.#sources.intern(buffer, nameEnd + 1, textEnd, end);
+    return this.#sources.intern(buffer, nameEnd + 1, textEnd, end, this.#session.standardStrings);
   }
 
   #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {

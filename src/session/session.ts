@@ -47,6 +47,11 @@ export class Session {
     return this.#statementBytes;
   }
 
+  /** standard_conforming_strings as last reported: whether a backslash in '…' is just a backslash. */
+  get standardStrings(): boolean {
+    return this.told.get('standard_conforming_strings') !== 'off';
+  }
+
   statement(name: string): StatementSource | undefined {
     return this.#statements?.get(name);
   }

@@ -13,6 +13,8 @@ export interface Survey {
   changes: boolean;
   /** INSERT, UPDATE, DELETE or MERGE stands in it. */
   writes: boolean;
+  /** SELECT … INTO stands in it. */
+  createsTable: boolean;
   /** A literal's value had a say in the above. */
   textDependent: boolean;
   /** Byte offsets of the constants. Of a folded negative number (`-1`) it is the sign's. */
@@ -24,6 +26,7 @@ export const emptySurvey = (): Survey => ({
   settingNames: [],
   changes: false,
   writes: false,
+  createsTable: false,
   textDependent: false,
   constants: [],
 });
@@ -76,6 +79,7 @@ function noteNode(key: string, value: object, oldestServerMajor: number, found: 
       found.changes = true;
       return;
     case 'intoClause':
+      found.createsTable = true;
       found.effects |= Effect.schema | Effect.state;
       found.changes = true;
       return;

@@ -45,21 +45,17 @@ export function classify(
   for (const statement of statements) {
     const found = emptySurvey();
     survey(statement.node, oldestServerMajor, found);
-    constants.push(...found.constants);
+    for (const place of found.constants) constants.push(place);
     const names: Named[] = [];
     all.push(findingsOf(statement.node, found, names));
     for (const name of names) named.push({ ...name, statement });
   }
   const statementNames = named.length === 0 ? [] : locateNames(text, named);
+  // A name that was not found would not be rewritten.
+  if (statementNames.length < named.length) return { template: UNREAD_TEMPLATE, constants };
   const united = unite(all);
   return {
-    template: {
-      ...united,
-      // A name that could not be found would not be rewritten.
-      effects: statementNames.length === named.length ? united.effects : UNREAD_TEMPLATE.effects,
-      statementNames,
-      textDependent: united.textDependent || named.length > 0,
-    },
+    template: { ...united, statementNames, textDependent: united.textDependent || named.length > 0 },
     constants,
   };
 }
@@ -107,7 +103,7 @@ function query(kind: StatementKind, found: Survey): Findings {
 
 function findingsOf(node: Node, found: Survey, names: Named[]): Findings {
   if ('SelectStmt' in node) {
-    if (node.SelectStmt.intoClause !== undefined) return query('schema', found);
+    if (found.createsTable) return query('schema', found);
     return query(found.writes ? 'write' : 'read', found);
   }
   if ('InsertStmt' in node || 'UpdateStmt' in node || 'DeleteStmt' in node || 'MergeStmt' in node) {

@@ -10,6 +10,9 @@ const PARSED_IN_FULL_MAX = 64 * 1024;
 /** What is longer than this then is not parsed: the parser is synchronous, and 128 Ki units may take it 60 ms. */
 const PARSED_SHORTENED_MAX = 128 * 1024;
 
+/** Byte of the sign before a number. */
+const MINUS = 45;
+
 export interface ReadTemplate {
   readonly template: Template;
   readonly holdsForShape: boolean;
@@ -87,5 +90,3 @@ function allAreConstants(text: string, constants: readonly number[]): boolean {
   }
   return true;
 }
-
-const MINUS = 45;

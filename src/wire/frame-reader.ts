@@ -6,6 +6,8 @@ import { PgkvError } from '../base/errors.js';
 
 const HEADER_BYTES = 5;
 const EMPTY = Buffer.alloc(0);
+/** Held chunks below this are joined: a message that comes byte by byte must cost its bytes, not an object for each. */
+const JOINED_CHUNK_BYTES_MAX = 4_096;
 
 /** What `next()` found. */
 export const Frame = {
@@ -72,7 +74,10 @@ export class FrameReader {
       this.buffer = EMPTY;
       this.#offset = 0;
     }
-    this.#held.push(chunk);
+    const last = this.#held.length - 1;
+    const before = this.#held[last]!;
+    if (before.length + chunk.length <= JOINED_CHUNK_BYTES_MAX) this.#held[last] = Buffer.concat([before, chunk]);
+    else this.#held.push(chunk);
     this.#heldBytes += chunk.length;
   }
 
@@ -92,6 +97,7 @@ export class FrameReader {
       this.buffer = this.#held.length === 1 ? this.#held[0]! : Buffer.concat(this.#held, this.#heldBytes);
       this.#held = [];
       this.#heldBytes = 0;
+      this.#wantedBytes = 0;
       this.#offset = 0;
     }
     const buffer = this.buffer;

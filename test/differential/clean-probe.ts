@@ -26,7 +26,8 @@ const SETTINGS = `
 const SESSION_STATE = `
   select current_user, session_user, current_schemas(false),
     (select count(*) from pg_class where relnamespace = pg_my_temp_schema()) as temp_tables,
-    (select count(*) from pg_prepared_statements) as prepared_statements,
+    (select count(*) from pg_proc where pronamespace = pg_my_temp_schema()) as temp_functions,
+    (select count(*) from pg_prepared_statements where from_sql) as prepared_statements,
     (select array_agg(name) from pg_prepared_statements where from_sql) as sql_prepared_statements,
     (select array_agg(name) from pg_cursors where not name like '<unnamed%') as cursors,
     (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) as advisory_locks,

@@ -8,7 +8,7 @@ import { type Until, WireClient } from '../support/wire-client.js';
 /** How long a scenario waits for the intruder: it stays blocked where the scenario holds the last connection. */
 const PATIENCE_MS = 25;
 /** Every how many turns it is a fleeting client: connections are what the suite spends most of its time on. */
-const FLEETING_EVERY = 5;
+const FLEETING_EVERY = 10;
 const LEAVE_TIMEOUT_MS = 4_000;
 const FOREVER_MS = 60_000;
 

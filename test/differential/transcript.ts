@@ -1,5 +1,5 @@
 // Backend messages as lines of text that can be compared. A line holds everything the message holds; only what
-// cannot be equal on two servers is replaced: process ids, cancel keys, OIDs and temporary schemas of user objects.
+// cannot be equal on two servers is replaced: process and transaction ids, cancel keys, OIDs and temporary schemas.
 import type { BackendMessage, ColumnDescription, ErrorFields } from '../support/backend-message.js';
 import type { Exchange } from '../support/wire-client.js';
 
@@ -110,20 +110,21 @@ export class TranscriptWriter {
         const number = column && numberIn(value, column);
         if (number !== undefined && column && OID_TYPES.has(column.typeOid)) return this.#oid(number);
         if (number !== undefined && column?.name.endsWith('pid')) return this.#pid(number);
-        return this.#text(renderBytes(value));
+        return renderBytes(value, (text) => this.#text(text));
       })
       .join(' ');
   }
 
   #fields(fields: ErrorFields): string {
     return Object.entries(fields)
-      .map(([code, text]) => `${code}=${this.#text(quote(text))}`)
+      .map(([code, text]) => `${code}=${quote(this.#text(text))}`)
       .join(' ');
   }
 
   #text(text: string): string {
     return text
       .replace(/\b(process|pid) (\d+)/gi, (_, word: string, pid: string) => `${word} ${this.#pid(Number(pid))}`)
+      .replace(/\btransaction \d+/g, 'transaction n')
       .replace(/\boid (\d{5,})/gi, (_, oid: string) => `OID ${this.#oid(Number(oid))}`)
       .replace(/\bpg_(toast_)?temp_\d+/g, 'pg_$1temp_n');
   }
@@ -146,11 +147,11 @@ function numberIn(value: Buffer, column: ColumnDescription): number | undefined 
   return /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
-/** UTF-8 text quoted, anything else in hex. */
-function renderBytes(bytes: Buffer): string {
+/** UTF-8 text quoted (after `replace`), anything else in hex. */
+function renderBytes(bytes: Buffer, replace: (text: string) => string = (text) => text): string {
   const text = bytes.toString('utf8');
   const isText = !/[^\P{Cc}\t\n\r]/u.test(text) && Buffer.from(text, 'utf8').equals(bytes);
-  return isText ? quote(text) : `hex:${bytes.toString('hex')}`;
+  return isText ? quote(replace(text)) : `hex:${bytes.toString('hex')}`;
 }
 
 function quote(text: string): string {

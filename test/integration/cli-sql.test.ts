@@ -500,6 +500,15 @@ const NEWEST_SCRIPT = `CREATE TABLE t (a int NOT NULL PRIMARY KEY, v int GENERAT
 \\du
 `;
 
+t.test('sslmode=prefer does without TLS where the server has none, require does not', async (t) => {
+  const preferred = await pgkv(['sql', '-c', 'SELECT 1 AS one'], '', { ...env, PGSSLMODE: 'prefer' });
+  t.strictSame([preferred.exitCode, preferred.errors], [0, '']);
+  t.match(preferred.output, '   1\n');
+  const required = await pgkv(['sql', '-c', 'SELECT 1'], '', { ...env, PGSSLMODE: 'require' });
+  t.equal(required.exitCode, 2);
+  t.match(required.errors, 'does not support SSL');
+});
+
 t.test('a Unix socket', async (t) => {
   const { output } = await pgkv(['sql', '--host', server.socketDir, '-c', '\\conninfo', '-c', 'SELECT 1 AS one']);
   t.match(output, `via socket in "${server.socketDir}" at port "${server.port}".`);

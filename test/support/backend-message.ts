@@ -178,7 +178,8 @@ function copyResponse<Type extends 'CopyInResponse' | 'CopyOutResponse' | 'CopyB
 }
 
 function list<Item>(count: number, read: () => Item): Item[] {
-  return Array.from({ length: Math.max(0, count) }, read);
+  if (count < 0) throw new RangeError('a negative count');
+  return Array.from({ length: count }, read);
 }
 
 /** Reads a body from front to back; a read past its end is a RangeError. */
@@ -218,7 +219,7 @@ class Cursor {
 
   value(): Buffer | null {
     const length = this.int32();
-    return length < 0 ? null : Buffer.from(this.bytes(length));
+    return length === -1 ? null : Buffer.from(this.bytes(length));
   }
 
   rest(): Buffer {
@@ -227,7 +228,7 @@ class Cursor {
 
   bytes(count: number): Buffer {
     const end = this.#offset + count;
-    if (end > this.#body.length) throw new RangeError('the message is shorter than its fields');
+    if (count < 0 || end > this.#body.length) throw new RangeError('a field has a negative length, or ends behind the message');
     const part = this.#body.subarray(this.#offset, end);
     this.#offset = end;
     return part;

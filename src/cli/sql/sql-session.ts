@@ -80,6 +80,7 @@ export class SqlSession {
   static async open(target: ConnectionTarget, askPassword: AskPassword): Promise<SqlSession> {
     const session = new SqlSession(target);
     session.#client = await connect(target, askPassword, (client) => session.#listen(client));
+    session.#watchForLoss(session.#client);
     return session;
   }
 
@@ -95,6 +96,10 @@ export class SqlSession {
     connection.on('copyInResponse', (message: CopyResponse) => this.#running?.copyInResponse(message, connection));
     client.on('notification', (message) => this.notifications.push(message as NotificationResponseMessage));
     client.on('notice', (notice) => this.onNotice(notice as unknown as NoticeMessage));
+  }
+
+  /** Not before it is connected: the ends of failed attempts are not ours. */
+  #watchForLoss(client: DriverClient): void {
     client.on('error', (error: Error) => {
       // FATAL outside a statement arrives here before the connection ends.
       if (error instanceof pg.DatabaseError) this.#fatal = error;

@@ -6,7 +6,7 @@ import type { Scenario, Theme } from '../scenario.js';
 /** Leaves one kind of state behind and goes; the probe must not find it. */
 const leaves = (what: string, ...statements: string[]): Scenario => ({
   name: `left behind: ${what}`,
-  modes: ['simple', 'text'],
+  modes: ['text'],
   steps: statements,
 });
 

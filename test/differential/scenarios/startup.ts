@@ -59,7 +59,7 @@ export const startup: Theme = {
     ),
     starts('an unknown database', { database: 'no_such_database' }),
     starts('an unknown role', { user: 'no_such_role' }),
-    starts('another role', { user: 'other' }, 'select current_user', 'create table no (x int)'),
+    starts('another role', { user: 'other' }, 'select current_user', 'select * from pg_authid'),
     starts('the superuser', { user: 'postgres' }, 'select current_user', 'show is_superuser'),
     starts('the database template1', { database: 'template1' }, 'select current_database()'),
     starts('a database that takes no connections', { database: 'template0' }),

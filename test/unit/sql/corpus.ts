@@ -420,6 +420,7 @@ export const CORPUS: readonly CorpusGroup[] = [
     texts: [
       'SELECT 1 AS a INTO t',
       'SELECT * INTO TEMP t FROM u',
+      'SELECT 1 AS a INTO t UNION SELECT 2',
       'CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text COLLATE "C" NOT NULL DEFAULT \'x\', CHECK (id > 0))',
       'CREATE TEMP TABLE t (a int) ON COMMIT DROP',
       'CREATE UNLOGGED TABLE IF NOT EXISTS t (LIKE u INCLUDING ALL)',

@@ -195,6 +195,8 @@ t.test('short literals leave the tree as it is', async (t) => {
     { numRuns: 2000 },
   );
   t.ok(compared > 500, `${compared}`);
+  const neighbours = "SELECT text'a'$$b$$, N'c', a.5";
+  t.equal(withShortLiterals(neighbours, lexShape(neighbours, true)!.literals), "SELECT text'' '' , N'' , a 0.0 ");
 });
 
 t.test('a text for standard_conforming_strings off keeps its tokens when rewritten for on', async (t) => {

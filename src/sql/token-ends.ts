@@ -1,0 +1,256 @@
+// Where the tokens of a SQL text end, by the rules of Postgres's scan.l: one function a token class, each a walk over
+// character codes. It knows neither shapes nor what a token means. Offsets are UTF-16; 0 says that no valid token is there.
+
+const INT4_MAX = 2_147_483_647;
+/** Decimal digits that fit int4 whatever they are. */
+const INT4_SAFE_DIGITS = 9;
+
+const BACKSLASH = 92;
+export const DOLLAR = 36;
+export const DOT = 46;
+export const DOUBLE_QUOTE = 34;
+export const MINUS = 45;
+const NEWLINE = 10;
+const PLUS = 43;
+export const QUOTE = 39;
+const RETURN = 13;
+const SLASH = 47;
+export const SPACE = 32;
+export const STAR = 42;
+const UNDERSCORE = 95;
+const ZERO = 48;
+
+// Character classes of scan.l; 0 is a character no token has. Bytes above 127 are letters to it, so that every
+// non-ASCII character is one here.
+export const BLANK = 1;
+export const LETTER = 2;
+export const DIGIT = 3;
+export const PLAIN = 4;
+export const SPECIAL = 5;
+
+export const CLASSES = new Uint8Array(128);
+for (const [characters, charClass] of [
+  [' \t\n\r\f\v', BLANK],
+  ['abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_', LETTER],
+  ['0123456789', DIGIT],
+  [',()[];:~!@#^&|`?+*%<>=', PLAIN],
+  ['-/.\'"$', SPECIAL],
+] as const) {
+  for (let i = 0; i < characters.length; i++) CLASSES[characters.charCodeAt(i)] = charClass;
+}
+
+/** What an identifier may go on with; a table of its own, since most characters of a text are looked up here. */
+const CONTINUES_IDENTIFIER = CLASSES.map((charClass) => (charClass === LETTER || charClass === DIGIT ? 1 : 0));
+CONTINUES_IDENTIFIER[DOLLAR] = 1;
+
+export const classOf = (code: number): number => (code < 128 ? CLASSES[code]! : LETTER);
+/** NaN, the code behind the end of the text, is no letter. */
+const isLetter = (code: number): boolean => code >= 128 || CLASSES[code] === LETTER;
+export const isDigit = (code: number): boolean => code >= ZERO && code <= 57;
+
+export const mayBeginBlank = (code: number): boolean => CLASSES[code] === BLANK || code === MINUS || code === SLASH;
+
+/** Behind a run of white space and comments that begins at `at`; 0 where a comment is not closed. */
+export function blanksEnd(text: string, at: number): number {
+  let i = at;
+  for (;;) {
+    const code = text.charCodeAt(i);
+    if (code < 128 && CLASSES[code] === BLANK) i++;
+    else if (code === MINUS && text.charCodeAt(i + 1) === MINUS) i = lineEnd(text, i + 2);
+    else if (code === SLASH && text.charCodeAt(i + 1) === STAR) {
+      i = blockCommentEnd(text, i + 2);
+      if (i === 0) return 0;
+    } else return i;
+  }
+}
+
+function lineEnd(text: string, at: number): number {
+  let i = at;
+  while (i < text.length) {
+    const code = text.charCodeAt(i);
+    if (code === NEWLINE || code === RETURN) break;
+    i++;
+  }
+  return i;
+}
+
+/** Block comments nest. */
+function blockCommentEnd(text: string, at: number): number {
+  let depth = 1;
+  let i = at;
+  while (i < text.length) {
+    const code = text.charCodeAt(i++);
+    if (code === STAR && text.charCodeAt(i) === SLASH) {
+      i++;
+      if (--depth === 0) return i;
+    } else if (code === SLASH && text.charCodeAt(i) === STAR) {
+      i++;
+      depth++;
+    }
+  }
+  return 0;
+}
+
+export function identifierEnd(text: string, at: number): number {
+  let i = at;
+  for (;;) {
+    const code = text.charCodeAt(i);
+    if (CONTINUES_IDENTIFIER[code] === 1 || code >= 128) i++;
+    else return i;
+  }
+}
+
+/** `at` is behind the opening quote; 0 where the identifier is empty or not closed. */
+export function quotedIdentifierEnd(text: string, at: number): number {
+  if (text.charCodeAt(at) === DOUBLE_QUOTE && text.charCodeAt(at + 1) !== DOUBLE_QUOTE) return 0;
+  let i = at;
+  for (;;) {
+    const quote = text.indexOf('"', i);
+    if (quote < 0) return 0;
+    if (text.charCodeAt(quote + 1) !== DOUBLE_QUOTE) return quote + 1;
+    i = quote + 2;
+  }
+}
+
+/** Postgres takes 'a' newline 'b' for one string. Behind the quote that continues a string closed before `at`, or 0. */
+function continuation(text: string, at: number): number {
+  let i = at;
+  let newline = false;
+  for (;;) {
+    const code = text.charCodeAt(i);
+    if (code === QUOTE) return newline ? i + 1 : 0;
+    if (code === MINUS && text.charCodeAt(i + 1) === MINUS) i = lineEnd(text, i + 2);
+    else if (CLASSES[code] === BLANK) {
+      if (code === NEWLINE || code === RETURN) newline = true;
+      i++;
+    } else return 0;
+  }
+}
+
+// The *End functions for strings get the offset behind the opening quote and return that behind the closing one, or 0.
+
+export function standardStringEnd(text: string, at: number): number {
+  let i = at;
+  for (;;) {
+    const quote = text.indexOf("'", i);
+    if (quote < 0) return 0;
+    if (text.charCodeAt(quote + 1) === QUOTE) i = quote + 2;
+    else {
+      i = continuation(text, quote + 1);
+      if (i === 0) return quote + 1;
+    }
+  }
+}
+
+/** B'…' and X'…': two quotes are the end of one literal and the beginning of another. */
+export function bitStringEnd(text: string, at: number): number {
+  let i = at;
+  for (;;) {
+    const quote = text.indexOf("'", i);
+    if (quote < 0) return 0;
+    i = continuation(text, quote + 1);
+    if (i === 0) return quote + 1;
+  }
+}
+
+/** Negative where an escape gives a character by number (\x, \u, \U, \0 …): the parser rejects some values of those. */
+export function escapeStringEnd(text: string, at: number): number {
+  let numbered = false;
+  let i = at;
+  while (i < text.length) {
+    const code = text.charCodeAt(i++);
+    if (code === BACKSLASH) {
+      const escaped = text.charCodeAt(i++);
+      // u, U, x and octal digits
+      if (escaped === 117 || escaped === 85 || escaped === 120 || (escaped >= ZERO && escaped <= 55)) numbered = true;
+    } else if (code === QUOTE) {
+      if (text.charCodeAt(i) === QUOTE) i++;
+      else {
+        const next = continuation(text, i);
+        if (next === 0) return numbered ? -i : i;
+        i = next;
+      }
+    }
+  }
+  return 0;
+}
+
+/** `at` is at the first dollar sign. */
+export function dollarStringEnd(text: string, at: number): number {
+  let i = at + 1;
+  if (isLetter(text.charCodeAt(i))) {
+    do i++;
+    while (isLetter(text.charCodeAt(i)) || isDigit(text.charCodeAt(i)));
+  }
+  if (text.charCodeAt(i) !== DOLLAR) return 0;
+  const delimiter = text.slice(at, i + 1);
+  const close = text.indexOf(delimiter, i + 1);
+  return close < 0 ? 0 : close + delimiter.length;
+}
+
+/** $1: 0 where letters follow. */
+export function parameterEnd(text: string, at: number): number {
+  let i = at;
+  while (isDigit(text.charCodeAt(i))) i++;
+  return junkFollows(text, i) ? 0 : i;
+}
+
+/** Letters right behind a number are an error since 15; a dollar sign there is one in most cases. */
+const junkFollows = (text: string, at: number): boolean => {
+  const code = text.charCodeAt(at);
+  return isLetter(code) || code === DOLLAR;
+};
+
+/** Behind the number at `at`, negative where it is not an int4, 0 where it is malformed. */
+export function numberEnd(text: string, at: number): number {
+  if (text.charCodeAt(at) === ZERO) {
+    const letter = text.charCodeAt(at + 1) | 0x20;
+    const radix = letter === 120 ? 16 : letter === 111 ? 8 : letter === 98 ? 2 : 0;
+    if (radix !== 0) return radixIntegerEnd(text, at, radix);
+  }
+  let i = digitsEnd(text, at);
+  let numeric = i - at > INT4_SAFE_DIGITS && Number(text.slice(at, i).replaceAll('_', '')) > INT4_MAX;
+  // "1..10" is 1, two dots, 10
+  if (text.charCodeAt(i) === DOT && text.charCodeAt(i + 1) !== DOT) {
+    numeric = true;
+    i++;
+    if (isDigit(text.charCodeAt(i))) i = digitsEnd(text, i);
+  }
+  if ((text.charCodeAt(i) | 0x20) === 101) {
+    const sign = text.charCodeAt(i + 1);
+    const digits = sign === PLUS || sign === MINUS ? i + 2 : i + 1;
+    if (!isDigit(text.charCodeAt(digits))) return 0;
+    numeric = true;
+    i = digitsEnd(text, digits);
+  }
+  if (junkFollows(text, i)) return 0;
+  return numeric ? -i : i;
+}
+
+/** Digits with single underscores between them. */
+function digitsEnd(text: string, at: number): number {
+  let i = at;
+  for (;;) {
+    const code = text.charCodeAt(i);
+    if (isDigit(code)) i++;
+    else if (code === UNDERSCORE && i > at && isDigit(text.charCodeAt(i + 1))) i += 2;
+    else return i;
+  }
+}
+
+function radixIntegerEnd(text: string, at: number, radix: number): number {
+  let i = at + 2;
+  for (;;) {
+    if (text.charCodeAt(i) === UNDERSCORE && digitValue(text.charCodeAt(i + 1)) < radix) i += 2;
+    else if (digitValue(text.charCodeAt(i)) < radix) i++;
+    else break;
+  }
+  if (i === at + 2 || junkFollows(text, i)) return 0;
+  return Number.parseInt(text.slice(at + 2, i).replaceAll('_', ''), radix) > INT4_MAX ? -i : i;
+}
+
+function digitValue(code: number): number {
+  if (isDigit(code)) return code - ZERO;
+  const letter = code | 0x20;
+  return letter >= 97 && letter <= 102 ? letter - 87 : 99;
+}
