@@ -4,7 +4,7 @@
 import type { Duplex } from 'node:stream';
 import type { Random } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
-import { encodePassword, encodeSaslInitialResponse, encodeStartup } from '../wire/client-messages.js';
+import { encodePassword, encodeSaslInitialResponse, encodeStartup, stringEnd } from '../wire/client-messages.js';
 import { readErrorFields } from '../wire/error-fields.js';
 import { Frame, FrameReader } from '../wire/frame-reader.js';
 import { md5Password } from '../wire/md5-password.js';
@@ -29,6 +29,8 @@ export interface LoginFailure {
 
 const Authentication = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const;
 const LIMITS = backendLimits(AUTH_MESSAGE_BYTES_MAX);
+// No rows during a login: nothing may be gathered for one.
+LIMITS[Backend.dataRow] = LIMITS[Backend.copyData] = 0;
 
 export class Handshake {
   readonly #stream: Duplex;
@@ -44,6 +46,7 @@ export class Handshake {
   #secretKey: Buffer = Buffer.alloc(0);
   #scram: ScramClient | null = null;
   #scramVerified = false;
+  #authenticated = false;
   #finished = false;
 
   constructor(options: {
@@ -95,17 +98,20 @@ export class Handshake {
     const { buffer, start, end, type } = this.#reader;
     switch (type) {
       case Backend.authentication:
+        if (end - start < 9) throw new Error('malformed authentication request');
         this.#authentication(buffer.readInt32BE(start + 5), buffer.subarray(start + 9, end));
         return;
       case Backend.parameterStatus: {
-        const nameEnd = buffer.indexOf(0, start + 5);
+        const nameEnd = stringEnd(buffer, start + 5, end);
+        const valueEnd = stringEnd(buffer, nameEnd + 1, end);
         this.#parameters.set(
           buffer.toString('utf8', start + 5, nameEnd),
-          buffer.toString('utf8', nameEnd + 1, end - 1),
+          buffer.toString('utf8', nameEnd + 1, valueEnd),
         );
         return;
       }
       case Backend.backendKeyData:
+        if (end - start < 9) throw new Error('malformed cancel key');
         this.#pid = buffer.readInt32BE(start + 5);
         this.#secretKey = Buffer.from(buffer.subarray(start + 9, end));
         return;
@@ -118,19 +124,28 @@ export class Handshake {
         return;
       }
       case Backend.readyForQuery:
-        if (this.#scram !== null && !this.#scramVerified) throw new Error('the server skipped its part of SCRAM');
-        this.#finish();
-        this.#succeeded({ pid: this.#pid, secretKey: this.#secretKey, parameters: this.#parameters });
+        if (!this.#authenticated) throw new Error('the server is ready before it has let pgkv in');
+        this.#ready();
         return;
       default:
         throw new Error(`unexpected message "${String.fromCharCode(type)}" during the login`);
     }
   }
 
+  #ready(): void {
+    const rest = this.#reader.takeRest();
+    this.#finish();
+    this.#succeeded({ pid: this.#pid, secretKey: this.#secretKey, parameters: this.#parameters });
+    // What came right behind, say a shutdown notice, is for whoever listens now.
+    if (rest.length > 0) this.#stream.unshift(rest);
+  }
+
   #authentication(method: number, data: Buffer): void {
     const credential = this.#credential;
     switch (method) {
       case Authentication.ok:
+        if (this.#scram !== null && !this.#scramVerified) throw new Error('the server skipped its part of SCRAM');
+        this.#authenticated = true;
         return;
       case Authentication.cleartext:
         if (credential.kind !== 'password') throw this.#cannot('a cleartext password');

@@ -178,12 +178,9 @@ export class NodePool {
     if (connection.dead) return;
     connection.attach(null);
     const now = this.#clock.now();
-    if (
-      !connection.atRest ||
-      connection.retired ||
-      this.#closed ||
-      now - connection.createdAt > this.#limits.lifetimeMaxMs
-    ) {
+    const wornOut = connection.retired || now - connection.createdAt > this.#limits.lifetimeMaxMs;
+    // A cancel request that lands late must not hit the next user.
+    if (!connection.atRest || connection.cancelsUnderWay > 0 || wornOut || this.#closed) {
       if (connection.atRest) connection.terminate();
       else connection.destroy('given back in the middle of a transaction');
       return;
@@ -273,8 +270,9 @@ export class NodePool {
 
   #openFor(group: PoolGroup): void {
     while (group.opening < group.waiting.size) {
-      if (this.#connections.size + this.#opening >= this.#limits.sizeMax && !this.#evictIdle()) return;
-      this.#open(group);
+      if (this.#connections.size + this.#opening < this.#limits.sizeMax) this.#open(group);
+      // The place that is freed may be taken at once by an older waiter, so both limits are looked at again.
+      else if (!this.#evictIdle()) return;
     }
   }
 

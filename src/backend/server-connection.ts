@@ -4,9 +4,9 @@
 // never handed on again.
 import type { Duplex } from 'node:stream';
 import { messageOf, PgkvError } from '../base/errors.js';
-import { encodeNamed, encodeParse, encodeQuery, TERMINATE } from '../wire/client-messages.js';
+import { encodeNamed, encodeParse, encodeQuery, stringEnd, TERMINATE } from '../wire/client-messages.js';
 import { type ErrorFields, readErrorFields } from '../wire/error-fields.js';
-import { Frame, FrameReader } from '../wire/frame-reader.js';
+import { Frame, type FrameFound, FrameReader } from '../wire/frame-reader.js';
 import { Output } from '../wire/output.js';
 import { Backend, backendLimits, Frontend, TransactionStatus } from '../wire/protocol.js';
 import { readRowValues } from '../wire/row-values.js';
@@ -81,6 +81,9 @@ export interface ServerConnectionOptions {
 }
 
 const NOTHING = Buffer.alloc(0);
+/** Longest row taken in answer to a statement of pgkv's own: settings, verifiers. */
+const CONTROL_ROW_BYTES_MAX = 16 * 1024 * 1024;
+const STATUSES: ReadonlySet<number> = new Set(Object.values(TransactionStatus));
 const LIMITS_BY_BYTES = new Map<number, Int32Array>();
 
 function limitsFor(messageBytesMax: number): Int32Array {
@@ -133,6 +136,9 @@ export class ServerConnection {
   /** A guarded error was taken: everything up to its ReadyForQuery is kept from the client. */
   #withheld = false;
   #fatal: Buffer | null = null;
+  /** Parts so far of a row that answers a statement of pgkv's own. */
+  #controlRow: Buffer[] = [];
+  #controlRowBytes = 0;
   /** Span of received bytes that is to be forwarded and has not been yet. */
   #runBuffer: Buffer = NOTHING;
   #runStart = 0;
@@ -314,7 +320,8 @@ export class ServerConnection {
       for (let found = reader.next(); found !== Frame.none; found = reader.next()) {
         if (found === Frame.more || found === Frame.last) {
           if (this.#streamForwarded) this.#extendRun();
-        } else if (reader.type === Backend.dataRow) this.#row();
+          else if (this.#controlRow.length > 0) this.#gatherRow(found);
+        } else if (reader.type === Backend.dataRow) this.#row(found);
         else this.#message(reader.type);
         if (this.dead) return;
       }
@@ -345,12 +352,27 @@ export class ServerConnection {
     this.#runStart = this.#runEnd;
   }
 
-  #row(): void {
+  #row(found: FrameFound): void {
     const head = this.replies.head;
     if (head === null || (head.kind !== Reply.query && head.kind !== Reply.execute)) throw this.#mismatch();
     this.#streamForwarded = !head.swallow && !this.#withheld;
     if (this.#streamForwarded) this.#extendRun();
-    else head.control?.row(readRowValues(this.#reader.buffer, this.#reader.start, this.#reader.end));
+    else if (head.control === null) return;
+    else if (found === Frame.first) this.#gatherRow(found);
+    else head.control.row(readRowValues(this.#reader.buffer, this.#reader.start, this.#reader.end));
+  }
+
+  /** Rows are handed out in parts; those of pgkv's own statements are read whole. */
+  #gatherRow(found: FrameFound): void {
+    const { buffer, start, end } = this.#reader;
+    this.#controlRow.push(buffer.subarray(start, end));
+    this.#controlRowBytes += end - start;
+    if (this.#controlRowBytes > CONTROL_ROW_BYTES_MAX) throw new Error('a row too long for a statement of pgkv');
+    if (found !== Frame.last) return;
+    const row = Buffer.concat(this.#controlRow);
+    this.#controlRow = [];
+    this.#controlRowBytes = 0;
+    this.replies.head!.control!.row(readRowValues(row, 0, row.length));
   }
 
   // One case per message of the protocol, so longer than a screen.
@@ -454,11 +476,13 @@ export class ServerConnection {
     const { buffer, start, end } = this.#reader;
     const fields = readErrorFields(buffer, start, end);
     const severity = fields['V'] ?? fields['S'];
-    if (head === null || severity === 'FATAL' || severity === 'PANIC') {
-      // The server closes behind it; whoever holds the connection decides who hears of it.
+    if (severity === 'FATAL' || severity === 'PANIC') {
+      // The server closes behind it, so nothing more may be sent; whoever holds the connection decides who hears of it.
       this.#fatal = Buffer.from(buffer.subarray(start, end));
+      this.destroy(`server ${this.address}: ${fields['M'] ?? 'ended the session without a reason'}`);
       return;
     }
+    if (head === null) throw this.#mismatch();
     this.copyIn = false;
     if (head.control !== null) {
       head.control.failed(Buffer.from(buffer.subarray(start, end)));
@@ -475,7 +499,10 @@ export class ServerConnection {
     if (head === null || (head.kind !== Reply.query && head.kind !== Reply.sync && head.kind !== Reply.functionCall)) {
       throw this.#mismatch();
     }
-    this.status = this.#reader.buffer[this.#reader.start + 5]!;
+    const { buffer, start, end } = this.#reader;
+    const status = buffer[start + 5]!;
+    if (end - start !== 6 || !STATUSES.has(status)) throw new Error('malformed ReadyForQuery');
+    this.status = status;
     const forward = !head.swallow && !this.#withheld;
     if (forward) this.#extendRun();
     this.replies.pop();
@@ -491,9 +518,9 @@ export class ServerConnection {
 
   #parameterStatus(forward: boolean): void {
     const { buffer, start, end } = this.#reader;
-    const nameEnd = buffer.indexOf(0, start + 5);
+    const nameEnd = stringEnd(buffer, start + 5, end);
     const name = buffer.toString('utf8', start + 5, nameEnd);
-    const value = buffer.toString('utf8', nameEnd + 1, end - 1);
+    const value = buffer.toString('utf8', nameEnd + 1, stringEnd(buffer, nameEnd + 1, end));
     this.parameters = withParameter(this.parameters, name, value);
     if (forward && this.#receiver !== null) {
       this.#extendRun();

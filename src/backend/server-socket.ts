@@ -4,7 +4,12 @@ import { readFileSync } from 'node:fs';
 import { connect as connectSocket, isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { messageOf } from '../base/errors.js';
 import { SSL_REQUEST } from '../wire/client-messages.js';
+
+/** Answers to SSLRequest: 'S' and 'N'. */
+const ACCEPTED = 0x53;
+const DECLINED = 0x4e;
 
 export interface ServerAddress {
   /** Host name or address; a path beginning with "/" is the folder of a Unix socket. */
@@ -74,11 +79,18 @@ export function openServerSocket(options: ServerSocketOptions): OpenStream {
     const upgrade = (answer: Buffer): void => {
       // Bytes behind the one-byte answer would have been sent in the clear: somebody in the middle (CVE-2021-23222).
       if (answer.length !== 1) return fail(new Error('received unencrypted data after SSL response'));
-      if (answer[0] !== 0x53) {
+      if (answer[0] === DECLINED) {
         if (options.tls === 'prefer') return succeed(socket, null);
         return fail(new Error('the server does not support TLS, but tls is required'));
       }
-      const secure = connectTls({ socket, ...tlsOptions(address, options) });
+      if (answer[0] !== ACCEPTED) return fail(new Error('the server gave no valid answer to SSLRequest'));
+      let secure: TLSSocket;
+      try {
+        secure = connectTls({ socket, ...tlsOptions(address, options) });
+      } catch (error) {
+        // The file of authorities cannot be read any more.
+        return fail(new Error(messageOf(error), { cause: error }));
+      }
       tls = secure;
       secure.once('error', fail);
       secure.once('close', ended);

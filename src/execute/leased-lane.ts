@@ -42,6 +42,8 @@ export interface ClientPort {
 /** Cancels what a connection is doing; calls back when the request has been delivered or has failed. */
 export type CancelStatement = (connection: ServerConnection, delivered: () => void) => void;
 
+/** Settings of superusers that pg_settings does not show after SET ROLE: they cannot be carried over. */
+const HIDDEN_FROM_ROLES = new Set(['dynamic_library_path', 'extension_control_path', 'session_preload_libraries']);
 const CHECKED: EffectBits = Effect.settings | Effect.state | Effect.unknown;
 /** A session with more than this much in settings keeps its connection: carrying them would cost more. */
 const SETTINGS_BYTES_MAX = 65_536;
@@ -137,6 +139,7 @@ export class LeasedLane implements ReplyReceiver {
     if ((effects & (Effect.sticky | Effect.readsSequenceState)) !== 0) this.#sticky = true;
     if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
     for (const name of template.settingNames) {
+      if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
       if (!name.includes('.')) continue;
       if (this.#customNames === null) this.#customNames = new Set();
       this.#customNames.add(name);

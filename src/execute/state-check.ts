@@ -26,17 +26,10 @@ export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean
       'locks',
       "FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()",
     ],
+    // Whatever stands in the temporary schema depends on it: that is how Postgres itself finds it at the end.
     [
-      'temporary relations',
-      'FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()',
-    ],
-    [
-      'temporary functions',
-      'FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()',
-    ],
-    [
-      'temporary types',
-      'FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()',
+      'temporary objects',
+      "FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
     ],
   ];
   const sql = [

@@ -3,7 +3,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { Random } from '../base/clock.js';
 import type { SessionPid } from '../session/session.js';
-import { PROTOCOL_3_0 } from '../wire/protocol.js';
+import { PROTOCOL_3_2 } from '../wire/protocol.js';
 
 /** Protocol 3.2 allows up to 256 bytes; Postgres 18 sends 32. Protocol 3.0 fixes it at 4. */
 const KEY_BYTES_3_2 = 32;
@@ -34,7 +34,7 @@ export class CancelRegistry {
     do {
       this.#lastPid = this.#lastPid >= PID_MAX ? 1 : this.#lastPid + 1;
     } while (this.#entries.has(this.#lastPid));
-    const secretKey = this.#random.bytes(version > PROTOCOL_3_0 ? KEY_BYTES_3_2 : KEY_BYTES_3_0);
+    const secretKey = this.#random.bytes(version >= PROTOCOL_3_2 ? KEY_BYTES_3_2 : KEY_BYTES_3_0);
     this.#entries.set(this.#lastPid, { secretKey, cancel });
     return { pid: this.#lastPid as SessionPid, secretKey };
   }

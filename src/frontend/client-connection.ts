@@ -9,7 +9,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import type { Credential } from '../backend/credential.js';
-import type { PoolGroup } from '../backend/node-pool.js';
+import type { LeaseRequest, PoolGroup } from '../backend/node-pool.js';
 import { type ReportedParameters, withParameter } from '../backend/parameter-status.js';
 import type { Timer } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
@@ -41,6 +41,9 @@ const EARLY_BYTES_MAX = 65_536;
 const AUTHENTICATION_LIMITS = new Int32Array(256);
 AUTHENTICATION_LIMITS[Frontend.password] = AUTH_MESSAGE_BYTES_MAX;
 
+/** What Postgres keeps as it is: printable ASCII, shorter than NAMEDATALEN. */
+const PLAIN_APPLICATION_NAME = /^[ -~]{0,63}$/;
+
 type StartupMessage = Extract<StartupPacket, { kind: 'startup' }>;
 
 export class ClientConnection implements ConversationHost {
@@ -57,6 +60,7 @@ export class ClientConnection implements ConversationHost {
   #endPointHash: Buffer | null = null;
   #gssRefused = false;
   #authentication: Authentication | null = null;
+  #greetingRequest: LeaseRequest | null = null;
   #deadline: Timer | null;
   #ended = false;
 
@@ -87,8 +91,13 @@ export class ClientConnection implements ConversationHost {
     // A client that does not read its last bytes, or does not close its side in turn, is cut off.
     const stream = this.#stream;
     const { clock, limits } = this.#services;
-    stream.end(() => clock.after(limits.closeGraceMs, () => stream.destroy()));
-    clock.after(limits.startupTimeoutMs, () => stream.destroy());
+    let cutOff = clock.after(limits.startupTimeoutMs, () => stream.destroy());
+    stream.end(() => {
+      cutOff.cancel();
+      if (!stream.destroyed) cutOff = clock.after(limits.closeGraceMs, () => stream.destroy());
+    });
+    // Else the timers of clients that come and go would hold their streams for seconds.
+    stream.once('close', () => cutOff.cancel());
   }
 
   destroy(): void {
@@ -295,13 +304,17 @@ export class ClientConnection implements ConversationHost {
   #greet(packet: StartupMessage, credential: Credential): void {
     if (this.#stage !== 'authenticating') return;
     this.#stage = 'greeting';
+    this.output.push(AUTHENTICATION_OK);
+    this.output.flush();
     const { pool } = this.#services;
     const startup = new Map(packet.parameters);
-    const applicationName = startup.get('application_name') ?? '';
-    startup.delete('application_name');
+    let applicationName = startup.get('application_name') ?? '';
+    // A name that Postgres would shorten or clean is left to Postgres, at the price of a pool group of its own.
+    if (PLAIN_APPLICATION_NAME.test(applicationName)) startup.delete('application_name');
+    else applicationName = '';
     const group = pool.group(startup, credential);
     if (group.parameters !== null) return this.#begin(packet, group, group.parameters, applicationName);
-    pool.acquire({
+    this.#greetingRequest = {
       group,
       settings: this.#services.registry.empty,
       queuedAt: 0,
@@ -317,7 +330,8 @@ export class ClientConnection implements ConversationHost {
         this.output.push(message);
         this.close();
       },
-    });
+    };
+    pool.acquire(this.#greetingRequest);
   }
 
   #begin(packet: StartupMessage, group: PoolGroup, reported: ReportedParameters, applicationName: string): void {
@@ -331,7 +345,7 @@ export class ClientConnection implements ConversationHost {
       user: group.user,
       database: packet.parameters.get('database')!,
       settings: named ? registry.intern(new Map([['application_name', applicationName]])) : registry.empty,
-      told: withParameter(reported, 'application_name', applicationName),
+      told: named ? withParameter(reported, 'application_name', applicationName) : reported,
     });
     const early = this.#reader!;
     const reader = new FrameReader(services.limits.frontendLimits, 0, 'frontend');
@@ -355,7 +369,6 @@ export class ClientConnection implements ConversationHost {
       cancelStatement: services.cancelStatement,
       applicationName,
     });
-    this.output.push(AUTHENTICATION_OK);
     for (const [name, value] of session.told) this.output.push(encodeParameterStatus(name, value));
     this.output.push(encodeBackendKeyData(pid, secretKey));
     this.output.push(READY_IDLE);
@@ -384,6 +397,7 @@ export class ClientConnection implements ConversationHost {
     this.#stage = 'closed';
     this.#startupOver();
     this.#authentication?.abandon();
+    if (this.#greetingRequest !== null) this.#services.pool.withdraw(this.#greetingRequest);
     this.#reader = null;
     this.#early = NOTHING;
     if (hadSession) {

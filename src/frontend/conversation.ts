@@ -456,7 +456,7 @@ export class Conversation implements ClientPort {
     const encoding = this.session.told.get('client_encoding');
     return encoding !== undefined && UNSAFE_ENCODINGS.has(encoding)
       ? UNPARSED_TEMPLATE
-      : this.#services.templateOf(text);
+      : this.#services.templateOf(text, this.session.standardStrings);
   }
 
   #violation(error: unknown): void {

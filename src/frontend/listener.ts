@@ -17,11 +17,15 @@ export interface ListenAddress {
 }
 
 const SWEEP_INTERVAL_MS = 250;
+/** Refused clients that may take their time to close; beyond this number they are cut off without a word. */
+const REFUSED_OPEN_MAX = 1_000;
 
 export class Listener {
   readonly connections = new Set<ClientConnection>();
   readonly #services: FrontendServices;
   readonly #servers: Server[] = [];
+  /** Clients that were refused and have not closed their side yet. */
+  readonly #refused = new Set<Socket>();
   #draining = false;
   #drained: (() => void) | null = null;
   #sweepTimer: Timer | null = null;
@@ -77,6 +81,7 @@ export class Listener {
     this.#sweepTimer?.cancel();
     for (const server of this.#servers) server.close();
     for (const connection of [...this.connections]) connection.destroy();
+    for (const socket of this.#refused) socket.destroy();
   }
 
   #accepted(socket: Socket): void {
@@ -89,11 +94,28 @@ export class Listener {
       const error = this.#draining
         ? new PgkvError('shutting_down')
         : new PgkvError('too_many_connections', { detail: `the limit ${name} is reached` });
-      socket.on('error', () => socket.destroy());
-      socket.end(encodeError(error, 'FATAL'), () => socket.destroy());
+      this.#refuse(socket, error);
       return;
     }
     this.connections.add(new ClientConnection(socket, this.#services));
+  }
+
+  #refuse(socket: Socket, error: PgkvError): void {
+    socket.on('error', () => socket.destroy());
+    if (this.#refused.size >= REFUSED_OPEN_MAX) {
+      socket.destroy();
+      return;
+    }
+    this.#refused.add(socket);
+    const timer = this.#services.clock.after(this.#services.limits.closeGraceMs, () => socket.destroy());
+    socket.on('close', () => {
+      timer.cancel();
+      this.#refused.delete(socket);
+    });
+    // Read to its end: closing on unread bytes would reset the connection, and the error would be lost with it.
+    socket.on('end', () => socket.destroy());
+    socket.resume();
+    socket.end(encodeError(error, 'FATAL'));
   }
 
   #forget(connection: ClientConnection): void {

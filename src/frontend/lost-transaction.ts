@@ -17,7 +17,9 @@ import {
 
 const ROLLED_BACK = encodeCommandComplete('ROLLBACK');
 
-const endsTransaction = (template: Template): boolean => template.kind === 'commit' || template.kind === 'rollback';
+/** AND CHAIN would have to begin another transaction here; the client has to end this one first. */
+const endsTransaction = (template: Template): boolean =>
+  (template.kind === 'commit' || template.kind === 'rollback') && template.leavesBlock === 'closed';
 
 export class LostTransaction {
   /** The client has been told by an error. */
@@ -64,6 +66,8 @@ export class LostTransaction {
         }
       }
     }
+    // A function call is answered like a simple query, with a ReadyForQuery of its own.
+    if (type === Frontend.functionCall) return { bytes: Buffer.concat([this.#failure(), READY_FAILED]), failed: false };
     if (type === Frontend.close) return { bytes: CLOSE_COMPLETE, failed: false };
     return { bytes: this.#failure(), failed: true };
   }

@@ -126,7 +126,8 @@ function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): voi
   found.changes = true;
   const change = changeBySetConfig(call);
   if (change === null) {
-    found.effects |= Effect.settings;
+    // A custom setting shows in no list of the server's: one whose name is not known cannot be carried over.
+    found.effects |= isLocalCall(call) ? Effect.settings : Effect.settings | Effect.sticky;
     found.settingNames.push('*');
     return;
   }
@@ -137,11 +138,14 @@ function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): voi
 
 /** Null where the name is no literal: it may be any setting. */
 function changeBySetConfig(call: FuncCall): SettingChange | null {
-  const [nameNode, , localNode] = call.args ?? [];
+  const [nameNode] = call.args ?? [];
   const name = nameNode !== undefined && 'A_Const' in nameNode ? nameNode.A_Const.sval?.sval : undefined;
-  if (name === undefined) return null;
-  const isLocal = localNode !== undefined && 'A_Const' in localNode && localNode.A_Const.boolval?.boolval === true;
-  return changeOfSetting(name, isLocal);
+  return name === undefined ? null : changeOfSetting(name, isLocalCall(call));
+}
+
+function isLocalCall(call: FuncCall): boolean {
+  const localNode = call.args?.[2];
+  return localNode !== undefined && 'A_Const' in localNode && localNode.A_Const.boolval?.boolval === true;
 }
 
 const isForeignOperator = (path: readonly Node[]): boolean => {

@@ -68,7 +68,7 @@ function unite(all: readonly Findings[]): Findings {
   return {
     kind: 'multi',
     effects: all.reduce<EffectBits>((effects, one) => effects | one.effects, Effect.none),
-    settingNames: names.has('*') ? ['*'] : [...names],
+    settingNames: [...names],
     readOnly: all.every((one) => one.readOnly),
     showName: null,
     leavesBlock: all.reduce<Template['leavesBlock']>((block, one) => one.leavesBlock ?? block, null),
@@ -90,7 +90,7 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
 function surveyed(kind: StatementKind, found: Survey, more: EffectBits = Effect.none): Findings {
   const names = new Set(found.settingNames);
   return {
-    ...findings(kind, found.effects | more, names.has('*') ? ['*'] : [...names]),
+    ...findings(kind, found.effects | more, [...names]),
     textDependent: found.textDependent,
   };
 }

@@ -61,7 +61,7 @@ export interface StatementNameReference {
 export interface Template {
   readonly kind: StatementKind;
   readonly effects: EffectBits;
-  /** Names of settings that may change, lower case; meaningful with Effect.settings; `'*'` alone means all. */
+  /** Names of settings that may change, lower case; meaningful with Effect.settings; `'*'` among them means all. */
   readonly settingNames: readonly string[];
   /** PREPARE / EXECUTE / DEALLOCATE names found, in order of their position. */
   readonly statementNames: readonly StatementNameReference[];

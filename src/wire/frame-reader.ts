@@ -3,9 +3,12 @@
 // Messages of the types named in `streamed` (rows, COPY data) are handed out in parts as they arrive, so that a message
 // of a gigabyte needs no gigabyte here; all others are handed out whole.
 import { PgkvError } from '../base/errors.js';
+import { frontendLimits, LARGE_MESSAGE_BYTES_MAX } from './protocol.js';
 
 const HEADER_BYTES = 5;
 const EMPTY = Buffer.alloc(0);
+/** What Postgres takes: a client's message within these limits breaks no protocol, only a setting of pgkv. */
+const POSTGRES_LIMITS = frontendLimits(LARGE_MESSAGE_BYTES_MAX);
 /** Held chunks below this are joined: a message that comes byte by byte must cost its bytes, not an object for each. */
 const JOINED_CHUNK_BYTES_MAX = 4_096;
 
@@ -178,6 +181,9 @@ export class FrameReader {
       length < 4
         ? `message "${letter}" claims ${length} bytes; its length word alone has 4`
         : `message "${letter}" claims ${length} bytes, the limit is ${limit}`;
+    if (length > limit && this.#peer === 'frontend' && length <= POSTGRES_LIMITS[type]!) {
+      return new PgkvError('limit_exceeded', { detail, hint: 'see clients.message_bytes_max and query_bytes_max' });
+    }
     return new PgkvError('protocol_violation', { message: 'invalid message length', detail });
   }
 }

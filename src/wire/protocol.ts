@@ -62,8 +62,10 @@ export const AUTH_MESSAGE_BYTES_MAX = 65_535;
 export const LARGE_MESSAGE_BYTES_MAX = 0x3ffffffe;
 
 export const PROTOCOL_3_0 = 0x0003_0000;
-/** The newest version pgkv speaks to clients: 3.2, variable-length cancel keys. */
-export const PROTOCOL_NEWEST = 0x0003_0002;
+/** Variable-length cancel keys. */
+export const PROTOCOL_3_2 = 0x0003_0002;
+/** The newest version pgkv speaks to clients. */
+export const PROTOCOL_NEWEST = PROTOCOL_3_2;
 export const CANCEL_REQUEST_CODE = 80877102;
 export const SSL_REQUEST_CODE = 80877103;
 export const GSSENC_REQUEST_CODE = 80877104;

@@ -7,6 +7,8 @@ import { type Transcript, TranscriptWriter } from './transcript.js';
 /** Custom settings that scenarios and the intruder set. An unset one is NULL; one that was set and reset is ''. */
 export const CUSTOM_SETTINGS = ['app.tenant', 'app.user', 'app.trace', 'app.local'];
 
+const PROBE_TIMEOUT_MS = 4_000;
+
 /** Settings that say which server this is. */
 const SERVER_SETTINGS = [
   'port',
@@ -19,9 +21,11 @@ const SERVER_SETTINGS = [
   'primary_conninfo',
 ];
 
+/** Those of plpgsql appear once a server connection has loaded it, which is nothing a client leaves behind. */
 const SETTINGS = `
-  select string_agg(name || '=' || setting, e'\\n' order by name collate "C") from pg_settings
-  where name not in (${SERVER_SETTINGS.map((name) => `'${name}'`).join(', ')})`;
+  select name || '=' || setting from pg_settings
+  where name not in (${SERVER_SETTINGS.map((name) => `'${name}'`).join(', ')}) and name not like 'plpgsql.%'
+  order by name collate "C"`;
 
 const SESSION_STATE = `
   select current_user, session_user, current_schemas(false),
@@ -46,11 +50,13 @@ const PROBES: readonly (readonly [string, readonly FrontendMessage[]])[] = [
 export async function probeCleanliness(target: Target): Promise<Transcript> {
   const session = 'probe';
   const writer = new TranscriptWriter();
-  const client = await WireClient.open(target);
+  const client = await WireClient.open(target, PROBE_TIMEOUT_MS);
   try {
     writer.writeStartup('probe: start', session, await client.startUp(target));
     for (const [name, messages] of PROBES) {
-      writer.write(`probe: ${name}`, session, await client.exchange(messages));
+      const exchange = await client.exchange(messages);
+      writer.write(`probe: ${name}`, session, exchange);
+      if (exchange.outcome !== 'reached') return writer.transcript; // the rest would only wait as long again
     }
     writer.write('probe: end', session, await client.end());
     return writer.transcript;

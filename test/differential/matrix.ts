@@ -10,7 +10,7 @@ import { probeCleanliness } from './clean-probe.js';
 import { compareTranscripts, type Difference } from './compare.js';
 import { Intruder } from './intruder.js';
 import { play } from './play.js';
-import { type Mode, modesOf, playedOn, type Scenario, type Theme } from './scenario.js';
+import { type Mode, modesOf, playedOn, type Scenario, sessionOf, type Theme } from './scenario.js';
 import { APP_ROLE, ServerSide } from './server-side.js';
 import { printTranscript, type Transcript } from './transcript.js';
 
@@ -27,25 +27,38 @@ const PARAMETERS = {
 export interface Contestant {
   readonly name: string;
   readonly intruder: boolean;
+  readonly plays: (scenario: Scenario) => boolean;
   start(server: PostgresServer, database: string): Promise<Target>;
 }
-
-/** A pool of one makes clients follow each other on one server connection; one of two mixes them. */
-export const CONTESTANTS: readonly Contestant[] = isDirect()
-  ? [direct('direct', false), direct('direct, intruder', true)]
-  : [router('pool of 1', 1, false), router('pool of 2, intruder', 2, true)];
 
 /** PGKV_DIFF_TARGET=direct compares Postgres with Postgres: it must be equal, or the suite is at fault. */
 export function isDirect(): boolean {
   return process.env['PGKV_DIFF_TARGET'] === 'direct';
 }
 
+const always = () => true;
+const hasOneSession = (scenario: Scenario) => scenario.steps.every((step) => sessionOf(step) === 'a');
+
+/**
+ * A pool of one makes clients follow each other on one server connection; where two clients hold one each there must be
+ * two. The intruder has a connection in common with the scenario, and sometimes has to wait for it.
+ */
+export const CONTESTANTS: readonly Contestant[] = isDirect()
+  ? [direct('direct', false), direct('direct, intruder', true)]
+  : [
+      router('pool of 1', 1, false, hasOneSession),
+      router('pool of 2', 2, false, (scenario) => !hasOneSession(scenario)),
+      router('pool of 2, intruder', 2, true, always),
+    ];
+
 export function direct(name: string, intruder: boolean): Contestant {
-  return { name, intruder, start: async (server, database) => directTarget(server, APP_ROLE, database) };
+  const start: Contestant['start'] = async (server, database) => directTarget(server, APP_ROLE, database);
+  return { name, intruder, plays: always, start };
 }
 
-function router(name: string, poolSize: number, intruder: boolean): Contestant {
-  return { name, intruder, start: (server, database) => startRouter({ server, user: APP_ROLE, database, poolSize }) };
+function router(name: string, poolSize: number, intruder: boolean, plays: Contestant['plays']): Contestant {
+  const start: Contestant['start'] = (server, database) => startRouter({ server, user: APP_ROLE, database, poolSize });
+  return { name, intruder, plays, start };
 }
 
 export interface MatrixOptions {
@@ -75,6 +88,7 @@ interface Side {
   readonly target: Target;
   readonly run: string;
   readonly intruder: boolean;
+  readonly plays: Contestant['plays'];
 }
 
 interface Recording {
@@ -154,11 +168,12 @@ class Lane {
       target: directTarget(referenceServer, APP_ROLE, database),
       run: 'Postgres',
       intruder: false,
+      plays: always,
     };
     const serverSide = await ServerSide.create(targetServer, database);
     const sides: Side[] = [];
-    for (const { name, intruder, start } of contestants) {
-      sides.push({ serverSide, target: await start(targetServer, database), run: name, intruder });
+    for (const { name, intruder, plays, start } of contestants) {
+      sides.push({ serverSide, target: await start(targetServer, database), run: name, intruder, plays });
     }
     return new Lane(reference, sides);
   }
@@ -176,7 +191,7 @@ class Lane {
     if (process.env['PGKV_DIFF_PRINT']) process.stderr.write(`\n${scenario.name}\n${printTranscript(whole)}\n`);
     const hanging = whole.find((entry) => entry.lines.includes('(timeout)'));
     if (hanging) defects.push(`${scenario.name}: ${hanging.step}: no end on Postgres itself`);
-    for (const side of this.#contestants) {
+    for (const side of this.#contestants.filter(({ plays }) => plays(scenario))) {
       const about = { scenario: scenario.name, run: side.run };
       // One mode is enough to meet the intruder: a different one from scenario to scenario.
       const played = side.intruder ? [modes[this.#turn++ % modes.length] as Mode] : modes;

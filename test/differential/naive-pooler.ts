@@ -1,7 +1,7 @@
 // A pooler that does everything wrong: all clients of a database, one after the other, get the same server connection,
 // as the client before left it. The suite must notice whatever it lets through; comparer-can-fail.test.ts holds that.
 import { createServer, type Socket } from 'node:net';
-import { encodeAll, frame } from '../support/frontend-message.js';
+import { frame } from '../support/frontend-message.js';
 import type { PostgresServer } from '../support/postgres-server.js';
 import type { Target } from '../support/target.js';
 import { WireClient } from '../support/wire-client.js';
@@ -27,7 +27,10 @@ export async function startNaivePooler(server: PostgresServer, user: string, dat
       client.once('data', (startup: Buffer) => {
         client.write(greeting);
         const first = startup.subarray(startup.readInt32BE(0));
-        const forward = (chunk: Buffer) => upstream.sendBytes(withoutTerminate(chunk));
+        const forward = (chunk: Buffer) => {
+          if (chunk.equals(TERMINATE)) client.end();
+          else upstream.sendBytes(chunk);
+        };
         if (first.length > 0) forward(first);
         client.on('data', forward);
       });
@@ -60,9 +63,5 @@ export async function startNaivePooler(server: PostgresServer, user: string, dat
   };
 }
 
-/** Clients send Terminate in a packet of its own. */
-function withoutTerminate(chunk: Buffer): Buffer {
-  return chunk.equals(TERMINATE) ? encodeAll([]) : chunk;
-}
-
+/** WireClient.end sends it as a packet of its own. */
 const TERMINATE = frame('X');

@@ -5,6 +5,7 @@ import type { TranscriptWriter } from './transcript.js';
 
 export const APP_ROLE = 'app';
 const POLL_MS = 5;
+/** How long a server may take to notice that a client has gone. */
 const PATIENCE_MS = 3_000;
 
 /** What no client may leave behind: open or prepared transactions, session locks. */
@@ -26,20 +27,23 @@ export class ServerSide {
   readonly #superuser: WireClient;
   readonly #app: WireClient;
 
-  private constructor(superuser: WireClient, app: WireClient) {
+  readonly #patienceMs: number;
+
+  private constructor(superuser: WireClient, app: WireClient, patienceMs: number) {
     this.#superuser = superuser;
     this.#app = app;
+    this.#patienceMs = patienceMs;
   }
 
   /** Makes the database, owned by the application role, and connects to it. */
-  static async create(server: PostgresServer, database: string): Promise<ServerSide> {
+  static async create(server: PostgresServer, database: string, patienceMs = PATIENCE_MS): Promise<ServerSide> {
     const first = await WireClient.connect(server, { user: server.superuser, database: 'postgres' });
     await run(first, `create database ${database} owner ${APP_ROLE} template template0`);
     await first.end();
     const parameters = { client_min_messages: 'warning', lock_timeout: '5s' };
     const superuser = await WireClient.connect(server, { user: server.superuser, database, parameters });
     const app = await WireClient.connect(server, { user: APP_ROLE, database, parameters });
-    return new ServerSide(superuser, app);
+    return new ServerSide(superuser, app, patienceMs);
   }
 
   run(sql: string): Promise<string[]> {
@@ -76,7 +80,7 @@ export class ServerSide {
   }
 
   async #becomes(sql: string, isRight: (rows: string[]) => boolean): Promise<boolean> {
-    const deadline = performance.now() + PATIENCE_MS;
+    const deadline = performance.now() + this.#patienceMs;
     for (;;) {
       if (isRight(await this.run(sql))) return true;
       if (performance.now() > deadline) return false;

@@ -1,7 +1,7 @@
-// The one place where tests start a pgkv router in front of a server.
-import { defaultSettings } from '../../src/config/load.js';
+// The one place where the differential suite starts a pgkv router in front of a server.
 import { startRouter as startPgkv } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
+import { routerSettings } from './live-router.js';
 import type { PostgresServer } from './postgres-server.js';
 import type { Target } from './target.js';
 
@@ -15,21 +15,12 @@ export interface RouterOptions {
 }
 
 /** Starts a router in this process; it serves every database and role of the server. */
-export async function startRouter(options: RouterOptions): Promise<Target> {
-  const { server, user, database, poolSize } = options;
-  const { host, port } = server;
+export async function startRouter({ server, user, database, poolSize }: RouterOptions): Promise<Target> {
   const router = await startPgkv({
-    settings: defaultSettings({
-      listen: { port: 0 },
-      http: { disabled: true },
-      auth: { method: 'trust' },
-      servers: { tls: 'disable' },
-      pool: { sizeMax: poolSize },
-      shards: [{ name: 'shard-0', nodes: [{ host, port, role: 'primary' }] }],
-    }),
+    settings: routerSettings([server], { pool: { sizeMax: poolSize } }),
     log: createLogger({ level: 'silent', format: 'json', values: false }),
     version: '0.0.0-test',
-    probeAs: { user, database },
+    probeAs: { user: server.superuser, database: 'postgres' },
   });
   return { host: '127.0.0.1', port: router.port, user, database, close: () => router.stop() };
 }

@@ -10,6 +10,8 @@ export interface StateKind {
   readonly undo: readonly string[];
   /** The state lives in one server session: nobody else gets that connection before it has ended. */
   readonly pins?: true;
+  /** Its own session loses it as well: Postgres does not list custom settings, so code that is not read may hide one. */
+  readonly lost?: true;
   /** After `make` nothing is left. */
   readonly leavesNothing?: true;
   /** `undo` does not let the connection go: only the end of the session does. */
@@ -54,6 +56,9 @@ export const STATE_KINDS_SETUP = `
 const PLACE = 'select name from place';
 const ADVISORY = `select classid, objid, mode from pg_locks
   where locktype = 'advisory' and pid = pg_backend_pid() order by 1, 2, 3`;
+/** The temporary schema itself stays once it has been made: an error would say "no such schema" or "no such object". */
+const inTemp = (catalog: string, schemaColumn: string) =>
+  `select count(*) from ${catalog} where ${schemaColumn} = pg_my_temp_schema()`;
 const FLOAT = 'select 1/3.0::float8';
 
 /** A setting that is carried from connection to connection. */
@@ -77,13 +82,13 @@ export const STATE_KINDS: readonly StateKind[] = [
   carried('idle_in_transaction_session_timeout', `'71s'`),
   carried('work_mem', `'7MB'`),
   carried('default_transaction_isolation', 'serializable', 'show transaction_isolation'),
-  carried('default_transaction_read_only', 'on', `create schema never`),
+  carried('default_transaction_read_only', 'on', 'show transaction_read_only'),
   carried('standard_conforming_strings', 'off', `select 'a\\\\b'`),
   carried('escape_string_warning', 'off'),
   carried('client_min_messages', 'error', 'create table if not exists items (id int)'),
   carried('plan_cache_mode', 'force_custom_plan'),
-  carried('enable_seqscan', 'off', 'explain (costs off) select * from items where id = 1 or true'),
-  carried('synchronous_commit', 'off'),
+  carried('enable_seqscan', 'off', 'explain (costs off) select * from items where id = 1'),
+  carried('synchronous_commit', 'remote_write'),
   carried('row_security', 'off'),
   carried('default_text_search_config', `'pg_catalog.german'`, `select to_tsvector('die Katzen')`),
   carried('application_name', `'somebody'`),
@@ -104,8 +109,8 @@ export const STATE_KINDS: readonly StateKind[] = [
   {
     name: 'SET ROLE',
     make: ['set role app_reader'],
-    probe: ['select current_user, session_user', 'create schema never_made_by_reader'],
-    undo: ['reset role', 'drop schema if exists never_made_by_reader'],
+    probe: ['select current_user, session_user', 'select count(*) from pg_authid where false'],
+    undo: ['reset role'],
   },
   {
     name: 'SET ROLE to another role after the first, then NONE',
@@ -232,6 +237,7 @@ export const STATE_KINDS: readonly StateKind[] = [
     make: [`do $$ begin perform set_config('app.inside', 'i', false); end $$`],
     probe: [`select current_setting('app.inside', true) is not distinct from 'i'`],
     undo: ['reset app.inside'],
+    lost: true,
   },
   { name: 'SET in a function', make: ['select set_path()'], probe: [PLACE], undo: ['reset search_path'] },
   {
@@ -374,35 +380,35 @@ export const STATE_KINDS: readonly StateKind[] = [
   {
     name: 'temporary function',
     make: ['create function pg_temp.f() returns int language sql as $$ select 42 $$'],
-    probe: ['select pg_temp.f()'],
+    probe: [inTemp('pg_proc', 'pronamespace')],
     undo: ['drop function pg_temp.f()'],
     pins: true,
   },
   {
     name: 'temporary type',
     make: [`create type pg_temp.mood as enum ('sad')`],
-    probe: [`select 'sad'::pg_temp.mood::text`],
+    probe: [inTemp('pg_type', 'typnamespace')],
     undo: ['drop type pg_temp.mood'],
     pins: true,
   },
   {
     name: 'temporary domain',
     make: ['create domain pg_temp.small as int check (value < 10)'],
-    probe: ['select 5::pg_temp.small::int'],
+    probe: [inTemp('pg_type', 'typnamespace')],
     undo: ['drop domain pg_temp.small'],
     pins: true,
   },
   {
     name: 'temporary operator',
     make: ['create operator pg_temp.+++ (function = int4pl, leftarg = int, rightarg = int)'],
-    probe: ['select 1 operator(pg_temp.+++) 2'],
+    probe: [inTemp('pg_operator', 'oprnamespace')],
     undo: ['drop operator pg_temp.+++ (int, int)'],
     pins: true,
   },
   {
     name: 'temporary text search configuration',
     make: ['create text search configuration pg_temp.mine (copy = pg_catalog.simple)'],
-    probe: [`select to_tsvector('pg_temp.mine', 'abc')`],
+    probe: [inTemp('pg_ts_config', 'cfgnamespace')],
     undo: ['drop text search configuration pg_temp.mine'],
     pins: true,
   },

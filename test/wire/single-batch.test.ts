@@ -49,6 +49,10 @@ const REFUSED: readonly (readonly FrontendMessage[])[] = [
   [{ raw: frame('P', Buffer.from('\0SELECT 1')) }, BIND, EXECUTE, 'sync'],
   [{ raw: frame('P', Buffer.from('\0SELECT 1\0\0')) }, BIND, EXECUTE, 'sync'],
   [{ raw: frame('B', Buffer.from('\0a statement')) }, EXECUTE, 'sync'],
+  // Bytes behind the last field.
+  [BIND, { raw: frame('E', Buffer.alloc(6)) }, 'sync'],
+  [BIND, { raw: frame('D', Buffer.from('P\0\0')) }, EXECUTE, 'sync'],
+  [BIND, EXECUTE, { raw: frame('S', Buffer.alloc(1)) }],
   ...FULL.map((_, index) => without(FULL, index)).filter(
     (list) => !ACCEPTED.some((good) => encodeAll(good).equals(encodeAll(list))),
   ),

@@ -65,7 +65,11 @@ export const copy: Theme = {
           lines('id;text\n16;NIL\n'),
           'copyDone',
         ),
-        copyIn('copy line (id, text) from stdin csv header match', lines('id,wrong\n17,x\n'), 'copyDone'),
+        copyIn(
+          'copy line (id, text) from stdin with (format csv, header match)',
+          lines('id,wrong\n17,x\n'),
+          'copyDone',
+        ),
         copyIn(
           'copy line (id, text, n) from stdin with (format binary)',
           { copyData: SIGNATURE },

@@ -6,6 +6,7 @@ import type { SendStep, Theme } from '../scenario.js';
 const FUNCTION = {
   int4pl: 177,
   lower: 870,
+  length: 1257,
   loOpen: 952,
   loread: 954,
   lowrite: 955,
@@ -57,6 +58,7 @@ export const objects: Theme = {
         call(FUNCTION.int4pl, [int32(1), int32(2)], 1),
         call(FUNCTION.int4pl, ['1', int32(2)], 1),
         call(FUNCTION.lower, ['ÄBC']),
+        call(FUNCTION.length, ['Äbc']),
         call(FUNCTION.lower, [null]),
         call(FUNCTION.int4pl, ['1']),
         call(FUNCTION.int4pl, ['1', 'x']),

@@ -96,17 +96,25 @@ export const CORPUS: readonly CorpusGroup[] = [
     settings: ['request.claims'],
     texts: ["SELECT set_config('request.claims', '{}', true)"],
   },
+  { kind: 'read', effects: 'settings', settings: ['*'], texts: ['SELECT set_config($1, $2, true)'] },
   {
     kind: 'read',
-    effects: 'settings',
+    effects: 'settings sticky',
     settings: ['*'],
     texts: [
       'SELECT set_config($1, $2, false)',
+      'SELECT set_config($1, $2, $3)',
       "SELECT set_config(name, '1', false) FROM pg_settings",
-      "SELECT set_config('a.b', '1', false), set_config(c, d, true) FROM t",
       "SELECT set_config(setting_name => 'a', new_value => 'b', is_local => true)",
     ],
   },
+  {
+    kind: 'read',
+    effects: 'settings',
+    settings: ['*', 'a.b'],
+    texts: ["SELECT set_config('a.b', '1', false), set_config(c, d, true) FROM t"],
+  },
+  { kind: 'multi', effects: 'settings', settings: ['*', 'a.b'], texts: ["RESET ALL; SET a.b = '1'"] },
   {
     kind: 'read',
     effects: 'state',

@@ -1,0 +1,208 @@
+// A connection in memory: two ends that behave towards their owners as Node's sockets do (data, drain, end, error, close;
+// pause and resume; back-pressure), with bytes under way for a random time, cut at random places, and lost when an end
+// breaks. Nothing happens inside a call: whatever the other end notices is an event of the scheduler.
+import { EventEmitter } from 'node:events';
+import type { Duplex } from 'node:stream';
+import type { Scheduler, SeededRandom } from './scheduler.js';
+
+export interface NetworkConditions {
+  /** Bytes under way in one direction at which `write` answers false. */
+  readonly highWaterMark: number;
+  readonly latencyMaxMs: number;
+  /** Share of deliveries that are cut short. */
+  readonly cutShare: number;
+}
+
+export class SimSocket extends EventEmitter {
+  /** Of a Unix socket: a client of this machine. */
+  readonly remoteAddress: undefined;
+  readonly name: string;
+  /** No further event but 'close' comes. */
+  destroyed = false;
+  /** Most bytes ever under way from here. */
+  pendingBytesPeak = 0;
+  peer!: SimSocket;
+  readonly #scheduler: Scheduler;
+  readonly #random: SeededRandom;
+  readonly #conditions: NetworkConditions;
+  #outgoing: Buffer[] = [];
+  #pendingBytes = 0;
+  #needsDrain = false;
+  /** A delivery from here to the peer is scheduled. */
+  #underWay = false;
+  #paused = false;
+  #ending = false;
+  #ended = false;
+  #endReceived = false;
+  #finished: (() => void) | null = null;
+  #stalledUntil = 0;
+
+  constructor(name: string, scheduler: Scheduler, random: SeededRandom, conditions: NetworkConditions) {
+    super();
+    this.name = name;
+    this.#scheduler = scheduler;
+    this.#random = random;
+    this.#conditions = conditions;
+  }
+
+  /** Where a Node stream is asked for: this one does all that its users do with it. */
+  asDuplex(): Duplex {
+    return this as unknown as Duplex;
+  }
+
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
+  write(bytes: Buffer): boolean {
+    if (this.destroyed || this.#ending) return false;
+    if (this.peer.destroyed) {
+      this.#scheduler.after(this.#latency(), () => this.break('EPIPE'));
+      return true;
+    }
+    this.#outgoing.push(bytes);
+    this.#pendingBytes += bytes.length;
+    this.pendingBytesPeak = Math.max(this.pendingBytesPeak, this.#pendingBytes);
+    this.#send();
+    if (this.#pendingBytes <= this.#conditions.highWaterMark) return true;
+    this.#needsDrain = true;
+    return false;
+  }
+
+  cork(): this {
+    return this;
+  }
+
+  uncork(): this {
+    return this;
+  }
+
+  pause(): this {
+    this.#paused = true;
+    return this;
+  }
+
+  resume(): this {
+    if (!this.#paused) return this;
+    this.#paused = false;
+    this.peer.#send();
+    return this;
+  }
+
+  /** Half-close behind what was written. */
+  end(finished?: () => void): this {
+    if (this.destroyed || this.#ending) return this;
+    this.#ending = true;
+    this.#finished = finished ?? null;
+    this.#send();
+    return this;
+  }
+
+  /** Closes at once. The peer gets what is under way and an end, or loses some of it to a reset. */
+  destroy(): this {
+    if (this.destroyed) return this;
+    const isGraceful = this.#random.chance(0.5);
+    this.destroyed = true;
+    this.#scheduler.after(0, () => this.emit('close'));
+    if (isGraceful) {
+      this.#ending = true;
+      this.#send();
+    } else this.#scheduler.after(this.#latency(), () => this.peer.break('ECONNRESET'));
+    return this;
+  }
+
+  /** The network or the other side has broken the connection: what was under way in both directions is lost. */
+  break(code: string): void {
+    this.#outgoing = [];
+    this.#pendingBytes = 0;
+    if (this.destroyed) return;
+    this.destroyed = true;
+    this.emit('error', Object.assign(new Error(code), { code }));
+    this.#scheduler.after(0, () => this.emit('close'));
+  }
+
+  /** Breaks both ends, each at a moment of its own. */
+  reset(): void {
+    this.#scheduler.after(this.#latency(), () => this.break('ECONNRESET'));
+    this.#scheduler.after(this.#latency(), () => this.peer.break('ECONNRESET'));
+  }
+
+  /** Nothing that is sent from here arrives for a while. */
+  stall(ms: number): void {
+    this.#stalledUntil = this.#scheduler.now() + ms;
+  }
+
+  #latency(): number {
+    const wait = Math.max(0, this.#stalledUntil - this.#scheduler.now());
+    return wait + this.#random.fraction() * this.#conditions.latencyMaxMs;
+  }
+
+  #send(): void {
+    if (this.#underWay || this.#ended || this.peer.#paused || this.peer.destroyed) return;
+    if (this.#pendingBytes === 0 && !this.#ending) return;
+    this.#underWay = true;
+    this.#scheduler.after(this.#latency(), () => {
+      this.#underWay = false;
+      this.#deliver();
+    });
+  }
+
+  #deliver(): void {
+    const { peer } = this;
+    if (peer.#paused || peer.destroyed) return;
+    if (this.#pendingBytes > 0) {
+      const chunk = this.#take();
+      peer.emit('data', chunk);
+      this.#drained();
+    } else if (this.#ending && !this.#ended) this.#finish();
+    this.#send();
+  }
+
+  #take(): Buffer {
+    const all = Buffer.concat(this.#outgoing, this.#pendingBytes);
+    const isCut = all.length > 1 && this.#random.chance(this.#conditions.cutShare);
+    const length = isCut ? this.#random.between(1, all.length - 1) : all.length;
+    this.#outgoing = length < all.length ? [all.subarray(length)] : [];
+    this.#pendingBytes -= length;
+    return Buffer.from(all.subarray(0, length));
+  }
+
+  #drained(): void {
+    if (!this.#needsDrain || this.#pendingBytes > 0) return;
+    this.#needsDrain = false;
+    this.#scheduler.after(0, () => {
+      if (!this.destroyed) this.emit('drain');
+    });
+  }
+
+  #finish(): void {
+    const { peer } = this;
+    this.#ended = true;
+    this.#finished?.();
+    peer.#endReceived = true;
+    peer.emit('end');
+    peer.#closeIfOver();
+    this.#closeIfOver();
+  }
+
+  /** Both directions have ended: as Node does, the socket closes by itself. */
+  #closeIfOver(): void {
+    if (this.destroyed || !this.#ended || !this.#endReceived) return;
+    this.destroyed = true;
+    this.#scheduler.after(0, () => this.emit('close'));
+  }
+}
+
+/** Two ends of one connection; what is said about latency holds for both directions. */
+export function connectSockets(
+  name: string,
+  scheduler: Scheduler,
+  random: SeededRandom,
+  conditions: NetworkConditions,
+): [SimSocket, SimSocket] {
+  const near = new SimSocket(`${name} near`, scheduler, random, conditions);
+  const far = new SimSocket(`${name} far`, scheduler, random, conditions);
+  near.peer = far;
+  far.peer = near;
+  return [near, far];
+}
