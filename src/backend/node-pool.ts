@@ -2,13 +2,14 @@
 // nothing of statements. Connections are grouped by what cannot be changed after login (role, database, start-up
 // parameters). Invariant: open + opening ≤ sizeMax; the waiting queue is bounded; a connection that is not at rest is
 // never handed on.
+import type { Duplex } from 'node:stream';
 import type { Clock, Random } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import type { Credential } from './credential.js';
 import { Handshake, type LoggedIn, type LoginFailure } from './handshake.js';
 import { internParameters, type ReportedParameters } from './parameter-status.js';
 import { ServerConnection } from './server-connection.js';
-import { addressText, type OpenStream, type ServerAddress } from './server-socket.js';
+import { addressText, type OpenStream, type ReadBuffer, type ServerAddress } from './server-socket.js';
 import { placeholdersFit, type SettingsGroup } from './settings-group.js';
 
 export interface PoolLimits {
@@ -318,7 +319,7 @@ export class NodePool {
     this.counters.connectsTotal++;
     const attempt = this.#openStream(
       this.address,
-      ({ stream, certificate }) => {
+      ({ stream, certificate, readBuffer }) => {
         handshake = new Handshake({
           stream,
           certificate,
@@ -328,7 +329,7 @@ export class NodePool {
           random: this.#random,
           failed,
           succeeded: (login) => {
-            if (settle()) this.#opened(group, stream, login);
+            if (settle()) this.#opened(group, stream, readBuffer, login);
           },
         });
       },
@@ -336,13 +337,10 @@ export class NodePool {
     );
   }
 
-  #opened(
-    group: PoolGroup,
-    stream: ConstructorParameters<typeof ServerConnection>[0]['stream'],
-    login: LoggedIn,
-  ): void {
+  #opened(group: PoolGroup, stream: Duplex, readBuffer: ReadBuffer | null, login: LoggedIn): void {
     const connection = new ServerConnection({
       stream,
+      readBuffer,
       address: addressText(this.address),
       pid: login.pid,
       secretKey: login.secretKey,

@@ -21,11 +21,14 @@ import {
   Reply,
   ReplyQueue,
 } from './reply-queue.js';
+import type { ReadBuffer } from './server-socket.js';
 import type { SettingsGroup } from './settings-group.js';
 import type { StatementSource } from './statement-source.js';
 
 /** Whoever holds the lease of a connection: gets the replies meant for the client. Called synchronously. */
 export interface ReplyReceiver {
+  /** Whether bytes it was given are still to be read from where they were: its socket has not taken them yet. */
+  readonly holdsBytes: boolean;
   /** Bytes to forward, whole messages or parts of streamed ones, in order. Valid during the call; views may be kept. */
   serverBytes(bytes: Buffer): void;
   /** Nothing more has arrived for now: flush. */
@@ -69,6 +72,7 @@ interface PreparedOnServer {
 
 export interface ServerConnectionOptions {
   readonly stream: Duplex;
+  readonly readBuffer: ReadBuffer | null;
   readonly address: string;
   readonly pid: number;
   readonly secretKey: Buffer;
@@ -126,6 +130,7 @@ export class ServerConnection {
   onClosed: ((connection: ServerConnection) => void) | null = null;
 
   readonly #stream: Duplex;
+  readonly #readBuffer: ReadBuffer | null;
   readonly #reader: FrameReader;
   readonly #preparedMax: number;
   #receiver: ReplyReceiver | null = null;
@@ -141,11 +146,14 @@ export class ServerConnection {
   #controlRowBytes = 0;
   /** Span of received bytes that is to be forwarded and has not been yet. */
   #runBuffer: Buffer = NOTHING;
+  /** Who may still hold bytes of chunks received. */
+  #holder: ReplyReceiver | null = null;
   #runStart = 0;
   #runEnd = 0;
 
   constructor(options: ServerConnectionOptions) {
     this.#stream = options.stream;
+    this.#readBuffer = options.readBuffer;
     this.address = options.address;
     this.pid = options.pid;
     this.secretKey = options.secretKey;
@@ -313,6 +321,7 @@ export class ServerConnection {
 
   #received(chunk: Buffer): void {
     const reader = this.#reader;
+    if (this.#readBuffer !== null && !this.#holdsChunks) this.#readBuffer.earlierAreFree();
     reader.push(chunk);
     this.#runStart = this.#runEnd = 0;
     this.#runBuffer = NOTHING;
@@ -332,6 +341,12 @@ export class ServerConnection {
     this.#flushRun();
     this.#runBuffer = NOTHING;
     this.#receiver?.serverPaused();
+    if (this.#readBuffer !== null && !this.#holdsChunks) this.#readBuffer.kept = false;
+  }
+
+  /** Whether a part of a message, or the client's socket, still points to bytes received. */
+  get #holdsChunks(): boolean {
+    return this.#reader.bufferedBytes > 0 || (this.#holder?.holdsBytes ?? false);
   }
 
   /** The message just read goes to the client: consecutive ones leave as one view of the chunk. */
@@ -346,8 +361,12 @@ export class ServerConnection {
   }
 
   #flushRun(): void {
-    if (this.#runEnd > this.#runStart) {
-      this.#receiver?.serverBytes(this.#runBuffer.subarray(this.#runStart, this.#runEnd));
+    if (this.#runEnd > this.#runStart && this.#receiver !== null) {
+      if (this.#holder !== this.#receiver) {
+        if (this.#holder?.holdsBytes === true) this.#readBuffer?.abandon();
+        this.#holder = this.#receiver;
+      }
+      this.#receiver.serverBytes(this.#runBuffer.subarray(this.#runStart, this.#runEnd));
     }
     this.#runStart = this.#runEnd;
   }

@@ -18,6 +18,7 @@ export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Pro
         let failure: string | null = null;
         // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
         connection.attach({
+          holdsBytes: false,
           serverBytes: () => undefined,
           serverPaused: () => undefined,
           serverReady: () => undefined,

@@ -28,6 +28,8 @@ export interface ClientPort {
   flush(): void;
   /** The client's socket takes no more for now. */
   readonly clogged: boolean;
+  /** Bytes sent are still to be read from where they were. */
+  readonly holdsBytes: boolean;
   /** The lane takes messages again. */
   resume(): void;
   /** The statement that asked for a connection cannot have one. `message`: the server's own ErrorResponse. */
@@ -103,6 +105,10 @@ export class LeasedLane implements ReplyReceiver {
   /** Whether the session is in a transaction block or in the middle of something. */
   get busy(): boolean {
     return this.mode !== 'free' && !(this.mode === 'leased' && this.connection!.atRest);
+  }
+
+  get holdsBytes(): boolean {
+    return this.#client.holdsBytes;
   }
 
   /** In a transaction block, and the server waits for the client. */

@@ -100,6 +100,10 @@ export class Conversation implements ClientPort {
     return this.#host.output.blocked;
   }
 
+  get holdsBytes(): boolean {
+    return this.#tap !== null || this.#host.output.holdsBytes;
+  }
+
   /** Bytes from the client. */
   received(chunk: Buffer): void {
     this.lastActivity = this.#services.clock.now();

@@ -24,8 +24,9 @@ export class Output {
     this.#stream = stream;
   }
 
-  get pendingBytes(): number {
-    return this.#bytes;
+  /** Whether bytes pushed are still to be read from where they were: the system has not taken a copy of all of them. */
+  get holdsBytes(): boolean {
+    return this.#bytes > 0 || this.#stream.writableLength > 0;
   }
 
   push(bytes: Buffer): void {

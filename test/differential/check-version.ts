@@ -6,6 +6,9 @@ import { DELIBERATE_DIFFERENCES } from './deliberate-differences.js';
 import { CONTESTANTS, isDirect, runMatrix } from './matrix.js';
 import { THEMES } from './themes.js';
 
+/** Where in this file the failure was noticed says nothing. */
+const WITHOUT_PLACE = { at: null, stack: '', source: '' } as unknown as { [name: string]: unknown };
+
 export async function checkVersion(t: Test, version: PostgresVersion): Promise<void> {
   if (!findPostgres(version)) {
     t.pass(`Postgres ${version} is not installed here`, { skip: 'not installed' });
@@ -14,12 +17,12 @@ export async function checkVersion(t: Test, version: PostgresVersion): Promise<v
   const result = await runMatrix({ version, themes: THEMES, contestants: CONTESTANTS });
   const judge = new DifferenceJudge(isDirect() ? [] : DELIBERATE_DIFFERENCES, result.major);
   for (const difference of result.differences) judge.judge(difference);
-  for (const theme of THEMES) {
-    t.test(theme.name, async (t) => {
-      for (const { scenario } of result.played.filter((played) => played.theme === theme.name)) {
+  for (const theme of new Set(result.played.map((played) => played.theme))) {
+    t.test(theme, async (t) => {
+      for (const { scenario } of result.played.filter((played) => played.theme === theme)) {
         const found = judge.unexpected.filter((difference) => difference.scenario === scenario.name);
         if (found.length === 0) t.pass(scenario.name);
-        else t.fail(`${scenario.name}\n${found.map(describeDifference).join('\n')}`);
+        else t.fail(scenario.name, { ...WITHOUT_PLACE, differences: found.map(describeDifference).join('\n') });
       }
     });
   }

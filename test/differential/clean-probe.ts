@@ -2,7 +2,7 @@
 import type { FrontendMessage } from '../support/frontend-message.js';
 import type { Target } from '../support/target.js';
 import { WireClient } from '../support/wire-client.js';
-import { type Transcript, TranscriptWriter } from './transcript.js';
+import type { TranscriptWriter } from './transcript.js';
 
 /** Custom settings that scenarios and the intruder set. An unset one is NULL; one that was set and reset is ''. */
 export const CUSTOM_SETTINGS = ['app.tenant', 'app.user', 'app.trace', 'app.local'];
@@ -47,19 +47,17 @@ const PROBES: readonly (readonly [string, readonly FrontendMessage[]])[] = [
   ['portal p1', [{ execute: 'p1' }, 'sync']],
 ];
 
-export async function probeCleanliness(target: Target): Promise<Transcript> {
+export async function probeCleanliness(writer: TranscriptWriter, target: Target): Promise<void> {
   const session = 'probe';
-  const writer = new TranscriptWriter();
   const client = await WireClient.open(target, PROBE_TIMEOUT_MS);
   try {
-    writer.writeStartup('probe: start', session, await client.startUp(target));
+    writer.write('probe: start', session, await client.startUp(target));
     for (const [name, messages] of PROBES) {
       const exchange = await client.exchange(messages);
       writer.write(`probe: ${name}`, session, exchange);
-      if (exchange.outcome !== 'reached') return writer.transcript; // the rest would only wait as long again
+      if (exchange.outcome !== 'reached') return; // the rest would only wait as long again
     }
     writer.write('probe: end', session, await client.end());
-    return writer.transcript;
   } finally {
     client.destroy();
   }

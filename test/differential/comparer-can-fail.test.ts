@@ -143,7 +143,9 @@ t.test('every kind of state left to the next client is noticed', async (t) => {
   const through = async (scenario: Scenario, target: Target): Promise<Transcript> => {
     await serverSide.makeFixture(sessionState.fixture ?? '');
     const played = await play(scenario, modesOf(scenario)[0] as Mode, { target, serverSide });
-    return [...played, ...(await probeCleanliness(target))];
+    const writer = new TranscriptWriter();
+    await probeCleanliness(writer, target);
+    return [...played, ...writer.transcript];
   };
   for (const scenario of sessionState.scenarios.filter(({ name }) => name.startsWith('left behind'))) {
     const expected = await through(scenario, directTarget(server, APP_ROLE, 'naive'));

@@ -12,7 +12,7 @@ import { Intruder } from './intruder.js';
 import { play } from './play.js';
 import { type Mode, modesOf, playedOn, type Scenario, sessionOf, type Theme } from './scenario.js';
 import { APP_ROLE, ServerSide } from './server-side.js';
-import { printTranscript, type Transcript } from './transcript.js';
+import { printTranscript, type Transcript, TranscriptWriter } from './transcript.js';
 
 /** Two cores: two Postgres backends at work while the other lanes wait for a connection or for us. */
 const LANE_COUNT = 4;
@@ -210,25 +210,25 @@ class Lane {
     await this.#contestants[0]?.serverSide.close();
   }
 
-  /** The modes one after the other, then a look at what they left to the next client. */
+  /** The modes one after the other, then a look at what they left to the next client, and on the server. */
   async #record(side: Side, theme: Theme, scenario: Scenario, modes: readonly Mode[]): Promise<Recording> {
     const intruder = side.intruder ? await Intruder.enter(side.target, this.#turn) : undefined;
     const betweenSteps = async () => intruder?.disturb();
     const byMode = new Map<Mode, Transcript>();
-    let left = true;
-    let after: Transcript;
+    const writer = new TranscriptWriter();
     try {
       for (const mode of modes) {
         await this.#prepare(side.serverSide, theme, scenario);
         await betweenSteps();
         byMode.set(mode, await play(scenario, mode, { ...side, betweenSteps }));
       }
-      after = await probeCleanliness(side.target);
+      await probeCleanliness(writer, side.target);
     } finally {
-      left = (await intruder?.leave()) ?? true;
+      const left = (await intruder?.leave()) ?? true;
+      writer.note('the intruder', left ? 'left' : 'never got a server connection');
+      await side.serverSide.settle(writer, 'after all: left behind on the server');
     }
-    if (!left) after = [...after, { step: 'the intruder', lines: ['never got a server connection'] }];
-    return { byMode, after };
+    return { byMode, after: writer.transcript };
   }
 
   async #prepare(serverSide: ServerSide, theme: Theme, scenario: Scenario): Promise<void> {

@@ -83,7 +83,7 @@ class Stage {
     const client = await WireClient.open(this.#options.target, STEP_TIMEOUT_MS);
     this.#clients.set(session, client);
     client.sendBytes(bytes);
-    this.writer.writeStartup(label, session, await client.wait(until));
+    this.writer.write(label, session, await client.wait(until));
   }
 
   async #client(session: string): Promise<WireClient> {
@@ -94,7 +94,7 @@ class Stage {
     this.#clients.set(session, client);
     const options = this.#scenario.sessions?.[session];
     const startup: Exchange = await client.startUp({ user: target.user, database: target.database, ...options });
-    this.writer.writeStartup(`${this.#mode}: start of ${session}`, session, startup);
+    this.writer.write(`${this.#mode}: start of ${session}`, session, startup);
     return client;
   }
 }

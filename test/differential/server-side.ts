@@ -10,11 +10,11 @@ const PATIENCE_MS = 3_000;
 
 /** What no client may leave behind: open or prepared transactions, session locks. */
 const LEFTOVERS = `
-  select 'backend ' || coalesce(state, '') || ' ' || left(query, 60)
+  select pid || ' backend ' || coalesce(state, '') || ' ' || left(query, 60)
     from pg_stat_activity a
     where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
       and (state <> 'idle' or exists (select from pg_locks l where l.pid = a.pid))
-  union all select 'prepared transaction ' || gid from pg_prepared_xacts where database = current_database()`;
+  union all select '0 prepared transaction ' || gid from pg_prepared_xacts where database = current_database()`;
 
 /** Empties a database: everything lives in schema public, except large objects and prepared transactions. */
 const WIPE = `
@@ -64,14 +64,18 @@ export class ServerSide {
     if (!(await this.#becomes(sql, (rows) => rows.length > 0))) throw new Error('no statement became blocked');
   }
 
-  /** Notes what the sessions of a scenario left behind on the server, after a grace period. */
+  /** Notes what clients left behind on the server, after a grace period, and ends it: the next scenario begins clean. */
   async settle(writer: TranscriptWriter, step: string): Promise<void> {
     let rows: string[] = [];
     await this.#becomes(LEFTOVERS, (current) => {
       rows = current;
       return rows.length === 0;
     });
-    writer.note(step, rows.length === 0 ? 'nothing' : rows.sort().join('; '));
+    for (const pid of rows.map((row) => Number.parseInt(row, 10)).filter((pid) => pid > 0)) {
+      await this.run(`select pg_terminate_backend(${pid}, 1000)`);
+    }
+    const found = rows.map((row) => row.replace(/^\d+ /, '')).sort();
+    writer.note(step, found.length === 0 ? 'nothing' : found.join('; '));
   }
 
   async close(): Promise<void> {

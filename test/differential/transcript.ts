@@ -36,22 +36,13 @@ export class TranscriptWriter {
   }
 
   write(step: string, session: string, exchange: Exchange): void {
-    const lines = exchange.messages.map((message) => this.#line(message, session));
+    const lines = sortParameters(exchange.messages.map((message) => this.#line(message, session)));
     if (exchange.outcome !== 'reached') lines.push(`(${exchange.outcome})`);
     this.#entries.push({ step, lines });
   }
 
   note(step: string, line: string): void {
     this.#entries.push({ step, lines: [line] });
-  }
-
-  /** The answer to a StartupMessage: ParameterStatus sorted, since the protocol promises no order. */
-  writeStartup(step: string, session: string, exchange: Exchange): void {
-    const isParameter = (message: BackendMessage) => message.type === 'ParameterStatus';
-    const lines = exchange.messages.filter((message) => !isParameter(message)).map((m) => this.#line(m, session));
-    const parameters = exchange.messages.filter(isParameter).map((message) => this.#line(message, session));
-    const outcome = exchange.outcome === 'reached' ? [] : [`(${exchange.outcome})`];
-    this.#entries.push({ step, lines: [...lines, ...parameters.sort(), ...outcome] });
   }
 
   #line(message: BackendMessage, session: string): string {
@@ -139,6 +130,20 @@ export class TranscriptWriter {
   #pid(pid: number): string {
     return this.#pids.get(pid) ?? 'unknown pid';
   }
+}
+
+/** Sorts ParameterStatus that follow each other: Postgres reports in no promised order, by its own history of changes. */
+function sortParameters(lines: readonly string[]): string[] {
+  const sorted: string[] = [];
+  let run: string[] = [];
+  for (const line of [...lines, '']) {
+    if (line.startsWith('ParameterStatus ')) run.push(line);
+    else {
+      sorted.push(...run.sort(), line);
+      run = [];
+    }
+  }
+  return sorted.slice(0, -1);
 }
 
 function numberIn(value: Buffer, column: ColumnDescription): number | undefined {

@@ -102,7 +102,11 @@ export async function liveRouter(
     timersPending: () => clock.pending.size,
     async connect(clientOptions) {
       const address = { host, port: router.port };
-      const client = await SqlClient.connect(address, { user: home!.superuser, database: 'postgres', ...clientOptions });
+      const client = await SqlClient.connect(address, {
+        user: home!.superuser,
+        database: 'postgres',
+        ...clientOptions,
+      });
       clients.push(client);
       return client;
     },

@@ -87,7 +87,7 @@ export const STATE_KINDS: readonly StateKind[] = [
   carried('escape_string_warning', 'off'),
   carried('client_min_messages', 'error', 'create table if not exists items (id int)'),
   carried('plan_cache_mode', 'force_custom_plan'),
-  carried('enable_seqscan', 'off', 'explain (costs off) select * from items where id = 1'),
+  carried('enable_indexscan', 'off', 'explain (costs off) select * from items where id = 1'),
   carried('synchronous_commit', 'remote_write'),
   carried('row_security', 'off'),
   carried('default_text_search_config', `'pg_catalog.german'`, `select to_tsvector('die Katzen')`),
@@ -100,7 +100,7 @@ export const STATE_KINDS: readonly StateKind[] = [
   carried('"App.Quoted"', `'a ''b'' \\c'`, `select current_setting('app.quoted', true)`),
   {
     name: 'SET TIME ZONE',
-    make: ['set time zone interval \'+05:30\' hour to minute'],
+    make: ["set time zone interval '+05:30' hour to minute"],
     probe: [`select timestamptz '2026-01-01 00:00:00+00'`],
     undo: ['set time zone default'],
   },
@@ -228,7 +228,7 @@ export const STATE_KINDS: readonly StateKind[] = [
   },
   {
     name: 'SET in a DO block',
-    make: ['do $$ begin set search_path = two; perform set_config(\'work_mem\', \'9MB\', false); end $$'],
+    make: ["do $$ begin set search_path = two; perform set_config('work_mem', '9MB', false); end $$"],
     probe: [PLACE, 'show work_mem'],
     undo: ['reset search_path', 'reset work_mem'],
   },
@@ -344,7 +344,7 @@ export const STATE_KINDS: readonly StateKind[] = [
   },
   {
     name: 'temporary table that hides another',
-    make: ['create temp table items as select 1 as id, \'mine\' as note'],
+    make: ["create temp table items as select 1 as id, 'mine' as note"],
     probe: ['select note from items'],
     undo: ['drop table pg_temp.items'],
     pins: true,
@@ -400,9 +400,9 @@ export const STATE_KINDS: readonly StateKind[] = [
   },
   {
     name: 'temporary operator',
-    make: ['create operator pg_temp.+++ (function = int4pl, leftarg = int, rightarg = int)'],
+    make: ['create operator pg_temp.@@@ (function = int4pl, leftarg = int, rightarg = int)'],
     probe: [inTemp('pg_operator', 'oprnamespace')],
-    undo: ['drop operator pg_temp.+++ (int, int)'],
+    undo: ['drop operator pg_temp.@@@ (int, int)'],
     pins: true,
   },
   {
@@ -497,7 +497,10 @@ export const STATE_KINDS: readonly StateKind[] = [
   },
   {
     name: 'advisory lock taken several times',
-    make: ['select pg_advisory_lock(77), pg_advisory_lock(77), pg_try_advisory_lock(77)', 'select pg_advisory_unlock(77)'],
+    make: [
+      'select pg_advisory_lock(77), pg_advisory_lock(77), pg_try_advisory_lock(77)',
+      'select pg_advisory_unlock(77)',
+    ],
     probe: [ADVISORY],
     undo: ['select pg_advisory_unlock(77)', 'select pg_advisory_unlock(77)'],
     pins: true,

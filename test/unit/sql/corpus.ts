@@ -580,10 +580,13 @@ export const CORPUS: readonly CorpusGroup[] = [
     kind: 'multi',
     effects: 'settings state',
     settings: ['*'],
-    texts: [
-      'SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL',
-      "SET work_mem = '1MB'; LISTEN x; RESET ALL",
-    ],
+    texts: ['SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL'],
+  },
+  {
+    kind: 'multi',
+    effects: 'settings state',
+    settings: ['work_mem', '*'],
+    texts: ["SET work_mem = '1MB'; LISTEN x; RESET ALL"],
   },
   {
     kind: 'multi',
