@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { findProgram } from './servers.mjs';
+import { findProgram } from './processes.mjs';
 import { scriptOf } from './workloads.mjs';
 
 /** Which generator runs here: "pgbench" or "loader". */
@@ -43,10 +43,29 @@ export async function runLoad({ generator, workload, port, user, database, mode,
   if (generator === 'loader') {
     const loader = fileURLToPath(new URL('loader.mjs', import.meta.url));
     const named = { port, user, database, script, mode, clients, seconds };
-    return JSON.parse(await output(process.execPath, [loader, ...Object.entries(named).flatMap(([name, value]) => [`--${name}`, String(value)])]));
+    return JSON.parse(
+      await output(process.execPath, [
+        loader,
+        ...Object.entries(named).flatMap(([name, value]) => [`--${name}`, String(value)]),
+      ]),
+    );
   }
   const where = ['-h', '127.0.0.1', '-p', String(port), '-U', user];
-  const text = await output('pgbench', [...where, '-n', '-M', mode, '-j', '1', '-c', String(clients), '-T', String(seconds), '-f', script, database]);
+  const text = await output('pgbench', [
+    ...where,
+    '-n',
+    '-M',
+    mode,
+    '-j',
+    '1',
+    '-c',
+    String(clients),
+    '-T',
+    String(seconds),
+    '-f',
+    script,
+    database,
+  ]);
   const number = (pattern) => Number(text.match(pattern)?.[1]);
   const result = {
     tps: number(/^tps = ([\d.]+)/m),

@@ -19,7 +19,15 @@ const ERROR_RESPONSE = 69;
 
 const string = { type: 'string' };
 const { values: options } = parseArgs({
-  options: { port: string, user: string, database: string, script: string, mode: string, clients: string, seconds: string },
+  options: {
+    port: string,
+    user: string,
+    database: string,
+    script: string,
+    mode: string,
+    clients: string,
+    seconds: string,
+  },
 });
 const { variables, statements } = parseScript(options.script);
 const prepared = options.mode === 'prepared';
@@ -40,12 +48,21 @@ function loop(client) {
           return;
         }
         chosen = new Map();
-        for (const [name, { low, high }] of variables) chosen.set(name, String(low + Math.floor(Math.random() * (high - low + 1))));
+        for (const [name, { low, high }] of variables)
+          chosen.set(name, String(low + Math.floor(Math.random() * (high - low + 1))));
       }
       const { sql, parameters } = statements[index];
       const values = parameters.map((name) => chosen.get(name));
       const head = prepared ? [] : [parseMessage('', sql)];
-      client.send(Buffer.concat([...head, bindMessage(statementName(index), values), describePortalMessage, executeMessage, syncMessage]));
+      client.send(
+        Buffer.concat([
+          ...head,
+          bindMessage(statementName(index), values),
+          describePortalMessage,
+          executeMessage,
+          syncMessage,
+        ]),
+      );
     };
     client.onFrame = (type, body) => {
       if (type === ERROR_RESPONSE) reject(new Error(errorText(body)));
@@ -66,7 +83,9 @@ function prepare(client) {
       if (type === ERROR_RESPONSE) reject(new Error(errorText(body)));
       if (type === READY_FOR_QUERY) resolve();
     };
-    client.send(Buffer.concat([...statements.map(({ sql }, index) => parseMessage(statementName(index), sql)), syncMessage]));
+    client.send(
+      Buffer.concat([...statements.map(({ sql }, index) => parseMessage(statementName(index), sql)), syncMessage]),
+    );
   });
 }
 

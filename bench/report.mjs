@@ -57,14 +57,20 @@ const columns = [
   ['to direct', ({ toDirect }) => shown(toDirect, 2, '×')],
   ['to pgbouncer', ({ toPgbouncer }) => shown(toPgbouncer, 2, '×')],
   ['router CPU', ({ routerCpuUs }) => shown(routerCpuUs, 1, ' µs/op')],
-  ['router RSS', ({ routerRssBytes }) => shown(routerRssBytes === undefined ? undefined : routerRssBytes / 2 ** 20, 0, ' MiB')],
+  [
+    'router RSS',
+    ({ routerRssBytes }) => shown(routerRssBytes === undefined ? undefined : routerRssBytes / 2 ** 20, 0, ' MiB'),
+  ],
 ];
 
 export function formatTable(summary) {
   const rows = [columns.map(([title]) => title), ...summary.map((entry) => columns.map(([, cell]) => cell(entry)))];
   const widths = columns.map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   const isText = (column) => column === 0 || column === 2;
-  const line = (row) => row.map((cell, column) => (isText(column) ? cell.padEnd(widths[column]) : cell.padStart(widths[column]))).join('  ');
+  const line = (row) =>
+    row
+      .map((cell, column) => (isText(column) ? cell.padEnd(widths[column]) : cell.padStart(widths[column])))
+      .join('  ');
   return rows.map((row) => line(row).trimEnd()).join('\n');
 }
 
@@ -74,7 +80,12 @@ export function judgeGoals(workloads, runs) {
     workload.goals.map((goal) => {
       const own = runs.filter((run) => run.workload === workload.name && run.clients === goal.clients);
       const measured = ratioOf(own, goal.lane, goal.against);
-      return { workload: workload.name, ...goal, measured, met: measured === undefined ? undefined : measured >= goal.atLeast };
+      return {
+        workload: workload.name,
+        ...goal,
+        measured,
+        met: measured === undefined ? undefined : measured >= goal.atLeast,
+      };
     }),
   );
 }

@@ -10,14 +10,16 @@ import pg from 'pg';
 import { clientCounts, lanes, POOL_SIZE, variantName, variants } from './lanes.mjs';
 import { chooseGenerator, runLoad } from './load.mjs';
 import { usageOf } from './process-usage.mjs';
+import { createScratch, stopServers, stopServersOnSignals } from './processes.mjs';
 import { formatTable, judgeGoals, summarise } from './report.mjs';
-import { createScratch, startPostgres, stopServers, stopServersOnSignals } from './servers.mjs';
+import { startPostgres } from './servers.mjs';
 import { workloads } from './workloads.mjs';
 
 // --quick has to end within two minutes, servers and loading included, however many workloads there are.
 const QUICK_MEASURING_S = 95;
 const QUICK_RUN_MAX_S = 3;
 const FULL_RUN_S = 6;
+const WARM_UP_S = 2;
 
 const usage = `npm run bench -- [options]
   --quick            3 rounds within two minutes instead of 5 long ones
@@ -32,7 +34,17 @@ function readOptions() {
   const string = { type: 'string' };
   const flag = { type: 'boolean' };
   const { values } = parseArgs({
-    options: { quick: flag, json: string, workloads: string, lanes: string, rounds: string, seconds: string, generator: string, assert: flag, help: flag },
+    options: {
+      quick: flag,
+      json: string,
+      workloads: string,
+      lanes: string,
+      rounds: string,
+      seconds: string,
+      generator: string,
+      assert: flag,
+      help: flag,
+    },
   });
   if (values.help) {
     console.log(usage);
@@ -40,7 +52,8 @@ function readOptions() {
   }
   const pick = (all, names) => {
     const wanted = names?.split(',') ?? all.map(({ name }) => name);
-    for (const name of wanted) if (!all.some((entry) => entry.name === name)) throw new Error(`there is no "${name}"\n${usage}`);
+    for (const name of wanted)
+      if (!all.some((entry) => entry.name === name)) throw new Error(`there is no "${name}"\n${usage}`);
     return all.filter(({ name }) => wanted.includes(name));
   };
   return {
@@ -53,12 +66,18 @@ function readOptions() {
   };
 }
 
+/** Turned by one place each round, so that no variant always runs behind the same other one. */
+function rotate(list, by) {
+  const from = by % list.length;
+  return [...list.slice(from), ...list.slice(0, from)];
+}
+
 /** All single runs of one round, in the order in which they are made. */
-function planRound(options, started) {
+function planRound(options, started, round) {
   const plan = [];
   for (const workload of options.workloads) {
     for (const clients of clientCounts) {
-      for (const variant of variants) {
+      for (const variant of rotate(variants, round)) {
         const isWanted = !options.quick || variant.quickClients.includes(clients);
         if (isWanted && started.has(variant.lane)) plan.push({ workload, clients, variant });
       }
@@ -67,14 +86,13 @@ function planRound(options, started) {
   return plan;
 }
 
-/** Turned by one place each round, so that no lane always runs behind the same other one. */
-function rotate(list, by) {
-  const from = by % list.length;
-  return [...list.slice(from), ...list.slice(0, from)];
-}
-
 async function prepareDatabase(postgres, chosen) {
-  const client = new pg.Client({ host: '127.0.0.1', port: postgres.port, user: postgres.user, database: postgres.database });
+  const client = new pg.Client({
+    host: '127.0.0.1',
+    port: postgres.port,
+    user: postgres.user,
+    database: postgres.database,
+  });
   await client.connect();
   for (const statement of new Set(chosen.flatMap(({ setup }) => setup))) await client.query(statement);
   await client.end();
@@ -83,10 +101,37 @@ async function prepareDatabase(postgres, chosen) {
 async function measure({ workload, clients, variant, round, lane, postgres, generator, seconds }) {
   const before = usageOf(lane.pid);
   const { user, database } = postgres;
-  const result = await runLoad({ generator, workload, port: lane.port, user, database, mode: variant.mode, clients, seconds });
+  const result = await runLoad({
+    generator,
+    workload,
+    port: lane.port,
+    user,
+    database,
+    mode: variant.mode,
+    clients,
+    seconds,
+  });
   const after = usageOf(lane.pid);
-  const cost = before && after ? { routerCpuUs: (after.cpuUs - before.cpuUs) / result.transactions, routerRssBytes: after.rssBytes } : {};
+  const cost =
+    before && after
+      ? { routerCpuUs: (after.cpuUs - before.cpuUs) / result.transactions, routerRssBytes: after.rssBytes }
+      : {};
   return { workload: workload.name, clients, variant: variantName(variant), round, ...result, ...cost };
+}
+
+/** Connections opened, caches filled, JavaScript compiled: none of it belongs to the first run. */
+async function warmUp({ workload, lane, postgres, generator }) {
+  const { user, database } = postgres;
+  await runLoad({
+    generator,
+    workload,
+    port: lane.port,
+    user,
+    database,
+    mode: 'extended',
+    clients: 8,
+    seconds: WARM_UP_S,
+  });
 }
 
 async function startLanes(options, context) {
@@ -107,24 +152,41 @@ async function bench(options) {
   const postgres = await startPostgres({ scratch, label: 'postgres', user: 'bench', database: 'bench', newest: 15 });
   await prepareDatabase(postgres, options.workloads);
   const processor = cpus()[0]?.model ?? 'unknown processor';
-  console.log(`${cpus().length} × ${processor}, Node ${process.version}, load by ${options.generator}, durable commits, pools of ${POOL_SIZE}, -M extended`);
+  console.log(
+    `${cpus().length} × ${processor}, Node ${process.version}, load by ${options.generator}, durable commits, pools of ${POOL_SIZE}, -M extended`,
+  );
   const started = await startLanes(options, { scratch, postgres });
-  const plan = planRound(options, started);
-  const quickSeconds = Math.max(1, Math.min(QUICK_RUN_MAX_S, Math.floor(QUICK_MEASURING_S / (plan.length * options.rounds))));
+  const runsPerRound = planRound(options, started, 0).length;
+  const quickSeconds = Math.max(
+    1,
+    Math.min(QUICK_RUN_MAX_S, Math.floor(QUICK_MEASURING_S / (runsPerRound * options.rounds))),
+  );
   const seconds = Number(options.seconds ?? (options.quick ? quickSeconds : FULL_RUN_S));
-  console.log(`${options.rounds} rounds of ${plan.length} runs of ${seconds} s`);
+  console.log(`${options.rounds} rounds of ${runsPerRound} runs of ${seconds} s`);
+  const { generator } = options;
+  for (const lane of started.values()) await warmUp({ workload: options.workloads[0], lane, postgres, generator });
   const runs = [];
   for (let round = 0; round < options.rounds; round++) {
-    for (const { workload, clients, variant } of rotate(plan, round)) {
+    for (const { workload, clients, variant } of planRound(options, started, round)) {
       const lane = started.get(variant.lane);
-      runs.push(await measure({ workload, clients, variant, round, lane, postgres, generator: options.generator, seconds }));
+      runs.push(await measure({ workload, clients, variant, round, lane, postgres, generator, seconds }));
     }
     console.log(`round ${round + 1} done`);
   }
   const summary = summarise(runs, variants);
   const goals = judgeGoals(options.workloads, runs);
   const servers = Object.fromEntries([...started].map(([name, server]) => [name, server.name]));
-  return { at: new Date().toISOString(), processor, node: process.version, generator: options.generator, seconds, servers, summary, goals, runs };
+  return {
+    at: new Date().toISOString(),
+    processor,
+    node: process.version,
+    generator,
+    seconds,
+    servers,
+    summary,
+    goals,
+    runs,
+  };
 }
 
 const options = readOptions();

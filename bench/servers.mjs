@@ -1,160 +1,32 @@
-// Starts the servers that benches and the compatibility stack need (Postgres, PgBouncer, pgkv) on free loopback ports and
-// ends them again. Invariant: whatever was started here is ended by its own handle, also when this process is interrupted.
-// Knows nothing of workloads; lanes.mjs says which server serves which lane.
+// The servers that benches and the compatibility stack need, each on a free loopback port: Postgres (Debian's or the embedded one),
+// PgBouncer, pgkv. Knows nothing of workloads; lanes.mjs says which server serves which lane.
 
-import { spawn, spawnSync } from 'node:child_process';
 import {
   chownSync,
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
-import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
+import {
+  acceptsConnections,
+  findProgram,
+  freePort,
+  launch,
+  makeOwnedFolder,
+  runToEnd,
+  unprivilegedIdentity,
+  waitUntil,
+} from './processes.mjs';
 
 const repositoryRoot = dirname(dirname(fileURLToPath(import.meta.url)));
-const running = new Set();
-
-/**
- * @typedef {object} Server
- * @property {string} name for people, with version
- * @property {number} port on 127.0.0.1
- * @property {number} pid
- * @property {() => Promise<void>} stop ends the process and waits for it
- */
-
-/** A scratch folder that any user may enter; removed when this process ends. */
-export function createScratch(label) {
-  const folder = mkdtempSync(join(tmpdir(), `pgkv-${label}-`));
-  spawnSync('chmod', ['755', folder]);
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-}
-
-/** Ends everything still running when the process is told to stop; call once in a main program. */
-export function stopServersOnSignals() {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-    process.once(signal, async () => {
-      await stopServers();
-      process.exit(130);
-    });
-  }
-}
-
-export async function stopServers() {
-  // Newest first: routers go before the databases they hold connections to.
-  for (const server of [...running].reverse()) await server.stop();
-}
-
-export function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-}
-
-/** The first of the directories in PATH (or the usual system ones) that holds the program. */
-export function findProgram(name) {
-  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'];
-  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
-}
-
-/** Postgres and PgBouncer refuse root: root starts them as `postgres` where that user exists, else as `nobody`. */
-function unprivilegedIdentity() {
-  if (process.getuid?.() !== 0) return {};
-  const users = readFileSync('/etc/passwd', 'utf8')
-    .split('\n')
-    .map((line) => line.split(':'));
-  for (const wanted of ['postgres', 'nobody']) {
-    const entry = users.find(([name]) => name === wanted);
-    if (entry) return { uid: Number(entry[2]), gid: Number(entry[3]) };
-  }
-  throw new Error('running as root and neither user postgres nor nobody exists: start the bench as an ordinary user');
-}
-
-function makeOwnedFolder(path) {
-  mkdirSync(path, { mode: 0o700 });
-  const { uid, gid } = unprivilegedIdentity();
-  if (uid !== undefined) chownSync(path, uid, gid);
-  return path;
-}
-
-function runToEnd(program, args, options) {
-  const done = spawnSync(program, args, { encoding: 'utf8', ...options });
-  if (done.error) throw done.error;
-  if (done.status !== 0)
-    throw new Error(`${program} ended with ${done.status ?? done.signal}: ${done.stderr || done.stdout}`);
-  return done.stdout;
-}
-
-/** Spawns a server, keeps the last lines it printed for error messages, and registers it for stopServers(). */
-function launch(name, program, args, { stopSignal = 'SIGTERM', ...options }) {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
-  let tail = '';
-  const keepTail = (chunk) => {
-    tail = (tail + chunk).slice(-4000);
-  };
-  child.stdout.on('data', keepTail);
-  child.stderr.on('data', keepTail);
-  const ended = new Promise((resolve) => {
-    child.once('exit', resolve);
-    child.once('error', (error) => {
-      keepTail(error.message);
-      resolve();
-    });
-  });
-  const killNow = () => child.kill('SIGKILL');
-  process.on('exit', killNow);
-  const server = {
-    name,
-    port: 0,
-    pid: child.pid ?? 0,
-    output: () => tail,
-    hasEnded: () => child.exitCode !== null || child.signalCode !== null || child.pid === undefined,
-    async stop() {
-      running.delete(server);
-      child.kill(stopSignal);
-      const impatience = setTimeout(killNow, 10_000);
-      await ended;
-      clearTimeout(impatience);
-      process.off('exit', killNow);
-    },
-  };
-  running.add(server);
-  return server;
-}
-
-function acceptsConnections(port) {
-  return new Promise((resolve) => {
-    const socket = connect({ port, host: '127.0.0.1' });
-    socket.once('connect', () => resolve(true));
-    socket.once('error', () => resolve(false));
-  }).then((accepted) => accepted);
-}
-
-async function waitUntil(server, condition, { timeoutMs }) {
-  const deadline = Date.now() + timeoutMs;
-  while (!(await condition())) {
-    if (server.hasEnded()) throw new Error(`${server.name} ended while starting:\n${server.output()}`);
-    if (Date.now() > deadline)
-      throw new Error(`${server.name} was not ready after ${timeoutMs} ms:\n${server.output()}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 async function canLogIn(connection) {
   const client = new pg.Client({ ...connection, connectionTimeoutMillis: 2000 });

@@ -53,7 +53,8 @@ export class WireClient {
       client.onClose = () => reject(new Error(`port ${port}: closed during the login`));
       client.onFrame = (type, body) => {
         if (type === 69) reject(new Error(errorText(body)));
-        if (type === 82 && body.readInt32BE(0) !== 0) reject(new Error('the server asks for a password: benches need trust'));
+        if (type === 82 && body.readInt32BE(0) !== 0)
+          reject(new Error('the server asks for a password: benches need trust'));
         if (type !== 90) return;
         client.onClose = () => undefined;
         client.onFrame = () => undefined;
@@ -88,7 +89,7 @@ export class WireClient {
   }
 
   #receive(chunk) {
-    let data = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    const data = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
     let at = 0;
     while (data.length - at >= 5) {
       const end = at + 1 + data.readInt32BE(at + 1);

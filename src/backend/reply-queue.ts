@@ -19,6 +19,8 @@ export const Reply = {
   functionCall: 9,
   /** Not owed by the server: bytes of our own that go out when their turn comes. */
   local: 10,
+  /** CopyDone or CopyFail was sent here, before it was known whether there is a copy; no reply is owed for it. */
+  copyEnd: 11,
 } as const;
 
 export type ReplyKind = (typeof Reply)[keyof typeof Reply];
@@ -33,7 +35,10 @@ export interface ControlQuery {
 
 /** Undoes what was assumed when a message was sent, when the server has skipped it or refused it. */
 export interface Assumption {
-  undo(): void;
+  /** @param refused the server has tried and failed; else it has not looked at the message */
+  undo(refused: boolean): void;
+  /** A notice came while this was owed. */
+  noticed?(): void;
 }
 
 export interface Owed {
@@ -55,8 +60,8 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
 });
 
 // Entries without particulars are shared constants: the hot path allocates none.
-const FORWARDED: readonly Owed[] = Array.from({ length: 11 }, (_, kind) => owed(kind as ReplyKind));
-const SWALLOWED: readonly Owed[] = Array.from({ length: 11 }, (_, kind) => owed(kind as ReplyKind, true));
+const FORWARDED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind));
+const SWALLOWED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind, true));
 
 export const forwarded = (kind: ReplyKind): Owed => FORWARDED[kind]!;
 export const swallowed = (kind: ReplyKind): Owed => SWALLOWED[kind]!;
@@ -91,9 +96,16 @@ export const bindAfterLocalParse: Owed = {
   bytes: PARSE_COMPLETE,
 };
 
+/** What a ReadyForQuery answers. */
+const endsBatch = (kind: ReplyKind): boolean =>
+  kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
+
 /** A later assumption may build on an earlier one (a name closed, then used again). */
-function undoLatestFirst(assumptions: Assumption[]): void {
-  for (let index = assumptions.length - 1; index >= 0; index--) assumptions[index]!.undo();
+function undoLatestFirst(assumptions: Assumption[], refused: Assumption | null): void {
+  for (let index = assumptions.length - 1; index >= 0; index--) {
+    const assumption = assumptions[index]!;
+    assumption.undo(assumption === refused);
+  }
 }
 
 /** A growing ring of entries; its bound is the session's pipeline limit. */
@@ -103,6 +115,8 @@ export class ReplyQueue {
   length = 0;
   /** After an error: everything up to the next Sync is skipped by the server, also what is sent from now on. */
   #skipping = false;
+  /** Messages of the extended protocol were sent behind the last Sync: their transaction is open, answered or not. */
+  #batchOpen = false;
 
   get head(): Owed | null {
     return this.length === 0 ? null : this.#ring[this.#head]!;
@@ -115,11 +129,12 @@ export class ReplyQueue {
   push(entry: Owed): void {
     if (this.#skipping) {
       if (entry.kind !== Reply.sync) {
-        entry.assumption?.undo();
+        entry.assumption?.undo(false);
         return;
       }
       this.#skipping = false;
     }
+    if (entry.kind !== Reply.local && entry.kind !== Reply.copyEnd) this.#batchOpen = !endsBatch(entry.kind);
     if (this.length === this.#ring.length) this.#grow();
     this.#ring[(this.#head + this.length) & (this.#ring.length - 1)] = entry;
     this.length++;
@@ -134,19 +149,28 @@ export class ReplyQueue {
   /** The head failed in the extended protocol: drops it and all behind it up to the next Sync, which stays. */
   failExtended(): void {
     const dropped: Assumption[] = [];
+    const refused = this.head?.assumption ?? null;
     while (this.length > 0 && this.#ring[this.#head]!.kind !== Reply.sync) this.#drop(dropped);
     if (this.length === 0) this.#skipping = true;
-    undoLatestFirst(dropped);
+    undoLatestFirst(dropped, refused);
   }
 
-  /** The Execute at the head went into COPY FROM STDIN: the server ignores the Syncs it reads until the copy ends. */
-  enterCopyIn(): void {
-    const mask = this.#ring.length - 1;
-    while (this.length > 1 && this.#ring[(this.#head + 1) & mask]!.kind === Reply.sync) {
+  /**
+   * The head went into COPY FROM STDIN: the server ignores the Syncs it reads until the copy ends. Returns whether the
+   * end of the copy has been sent already.
+   */
+  enterCopyIn(): boolean {
+    let ended = false;
+    while (!ended && this.length > 1) {
+      const { kind } = this.#at(1);
+      if (kind !== Reply.sync && kind !== Reply.copyEnd) break;
+      ended = kind === Reply.copyEnd;
       // Remove the second entry by moving the head over it.
-      this.#ring[(this.#head + 1) & mask] = this.#ring[this.#head]!;
+      this.#ring[(this.#head + 1) & (this.#ring.length - 1)] = this.#ring[this.#head]!;
       this.pop();
     }
+    this.#batchOpen = !endsBatch(this.#at(this.length - 1).kind);
+    return ended;
   }
 
   /** How many ReadyForQuery the client (not pgkv itself) still waits for. */
@@ -154,25 +178,23 @@ export class ReplyQueue {
     let count = 0;
     for (let index = 0; index < this.length; index++) {
       const { kind, swallow } = this.#at(index);
-      if (!swallow && (kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall)) count++;
+      if (!swallow && endsBatch(kind)) count++;
     }
     return count;
   }
 
-  /** Whether messages of the extended protocol stand at the end without a Sync behind them. */
+  /** Whether messages of the extended protocol were sent, answered or not, and no Sync behind them yet. */
   unsynced(): boolean {
-    if (this.#skipping) return true;
-    if (this.length === 0) return false;
-    const { kind } = this.#at(this.length - 1);
-    return kind !== Reply.query && kind !== Reply.sync && kind !== Reply.functionCall;
+    if (this.#skipping || this.#batchOpen) return true;
+    return this.length > 0 && this.#at(this.length - 1).kind === Reply.local;
   }
 
   /** The connection is gone: undoes every assumption. */
   clear(): void {
     const dropped: Assumption[] = [];
     while (this.length > 0) this.#drop(dropped);
-    this.#skipping = false;
-    undoLatestFirst(dropped);
+    this.#skipping = this.#batchOpen = false;
+    undoLatestFirst(dropped, null);
   }
 
   #at(index: number): Owed {

@@ -5,7 +5,7 @@
 import type { Duplex } from 'node:stream';
 import { messageOf, PgkvError } from '../base/errors.js';
 import { encodeNamed, encodeParse, encodeQuery, stringEnd, TERMINATE } from '../wire/client-messages.js';
-import { type ErrorFields, readErrorFields } from '../wire/error-fields.js';
+import { type ErrorFields, encodeErrorResponse, readErrorFields } from '../wire/error-fields.js';
 import { Frame, type FrameFound, FrameReader } from '../wire/frame-reader.js';
 import { Output } from '../wire/output.js';
 import { Backend, backendLimits, Frontend, TransactionStatus } from '../wire/protocol.js';
@@ -37,6 +37,8 @@ export interface ReplyReceiver {
   serverReady(status: number): void;
   /** The server reported a setting while this receiver held the connection (already forwarded unless swallowed). */
   serverParameter(name: string, value: string): void;
+  /** What the client calls a statement, "" if it is its unnamed one; undefined if it is not the client's. */
+  clientStatementName(source: StatementSource | null): string | undefined;
   /** CommandComplete tag, called only while `watchTags` is set. */
   serverTag(tag: string): void;
   /**
@@ -84,6 +86,8 @@ export interface ServerConnectionOptions {
   readonly createdAt: number;
 }
 
+/** Names of prepared statements on servers begin with this. */
+export const STATEMENT_NAME_PREFIX = 'pgkv_';
 const NOTHING = Buffer.alloc(0);
 /** Longest row taken in answer to a statement of pgkv's own: settings, verifiers. */
 const CONTROL_ROW_BYTES_MAX = 16 * 1024 * 1024;
@@ -125,8 +129,8 @@ export class ServerConnection {
   /** Cancel requests under way for this connection; it must not change hands before they have landed. */
   cancelsUnderWay = 0;
   idleSince = 0;
-  /** Lets a session recognise that nobody has used the connection since it did (sequence state). */
-  lastReceiver: ReplyReceiver | null = null;
+  /** Who last ran a statement that may have drawn from a sequence. */
+  sequenceOwner: ReplyReceiver | null = null;
   onClosed: ((connection: ServerConnection) => void) | null = null;
 
   readonly #stream: Duplex;
@@ -181,7 +185,6 @@ export class ServerConnection {
 
   /** Takes the connection (or gives it back with null). Only between leases. */
   attach(receiver: ReplyReceiver | null): void {
-    if (receiver === null && this.#receiver !== null) this.lastReceiver = this.#receiver;
     this.#receiver = receiver;
     this.watchTags = false;
     this.guarded = false;
@@ -190,7 +193,7 @@ export class ServerConnection {
   /** Outside a transaction, owing nothing, nothing half sent. */
   get atRest(): boolean {
     return (
-      this.replies.length === 0 && !this.replies.skipping && this.status === TransactionStatus.idle && !this.copyIn
+      this.replies.length === 0 && !this.replies.unsynced() && this.status === TransactionStatus.idle && !this.copyIn
     );
   }
 
@@ -238,7 +241,7 @@ export class ServerConnection {
    */
   parse(source: StatementSource, semantics: string, swallow: boolean, refused?: () => void): string {
     this.forget(source);
-    const name = `pgkv_${++this.#nameCounter}`;
+    const name = `${STATEMENT_NAME_PREFIX}${++this.#nameCounter}`;
     const entry: PreparedOnServer = { name, semantics, schemaEpoch: this.#schemaEpoch };
     this.prepared.set(source, entry);
     const undo = (): void => {
@@ -287,7 +290,7 @@ export class ServerConnection {
   destroy(reason: string, cause?: unknown): void {
     if (this.dead) return;
     this.dead = true;
-    const sent = this.replies.length > 0 || this.replies.skipping;
+    const sent = this.replies.length > 0 || this.replies.unsynced();
     const loss: ServerLoss = {
       error: new PgkvError(sent ? 'outcome_unknown' : 'server_unreachable', { detail: reason, cause }),
       last: this.#fatal,
@@ -384,7 +387,8 @@ export class ServerConnection {
   /** Rows are handed out in parts; those of pgkv's own statements are read whole. */
   #gatherRow(found: FrameFound): void {
     const { buffer, start, end } = this.#reader;
-    this.#controlRow.push(buffer.subarray(start, end));
+    // Copied: the chunk is read into again before the row is whole.
+    this.#controlRow.push(Buffer.from(buffer.subarray(start, end)));
     this.#controlRowBytes += end - start;
     if (this.#controlRowBytes > CONTROL_ROW_BYTES_MAX) throw new Error('a row too long for a statement of pgkv');
     if (found !== Frame.last) return;
@@ -400,6 +404,7 @@ export class ServerConnection {
     switch (type) {
       case Backend.noticeResponse:
         if (head === null || !head.swallow) this.#extendRun();
+        head?.assumption?.noticed?.();
         return;
       case Backend.parameterStatus:
         this.#parameterStatus(head === null || !head.swallow);
@@ -445,8 +450,7 @@ export class ServerConnection {
         if (kind !== Reply.functionCall) throw this.#mismatch();
         return this.#pass(head);
       case Backend.copyInResponse:
-        if (kind === Reply.execute) this.replies.enterCopyIn();
-        this.copyIn = true;
+        this.copyIn = !this.replies.enterCopyIn();
         return this.#passWhileExecuting(head);
       case Backend.copyData:
       case Backend.copyDone:
@@ -484,10 +488,13 @@ export class ServerConnection {
   }
 
   #emitLocal(): void {
-    for (let head = this.replies.head; head !== null && head.kind === Reply.local; head = this.replies.head) {
-      this.#flushRun();
-      this.replies.pop();
-      if (!this.#withheld) this.#receiver?.serverBytes(head.bytes!);
+    for (let head = this.replies.head; head !== null; head = this.replies.head) {
+      if (head.kind === Reply.copyEnd) this.replies.pop();
+      else if (head.kind === Reply.local) {
+        this.#flushRun();
+        this.replies.pop();
+        if (!this.#withheld) this.#receiver?.serverBytes(head.bytes!);
+      } else return;
     }
   }
 
@@ -509,9 +516,29 @@ export class ServerConnection {
     }
     if (this.guarded && !this.#withheld && this.#receiver!.guardedError(fields)) this.#withheld = true;
     this.#emitPrefix(head);
-    if (!this.#withheld) this.#extendRun();
+    if (!this.#withheld) this.#forwardError(fields);
     const { kind } = head;
     if (kind !== Reply.query && kind !== Reply.functionCall && kind !== Reply.sync) this.replies.failExtended();
+  }
+
+  /** Names of pgkv's own in the text are replaced by the client's. */
+  #forwardError(fields: ErrorFields): void {
+    const text = fields['M'] ?? '';
+    const name = text.includes(STATEMENT_NAME_PREFIX) ? /"(pgkv_\d+)"/.exec(text)?.[1] : undefined;
+    const own = name === undefined ? undefined : this.#receiver?.clientStatementName(this.#sourceOf(name));
+    if (name === undefined || own === undefined) {
+      this.#extendRun();
+      return;
+    }
+    this.#flushRun();
+    this.#receiver?.serverBytes(encodeErrorResponse({ ...fields, M: text.replace(`"${name}"`, () => `"${own}"`) }));
+  }
+
+  #sourceOf(serverName: string): StatementSource | null {
+    for (const [source, { name }] of this.prepared) {
+      if (name === serverName) return source;
+    }
+    return null;
   }
 
   #ready(head: Owed | null): void {

@@ -24,6 +24,7 @@ export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Pro
           serverReady: () => undefined,
           serverParameter: () => undefined,
           serverTag: () => undefined,
+          clientStatementName: () => undefined,
           guardedError: () => false,
           guardedReady: () => undefined,
           serverLost: (loss) => fail({ detail: loss.error.detail ?? loss.error.message }),

@@ -8,6 +8,8 @@ export interface StatementSource {
   readonly parseTail: Buffer;
   readonly text: string;
   readonly template: Template;
+  /** Parsing it gives notices, which a client must get each time it parses. */
+  noisy: boolean;
   /** How often it was parsed; a text seen once is not worth a named statement. */
   uses: number;
 }
@@ -20,6 +22,7 @@ export const unknownStatement: StatementSource = {
   parseTail: Buffer.alloc(0),
   text: '',
   template: UNPARSED_TEMPLATE,
+  noisy: false,
   uses: 0,
 };
 
@@ -54,6 +57,7 @@ export class StatementSources {
       parseTail: Buffer.from(buffer.subarray(start, end)),
       text,
       template: this.#templateOf(text, standardStrings),
+      noisy: false,
       uses: 1,
     };
     this.#sources.set(key, source);

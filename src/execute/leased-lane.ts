@@ -14,6 +14,7 @@ import { parameterChanges } from '../backend/parameter-status.js';
 import { Reply } from '../backend/reply-queue.js';
 import type { ReplyReceiver, ServerConnection, ServerLoss } from '../backend/server-connection.js';
 import { type SettingsGroup, type SettingsRegistry, settingsChangeSql } from '../backend/settings-group.js';
+import type { StatementSource } from '../backend/statement-source.js';
 import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import type { Session } from '../session/session.js';
@@ -75,7 +76,6 @@ export class LeasedLane implements ReplyReceiver {
   #customNames: Set<string> | null = null;
   /** State no probe can see: the connection stays with the session and is closed behind it. */
   #sticky = false;
-  #wroteInLease = false;
   #discardSequences = false;
   #request: LeaseRequest | null = null;
   #lastConnection: ServerConnection | null = null;
@@ -135,7 +135,7 @@ export class LeasedLane implements ReplyReceiver {
     const { effects } = template;
     if (!template.readOnly) {
       this.readOnly = false;
-      this.#wroteInLease = true;
+      this.connection!.sequenceOwner = this;
       if (template.kind === 'commit' || template.kind === 'multi' || (effects & Effect.unknown) !== 0) {
         this.mayHaveCommitted = true;
       }
@@ -237,6 +237,10 @@ export class LeasedLane implements ReplyReceiver {
     this.session.told = this.connection!.parameters;
   }
 
+  clientStatementName(source: StatementSource | null): string | undefined {
+    return source === null ? undefined : this.session.nameOf(source);
+  }
+
   serverTag(tag: string): void {
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
       this.connection!.forgetAllPrepared();
@@ -273,7 +277,7 @@ export class LeasedLane implements ReplyReceiver {
       const untouched =
         last !== null &&
         !last.dead &&
-        last.lastReceiver === this &&
+        last.sequenceOwner === this &&
         last.settings === this.session.settings &&
         this.#pool.acquireExactly(last, this.#group);
       if (untouched) {
@@ -314,7 +318,6 @@ export class LeasedLane implements ReplyReceiver {
     connection.attach(this);
     this.readOnly = true;
     this.mayHaveCommitted = false;
-    this.#wroteInLease = false;
   }
 
   /** Brings the connection to the session's settings. True when nothing has to be waited for. */
@@ -356,10 +359,10 @@ export class LeasedLane implements ReplyReceiver {
   /** Inside a lease, lastval() would see what an earlier session drew on this connection. */
   #foreignSequences(): boolean {
     const connection = this.connection!;
-    if (this.#sticky || this.#wroteInLease || connection.lastReceiver === this) return false;
+    if (connection.sequenceOwner === this || connection.sequenceOwner === null) return false;
     if (connection.replies.length > 0 || connection.status === TransactionStatus.failed) return false;
     this.mode = 'preparing';
-    this.#wroteInLease = true;
+    connection.sequenceOwner = this;
     this.#control(connection, 'DISCARD SEQUENCES', () => {
       this.mode = 'leased';
       this.#client.resume();

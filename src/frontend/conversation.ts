@@ -272,7 +272,9 @@ export class Conversation implements ClientPort {
   /** The client sends no more: ends the session once everything that can be answered has been. */
   #endIfAnswered(): void {
     const { connection } = this.lane;
-    if (connection !== null && connection.replies.length > 0 && !connection.replies.unsynced()) return;
+    const answersToCome = connection !== null && connection.replies.length > 0 && !connection.replies.unsynced();
+    // A copy whose client has gone never ends by itself.
+    if (answersToCome && !connection.copyIn) return;
     this.#finish();
   }
 
@@ -423,7 +425,11 @@ export class Conversation implements ClientPort {
     if (connection !== null && !this.#skipping) {
       const { buffer, start, end } = this.#reader;
       connection.output.push(buffer.subarray(start, end));
-      if (type !== Frontend.copyData) connection.copyIn = false;
+      if (type !== Frontend.copyData) {
+        // Sent before the server has said that it is in a copy: it counts from when it says so.
+        if (!connection.copyIn && connection.replies.length > 0) connection.replies.push(forwarded(Reply.copyEnd));
+        connection.copyIn = false;
+      }
       if (!whole) this.lane.midMessage = true;
       else if (this.lane.midMessage) {
         connection.output.flush();

@@ -2,8 +2,9 @@
 // on the connection that serves it at the moment. Errors are left to the server wherever it can word them itself.
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
 
+import { isUtf8 } from 'node:buffer';
 import { assuming, bindAfterLocalParse, forwarded, Reply, swallowed } from '../backend/reply-queue.js';
-import type { ServerConnection } from '../backend/server-connection.js';
+import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
 import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
@@ -16,8 +17,11 @@ import type { SingleBatch } from './single-batch.js';
 
 const STATEMENT = 0x53;
 const PORTAL = 0x50;
-/** Names on servers begin with this; a client's own name that does is not theirs to reach. */
-const RESERVED = 'pgkv_';
+
+/** A statement's name as Postgres keeps it: cut at NAMEDATALEN, 63 bytes. */
+function nameOfStatement(buffer: Buffer, start: number, end: number): string {
+  return buffer.toString('utf8', start, Math.min(end, start + 63));
+}
 
 export class ExtendedProtocol {
   readonly #session: Session;
@@ -42,11 +46,11 @@ export class ExtendedProtocol {
         this.#session.standardStrings,
       );
       // A text seen once may never come again: not worth a name on the server.
-      if (source.uses < 2) return null;
+      if (source.uses < 2 || source.noisy) return null;
     } else if (batch.nameEnd === batch.nameStart) {
       if (this.#session.unnamed === null || this.#session.unnamed === unknownStatement) return null;
       source = this.#session.unnamed;
-    } else source = this.#session.statement(buffer.toString('utf8', batch.nameStart, batch.nameEnd));
+    } else source = this.#session.statement(nameOfStatement(buffer, batch.nameStart, batch.nameEnd));
     if (source === undefined) return null;
     const { kind, effects } = source.template;
     return effects === Effect.none && (kind === 'read' || kind === 'write') ? source : null;
@@ -126,7 +130,7 @@ export class ExtendedProtocol {
 
   #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
     if (nameStart === nameEnd) return this.#session.unnamed ?? undefined;
-    return this.#session.statement(buffer.toString('utf8', nameStart, nameEnd));
+    return this.#session.statement(nameOfStatement(buffer, nameStart, nameEnd));
   }
 
   #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection, deallocated: string[]): void {
@@ -138,15 +142,23 @@ export class ExtendedProtocol {
       const text = replaceStatementNames(source.text, template, session, connection, deallocated);
       source = { ...source, parseTail: Buffer.from(`${text}\0\0\0`, 'utf8') };
     }
-    const name = buffer.toString('utf8', start + 5, buffer.indexOf(0, start + 5));
+    const nameEnd = buffer.indexOf(0, start + 5);
+    if (!isUtf8(buffer.subarray(start + 5, nameEnd))) return this.#raw(Reply.parse, buffer, start, end, connection);
+    const name = nameOfStatement(buffer, start + 5, nameEnd);
     if (name === '') {
+      const [ownBefore, serversBefore] = [session.unnamed, connection.unnamed];
       session.unnamed = source;
       connection.unnamed = source;
-      const undo = (): void => {
-        session.unnamed = null;
-        connection.unnamed = unknownStatement;
+      // A Parse that fails has already dropped the statement before it; one that is skipped has not.
+      const undo = (refused: boolean): void => {
+        session.unnamed = refused ? null : ownBefore;
+        connection.unnamed = refused ? unknownStatement : serversBefore;
       };
-      connection.replies.push(assuming(Reply.parse, false, { undo }));
+      const parsed = source;
+      const noticed = (): void => {
+        parsed.noisy = true;
+      };
+      connection.replies.push(assuming(Reply.parse, false, { undo, noticed }));
       connection.output.push(encodeParse('', source.parseTail));
       return;
     }
@@ -203,7 +215,8 @@ export class ExtendedProtocol {
       return null;
     }
     const name = buffer.toString('latin1', nameStart, nameEnd);
-    return name.startsWith(RESERVED) ? `${name} ` : null;
+    // The prefix is pgkv's own: what stands under it on a server is not the client's to reach.
+    return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
   }
 
   #close(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
@@ -215,7 +228,7 @@ export class ExtendedProtocol {
       session.unnamed = null;
       return this.#closeUnnamed(connection, false);
     }
-    const name = buffer.toString('utf8', start + 6, nameEnd);
+    const name = nameOfStatement(buffer, start + 6, nameEnd);
     const source = session.statement(name);
     session.dropStatement(name);
     // The connection keeps the statement for the next session that prepares the same text.

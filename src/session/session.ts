@@ -56,6 +56,14 @@ export class Session {
     return this.#statements?.get(name);
   }
 
+  /** What the client calls this statement: "" for its unnamed one, undefined where it has no such statement. */
+  nameOf(source: StatementSource): string | undefined {
+    for (const [name, known] of this.#statements ?? []) {
+      if (known === source) return name;
+    }
+    return this.unnamed === source ? '' : undefined;
+  }
+
   setStatement(name: string, source: StatementSource): void {
     if (this.#statements === null) this.#statements = new Map();
     this.#statements.set(name, source);

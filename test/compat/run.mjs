@@ -121,7 +121,10 @@ class TapReport {
     console.log(`not ok ${this.#number} - ${name}\n  ---`);
     for (const [key, value] of Object.entries(details)) {
       const text = typeof value === 'string' ? value : JSON.stringify(value);
-      const shown = text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)} … (${text.length} characters)` : text;
+      // Both ends: a JavaScript stack says what happened first, a Python one last.
+      const half = SHOWN_MAX / 2;
+      const shown =
+        text.length > SHOWN_MAX ? `${text.slice(0, half)}\n… ${text.length} characters …\n${text.slice(-half)}` : text;
       console.log(`  ${key}: |\n${shown.replace(/^/gm, '    ')}`);
     }
     console.log('  ...');

@@ -1,13 +1,7 @@
 // The servers for `run.mjs --servers KIND`, started for one run and ended after it.
 
-import {
-  createScratch,
-  startPgkv,
-  startPgkvDev,
-  startPostgres,
-  stopServers,
-  stopServersOnSignals,
-} from '../../bench/servers.mjs';
+import { createScratch, stopServers, stopServersOnSignals } from '../../bench/processes.mjs';
+import { startPgkv, startPgkvDev, startPostgres } from '../../bench/servers.mjs';
 
 // Fewer server connections than the programs open: their sessions must take turns on them.
 const POOL_SIZE = 8;

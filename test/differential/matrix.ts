@@ -227,6 +227,7 @@ class Lane {
       const left = (await intruder?.leave()) ?? true;
       writer.note('the intruder', left ? 'left' : 'never got a server connection');
       await side.serverSide.settle(writer, 'after all: left behind on the server');
+      await side.serverSide.endLeftovers();
     }
     return { byMode, after: writer.transcript };
   }

@@ -64,18 +64,21 @@ export class ServerSide {
     if (!(await this.#becomes(sql, (rows) => rows.length > 0))) throw new Error('no statement became blocked');
   }
 
-  /** Notes what clients left behind on the server, after a grace period, and ends it: the next scenario begins clean. */
+  /** Notes what clients left behind on the server, after a grace period. */
   async settle(writer: TranscriptWriter, step: string): Promise<void> {
     let rows: string[] = [];
     await this.#becomes(LEFTOVERS, (current) => {
       rows = current;
       return rows.length === 0;
     });
-    for (const pid of rows.map((row) => Number.parseInt(row, 10)).filter((pid) => pid > 0)) {
-      await this.run(`select pg_terminate_backend(${pid}, 1000)`);
-    }
     const found = rows.map((row) => row.replace(/^\d+ /, '')).sort();
     writer.note(step, found.length === 0 ? 'nothing' : found.join('; '));
+  }
+
+  /** Ends what is left behind, so that the next scenario begins clean. */
+  async endLeftovers(): Promise<void> {
+    const pids = (await this.run(LEFTOVERS)).map((row) => Number.parseInt(row, 10)).filter((pid) => pid > 0);
+    for (const pid of pids) await this.run(`select pg_terminate_backend(${pid}, 1000)`);
   }
 
   async close(): Promise<void> {

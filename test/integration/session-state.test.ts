@@ -109,14 +109,19 @@ const idle = (live: LiveRouter) => live.router.pool.idleCount === live.router.po
 
 t.test('what is not a table of statements, pool of 1', async (t) => {
   const live = await liveRouter(t, [server], { pool: { sizeMax: 1 } });
-  const pair = async () => [await live.connect(), await live.connect()] as const;
+  const pair = async (t: Test) => {
+    const clients = [await live.connect(), await live.connect()] as const;
+    // Where a test fails half-way its clients must not spoil the next one's.
+    t.teardown(() => clients.map((client) => client.wire.destroy()));
+    return clients;
+  };
   const finish = async (...clients: readonly SqlClient[]) => {
     for (const client of clients) if (!client.wire.closed) await client.end();
     await live.quiet();
   };
 
   await t.test('ParameterStatus tells each client what holds for it', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     const names = ['TimeZone', 'DateStyle', 'IntervalStyle', 'client_encoding', 'application_name'];
     const agrees = async (client: SqlClient, who: string) => {
       for (const name of names) t.equal(client.told(name), await client.value(`show ${name}`), `${who}: ${name}`);
@@ -176,7 +181,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('protocol-level statements of one name and different texts', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     const parse = (client: SqlClient, text: string) => client.send([{ parse: text, name: 's1' }, 'sync']);
     const execute = async (client: SqlClient) =>
       rowsOf(await client.send([{ bind: [], statement: 's1' }, { execute: '' }, 'sync']))[0]?.[0];
@@ -197,7 +202,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('settings decide what a protocol-level statement means, whoever parsed the text first', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     await a.run('set search_path = one');
     await b.run('set search_path = two');
     const text = 'select name from place';
@@ -216,7 +221,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('EXECUTE and DEALLOCATE reach protocol-level statements of their own session only', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     await a.send([{ parse: 'select $1::int + 1', name: 'plus' }, 'sync']);
     await b.send([{ parse: 'select $1::int + 2', name: 'plus' }, 'sync']);
     t.equal(await a.value('execute plus (10)'), '11');
@@ -237,18 +242,18 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('a SQL-level statement and a protocol-level one of another session share a name', async (t) => {
-    const [a, b] = await pair();
-    await a.send([{ parse: `select 'protocol'`, name: 'both' }, 'sync']);
-    await b.run(`prepare both as select 'sql'`);
-    const waiting = a.send([{ bind: [], statement: 'both' }, { execute: '' }, 'sync']);
-    t.equal(await b.value('execute both'), 'sql');
-    await b.run('deallocate both');
+    const [a, b] = await pair(t);
+    await a.send([{ parse: `select 'protocol'`, name: 'shared' }, 'sync']);
+    await b.run(`prepare shared as select 'sql'`);
+    const waiting = a.send([{ bind: [], statement: 'shared' }, { execute: '' }, 'sync']);
+    t.equal(await b.value('execute shared'), 'sql');
+    await b.run('deallocate shared');
     t.strictSame(rowsOf(await waiting), [['protocol']]);
     await finish(a, b);
   });
 
   await t.test('the unnamed statement lasts over Syncs with other clients in between', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     const run = async (client: SqlClient, value: string) =>
       rowsOf(await client.send([{ bind: [value] }, { execute: '' }, 'sync']))[0]?.[0];
     await a.send([{ parse: `select 'a' || $1` }, 'sync']);
@@ -266,7 +271,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('portals end with their transaction and are seen by their session only', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     const open = [
       { parse: 'select generate_series(1, 5)' },
       { bind: [], portal: 'p' },
@@ -324,7 +329,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
     const seeded = await server1.rows(numbers);
     await server1.end();
     for (const end of ['end', 'destroy', 'discard all'] as const) {
-      const [a, b] = await pair();
+      const [a, b] = await pair(t);
       await a.run('select setseed(0.5)');
       if (end === 'end') t.strictSame(await a.rows(numbers), seeded);
       if (end === 'end') await a.end();
@@ -336,7 +341,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('currval and lastval see what their own session drew', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     await a.run(`select setval('numbers', 100)`);
     t.equal(await a.value(`select nextval('numbers')`), '101');
     t.equal(await a.value('select lastval()'), '101');
@@ -353,7 +358,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('nextval alone does not keep a connection', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     await a.run(`select nextval('numbers')`);
     await holds(t, 'free', () => idle(live));
     await b.run(`select nextval('numbers')`);
@@ -361,7 +366,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('notices reach the client whose statement raised them', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     const notices = (client: SqlClient) =>
       client.wire.received.flatMap((message) => (message.type === 'NoticeResponse' ? [message.fields['M']] : []));
     await Promise.all([
@@ -376,7 +381,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   });
 
   await t.test('a large object descriptor ends with its transaction', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     const oid = await a.value(`select lo_from_bytea(0, 'text')`);
     await a.run('begin');
     const descriptor = await a.value(`select lo_open(${oid}, 131072)`);
@@ -451,7 +456,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   ] as const) {
     for (const how of ['a reset', 'an end', 'Terminate'] as const) {
       await t.test(`a client vanishes ${name}, by ${how}`, async (t) => {
-        const [a, b] = await pair();
+        const [a, b] = await pair(t);
         await begin(a);
         if (how === 'a reset') (a.wire.socket as Socket).resetAndDestroy();
         else if (how === 'an end') a.wire.socket.end();
@@ -466,7 +471,7 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
   }
 
   await t.test('two clients with different settings make progress side by side', async (t) => {
-    const [a, b] = await pair();
+    const [a, b] = await pair(t);
     await a.run('set search_path = one');
     await b.run(`set search_path = two; set timezone = 'Asia/Tokyo'`);
     const both = [

@@ -69,12 +69,14 @@ export class Expectations {
     this.mirror = new ModelSession({ database: this.database, pid: 0, startup, plansGoStale: false });
   }
 
-  get answered(): boolean {
+  /** Whether everything that gets an answer has got it. */
+  isAnswered(): boolean {
+    this.#advance();
     return this.#unanswered.length === 0 && this.#at === this.#expected.length;
   }
 
   sent(message: SentMessage): void {
-    this.#unanswered.push(message);
+    if (!this.over) this.#unanswered.push(message);
   }
 
   received(message: Message): void {
@@ -106,7 +108,7 @@ export class Expectations {
   /** The connection is over: what has not been answered may have been done all the same. */
   closed(): void {
     if (this.over) return;
-    const isExpected = this.leaving && this.answered;
+    const isExpected = this.leaving && this.isAnswered();
     // In the middle of a row nothing can be said.
     if (!isExpected && this.losses === 0) this.#violated(`${this.owner} is cut off without a word`);
     this.settle();

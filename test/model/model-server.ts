@@ -67,6 +67,8 @@ export class ServerSession {
   readonly pid: number;
   readonly key: Buffer;
   readonly socket: SimSocket;
+  /** It has said that it ends: whoever reads that has lost it, before the connection closes. */
+  saidGoodbye = false;
   /** Null until the log-in. */
   model: ModelSession | null = null;
   readonly #server: ModelServer;
@@ -120,6 +122,7 @@ export class ServerSession {
     this.#server.host.traced(() => `server ${this.pid} is killed${says ? ', FATAL' : ''}`);
     if (says && this.model !== null) {
       this.#flush();
+      this.saidGoodbye = true;
       const M = 'terminating connection due to administrator command';
       this.socket.write(errorResponse({ S: 'FATAL', V: 'FATAL', C: '57P01', M, R: 'model' }));
       this.#exit();
@@ -241,7 +244,8 @@ export class ServerSession {
     this.#server.host.traced(() => `server ${this.pid} takes ${describe(message)}${interrupted ? ', interrupted' : ''}`);
     this.#output.push(...model.handle(message, failures));
     const { type } = message;
-    if (type === 'Q' || type === 'S' || type === 'H' || type === 'c' || model.state.copy !== null) this.#flush();
+    const waits = 'QSHcf'.includes(type) || model.state.copy !== null;
+    if (waits) this.#flush();
     else if (this.#server.host.random.chance(0.2)) this.#flush();
   }
 

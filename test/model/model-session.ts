@@ -62,6 +62,8 @@ export interface Failure {
   readonly error: SqlError;
 }
 
+/** pgkv's names for what ties a session to its server. */
+const PINS: readonly string[] = ['prepared', 'cursors', 'channels', 'locks', 'temporary objects'];
 const DEFAULTS: ReadonlyMap<string, string> = new Map([
   ['application_name', ''],
   ['datestyle', 'ISO'],
@@ -143,7 +145,7 @@ export class ModelSession {
     if (revertible.cursors.size > 0) pins.push('cursors');
     if (revertible.channels.size > 0) pins.push('channels');
     if (locks.size > 0) pins.push('locks');
-    if (revertible.tables.size > 0) pins.push('temporary relations');
+    if (revertible.tables.size > 0) pins.push('temporary objects');
     return pins;
   }
 
@@ -750,6 +752,8 @@ export class ModelSession {
     }
     for (const name of names) rows.push(['c', name, name === 'role' ? 'none' : this.setting(name)]);
     const held = this.pins();
+    const unknown = pins.filter((pin) => !PINS.includes(pin));
+    if (unknown.length > 0) throw new Error(`the model server cannot tell whether there are ${unknown.join(', ')}`);
     for (const pin of pins) rows.push(['p', pin, held.includes(pin) ? '1' : '0']);
     return { notices: [], columns: ['kind', 'name', 'value'], rows: rows.map(dataRow), tag: `SELECT ${rows.length}` };
   }

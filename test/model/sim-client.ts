@@ -50,7 +50,7 @@ export class SimClient {
   get unfinished(): string | null {
     if (this.gone) return null;
     if (!this.#loggedIn) return 'the log-in is not answered';
-    return this.expectations.answered ? `at step ${this.#step}` : `statements are not answered, at step ${this.#step}`;
+    return this.expectations.isAnswered() ? `at step ${this.#step}` : `statements are not answered, at step ${this.#step}`;
   }
 
   #received(chunk: Buffer): void {
@@ -60,7 +60,7 @@ export class SimClient {
       if (this.#loggedIn) this.expectations.received(message);
       else this.#greeted(message);
     }
-    if (this.#waiting && this.expectations.answered) {
+    if (this.#waiting && this.expectations.isAnswered()) {
       this.#waiting = false;
       this.#next();
     }
@@ -103,7 +103,7 @@ export class SimClient {
     switch (step.kind) {
       case 'send':
         this.#send(step.messages, () => {
-          if (step.waits && !this.expectations.answered) this.#waiting = true;
+          if (step.waits && !this.expectations.isAnswered()) this.#waiting = true;
           else if (random.chance(0.5)) this.#next();
           else scheduler.after(random.fraction() * 5, () => this.#next());
         });
@@ -164,7 +164,7 @@ export class SimClient {
         this.socket.end();
         return;
       default:
-        if (!expectations.answered) {
+        if (!expectations.isAnswered()) {
           this.#waiting = true;
           return;
         }

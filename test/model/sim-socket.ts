@@ -3,6 +3,7 @@
 // breaks. Nothing happens inside a call: whatever the other end notices is an event of the scheduler.
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
+import type { ReadBuffer } from '../../src/backend/server-socket.js';
 import type { Scheduler, SeededRandom } from './scheduler.js';
 
 export interface NetworkConditions {
@@ -11,6 +12,35 @@ export interface NetworkConditions {
   readonly latencyMaxMs: number;
   /** Share of deliveries that are cut short. */
   readonly cutShare: number;
+}
+
+/** What chunks become whose memory may be read into again: nobody can take it for a message. */
+const POISON = 0xee;
+
+/** Chunks in memory that is used again as soon as it may be. */
+class PoisonedReads implements ReadBuffer {
+  kept = true;
+  #current: Buffer | null = null;
+  #earlier: Buffer[] = [];
+
+  earlierAreFree(): void {
+    for (const chunk of this.#earlier) chunk.fill(POISON);
+    this.#earlier = [];
+  }
+
+  abandon(): void {
+    this.#earlier = [];
+    this.#current = null;
+  }
+
+  next(chunk: Buffer): void {
+    if (this.#current !== null) {
+      if (this.kept) this.#earlier.push(this.#current);
+      else this.#current.fill(POISON);
+    }
+    this.kept = true;
+    this.#current = chunk;
+  }
 }
 
 export class SimSocket extends EventEmitter {
@@ -36,6 +66,9 @@ export class SimSocket extends EventEmitter {
   #endReceived = false;
   #finished: (() => void) | null = null;
   #stalledUntil = 0;
+  #reads: PoisonedReads | null = null;
+  /** Read, and put back by the reader. */
+  #unread: Buffer | null = null;
 
   constructor(name: string, scheduler: Scheduler, random: SeededRandom, conditions: NetworkConditions) {
     super();
@@ -50,7 +83,13 @@ export class SimSocket extends EventEmitter {
     return this as unknown as Duplex;
   }
 
-  get pendingBytes(): number {
+  /** From now on chunks received here lie in memory that is used again. */
+  reuseReads(): ReadBuffer {
+    this.#reads = new PoisonedReads();
+    return this.#reads;
+  }
+
+  get writableLength(): number {
     return this.#pendingBytes;
   }
 
@@ -87,6 +126,11 @@ export class SimSocket extends EventEmitter {
     this.#paused = false;
     this.peer.#send();
     return this;
+  }
+
+  unshift(chunk: Buffer): void {
+    this.#unread = this.#unread === null ? Buffer.from(chunk) : Buffer.concat([chunk, this.#unread]);
+    this.peer.#send();
   }
 
   /** Half-close behind what was written. */
@@ -139,7 +183,7 @@ export class SimSocket extends EventEmitter {
 
   #send(): void {
     if (this.#underWay || this.#ended || this.peer.#paused || this.peer.destroyed) return;
-    if (this.#pendingBytes === 0 && !this.#ending) return;
+    if (this.#pendingBytes === 0 && !this.#ending && this.peer.#unread === null) return;
     this.#underWay = true;
     this.#scheduler.after(this.#latency(), () => {
       this.#underWay = false;
@@ -150,8 +194,13 @@ export class SimSocket extends EventEmitter {
   #deliver(): void {
     const { peer } = this;
     if (peer.#paused || peer.destroyed) return;
-    if (this.#pendingBytes > 0) {
+    if (peer.#unread !== null) {
+      const chunk = peer.#unread;
+      peer.#unread = null;
+      peer.emit('data', chunk);
+    } else if (this.#pendingBytes > 0) {
       const chunk = this.#take();
+      peer.#reads?.next(chunk);
       peer.emit('data', chunk);
       this.#drained();
     } else if (this.#ending && !this.#ended) this.#finish();
@@ -193,16 +242,16 @@ export class SimSocket extends EventEmitter {
   }
 }
 
-/** Two ends of one connection; what is said about latency holds for both directions. */
+/** Two ends of one connection. */
 export function connectSockets(
   name: string,
   scheduler: Scheduler,
   random: SeededRandom,
   conditions: NetworkConditions,
 ): [SimSocket, SimSocket] {
-  const near = new SimSocket(`${name} near`, scheduler, random, conditions);
-  const far = new SimSocket(`${name} far`, scheduler, random, conditions);
-  near.peer = far;
-  far.peer = near;
-  return [near, far];
+  const one = new SimSocket(name, scheduler, random, conditions);
+  const other = new SimSocket(`${name}'s peer`, scheduler, random, conditions);
+  one.peer = other;
+  other.peer = one;
+  return [one, other];
 }

@@ -84,6 +84,7 @@ async function tryStart(
 ): Promise<PostgresServer | { failure: string }> {
   const account = serverAccount();
   const home = mkdtempSync(join(tmpdir(), 'pgkv-pg-'));
+  const watchdog = watchOver(home);
   const dataDir = join(home, 'data');
   const socketDir = join(home, 'socket');
   mkdirSync(socketDir);
@@ -104,7 +105,7 @@ async function tryStart(
       detached: true, // Ctrl-C must reach the tests only; they stop the server
     },
   );
-  const releaseWatchdog = watchOver(child, home);
+  if (child.pid !== undefined) watchdog.server(child.pid);
   let log = '';
   child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
     log += chunk;
@@ -117,8 +118,8 @@ async function tryStart(
       child.kill('SIGQUIT');
       await exited;
     }
-    releaseWatchdog();
     rmSync(home, { recursive: true, force: true });
+    watchdog.dismiss();
   };
   const stopOnce = () => {
     stopped ??= stop();
@@ -161,12 +162,18 @@ function becomesReady(child: ChildProcess, log: () => string): Promise<boolean> 
 }
 
 /**
- * A shell that ends the server and removes its files when our end of its pipe closes without a word, which happens
- * however this process dies. Returns the way to dismiss it.
+ * A shell that removes the files at `home`, and ends the server once it is named, when our end of its pipe closes
+ * without a word: that happens however this process dies.
  */
-function watchOver(server: ChildProcess, home: string): () => void {
-  const script = 'read -r word; [ "$word" = dismissed ] && exit 0; kill -QUIT "$1" 2>/dev/null; sleep 1; rm -rf "$2"';
-  const watchdog = spawn('/bin/sh', ['-c', script, 'watchdog', String(server.pid), home], {
+function watchOver(home: string): { server(pid: number): void; dismiss(): void } {
+  const script = `
+    read -r pid && read -r word && [ "$word" = dismissed ] && exit 0
+    for attempt in 1 2 3 4 5; do
+      [ -z "$pid" ] || kill -QUIT "$pid" 2>/dev/null
+      sleep 0.4
+      rm -rf "$1" && break # fails while a backend still writes
+    done`;
+  const watchdog = spawn('/bin/sh', ['-c', script, 'watchdog', home], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
   });
@@ -174,7 +181,10 @@ function watchOver(server: ChildProcess, home: string): () => void {
   const pipe = watchdog.stdin;
   (pipe as unknown as { unref(): void }).unref();
   pipe.on('error', () => undefined); // the watchdog was killed with the rest of a process group: nothing to dismiss
-  return () => pipe.end('dismissed\n');
+  return {
+    server: (pid) => pipe.write(`${pid}\n`),
+    dismiss: () => pipe.end('dismissed\n'),
+  };
 }
 
 /** The data directory all servers of one release are copied from; made once, in os.tmpdir. */

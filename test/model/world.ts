@@ -1,0 +1,465 @@
+// One simulated run: pgkv's own sessions, lanes and pool between scripted clients and the model server, on virtual time
+// and an invented network. A seed gives the whole run: sizes, limits, scripts, delays, faults. While it runs and at its
+// end everything is checked that has to hold whatever happens; the first thing that does not is thrown.
+import type { Socket } from 'node:net';
+import { sendCancelRequest } from '../../src/backend/cancel-request.js';
+import { NodePool, type PoolLimits } from '../../src/backend/node-pool.js';
+import type { ServerConnection } from '../../src/backend/server-connection.js';
+import type { OpenStream } from '../../src/backend/server-socket.js';
+import { SettingsRegistry } from '../../src/backend/settings-group.js';
+import { type ReadTemplate, StatementSources } from '../../src/backend/statement-source.js';
+import { messageOf } from '../../src/base/errors.js';
+import { CancelRegistry } from '../../src/frontend/cancel-registry.js';
+import { ClientConnection } from '../../src/frontend/client-connection.js';
+import type { FrontendServices } from '../../src/frontend/frontend-services.js';
+import { TemplateCache } from '../../src/sql/template-cache.js';
+import { type Counters, createCounters } from '../../src/telemetry/counters.js';
+import { frontendLimits } from '../../src/wire/protocol.js';
+import { Expectations, type Mishaps } from './expectations.js';
+import type { ModelSession } from './model-session.js';
+import { ModelServer, type ServerConditions } from './model-server.js';
+import { Scheduler, SeededRandom } from './scheduler.js';
+import { chooseSubjects, writeScript } from './script.js';
+import { SimClient } from './sim-client.js';
+import { connectSockets, type NetworkConditions, type SimSocket } from './sim-socket.js';
+
+/** Templates are a pure function of texts: all runs share them. */
+const templates = new TemplateCache({ bytesMax: 32 * 1024 * 1024 });
+const templateOf: ReadTemplate = (text, standardStrings) => templates.get(text, standardStrings);
+
+const ADDRESS = { host: 'model', port: 1 };
+const CANCEL_TIMEOUT_MS = 2_000;
+/** By then faults are over. */
+const FAULTS_UNTIL_MS = 3_000;
+/** Longer than any time-out of pgkv's: what has not ended by then hangs. */
+const RUN_MAX_MS = 120_000;
+const EVENTS_MAX = 200_000;
+const TRACE_MAX = 400;
+const BUFFER_BYTES_MAX = 16_384;
+/** What may be under way from pgkv beyond the socket's own mark: the last chunk, and pgkv's own small messages. */
+const OVERSHOOT_BYTES_MAX = 65_536;
+
+export interface RunOptions {
+  readonly seed: number;
+  /** Keeps the last events, for a report. */
+  readonly traces?: boolean;
+}
+
+/** What went wrong in a run, with what is needed to see it again. */
+export class RunFailure extends Error {
+  readonly seed: number;
+  readonly lastEvents: readonly string[];
+
+  constructor(seed: number, what: string, lastEvents: readonly string[], cause: unknown) {
+    super(`seed ${seed}: ${what}`, cause === undefined ? undefined : { cause });
+    this.name = 'RunFailure';
+    this.seed = seed;
+    this.lastEvents = lastEvents;
+  }
+}
+
+/** Throws RunFailure. The SQL parser must be loaded. */
+export function simulate(options: RunOptions): RunStatistics {
+  return new World(options).run();
+}
+
+export interface RunStatistics {
+  readonly events: number;
+  readonly answers: number;
+  readonly faults: number;
+}
+
+class World {
+  readonly #seed: number;
+  readonly #traces: boolean;
+  readonly #random: SeededRandom;
+  readonly #scheduler = new Scheduler();
+  readonly #network: NetworkConditions;
+  readonly #conditions: ServerConditions;
+  readonly #server: ModelServer;
+  readonly #counters: Counters = createCounters();
+  readonly #registry = new SettingsRegistry();
+  readonly #limits: PoolLimits;
+  readonly #pool: NodePool;
+  readonly #cancels: CancelRegistry;
+  readonly #services: FrontendServices;
+  readonly #clients: SimClient[] = [];
+  readonly #connections = new Map<SimClient, ClientConnection>();
+  readonly #openConnections = new Set<ClientConnection>();
+  readonly #sockets: SimSocket[] = [];
+  readonly #trace: string[] = [];
+  /** Faults a second, 0 in runs in which nothing may fail. */
+  readonly #faultRate: number;
+  readonly #mishaps: { connectFailures: boolean; schemaChanges: boolean; scarcity: boolean };
+  #violation: string | null = null;
+  #faults = 0;
+  #events = 0;
+
+  constructor({ seed, traces = false }: RunOptions) {
+    this.#seed = seed;
+    this.#traces = traces;
+    this.#random = new SeededRandom(seed);
+    const random = this.#random;
+    this.#network = {
+      highWaterMark: random.pick([300, 2_000, 16_384, 65_536]),
+      latencyMaxMs: random.pick([0.5, 5, 30]),
+      cutShare: random.pick([0, 0.1, 0.5]),
+    };
+    this.#faultRate = random.chance(0.5) ? 0 : random.pick([0.5, 2, 10]);
+    const failsLogins = this.#faultRate > 0 && random.chance(0.5);
+    this.#conditions = { thinkingMaxMs: random.pick([0.5, 5, 20]), loginFailureShare: failsLogins ? 0.2 : 0 };
+    this.#limits = {
+      sizeMax: random.between(1, 4),
+      queueMax: random.chance(0.1) ? 2 : 100,
+      waitTimeoutMs: random.pick([1_000, 30_000, 30_000]),
+      idleTimeoutMs: random.pick([300, 10_000, Number.POSITIVE_INFINITY]),
+      lifetimeMaxMs: random.pick([200, 5_000, Number.POSITIVE_INFINITY]),
+      connectTimeoutMs: 1_500,
+      preparedStatementsMax: random.pick([1, 3, 100]),
+      serverMessageBytesMax: 1_000_000,
+    };
+    const { queueMax, waitTimeoutMs } = this.#limits;
+    const scarcity = queueMax < 10 || waitTimeoutMs < 10_000;
+    this.#mishaps = { connectFailures: false, schemaChanges: false, scarcity };
+    this.#server = new ModelServer({
+      scheduler: this.#scheduler,
+      random,
+      conditions: this.#conditions,
+      violated: (what) => this.#violated(what),
+      traced: (what) => this.#traced(what),
+      connectFailed: () => {
+        this.#mishaps.connectFailures = true;
+      },
+    });
+    this.#pool = new NodePool({
+      address: ADDRESS,
+      limits: this.#limits,
+      openStream: this.#openStream,
+      clock: this.#scheduler,
+      random,
+      noSettings: this.#registry.empty,
+    });
+    this.#cancels = new CancelRegistry(random);
+    this.#services = this.#composeServices();
+  }
+
+  run(): RunStatistics {
+    try {
+      this.#start();
+      this.#runUntil(RUN_MAX_MS, () => this.#clients.every(({ gone }) => gone));
+      for (const client of this.#clients) {
+        if (client.unfinished !== null) this.#violated(`${client.expectations.owner} hangs: ${client.unfinished}`);
+      }
+      // What clients have left behind: connections to roll back, close, hand over to nobody.
+      this.#runUntil(this.#scheduler.now() + 10_000, () => false);
+      this.#checkRest();
+      this.#stopIfViolated();
+      this.#pool.close();
+      this.#runUntil(this.#scheduler.now() + 60_000, () => false);
+      this.#checkEnd();
+      this.#stopIfViolated();
+    } catch (error) {
+      const what = this.#violation ?? `threw ${error instanceof Error ? error.stack : messageOf(error)}`;
+      throw new RunFailure(this.#seed, what, this.#trace, error instanceof Violation ? undefined : error);
+    }
+    const answers = this.#clients.reduce((sum, { expectations }) => sum + expectations.readies, 0);
+    return { events: this.#events, answers, faults: this.#faults };
+  }
+
+  #start(): void {
+    const random = this.#random;
+    const subjects = chooseSubjects(random);
+    const dawdles = random.pick([0, 0, 0.05, 0.3]);
+    this.#mishaps.schemaChanges = subjects.schema > 0;
+    for (let count = random.between(1, 5), id = 1; id <= count; id++) {
+      const owner = `c${id}`;
+      const startup: Record<string, string> = { user: random.pick(['u', 'u', 'u', 'v']), database: 'd' };
+      const hasName = random.chance(0.3);
+      if (hasName) startup['application_name'] = `${owner}.0`;
+      const ownRandom = new SeededRandom(this.#seed, id);
+      const script = writeScript(ownRandom, owner, subjects, hasName);
+      const mishaps: Mishaps = this.#mishaps;
+      const expectations = new Expectations(owner, new Map(Object.entries(startup)), mishaps, (what) =>
+        this.#violated(what),
+      );
+      this.#scheduler.after(random.fraction() * random.pick([1, 200]), () => {
+        let connection: ClientConnection | null = null;
+        const client = new SimClient({
+          scheduler: this.#scheduler,
+          random: ownRandom,
+          script,
+          expectations,
+          startup,
+          dawdles,
+          connect: (name) => {
+            const [own, other] = this.#connect(name);
+            const accepted = new ClientConnection(own.asDuplex() as Socket, this.#services);
+            this.#openConnections.add(accepted);
+            connection ??= accepted;
+            return other;
+          },
+          traced: (what) => this.#traced(what),
+        });
+        this.#connections.set(client, connection!);
+        this.#clients.push(client);
+      });
+    }
+    // All clients exist before the run may be found to be over.
+    this.#runUntil(250, () => false);
+    if (this.#faultRate > 0) this.#scheduleFault();
+  }
+
+  #composeServices(): FrontendServices {
+    const clock = this.#scheduler;
+    const random = this.#random;
+    const counters = this.#counters;
+    return {
+      clock,
+      counters,
+      pool: this.#pool,
+      registry: this.#registry,
+      cancels: this.#cancels,
+      limits: {
+        connectionsMax: 100,
+        startupPendingMax: 100,
+        startupTimeoutMs: 60_000,
+        idleTimeoutMs: 0,
+        idleInTransactionTimeoutMs: 0,
+        closeGraceMs: 500,
+        frontendLimits: frontendLimits(1_000_000),
+      },
+      cancelStatement: (connection, delivered) =>
+        sendCancelRequest({
+          openStream: this.#openStream,
+          address: ADDRESS,
+          pid: connection.pid,
+          secretKey: connection.secretKey,
+          clock,
+          timeoutMs: CANCEL_TIMEOUT_MS,
+          delivered,
+        }),
+      authentication: { method: 'trust', verifiers: null, failureDelayMs: 0, mockSecret: Buffer.alloc(32), clock, random },
+      conversation: {
+        clock,
+        counters,
+        sources: new StatementSources(1_000_000, templateOf),
+        templateOf,
+        show: () => null,
+        bufferBytesMax: BUFFER_BYTES_MAX,
+        statementBytesMax: 1_000_000,
+        tapFor: () => null,
+      },
+      tlsRequired: false,
+      tls: () => null,
+      closed: (connection) => this.#openConnections.delete(connection),
+    };
+  }
+
+  /** Both ends of a connection: pgkv's, and the other. */
+  #connect(name: string): [SimSocket, SimSocket] {
+    const [own, other] = connectSockets(name, this.#scheduler, this.#random, this.#network);
+    this.#sockets.push(own);
+    return [own, other];
+  }
+
+  readonly #openStream: OpenStream = (_address, opened, failed) => {
+    const random = this.#random;
+    let aborted = false;
+    this.#scheduler.after(random.fraction() * this.#network.latencyMaxMs, () => {
+      if (aborted) return;
+      if (random.chance(this.#conditions.loginFailureShare)) {
+        this.#mishaps.connectFailures = true;
+        this.#faults++;
+        // Refused, or no answer at all: then pgkv gives up by itself.
+        if (random.chance(0.7)) failed(new Error('connect ECONNREFUSED'));
+        return;
+      }
+      const [own, other] = this.#connect('a server');
+      const session = this.#server.accept(other);
+      // First to hear of it, before pgkv acts on it.
+      for (const event of ['end', 'error'] as const) own.once(event, () => this.#connectionLost(session.pid));
+      own.on('data', () => {
+        if (session.saidGoodbye) this.#connectionLost(session.pid);
+      });
+      opened({ stream: own.asDuplex(), readBuffer: own.reuseReads(), certificate: null });
+    });
+    return {
+      abort: () => {
+        aborted = true;
+      },
+    };
+  };
+
+  #connectionLost(pid: number): void {
+    this.#traced(() => `pgkv loses server ${pid}`);
+    for (const [client, { conversation }] of this.#connections) {
+      if (conversation?.lane.connection?.pid === pid) client.expectations.losses++;
+    }
+  }
+
+  #scheduleFault(): void {
+    const random = this.#random;
+    this.#scheduler.after((random.fraction() * 2_000) / this.#faultRate, () => {
+      if (this.#scheduler.now() > FAULTS_UNTIL_MS) {
+        this.#conditions.loginFailureShare = 0;
+        return;
+      }
+      this.#fault();
+      this.#scheduleFault();
+    });
+  }
+
+  #fault(): void {
+    const random = this.#random;
+    const sessions = [...this.#server.sessions];
+    if (sessions.length === 0) return;
+    this.#faults++;
+    const session = random.pick(sessions);
+    const isLoggedIn = [...this.#pool.connections()].some(({ pid }) => pid === session.pid);
+    if (!isLoggedIn) this.#mishaps.connectFailures = true;
+    const roll = random.fraction();
+    if (roll < 0.25) session.kill(true);
+    else if (roll < 0.5) session.kill(false);
+    else if (roll < 0.75) {
+      this.#traced(() => `the network resets server ${session.pid}`);
+      session.socket.reset();
+    } else if (roll < 0.85) session.silence(random.fraction() * 1_000);
+    else if (roll < 0.95) random.pick([session.socket, session.socket.peer]).stall(random.fraction() * 1_000);
+    else {
+      this.#mishaps.connectFailures = true;
+      for (const one of sessions) one.kill(random.chance(0.5));
+    }
+  }
+
+  #runUntil(deadline: number, isOver: () => boolean): void {
+    while (!isOver()) {
+      if (!this.#scheduler.step(deadline)) break;
+      this.#stopIfViolated();
+      if (++this.#events > EVENTS_MAX) this.#violated('the run does not come to an end');
+      if ((this.#events & 15) === 0) this.#checkRunning();
+    }
+    this.#stopIfViolated();
+  }
+
+  #stopIfViolated(): void {
+    if (this.#violation !== null) throw new Violation();
+  }
+
+  /** Holds at any moment. */
+  #checkRunning(): void {
+    const holders = new Map<unknown, string>();
+    for (const [client, { conversation }] of this.#connections) {
+      const connection = conversation?.lane.connection ?? null;
+      if (connection === null || client.gone) continue;
+      const { owner } = client.expectations;
+      const other = holders.get(connection);
+      if (other !== undefined) this.#violated(`${owner} and ${other} hold server ${connection.pid} at one time`);
+      holders.set(connection, owner);
+    }
+    if (this.#pool.openCount > this.#limits.sizeMax) this.#violated('the pool is larger than its limit');
+    if (this.#pool.waitingCount > this.#limits.queueMax) this.#violated('more wait than may');
+    const bytesMax = this.#network.highWaterMark + OVERSHOOT_BYTES_MAX;
+    for (const socket of this.#sockets) {
+      if (socket.pendingBytesPeak > bytesMax) this.#violated(`${socket.pendingBytesPeak} bytes wait for ${socket.name}`);
+    }
+  }
+
+  /** Holds when all clients have gone and everything has calmed down. */
+  #checkRest(): void {
+    const pool = this.#pool;
+    if (pool.waitingCount !== 0) this.#violated(`${pool.waitingCount} requests wait for nobody`);
+    if (pool.idleCount !== pool.openCount) {
+      this.#violated(`${pool.openCount - pool.idleCount} connections are leased to nobody`);
+    }
+    if (this.#cancels.size !== 0) this.#violated(`${this.#cancels.size} cancel keys are left`);
+    if (this.#counters.clientsConnected !== 0) this.#violated(`${this.#counters.clientsConnected} clients are counted`);
+    if (this.#counters.startupsPending !== 0) this.#violated(`${this.#counters.startupsPending} log-ins are counted`);
+    if (this.#openConnections.size !== 0) this.#violated(`${this.#openConnections.size} client connections are open`);
+    const sessions = new Map([...this.#server.sessions].map((session) => [session.pid, session]));
+    if (sessions.size !== pool.openCount) {
+      this.#violated(`the server has ${sessions.size} sessions, the pool ${pool.openCount} connections`);
+    }
+    for (const connection of pool.connections()) {
+      const model = sessions.get(connection.pid)?.model;
+      if (model === undefined || model === null) {
+        this.#violated(`connection ${connection.pid} leads nowhere`);
+        continue;
+      }
+      if (!connection.atRest) this.#violated(`connection ${connection.pid} is idle, but not at rest`);
+      this.#checkIdle(connection, model);
+    }
+    this.#checkDatabase();
+  }
+
+  /** An idle connection is what pgkv believes it to be. */
+  #checkIdle(connection: ServerConnection, model: ModelSession): void {
+    const left = model.pins();
+    if (model.state.transaction !== null) left.push('an open transaction');
+    if (left.length > 0) this.#violated(`connection ${connection.pid} is idle with ${left.join(', ')}`);
+    const settings = new Map(model.state.revertible.settings);
+    for (const [name, value] of connection.settings.values) {
+      if (settings.get(name) !== value && !(value === '' && model.setting(name) === '')) {
+        this.#violated(`connection ${connection.pid} has ${name} '${model.setting(name)}', pgkv believes '${value}'`);
+      }
+      settings.delete(name);
+    }
+    if (settings.size > 0) this.#violated(`connection ${connection.pid} keeps ${JSON.stringify([...settings])}`);
+    for (const [source, { name }] of connection.prepared) {
+      const text = model.state.statements.get(name)?.statement?.text;
+      if (text === undefined || !source.text.includes(text)) {
+        this.#violated(`connection ${connection.pid} has ${text} as ${name}, pgkv believes ${source.text}`);
+      }
+    }
+  }
+
+  /** Acknowledged commits are there, once; what was reported as not done is not; transactions are whole. */
+  #checkDatabase(): void {
+    const count = (keys: readonly string[]): Map<string, number> => {
+      const counts = new Map<string, number>();
+      for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);
+      return counts;
+    };
+    const actual = count(this.#server.database.committed);
+    for (const { expectations } of this.#clients) {
+      const { owner, uncertainKeys, atomicKeys } = expectations;
+      const expected = count(expectations.database.committed);
+      for (const [key, times] of expected) {
+        const found = actual.get(key) ?? 0;
+        if (found < times && !uncertainKeys.has(key)) this.#violated(`${key} was acknowledged to ${owner}, and is lost`);
+      }
+      for (const [key, found] of actual) {
+        if (!key.startsWith(`${owner}.`) || uncertainKeys.has(key)) continue;
+        if (found > (expected.get(key) ?? 0)) {
+          this.#violated(`${key} of ${owner} is there ${found} times, acknowledged ${expected.get(key) ?? 0} times`);
+        }
+      }
+      for (const keys of atomicKeys) {
+        const there = keys.filter((key) => actual.has(key));
+        if (there.length !== 0 && there.length !== keys.length) {
+          this.#violated(`of a transaction of ${owner} with ${keys.join(', ')} only ${there.join(', ')} are there`);
+        }
+      }
+    }
+  }
+
+  /** The pool is closed: nothing is left. */
+  #checkEnd(): void {
+    if (this.#pool.openCount !== 0) this.#violated(`${this.#pool.openCount} connections are open behind close()`);
+    if (this.#server.sessions.size !== 0) this.#violated(`${this.#server.sessions.size} sessions are left on the server`);
+    if (this.#scheduler.size !== 0) this.#violated(`${this.#scheduler.size} timers are left`);
+  }
+
+  #violated(what: string): void {
+    this.#violation ??= what;
+    this.#traced(() => `violated: ${what}`);
+  }
+
+  #traced(what: () => string): void {
+    if (!this.#traces) return;
+    if (this.#trace.length >= TRACE_MAX) this.#trace.shift();
+    this.#trace.push(`${this.#scheduler.now().toFixed(2).padStart(9)} ${what()}`);
+  }
+}
+
+/** Leaves the run; what was violated is known. */
+class Violation extends Error {}
