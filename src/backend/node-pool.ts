@@ -8,6 +8,7 @@ import { PgkvError } from '../base/errors.js';
 import type { Credential } from './credential.js';
 import { Handshake, type LoggedIn, type LoginFailure } from './handshake.js';
 import { internParameters, type ReportedParameters } from './parameter-status.js';
+import type { Routines } from './routines.js';
 import { ServerConnection } from './server-connection.js';
 import { addressText, type OpenStream, type ReadBuffer, type ServerAddress } from './server-socket.js';
 import { placeholdersFit, type SettingsGroup } from './settings-group.js';
@@ -36,6 +37,8 @@ export class PoolGroup {
   opening = 0;
   /** Parameters reported by the last login, for greeting clients; dropped with the last connection. */
   parameters: ReportedParameters | null = null;
+  /** What is known of the routines of its database; out of date where its epoch is not the pool's `schemaEpoch`. */
+  routines: Routines | null = null;
 
   constructor(key: string, user: string, startup: ReadonlyMap<string, string>, credential: Credential) {
     this.key = key;
@@ -195,6 +198,11 @@ export class NodePool {
     connection.idleSince = now;
     group.idle.push(connection);
     if (this.#waitingCount > 0) this.#makeRoom();
+  }
+
+  /** Counts the times DDL went through. */
+  get schemaEpoch(): number {
+    return this.#schemaEpoch;
   }
 
   /** DDL went through: every connection prepares its statements anew before their next use. */

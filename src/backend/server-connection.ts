@@ -207,6 +207,8 @@ export class ServerConnection {
 
   /** Runs a statement of pgkv's own; only when the connection owes nothing. */
   runControl(sql: string, control: ControlQuery): void {
+    // A simple query ends the unnamed statement.
+    this.unnamed = null;
     this.replies.push(controlQuery(control));
     this.output.push(encodeQuery(sql));
     this.output.flush();

@@ -12,6 +12,7 @@
 import type { LeaseRequest, NodePool, PoolGroup } from '../backend/node-pool.js';
 import { parameterChanges } from '../backend/parameter-status.js';
 import { Reply } from '../backend/reply-queue.js';
+import { customNamesIn, hasDynamicNames, ROUTINES_SQL, type Routines, readRoutines } from '../backend/routines.js';
 import type { ReplyReceiver, ServerConnection, ServerLoss } from '../backend/server-connection.js';
 import { type SettingsGroup, type SettingsRegistry, settingsChangeSql } from '../backend/settings-group.js';
 import type { StatementSource } from '../backend/statement-source.js';
@@ -74,8 +75,12 @@ export class LeasedLane implements ReplyReceiver {
   readonly #applicationName: string;
   #effects: EffectBits = Effect.none;
   #customNames: Set<string> | null = null;
-  /** State no probe can see: the connection stays with the session and is closed behind it. */
+  /** Code was sent that makes up names of settings. */
+  #dynamicNames = false;
+  /** State no probe can see and no statement ends: the connection stays with the session and is closed behind it. */
   #sticky = false;
+  /** The same for currval and lastval, up to DISCARD ALL. */
+  #readsSequences = false;
   #discardSequences = false;
   #request: LeaseRequest | null = null;
   #lastConnection: ServerConnection | null = null;
@@ -107,6 +112,11 @@ export class LeasedLane implements ReplyReceiver {
     return this.mode !== 'free' && !(this.mode === 'leased' && this.connection!.atRest);
   }
 
+  /** The session keeps its connection between statements. */
+  get #pinned(): boolean {
+    return this.#sticky || this.#readsSequences || this.pins.length > 0;
+  }
+
   get holdsBytes(): boolean {
     return this.#client.holdsBytes;
   }
@@ -130,9 +140,11 @@ export class LeasedLane implements ReplyReceiver {
     return this.#acquire((template.effects & Effect.readsSequenceState) !== 0);
   }
 
-  /** A statement is about to be sent: remembers what it may leave behind. */
-  note(template: Template): void {
-    const { effects } = template;
+  /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
+  note(template: Template, text: string): void {
+    let { effects } = template;
+    // Whatever the triggers of this database may do, a write may do.
+    if (!template.readOnly && this.#group.routines?.triggersLeaveState === true) effects |= Effect.unknown;
     if (!template.readOnly) {
       this.readOnly = false;
       this.connection!.sequenceOwner = this;
@@ -142,14 +154,22 @@ export class LeasedLane implements ReplyReceiver {
     }
     if (effects === Effect.none) return;
     this.#effects |= effects;
-    if ((effects & (Effect.sticky | Effect.readsSequenceState)) !== 0) this.#sticky = true;
+    if ((effects & Effect.sticky) !== 0) this.#sticky = true;
+    if ((effects & Effect.readsSequenceState) !== 0) this.#readsSequences = true;
     if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
+    if ((effects & Effect.unknown) !== 0) {
+      if (hasDynamicNames(text)) this.#dynamicNames = true;
+      for (const name of customNamesIn(text)) this.#noteCustomName(name);
+    }
     for (const name of template.settingNames) {
       if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
-      if (!name.includes('.')) continue;
-      if (this.#customNames === null) this.#customNames = new Set();
-      this.#customNames.add(name);
+      if (name.includes('.')) this.#noteCustomName(name);
     }
+  }
+
+  #noteCustomName(name: string): void {
+    if (this.#customNames === null) this.#customNames = new Set();
+    this.#customNames.add(name);
   }
 
   /** CancelRequest from the client. */
@@ -185,7 +205,7 @@ export class LeasedLane implements ReplyReceiver {
     this.connection = null;
     connection.resume();
     const quiet = connection.replies.length === 0 && !connection.replies.skipping && !connection.copyIn;
-    if (mode !== 'leased' || !quiet || this.midMessage || this.#sticky || this.pins.length > 0 || this.#effects !== 0) {
+    if (mode !== 'leased' || !quiet || this.midMessage || this.#pinned || this.#effects !== 0) {
       // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
       // refuses what it is at.
       connection.attach(null);
@@ -245,7 +265,8 @@ export class LeasedLane implements ReplyReceiver {
     if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
       this.connection!.forgetAllPrepared();
       this.session.dropAllStatements();
-      if (tag === 'DISCARD ALL') this.#sticky = false;
+      // Neither what LOAD loaded nor the seed of random() is discarded.
+      if (tag === 'DISCARD ALL') this.#readsSequences = false;
     }
     this.#client.tag(tag);
   }
@@ -263,7 +284,7 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   serverLost(loss: ServerLoss): void {
-    const hadState = this.pins.length > 0 || this.#sticky || this.#effects !== Effect.none;
+    const hadState = this.#pinned || this.#effects !== Effect.none;
     this.connection = null;
     this.#reset();
     if (this.mode === 'ended') return;
@@ -296,7 +317,7 @@ export class LeasedLane implements ReplyReceiver {
       granted: (connection) => {
         this.#request = null;
         this.#hold(connection);
-        if (this.#carryOver(connection)) {
+        if (this.#makeReady(connection)) {
           this.mode = 'leased';
           if (returned) this.#client.resume();
         } else this.mode = 'preparing';
@@ -318,6 +339,20 @@ export class LeasedLane implements ReplyReceiver {
     connection.attach(this);
     this.readOnly = true;
     this.mayHaveCommitted = false;
+  }
+
+  /** Asks for what has to be known, then carries the session over. True when nothing has to be waited for. */
+  #makeReady(connection: ServerConnection): boolean {
+    const epoch = this.#pool.schemaEpoch;
+    if (this.#group.routines?.epoch === epoch) return this.#carryOver(connection);
+    const known = (routines: Routines): void => {
+      this.#group.routines = routines;
+      if (!this.#carryOver(connection)) return;
+      this.mode = 'leased';
+      this.#client.resume();
+    };
+    connection.runControl(ROUTINES_SQL, readRoutines(epoch, known));
+    return false;
   }
 
   /** Brings the connection to the session's settings. True when nothing has to be waited for. */
@@ -394,9 +429,11 @@ export class LeasedLane implements ReplyReceiver {
     if ((this.#effects & CHECKED) !== 0) {
       this.mode = 'preparing';
       const unknown = (this.#effects & Effect.unknown) !== 0;
+      const unseen = unknown && (this.#dynamicNames || (this.#group.routines?.dynamicNames ?? true));
+      const resets = unseen && !this.#pinned;
       connection.runControl(
-        stateCheckSql(this.#namesToAsk(), unknown && !this.#sticky && this.pins.length === 0),
-        readStateCheck((state) => this.#checked(connection, state, unknown)),
+        stateCheckSql(this.#namesToAsk(unknown), resets),
+        readStateCheck((state) => this.#checked(connection, state, unknown, resets)),
       );
       return;
     }
@@ -404,13 +441,14 @@ export class LeasedLane implements ReplyReceiver {
     this.#giveBack(connection);
   }
 
-  #namesToAsk(): Set<string> {
+  #namesToAsk(unknown: boolean): Set<string> {
     const names = new Set<string>(this.session.settings.placeholders);
+    if (unknown) for (const name of this.#group.routines?.customNames ?? []) names.add(name);
     for (const name of this.#customNames ?? []) names.add(name);
     return names;
   }
 
-  #checked(connection: ServerConnection, state: SessionState | null, unknown: boolean): void {
+  #checked(connection: ServerConnection, state: SessionState | null, unknown: boolean, wasReset: boolean): void {
     if (state === null) {
       // The session's own settings kept pgkv from asking (a statement_timeout of 1 ms): it keeps the connection, and
       // the question is asked again behind the next statement.
@@ -419,9 +457,9 @@ export class LeasedLane implements ReplyReceiver {
       this.#client.resume();
       return;
     }
-    const wasReset = unknown && !this.#sticky && this.pins.length === 0;
     this.#effects = Effect.none;
     this.#customNames = null;
+    this.#dynamicNames = false;
     this.pins = state.pins;
     const onServer = this.#registry.intern(state.settings);
     this.#setSettings(connection, onServer);
@@ -448,7 +486,7 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   #giveBack(connection: ServerConnection): void {
-    if (this.pins.length > 0 || this.#sticky) {
+    if (this.#pinned) {
       this.mode = 'leased';
     } else {
       this.mode = 'free';
@@ -463,7 +501,8 @@ export class LeasedLane implements ReplyReceiver {
   #reset(): void {
     this.#effects = Effect.none;
     this.#customNames = null;
-    this.#sticky = false;
+    this.#dynamicNames = false;
+    this.#sticky = this.#readsSequences = false;
     this.#afterCancel = null;
     this.pins = [];
     this.midMessage = false;

@@ -329,7 +329,7 @@ export class Conversation implements ClientPort {
     }
     if (!this.#ensure(template)) return this.#wasAnswered;
     const connection = lane.connection!;
-    lane.note(template);
+    lane.note(template, text);
     this.#services.counters.statements++;
     // A simple query ends the unnamed statement, here as in Postgres.
     this.session.unnamed = null;
@@ -347,7 +347,7 @@ export class Conversation implements ClientPort {
     if (!this.#ensure(UNPARSED_TEMPLATE)) return this.#wasAnswered;
     const { buffer, start, end } = this.#reader;
     const connection = this.lane.connection!;
-    this.lane.note(UNPARSED_TEMPLATE);
+    this.lane.note(UNPARSED_TEMPLATE, '');
     connection.output.push(buffer.subarray(start, end));
     connection.replies.push(forwarded(Reply.functionCall));
     return true;
@@ -363,7 +363,7 @@ export class Conversation implements ClientPort {
         const { start } = reader;
         const { end } = batch;
         if (!this.#ensure(source.template)) return this.#wasAnswered;
-        lane.note(source.template);
+        lane.note(source.template, source.text);
         this.#services.counters.statements++;
         this.#repeatable = reader.buffer.subarray(start, end);
         this.#repeatSource = source;
@@ -373,10 +373,11 @@ export class Conversation implements ClientPort {
         return true;
       }
     }
-    const template = this.#extended.templateOf(type, reader.buffer, reader.start, reader.end);
+    const source = this.#extended.namedSource(type, reader.buffer, reader.start, reader.end);
+    const template = source === null ? NEUTRAL_TEMPLATE : source.template;
     if (!this.#ensure(template)) return this.#wasAnswered;
     if (type === Frontend.bind) {
-      lane.note(template);
+      lane.note(template, source === null ? '' : source.text);
       this.#services.counters.statements++;
       if (template.statementNames.length > 0) lane.connection!.watchTags = true;
     }
@@ -445,7 +446,7 @@ export class Conversation implements ClientPort {
       this.send(lost.query(this.#template(buffer.toString('utf8', start + 5, end - 1))));
       if (lost.over) this.#lost = null;
     } else if (type !== Frontend.flush) {
-      const answer = lost.extended(type, this.#extended.namedTemplate(type, buffer, start, end));
+      const answer = lost.extended(type, this.#extended.namedSource(type, buffer, start, end)?.template ?? null);
       this.send(answer.bytes);
       this.#skipping = answer.failed;
     }

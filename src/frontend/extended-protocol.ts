@@ -9,7 +9,7 @@ import { type StatementSource, type StatementSources, unknownStatement } from '.
 import { PgkvError } from '../base/errors.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
-import { Effect, NEUTRAL_TEMPLATE, type Template } from '../sql/template.js';
+import { Effect } from '../sql/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../wire/client-messages.js';
 import { Frontend } from '../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../wire/server-messages.js';
@@ -69,22 +69,17 @@ export class ExtendedProtocol {
     connection.replies.push(forwarded(Reply.sync));
   }
 
-  /** The template a message belongs to, for choosing its connection; malformed ones are left to the server. */
-  templateOf(type: number, buffer: Buffer, start: number, end: number): Template {
-    return this.namedTemplate(type, buffer, start, end) ?? NEUTRAL_TEMPLATE;
-  }
-
-  /** The same, or null where the message names no statement. */
-  namedTemplate(type: number, buffer: Buffer, start: number, end: number): Template | null {
-    if (type === Frontend.parse) return this.#parsedSource(buffer, start, end)?.template ?? null;
+  /** The statement a message brings (Parse) or names; null where it names none. Malformed ones are left to the server. */
+  namedSource(type: number, buffer: Buffer, start: number, end: number): StatementSource | null {
+    if (type === Frontend.parse) return this.#parsedSource(buffer, start, end);
     if (type === Frontend.bind) {
       const nameStart = buffer.indexOf(0, start + 5) + 1;
       const nameEnd = buffer.indexOf(0, nameStart);
       if (nameStart === 0 || nameEnd < 0 || nameEnd >= end) return null;
-      return this.#boundSource(buffer, nameStart, nameEnd)?.template ?? null;
+      return this.#boundSource(buffer, nameStart, nameEnd) ?? null;
     }
     if (type === Frontend.describe && buffer[start + 5] === STATEMENT) {
-      return this.#boundSource(buffer, start + 6, end - 1)?.template ?? null;
+      return this.#boundSource(buffer, start + 6, end - 1) ?? null;
     }
     return null;
   }
@@ -162,7 +157,9 @@ export class ExtendedProtocol {
       connection.output.push(encodeParse('', source.parseTail));
       return;
     }
-    if (session.statement(name) !== undefined) return this.#duplicate(name, source, connection);
+    if (session.statement(name) !== undefined) {
+      return this.#duplicate(buffer.toString('latin1', start + 5, nameEnd), source, connection);
+    }
     if (session.statementBytes > this.#statementBytesMax) {
       const detail = `the prepared statements of this session have more than ${this.#statementBytesMax} bytes (limits.session_statement_bytes)`;
       throw new PgkvError('limit_exceeded', { detail });
@@ -173,10 +170,9 @@ export class ExtendedProtocol {
 
   /** The name is taken: prepares it twice under its own name, so that the server words the error. */
   #duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
-    const bytes = Buffer.from(name, 'utf8').toString('latin1');
-    connection.output.push(encodeParse(bytes, source.parseTail));
+    connection.output.push(encodeParse(name, source.parseTail));
     connection.replies.push(swallowed(Reply.parse));
-    connection.output.push(encodeParse(bytes, source.parseTail));
+    connection.output.push(encodeParse(name, source.parseTail));
     connection.replies.push(forwarded(Reply.parse));
     // That name stays on the connection, which therefore serves nobody else.
     connection.retired = true;

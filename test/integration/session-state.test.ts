@@ -455,6 +455,8 @@ t.test('what is not a table of statements, pool of 1', async (t) => {
     ],
   ] as const) {
     for (const how of ['a reset', 'an end', 'Terminate'] as const) {
+      // Inside a message Terminate is part of it.
+      if (how === 'Terminate' && name.includes('message')) continue;
       await t.test(`a client vanishes ${name}, by ${how}`, async (t) => {
         const [a, b] = await pair(t);
         await begin(a);

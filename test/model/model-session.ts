@@ -41,6 +41,10 @@ export class ModelDatabase {
   committed: string[] = [];
   schemaVersion = 1;
   sequence = 0;
+  /** What can be read off the function that sets app.hidden: the setting's name, or only that it makes one up. */
+  hidesNames = false;
+  /** A trigger on kv calls it, too. */
+  hasTrigger = false;
   notify: (pid: number, channel: string, payload: string) => void = () => undefined;
 }
 
@@ -224,6 +228,10 @@ export class ModelSession {
     }
     if (state.skipping) return;
     state.unsynced = true;
+    if (type === 'E') {
+      const portal = state.portals.get(new BodyReader(body).text());
+      this.#soleStatement = portal?.prepared.statement?.statement ?? null;
+    }
     this.#point();
     switch (type) {
       case 'P':
@@ -339,11 +347,11 @@ export class ModelSession {
     const { state } = this;
     state.statements.delete('');
     state.portals.delete('');
-    this.#point();
     const statements = readStatements(text);
+    if (statements?.length === 1) this.#soleStatement = statements[0]!.statement;
+    this.#point();
     if (statements === null) throw SYNTAX_ERROR;
     if (statements.length === 0) this.#emit(EMPTY_QUERY);
-    if (statements.length === 1) this.#soleStatement = statements[0]!.statement;
     for (const one of statements) {
       this.#point();
       this.#admit(one.statement);
@@ -457,7 +465,6 @@ export class ModelSession {
     const rowsMax = reader.int32();
     const { statement } = portal.prepared;
     if (statement === null) return this.#emit(EMPTY_QUERY);
-    this.#soleStatement = statement.statement;
     this.#admit(statement.statement);
     if (portal.rows === null) {
       this.#running(statement.owner ?? (portal.nonce === null ? null : ownerOf(portal.nonce)));
@@ -628,6 +635,8 @@ export class ModelSession {
       case 'opaque':
         this.#set('app.hidden', statement.value, false);
         return oneRow('opaque', statement.value);
+      case 'routines':
+        return this.#routines();
       case 'state check':
         return this.#stateCheck(statement.names, statement.pins);
       case 'copy in':
@@ -637,7 +646,10 @@ export class ModelSession {
   }
 
   #probe(probe: Probe, prepared: Prepared, nonce: string): Result {
-    if (probe.kind === 'insert') this.#begun().keys.push(nonce);
+    if (probe.kind === 'insert') {
+      this.#begun().keys.push(nonce);
+      if (this.#database.hasTrigger) this.#set('app.hidden', nonce, false);
+    }
     const row = dataRow([
       probe.tag,
       nonce,
@@ -742,6 +754,13 @@ export class ModelSession {
     if (held > 1) locks.set(id, held - 1);
     else locks.delete(id);
     return oneRow('pg_advisory_unlock', held > 0 ? 't' : 'f');
+  }
+
+  #routines(): Result {
+    const { hidesNames, hasTrigger } = this.#database;
+    const rows = [hidesNames ? dataRow(['d', '']) : dataRow(['n', 'app.hidden'])];
+    if (hasTrigger) rows.push(dataRow(['t', '']));
+    return { notices: [], columns: ['kind', 'name'], rows, tag: `SELECT ${rows.length}` };
   }
 
   #stateCheck(names: readonly string[], pins: readonly string[]): Result {

@@ -309,7 +309,14 @@ class ScriptWriter {
       data.push(this.#message(random.chance(0.8) ? 'copyDone' : { copyFail: 'no more' }));
     }
     if (random.chance(0.6)) return [this.#query(text), ...data];
-    const messages = [this.#parseUnnamed(text), this.#message({ bind: [] }), this.#message({ execute: '' })];
+    // Under a name of its own: run again without data, it would take what follows for data.
+    const name = 'copy';
+    const messages = [
+      this.#message({ close: 'statement', name }),
+      this.#message({ parse: text, name }),
+      this.#message({ bind: [], statement: name }),
+      this.#message({ execute: '' }),
+    ];
     return [...messages, ...data, this.#message('sync')];
   }
 }

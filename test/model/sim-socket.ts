@@ -151,6 +151,8 @@ export class SimSocket extends EventEmitter {
     if (isGraceful) {
       this.#ending = true;
       this.#send();
+      // Bytes for a socket that is closed are answered with a reset.
+      if (this.peer.#pendingBytes > 0) this.#scheduler.after(3 * this.#latency(), () => this.peer.break('ECONNRESET'));
     } else this.#scheduler.after(this.#latency(), () => this.peer.break('ECONNRESET'));
     return this;
   }

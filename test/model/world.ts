@@ -131,6 +131,8 @@ class World {
         this.#mishaps.connectFailures = true;
       },
     });
+    this.#server.database.hidesNames = random.chance(0.5);
+    this.#server.database.hasTrigger = random.chance(0.2);
     this.#pool = new NodePool({
       address: ADDRESS,
       limits: this.#limits,

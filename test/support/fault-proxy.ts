@@ -5,6 +5,8 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import type { PostgresServer } from './postgres-server.js';
 
+const SSL_REQUEST = 80877103;
+
 /** Which way bytes go: `request` to the server, `answer` from it. */
 export type Side = 'request' | 'answer';
 
@@ -30,6 +32,8 @@ export class FaultProxy {
   #passed = 0;
   /** Plays the server on new connections to the watched database. */
   script: Script | null = null;
+  /** Said to every SSLRequest, after which nothing more is said. */
+  sslAnswer: Buffer | null = null;
   /** Faults and scripts touch only connections whose start-up packet names this database: not the health checks. */
   readonly #database: string;
   /** Connections to the watched database so far. */
@@ -42,7 +46,10 @@ export class FaultProxy {
     this.#database = database;
   }
 
-  static async start(target: { readonly host: string; readonly port: number }, database = 'postgres'): Promise<FaultProxy> {
+  static async start(
+    target: { readonly host: string; readonly port: number },
+    database = 'postgres',
+  ): Promise<FaultProxy> {
     const proxy = new FaultProxy(target, database);
     await proxy.up();
     return proxy;
@@ -70,6 +77,11 @@ export class FaultProxy {
     if (server === null) return;
     server.close();
     await once(server, 'close');
+  }
+
+  /** Bytes of the faulty side that came since the fault was armed. */
+  get passed(): number {
+    return this.#passed;
   }
 
   /** Counts from now on, on the connections there are and on later ones. */
@@ -116,6 +128,10 @@ export class FaultProxy {
       else if (fault.kind === 'cut') end(fault.reset === true);
     };
     router.on('data', (chunk) => {
+      if (first && this.sslAnswer !== null && chunk.readInt32BE(4) === SSL_REQUEST) {
+        router.removeAllListeners('data').resume().write(this.sslAnswer);
+        return;
+      }
       if (first) {
         first = false;
         watched = chunk.includes(`database\0${this.#database}\0`);
