@@ -140,9 +140,7 @@ export class NodePool {
       request.refused(new PgkvError('shutting_down'), null);
       return;
     }
-    const { group } = request;
-    // A group is forgotten while nobody uses it; a session may hold on to it all the same.
-    if (this.#groups.get(group.key) !== group) this.#groups.set(group.key, group);
+    const group = this.#current(request.group);
     if (group.waiting.size === 0) {
       const connection = this.#takeIdle(group, request.settings);
       if (connection !== null) {
@@ -164,22 +162,25 @@ export class NodePool {
 
   /** Withdraws a request that is still waiting. Returns whether it was. */
   withdraw(request: LeaseRequest): boolean {
-    if (!request.group.waiting.delete(request)) return false;
+    const group = this.#groups.get(request.group.key) ?? request.group;
+    if (!group.waiting.delete(request)) return false;
     this.#waitingCount--;
     return true;
   }
 
   /** Takes a particular connection if it is idle: for a session that needs the one it used last. */
   acquireExactly(connection: ServerConnection, group: PoolGroup): boolean {
-    const index = group.idle.indexOf(connection);
+    const { idle } = this.#current(group);
+    const index = idle.indexOf(connection);
     if (index < 0) return false;
-    group.idle.splice(index, 1);
+    idle.splice(index, 1);
     return true;
   }
 
   /** Gives a connection back. One that is not at rest is closed. */
-  release(connection: ServerConnection, group: PoolGroup): void {
+  release(connection: ServerConnection, formerGroup: PoolGroup): void {
     if (connection.dead) return;
+    const group = this.#current(formerGroup);
     connection.attach(null);
     const now = this.#clock.now();
     const wornOut = connection.retired || now - connection.createdAt > this.#limits.lifetimeMaxMs;
@@ -225,6 +226,14 @@ export class NodePool {
   destroy(): void {
     this.close();
     for (const connection of [...this.#connections]) connection.destroy('pgkv is stopping');
+  }
+
+  /** A group is forgotten when nobody uses it; a session that holds on to it uses the one that took its place. */
+  #current(group: PoolGroup): PoolGroup {
+    const known = this.#groups.get(group.key);
+    if (known !== undefined) return known;
+    this.#groups.set(group.key, group);
+    return group;
   }
 
   #takeIdle(group: PoolGroup, settings: SettingsGroup): ServerConnection | null {
@@ -274,7 +283,7 @@ export class NodePool {
       const [first] = group.waiting;
       if (first !== undefined && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
     }
-    if (oldest !== null) this.#openFor(oldest.group);
+    if (oldest !== null) this.#openFor(this.#current(oldest.group));
   }
 
   #openFor(group: PoolGroup): void {
@@ -382,6 +391,8 @@ export class NodePool {
       this.#refuseAll(group, new PgkvError('server_unreachable', { detail }), failure.message);
     }
     this.#forgetIfUnused(group);
+    // The place is free for those who wait for another group's connection.
+    if (!serverFull && !this.#closed && this.#waitingCount > 0) this.#makeRoom();
   }
 
   #refuseAll(group: PoolGroup, error: PgkvError, message: Buffer | null): void {

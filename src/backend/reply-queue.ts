@@ -169,7 +169,9 @@ export class ReplyQueue {
       this.#ring[(this.#head + 1) & (this.#ring.length - 1)] = this.#ring[this.#head]!;
       this.pop();
     }
-    this.#batchOpen = !endsBatch(this.#at(this.length - 1).kind);
+    let last = this.length - 1;
+    while (this.#at(last).kind === Reply.local || this.#at(last).kind === Reply.copyEnd) last--;
+    this.#batchOpen = !endsBatch(this.#at(last).kind);
     return ended;
   }
 

@@ -56,6 +56,8 @@ export interface ConversationServices {
 
 /** Owed replies at which a pipelining client has to wait for some of them. */
 const PIPELINE_MAX = 10_000;
+const EMPTY_MESSAGE_BYTES = 5;
+const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
 /** Encodings in which a byte of a character may look like ASCII: what a text means cannot be read off safely. */
 const UNSAFE_ENCODINGS = new Set(['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']);
 
@@ -305,7 +307,7 @@ export class Conversation implements ClientPort {
       case Frontend.functionCall:
         return this.#functionCall();
       case Frontend.flush:
-        this.lane.connection?.output.push(reader.buffer.subarray(reader.start, reader.end));
+        this.#flushMessage();
         return true;
       default:
         return this.#extendedMessage(type);
@@ -405,9 +407,17 @@ export class Conversation implements ClientPort {
     this.#host.output.flush();
   }
 
+  #flushMessage(): void {
+    const { buffer, start, end } = this.#reader;
+    const { connection } = this.lane;
+    if (connection !== null) connection.output.push(buffer.subarray(start, end));
+    else if (end - start !== EMPTY_MESSAGE_BYTES) this.#answerWithError(Frontend.flush, INVALID_FORMAT);
+  }
+
   #sync(): void {
     const { connection } = this.lane;
     if (this.#skipping || connection === null) {
+      if (this.#reader.end - this.#reader.start !== EMPTY_MESSAGE_BYTES) this.send(INVALID_FORMAT);
       this.#skipping = false;
       const lost = this.#lost;
       this.send(lost === null ? READY_IDLE : lost.sync());

@@ -16,7 +16,6 @@ import { CLOSE_COMPLETE } from '../wire/server-messages.js';
 import type { SingleBatch } from './single-batch.js';
 
 const STATEMENT = 0x53;
-const PORTAL = 0x50;
 
 /** A statement's name as Postgres keeps it: cut at NAMEDATALEN, 63 bytes. */
 function nameOfStatement(buffer: Buffer, start: number, end: number): string {
@@ -180,17 +179,17 @@ export class ExtendedProtocol {
 
   #bind(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
-    const nameEnd = stringEnd(buffer, nameStart, end);
-    const name = this.#serverName(buffer, nameStart, nameEnd, connection);
+    const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
+    const name = nameEnd < 0 ? null : this.#serverName(buffer, nameStart, nameEnd, connection);
     if (name === null) return this.#raw(Reply.bind, buffer, start, end, connection);
     connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, name));
     connection.replies.push(forwarded(Reply.bind));
   }
 
   #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
-    const kind = buffer[start + 5] === STATEMENT ? Reply.describeStatement : Reply.describePortal;
-    if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
     const nameEnd = stringEnd(buffer, start + 6, end);
+    const kind = buffer[start + 5] === STATEMENT && nameEnd >= 0 ? Reply.describeStatement : Reply.describePortal;
+    if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
     const name = this.#serverName(buffer, start + 6, nameEnd, connection);
     if (name === null) return this.#raw(kind, buffer, start, end, connection);
     connection.output.push(encodeNamed(Frontend.describe, 'S', name));
@@ -219,7 +218,7 @@ export class ExtendedProtocol {
     const session = this.#session;
     const target = buffer[start + 5];
     const nameEnd = stringEnd(buffer, start + 6, end);
-    if (target === PORTAL || target !== STATEMENT) return this.#raw(Reply.close, buffer, start, end, connection);
+    if (target !== STATEMENT || nameEnd < 0) return this.#raw(Reply.close, buffer, start, end, connection);
     if (nameEnd === start + 6) {
       session.unnamed = null;
       return this.#closeUnnamed(connection, false);

@@ -1,5 +1,4 @@
 // Messages pgkv sends to servers, and reading of the ones clients send that it has to look into.
-import { PgkvError } from '../base/errors.js';
 import { CANCEL_REQUEST_CODE, Frontend, PROTOCOL_3_0, SSL_REQUEST_CODE } from './protocol.js';
 
 export const SYNC = Buffer.from([Frontend.sync, 0, 0, 0, 4]);
@@ -99,9 +98,8 @@ export function encodeBindFor(
   return message;
 }
 
-/** End of the NUL-terminated string at `offset`: the offset of its NUL. Throws 08P01 where there is none before `end`. */
+/** Offset of the NUL that ends the string at `offset`, or -1 where there is none before `end`. */
 export function stringEnd(buffer: Buffer, offset: number, end: number): number {
   const stop = offset < end ? buffer.indexOf(0, offset) : -1;
-  if (stop < 0 || stop >= end) throw new PgkvError('protocol_violation', { message: 'invalid string in message' });
-  return stop;
+  return stop < end ? stop : -1;
 }

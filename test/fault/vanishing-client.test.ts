@@ -2,7 +2,7 @@
 // in the router or on the server, what it had not committed is undone, what it had left running is finished.
 import type { Socket } from 'node:net';
 import t, { type Test } from 'tap';
-import { Bystander, eventually, serverAtRest } from '../support/bystander.js';
+import { Bystander, eventually, reset, serverAtRest } from '../support/bystander.js';
 import { encodeAll, encodeStartup, type FrontendMessage } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter } from '../support/live-router.js';
 import { startPostgres } from '../support/postgres-server.js';
@@ -21,12 +21,6 @@ const VANISHES = {
   RST: reset,
 } as const;
 type Way = keyof typeof VANISHES;
-
-/** `resetAndDestroy` sends a FIN first; this is the bare RST of a machine that has lost its state. */
-function reset(socket: Socket): void {
-  const { _handle: handle } = socket as unknown as { _handle: { reset(done: () => void): number } };
-  handle.reset(() => socket.destroy());
-}
 
 interface Victim {
   /** Also the name under which it writes. */

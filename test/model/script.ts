@@ -308,7 +308,11 @@ class ScriptWriter {
       }
       data.push(this.#message(random.chance(0.8) ? 'copyDone' : { copyFail: 'no more' }));
     }
-    if (random.chance(0.6)) return [this.#query(text), ...data];
+    // The answer to the query is that to the data.
+    if (random.chance(0.6)) {
+      const keys = data.flatMap((message) => message.keys);
+      return [this.#message({ query: text }, text, keys), ...data];
+    }
     // Under a name of its own: run again without data, it would take what follows for data.
     const name = 'copy';
     const messages = [

@@ -281,7 +281,7 @@ class World {
       // First to hear of it, before pgkv acts on it.
       for (const event of ['end', 'error'] as const) own.once(event, () => this.#connectionLost(session.pid));
       own.on('data', () => {
-        if (session.saidGoodbye) this.#connectionLost(session.pid);
+        if (session.saidGoodbye) this.#connectionLost(session.pid, true);
       });
       opened({ stream: own.asDuplex(), readBuffer: own.reuseReads(), certificate: null });
     });
@@ -292,10 +292,13 @@ class World {
     };
   };
 
-  #connectionLost(pid: number): void {
+  /** @param afterAnswers other bytes came with the news: who waits may get the connection just before it is known */
+  #connectionLost(pid: number, afterAnswers = false): void {
     this.#traced(() => `pgkv loses server ${pid}`);
     for (const [client, { conversation }] of this.#connections) {
-      if (conversation?.lane.connection?.pid === pid) client.expectations.losses++;
+      if (conversation === null) continue;
+      const { connection, mode } = conversation.lane;
+      if (connection?.pid === pid || (afterAnswers && mode === 'waiting')) client.expectations.losses++;
     }
   }
 

@@ -1,5 +1,6 @@
 // What must not notice an attack: a client that goes on asking small questions, and the server, on which nothing may be
 // left running.
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import type { LiveRouter } from './live-router.js';
@@ -91,4 +92,10 @@ export async function eventually(
     await sleep(5);
   }
   t.pass(what);
+}
+
+/** `resetAndDestroy` sends a FIN first; this is the bare RST of a machine that has lost its state. */
+export function reset(socket: Socket): void {
+  const { _handle: handle } = socket as unknown as { _handle: { reset(done: () => void): number } };
+  handle.reset(() => socket.destroy());
 }
