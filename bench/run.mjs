@@ -30,35 +30,47 @@ const usage = `npm run bench -- [options]
   --generator NAME   pgbench or loader (Node alone); default pgbench where installed
   --assert           exit code 1 when a goal is missed`;
 
-function readOptions() {
+/** Ends the program with what is wrong with its command line. */
+function refuse(message) {
+  console.error(`${message}\n${usage}`);
+  process.exit(2);
+}
+
+function parseCommandLine() {
   const string = { type: 'string' };
   const flag = { type: 'boolean' };
-  const { values } = parseArgs({
-    options: {
-      quick: flag,
-      json: string,
-      workloads: string,
-      lanes: string,
-      rounds: string,
-      seconds: string,
-      generator: string,
-      assert: flag,
-      help: flag,
-    },
-  });
+  const texts = { json: string, workloads: string, lanes: string, rounds: string, seconds: string, generator: string };
+  try {
+    return parseArgs({ options: { ...texts, quick: flag, assert: flag, help: flag } }).values;
+  } catch (error) {
+    return refuse(error.message);
+  }
+}
+
+function readOptions() {
+  const values = parseCommandLine();
   if (values.help) {
     console.log(usage);
     process.exit(0);
   }
   const pick = (all, names) => {
     const wanted = names?.split(',') ?? all.map(({ name }) => name);
-    for (const name of wanted)
-      if (!all.some((entry) => entry.name === name)) throw new Error(`there is no "${name}"\n${usage}`);
+    for (const name of wanted) if (!all.some((entry) => entry.name === name)) refuse(`there is no "${name}"`);
     return all.filter(({ name }) => wanted.includes(name));
   };
+  const positive = (name) => {
+    const number = Number(values[name]);
+    if (values[name] !== undefined && !(Number.isInteger(number) && number > 0))
+      refuse(`--${name} ${values[name]}: a whole number above 0 is needed`);
+    return values[name] === undefined ? undefined : number;
+  };
+  if (![undefined, 'pgbench', 'loader'].includes(values.generator))
+    refuse(`--generator ${values.generator}: pgbench or loader`);
   return {
-    ...values,
-    rounds: Number(values.rounds ?? (values.quick ? 3 : 5)),
+    quick: values.quick ?? false,
+    assert: values.assert ?? false,
+    rounds: positive('rounds') ?? (values.quick ? 3 : 5),
+    seconds: positive('seconds'),
     json: values.json ?? fileURLToPath(new URL('out/latest.json', import.meta.url)),
     generator: chooseGenerator(values.generator),
     workloads: pick(workloads, values.workloads),
@@ -161,7 +173,7 @@ async function bench(options) {
     1,
     Math.min(QUICK_RUN_MAX_S, Math.floor(QUICK_MEASURING_S / (runsPerRound * options.rounds))),
   );
-  const seconds = Number(options.seconds ?? (options.quick ? quickSeconds : FULL_RUN_S));
+  const seconds = options.seconds ?? (options.quick ? quickSeconds : FULL_RUN_S);
   console.log(`${options.rounds} rounds of ${runsPerRound} runs of ${seconds} s`);
   const { generator } = options;
   for (const lane of started.values()) await warmUp({ workload: options.workloads[0], lane, postgres, generator });

@@ -168,7 +168,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     clock,
     probe: async (node) => {
       const { pool: servicePool, group } = servicePools.get(node)!;
-      await serviceQuery(servicePool, group, 'SELECT 1');
+      await serviceQuery(servicePool, group, clock, 'SELECT 1');
     },
     changed: (shard, state) => {
       if (state.healthy) log.info({ shard: shard.name }, 'shard answers');

@@ -149,6 +149,7 @@ export class NodePool {
       }
     }
     if (this.#waitingCount >= this.#limits.queueMax) {
+      this.#forgetIfUnused(group);
       const detail = `${this.#waitingCount} statements wait for node ${addressText(this.address)} (pool.queue_max)`;
       request.refused(new PgkvError('pool_queue_full', { detail }), null);
       return;
@@ -242,12 +243,13 @@ export class NodePool {
     let fitting = -1;
     for (let index = idle.length - 1; index >= 0; index--) {
       const connection = idle[index]!;
+      if (!placeholdersFit(connection.placeholders, settings)) continue;
       if (connection.settings === settings) {
         if (index === idle.length - 1) idle.pop();
         else idle.splice(index, 1);
         return connection;
       }
-      if (fitting < 0 && placeholdersFit(connection.placeholders, settings)) fitting = index;
+      if (fitting < 0) fitting = index;
     }
     return fitting < 0 ? null : idle.splice(fitting, 1)[0]!;
   }
@@ -280,6 +282,8 @@ export class NodePool {
   #makeRoom(): void {
     let oldest: LeaseRequest | null = null;
     for (const group of this.#groups.values()) {
+      // Those for whom connections are being opened already need no room.
+      if (group.opening >= group.waiting.size) continue;
       const [first] = group.waiting;
       if (first !== undefined && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
     }

@@ -23,7 +23,7 @@ import {
 } from './reply-queue.js';
 import type { ReadBuffer } from './server-socket.js';
 import type { SettingsGroup } from './settings-group.js';
-import type { StatementSource } from './statement-source.js';
+import { type StatementSource, unknownStatement } from './statement-source.js';
 
 /** Whoever holds the lease of a connection: gets the replies meant for the client. Called synchronously. */
 export interface ReplyReceiver {
@@ -70,6 +70,8 @@ interface PreparedOnServer {
   readonly name: string;
   readonly semantics: string;
   readonly schemaEpoch: number;
+  /** The server has refused or skipped its Parse. */
+  missing: boolean;
 }
 
 export interface ServerConnectionOptions {
@@ -139,6 +141,9 @@ export class ServerConnection {
   readonly #preparedMax: number;
   #receiver: ReplyReceiver | null = null;
   #nameCounter = 0;
+  /** Stands for the settings in force while they are not known to be those of the session. */
+  #unsettled: string | null = null;
+  #unsettledCount = 0;
   #schemaEpoch = 0;
   /** Whether the streamed message being received goes to the client. */
   #streamForwarded = false;
@@ -186,8 +191,21 @@ export class ServerConnection {
   /** Takes the connection (or gives it back with null). Only between leases. */
   attach(receiver: ReplyReceiver | null): void {
     this.#receiver = receiver;
+    this.settled();
+    // The next session may have the same text under other settings.
+    if (this.unnamed !== null) this.unnamed = unknownStatement;
     this.watchTags = false;
     this.guarded = false;
+  }
+
+  /** A statement is sent that may change settings: what is parsed from now on means something to this session only. */
+  unsettle(): void {
+    this.#unsettled ??= `unsettled ${++this.#unsettledCount}`;
+  }
+
+  /** The settings are what the session's group says. */
+  settled(): void {
+    this.#unsettled = null;
   }
 
   /** Outside a transaction, owing nothing, nothing half sent. */
@@ -220,7 +238,7 @@ export class ServerConnection {
    */
   prepare(source: StatementSource, semantics: string): string {
     const known = this.prepared.get(source);
-    if (known !== undefined && known.semantics === semantics && known.schemaEpoch === this.#schemaEpoch) {
+    if (known !== undefined && this.#fits(known, semantics)) {
       if (this.prepared.size * 2 > this.#preparedMax) {
         this.prepared.delete(source);
         this.prepared.set(source, known);
@@ -233,7 +251,12 @@ export class ServerConnection {
   /** Whether `prepare` would find the statement ready. */
   isPrepared(source: StatementSource, semantics: string): boolean {
     const known = this.prepared.get(source);
-    return known !== undefined && known.semantics === semantics && known.schemaEpoch === this.#schemaEpoch;
+    return known !== undefined && this.#fits(known, semantics);
+  }
+
+  #fits(known: PreparedOnServer, semantics: string): boolean {
+    const sameMeaning = known.semantics === semantics || known.semantics === this.#unsettled;
+    return sameMeaning && known.schemaEpoch === this.#schemaEpoch;
   }
 
   /**
@@ -244,9 +267,15 @@ export class ServerConnection {
   parse(source: StatementSource, semantics: string, swallow: boolean, refused?: () => void): string {
     this.forget(source);
     const name = `${STATEMENT_NAME_PREFIX}${++this.#nameCounter}`;
-    const entry: PreparedOnServer = { name, semantics, schemaEpoch: this.#schemaEpoch };
+    const entry: PreparedOnServer = {
+      name,
+      semantics: this.#unsettled ?? semantics,
+      schemaEpoch: this.#schemaEpoch,
+      missing: false,
+    };
     this.prepared.set(source, entry);
     const undo = (): void => {
+      entry.missing = true;
       if (this.prepared.get(source) === entry) this.prepared.delete(source);
       refused?.();
     };
@@ -261,9 +290,9 @@ export class ServerConnection {
     const known = this.prepared.get(source);
     if (known === undefined) return;
     this.prepared.delete(source);
-    // Skipped after an error: the server still has it, so it is ours again.
+    // Skipped after an error: the server still has it, if it ever had, so it is ours again.
     const undo = (): void => {
-      if (!this.prepared.has(source)) this.prepared.set(source, known);
+      if (!known.missing && !this.prepared.has(source)) this.prepared.set(source, known);
     };
     this.replies.push(assuming(Reply.close, true, { undo }));
     this.output.push(encodeNamed(Frontend.close, 'S', known.name));

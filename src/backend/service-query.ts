@@ -1,11 +1,20 @@
 // Statements of pgkv's own service role: verifier look-ups, health probes. They run on a small pool beside that of the
 // clients, so that neither can starve the other, with the same TLS and login code.
+import type { Clock } from '../base/clock.js';
 import { type ErrorDetails, PgkvError } from '../base/errors.js';
 import { readErrorFields } from '../wire/error-fields.js';
 import type { NodePool, PoolGroup } from './node-pool.js';
 
+/** A server that takes longer (its host is gone, it was stopped) counts as one that cannot be reached. */
+const ANSWER_TIMEOUT_MS = 10_000;
+
 /** Rows of a simple query, all values as text. Rejects with `server_unreachable`, the cause in its detail. */
-export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Promise<(string | null)[][]> {
+export function serviceQuery(
+  pool: NodePool,
+  group: PoolGroup,
+  clock: Clock,
+  sql: string,
+): Promise<(string | null)[][]> {
   return new Promise((resolve, reject) => {
     const fail = (details: ErrorDetails): void => reject(new PgkvError('server_unreachable', details));
     pool.acquire({
@@ -16,6 +25,9 @@ export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Pro
       granted: (connection) => {
         const rows: (string | null)[][] = [];
         let failure: string | null = null;
+        const deadline = clock.after(ANSWER_TIMEOUT_MS, () =>
+          connection.destroy(`no answer within ${ANSWER_TIMEOUT_MS} ms`),
+        );
         // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
         connection.attach({
           holdsBytes: false,
@@ -27,7 +39,10 @@ export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Pro
           clientStatementName: () => undefined,
           guardedError: () => false,
           guardedReady: () => undefined,
-          serverLost: (loss) => fail({ detail: loss.error.detail ?? loss.error.message }),
+          serverLost: (loss) => {
+            deadline.cancel();
+            fail({ detail: loss.error.detail ?? loss.error.message });
+          },
         });
         connection.runControl(sql, {
           row: (values) => rows.push(values),
@@ -35,6 +50,7 @@ export function serviceQuery(pool: NodePool, group: PoolGroup, sql: string): Pro
             failure = readErrorFields(message, 0, message.length)['M'] ?? 'unknown error';
           },
           ready: () => {
+            deadline.cancel();
             pool.release(connection, group);
             if (failure === null) resolve(rows);
             else fail({ detail: failure });

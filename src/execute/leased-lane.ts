@@ -52,6 +52,17 @@ const CHECKED: EffectBits = Effect.settings | Effect.state | Effect.unknown;
 /** A session with more than this much in settings keeps its connection: carrying them would cost more. */
 const SETTINGS_BYTES_MAX = 65_536;
 
+/** Whether a setting that bears on how texts are parsed may change, if only up to the end of the transaction. */
+function mayChangeMeaning(template: Template, text: string): boolean {
+  const { kind, effects, settingNames } = template;
+  if ((effects & (Effect.unknown | Effect.sticky)) !== 0 || kind === 'multi') return true;
+  const changes = kind === 'set' || (!template.readOnly && template.textDependent);
+  if (!changes && (effects & CHECKED) === 0) return false;
+  // Custom settings bear on no parse. Local changes of others are not among the names, so those are counted.
+  const count = kind === 'set' ? 1 : (text.match(/set_config/gi)?.length ?? 0);
+  return settingNames.length < Math.max(count, 1) || settingNames.some((name) => !name.includes('.'));
+}
+
 export class LeasedLane implements ReplyReceiver {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
   connection: ServerConnection | null = null;
@@ -63,6 +74,8 @@ export class LeasedLane implements ReplyReceiver {
   readOnly = true;
   /** Something sent in this lease may have ended the transaction. */
   mayHaveCommitted = false;
+  /** A ROLLBACK was sent in this lease: what is sent behind it stands for itself. */
+  #rolledBack = false;
   idleInTransactionSince = 0;
 
   readonly session: Session;
@@ -148,10 +161,12 @@ export class LeasedLane implements ReplyReceiver {
     if (!template.readOnly) {
       this.readOnly = false;
       this.connection!.sequenceOwner = this;
-      if (template.kind === 'commit' || template.kind === 'multi' || (effects & Effect.unknown) !== 0) {
-        this.mayHaveCommitted = true;
-      }
+      const endsBlock = template.leavesBlock === 'closed' && template.kind !== 'rollback';
+      const mayCommit = endsBlock || template.kind === 'commit' || template.kind === 'multi' || this.#rolledBack;
+      if (mayCommit || (effects & Effect.unknown) !== 0) this.mayHaveCommitted = true;
+      if (template.kind === 'rollback' && template.leavesBlock === 'closed') this.#rolledBack = true;
     }
+    if (mayChangeMeaning(template, text)) this.connection!.unsettle();
     if (effects === Effect.none) return;
     this.#effects |= effects;
     if ((effects & Effect.sticky) !== 0) this.#sticky = true;
@@ -273,9 +288,10 @@ export class LeasedLane implements ReplyReceiver {
 
   guardedError(fields: ErrorFields): boolean {
     // "cached plan must not change result type", or a table that is gone: what the client's own Parse would have met.
-    // Once Bind has succeeded the statement may have run in part.
+    // 26000: a function has deallocated it. Once Bind has succeeded the statement may have run in part.
     const atBind = this.connection!.replies.head!.kind === Reply.bind;
-    return atBind && (fields['R'] === 'RevalidateCachedQuery' || fields['C']!.startsWith('42'));
+    const code = fields['C'] ?? '';
+    return atBind && (fields['R'] === 'RevalidateCachedQuery' || code.startsWith('42') || code === '26000');
   }
 
   guardedReady(): void {
@@ -338,7 +354,7 @@ export class LeasedLane implements ReplyReceiver {
     this.connection = connection;
     connection.attach(this);
     this.readOnly = true;
-    this.mayHaveCommitted = false;
+    this.mayHaveCommitted = this.#rolledBack = false;
   }
 
   /** Asks for what has to be known, then carries the session over. True when nothing has to be waited for. */
@@ -486,6 +502,7 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   #giveBack(connection: ServerConnection): void {
+    connection.settled();
     if (this.#pinned) {
       this.mode = 'leased';
     } else {

@@ -2,15 +2,15 @@
 // its own on whatever connection serves the session: such names in a text are replaced before it is sent.
 
 import { assuming, Reply } from '../backend/reply-queue.js';
-import type { ServerConnection } from '../backend/server-connection.js';
+import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
 import type { Session } from '../session/session.js';
 import type { Template } from '../sql/template.js';
 import { SYNC } from '../wire/client-messages.js';
 
-/** Whether `text` names statements that this session has prepared at the protocol level. */
+/** Whether the text names statements that this session has prepared at the protocol level, or reaches for pgkv's own. */
 export function namesOwnStatements(template: Template, session: Session): boolean {
   for (const { name } of template.statementNames) {
-    if (session.statement(name) !== undefined) return true;
+    if (session.statement(name) !== undefined || name.startsWith(STATEMENT_NAME_PREFIX)) return true;
   }
   return false;
 }
@@ -32,7 +32,13 @@ export function replaceStatementNames(
   for (const { verb, name, start, end } of template.statementNames) {
     const source = session.statement(name);
     if (verb === 'deallocate') deallocated.push(name);
-    if (source === undefined) continue;
+    if (source === undefined) {
+      if (!name.startsWith(STATEMENT_NAME_PREFIX)) continue;
+      // What stands under such a name on a server is not the client's to reach.
+      result += `${text.slice(copied, start)}"${name.replaceAll('"', '""')} "`;
+      copied = end;
+      continue;
+    }
     if (!connection.isPrepared(source, session.settings.semantics)) sent = true;
     const serverName = connection.prepare(source, session.settings.semantics);
     result += text.slice(copied, start) + serverName;

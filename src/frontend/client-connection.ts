@@ -319,7 +319,8 @@ export class ClientConnection implements ConversationHost {
       settings: this.#services.registry.empty,
       queuedAt: 0,
       granted: (connection) => {
-        const { parameters } = connection;
+        // The connection's own may be those of a session that has used it since.
+        const parameters = group.parameters ?? connection.parameters;
         pool.release(connection, group);
         if (this.#stage === 'greeting') this.#begin(packet, group, parameters, applicationName);
       },

@@ -260,7 +260,11 @@ export class Conversation implements ClientPort {
     while (!this.#closed) {
       if (lane.mode === 'waiting' || lane.mode === 'preparing' || this.clogged) return true;
       const { connection } = lane;
-      if (connection !== null && (connection.output.blocked || connection.replies.length >= PIPELINE_MAX)) return true;
+      if (connection !== null) {
+        // What is sent behind a guarded batch would be answered before its repetition.
+        if (connection.guarded) return true;
+        if (connection.output.blocked || connection.replies.length >= PIPELINE_MAX) return true;
+      }
       const found = this.#terminated ? Frame.none : reader.next();
       if (found === Frame.none) {
         if (this.#ended) this.#endIfAnswered();
@@ -360,7 +364,9 @@ export class Conversation implements ClientPort {
     const { lane } = this;
     if ((type === Frontend.parse || type === Frontend.bind) && !lane.busy) {
       const batch = scanSingleBatch(reader.buffer, reader.start);
-      const source = batch === null ? null : this.#extended.batchSource(reader.buffer, batch);
+      // With more behind it the batch is not on its own: see `guarded` in #takeMessages.
+      const alone = batch !== null && batch.end === reader.buffer.length;
+      const source = alone ? this.#extended.batchSource(reader.buffer, batch) : null;
       if (batch !== null && source !== null) {
         const { start } = reader;
         const { end } = batch;

@@ -46,6 +46,8 @@ export class ExtendedProtocol {
       );
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 2 || source.noisy) return null;
+      // Such strings give warnings each time they are parsed.
+      if (!this.#session.standardStrings && source.text.includes('\\')) return null;
     } else if (batch.nameEnd === batch.nameStart) {
       if (this.#session.unnamed === null || this.#session.unnamed === unknownStatement) return null;
       source = this.#session.unnamed;
@@ -225,6 +227,10 @@ export class ExtendedProtocol {
     }
     const name = nameOfStatement(buffer, start + 6, nameEnd);
     const source = session.statement(name);
+    if (source === undefined && !name.startsWith(STATEMENT_NAME_PREFIX)) {
+      // It may have been made by PREPARE.
+      return this.#raw(Reply.close, buffer, start, end, connection);
+    }
     session.dropStatement(name);
     // The connection keeps the statement for the next session that prepares the same text.
     const undo = (): void => {

@@ -39,7 +39,7 @@ export class VerifierSource {
     const sql = query.replaceAll('$1', () => quoteLiteral(user));
     let rows: (string | null)[][];
     try {
-      rows = await serviceQuery(pool, group, sql);
+      rows = await serviceQuery(pool, group, clock, sql);
     } catch (error) {
       const detail = error instanceof PgkvError ? (error.detail ?? error.message) : String(error);
       throw new PgkvError('server_unreachable', {

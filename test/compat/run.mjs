@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { clients } from './clients.mjs';
-import { startServers } from './servers.mjs';
+import { serverKinds, startServers } from './servers.mjs';
 
 const CLIENT_TIMEOUT_MS = 120_000;
 const SHOWN_MAX = 1500;
@@ -20,31 +20,43 @@ const usage = `node test/compat/run.mjs [options]
                      "dev" (pgkv dev, compared with its shard) or "plain" (Postgres alone: tests these programs)
   --only NAMES       comma-separated: ${clients.map(({ name }) => name).join(',')}`;
 
-function readOptions() {
+/** Ends the program with what is wrong with its command line. */
+function refuse(message) {
+  console.error(`${message}\n${usage}`);
+  process.exit(2);
+}
+
+function parseCommandLine() {
   const string = { type: 'string' };
-  const { values } = parseArgs({
-    options: {
-      port: string,
-      host: string,
-      user: string,
-      database: string,
-      password: string,
-      against: string,
-      servers: string,
-      only: string,
-      help: { type: 'boolean' },
-    },
-  });
-  if (values.help || (values.port === undefined) === (values.servers === undefined)) {
+  const texts = {
+    port: string,
+    host: string,
+    user: string,
+    database: string,
+    password: string,
+    against: string,
+    servers: string,
+    only: string,
+  };
+  try {
+    return parseArgs({ options: { ...texts, help: { type: 'boolean' } } }).values;
+  } catch (error) {
+    return refuse(error.message);
+  }
+}
+
+function readOptions() {
+  const values = parseCommandLine();
+  if (values.help) {
     console.log(usage);
-    process.exit(values.help ? 0 : 2);
+    process.exit(0);
   }
+  if ((values.port === undefined) === (values.servers === undefined))
+    refuse('either --port or --servers has to be given');
+  if (![undefined, ...serverKinds].includes(values.servers))
+    refuse(`--servers ${values.servers}: one of ${serverKinds.join(', ')}`);
   const only = values.only?.split(',');
-  const unknown = only?.filter((name) => !clients.some((client) => client.name === name)) ?? [];
-  if (unknown.length > 0) {
-    console.error(`no such client: ${unknown.join(', ')}\n${usage}`);
-    process.exit(2);
-  }
+  for (const name of only ?? []) if (!clients.some((client) => client.name === name)) refuse(`no such client: ${name}`);
   return { host: '127.0.0.1', user: 'pgkv', database: 'kv', ...values, only };
 }
 

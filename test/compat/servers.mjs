@@ -6,8 +6,10 @@ import { startPgkv, startPgkvDev, startPostgres } from '../../bench/servers.mjs'
 // Fewer server connections than the programs open: their sessions must take turns on them.
 const POOL_SIZE = 8;
 
+export const serverKinds = ['pgkv', 'dev', 'plain'];
+
 /**
- * @param {string} kind pgkv, dev or plain
+ * @param {string} kind one of serverKinds
  * @returns where to connect, and (except for plain) `against`, the port of the Postgres behind
  */
 export async function startServers(kind) {
@@ -27,7 +29,6 @@ async function start(kind, scratch) {
     const { port, shardPort, user, database } = await startPgkvDev({ scratch });
     return { port, against: shardPort, user, database, password: undefined };
   }
-  if (kind !== 'pgkv' && kind !== 'plain') throw new Error(`--servers ${kind}: not one of pgkv, dev, plain`);
   const account = { user: 'compat', password: 'open sesame', database: 'compat' };
   // 15 is what psql and pg_dump beside it know in full.
   const postgres = await startPostgres({ scratch, label: 'postgres', ...account, newest: 15 });

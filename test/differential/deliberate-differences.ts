@@ -29,6 +29,13 @@ export const DELIBERATE_DIFFERENCES: readonly DeliberateDifference[] = [
     reason: 'application_name travels as a setting (R1): RESET ALL empties it until the next statement.',
   },
   {
+    scenario: /^start-up: protocol 3\.(1|2|9999)/,
+    step: /start of a/,
+    lines: /./,
+    majors: [15],
+    reason: 'pgkv itself speaks protocol 3.2 to clients, whatever the server behind it speaks.',
+  },
+  {
     scenario: 'start-up: a long application name',
     step: /start of a/,
     lines: /^- NoticeResponse S="NOTICE" .*will be truncated/,

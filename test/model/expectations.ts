@@ -296,7 +296,7 @@ export class Expectations {
 
 export function show(bytes: Buffer): string {
   const type = String.fromCharCode(bytes[0]!);
-  if (type === 'D') return `row [${readRow(bytes.subarray(5)).join(', ')}]`;
+  if (type === 'D') return `row ${JSON.stringify(readRow(bytes.subarray(5)))}`;
   if (type === 'E') {
     const fields = readFields(bytes.subarray(5));
     return `${fields['V']} ${fields['C']} "${fields['M']}"${fields['D'] === undefined ? '' : ` (${fields['D']})`}`;

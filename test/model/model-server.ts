@@ -8,7 +8,6 @@ import {
   type Message,
   MessageSplitter,
   notification,
-  parameterStatus,
   ready,
 } from './frames.js';
 import { ModelDatabase, ModelSession, SqlError } from './model-session.js';
@@ -186,7 +185,7 @@ export class ServerSession {
       this.#busy = false;
       if (host.random.chance(host.conditions.loginFailureShare)) return this.#refuse();
       this.#output.push(AUTHENTICATION_OK);
-      for (const [name, value] of this.model!.state.reported) this.#output.push(parameterStatus(name, value));
+      this.#output.push(...this.model!.reports());
       this.#output.push(backendKey(pid, this.key), ready('I'));
       this.#flush();
       this.#work();

@@ -162,6 +162,11 @@ export class ModelSession {
     return this.#startup.get(name) ?? DEFAULTS.get(name) ?? null;
   }
 
+  /** What a log-in reports. */
+  reports(): Buffer[] {
+    return [...REPORTED].map(([name, written]) => parameterStatus(written, this.setting(name)!));
+  }
+
   save(): () => void {
     const state = copyState(this.state);
     const { lostBlock } = this;

@@ -6,6 +6,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import type { PostgresServer } from './postgres-server.js';
 
 const SSL_REQUEST = 80877103;
+const CANCEL_REQUEST = 80877102;
 
 /** Which way bytes go: `request` to the server, `answer` from it. */
 export type Side = 'request' | 'answer';
@@ -34,6 +35,8 @@ export class FaultProxy {
   script: Script | null = null;
   /** Said to every SSLRequest, after which nothing more is said. */
   sslAnswer: Buffer | null = null;
+  /** CancelRequests are passed on after this time. */
+  cancelDelayMs = 0;
   /** Faults and scripts touch only connections whose start-up packet names this database: not the health checks. */
   readonly #database: string;
   /** Connections to the watched database so far. */
@@ -130,6 +133,16 @@ export class FaultProxy {
     router.on('data', (chunk) => {
       if (first && this.sslAnswer !== null && chunk.readInt32BE(4) === SSL_REQUEST) {
         router.removeAllListeners('data').resume().write(this.sslAnswer);
+        return;
+      }
+      if (first && this.cancelDelayMs > 0 && chunk.readInt32BE(4) === CANCEL_REQUEST) {
+        first = false;
+        router.pause();
+        setTimeout(() => {
+          upstream = this.#toServer(router, () => undefined);
+          upstream.write(chunk);
+          router.resume();
+        }, this.cancelDelayMs);
         return;
       }
       if (first) {
