@@ -4,14 +4,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { eventually } from '../support/bystander.js';
 import { FaultProxy } from '../support/fault-proxy.js';
-import { encodeCancel } from '../support/frontend-message.js';
+import { encodeCancel, type FrontendMessage } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter } from '../support/live-router.js';
 import { startPostgres } from '../support/postgres-server.js';
-import { errorOf, type SqlClient } from '../support/sql-client.js';
+import { errorOf, SqlClient } from '../support/sql-client.js';
 import { PROTOCOL_3_2, WireClient } from '../support/wire-client.js';
 
 const server = await startPostgres({ version: '15' });
 t.teardown(() => server.stop());
+const direct = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
+t.teardown(() => direct.end());
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
 
 function keyOf(client: SqlClient): { pid: number; key: Buffer } {
@@ -30,6 +32,14 @@ async function cancel(live: LiveRouter, pid: number, key: Buffer): Promise<void>
 }
 
 const cancelOf = (live: LiveRouter, client: SqlClient) => cancel(live, keyOf(client).pid, keyOf(client).key);
+
+/** Waits until the server runs it. */
+async function runs(text: string): Promise<void> {
+  const sql = `SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND strpos(query, '${text}') > 0`;
+  for (let attempt = 0; (await direct.value(sql)) === '0'; attempt++) {
+    if (attempt === 1_000) throw new Error(`the server never ran ${text}`);
+  }
+}
 
 /** mulberry32: a failure is replayed with PGKV_SEED. */
 function seeded(seed: number): () => number {
@@ -52,7 +62,7 @@ t.test('a running statement is cancelled, with keys of protocol 3.0 and 3.2, sim
       [{ parse: 'SELECT pg_sleep(20)' }, { bind: [] }, { execute: '' }, 'sync'] as const,
     ]) {
       client.wire.send(...messages);
-      await sleep(30);
+      await runs('pg_sleep(20)');
       await cancelOf(live, client);
       const { messages: answers } = await client.wire.wait(1, 3_000);
       t.equal(errorOf(answers)?.code, '57014');
@@ -60,7 +70,7 @@ t.test('a running statement is cancelled, with keys of protocol 3.0 and 3.2, sim
     }
     await client.run('BEGIN');
     client.wire.send({ query: 'SELECT pg_sleep(20)' });
-    await sleep(30);
+    await runs('pg_sleep(20)');
     await cancelOf(live, client);
     t.equal(errorOf((await client.wire.wait(1, 3_000)).messages)?.code, '57014');
     t.equal(client.status, 'E', 'in a transaction that has failed by it');
@@ -74,7 +84,7 @@ t.test('a wrong key, or a pid nobody has, cancels nothing', async (t) => {
   const client = await live.connect();
   const { pid, key } = keyOf(client);
   client.wire.send({ query: 'SELECT pg_sleep(0.3)' });
-  await sleep(20);
+  await runs('pg_sleep(0.3)');
   const wrong = Buffer.from(key);
   wrong[0]! ^= 1;
   for (const [who, what] of [
@@ -123,41 +133,43 @@ t.test('200 random cancels among sessions on a pool of three: only their targets
   const random = seeded(SEED);
   const clients = await Promise.all(Array.from({ length: 8 }, () => live.connect()));
   const targets = clients.slice(0, 4);
-  /** Requests sent to a session that may still hit it. */
-  const pending = new Map<SqlClient, number>(clients.map((client) => [client, 0]));
+  const sent = new Map(clients.map((client) => [client, 0]));
+  const hits = new Map(clients.map((client) => [client, 0]));
   let running = true;
-  let hits = 0;
   let answered = 0;
-  const foreign: string[] = [];
+  const wrong: string[] = [];
   const work = clients.map(async (client, index) => {
+    const run = async (messages: readonly FrontendMessage[]): Promise<void> => {
+      const code = errorOf(await client.send(messages))?.code;
+      if (code === undefined) answered++;
+      else if (code === '57014') hits.set(client, hits.get(client)! + 1);
+      // Behind a BEGIN that was hit.
+      else if (code !== '25P02') wrong.push(`session ${index} got ${code}`);
+    };
     while (running) {
-      const before = pending.get(client)!;
       const seconds = (random() * 0.012).toFixed(4);
       const sql = `SELECT ${index} FROM (SELECT pg_sleep(${seconds})) wait`;
       const inBlock = random() < 0.3;
-      if (inBlock) await client.run('BEGIN');
-      const extended = [{ parse: sql }, { bind: [] }, { execute: '' }, 'sync'] as const;
-      const answers = await client.send(random() < 0.5 ? [{ query: sql }] : extended);
-      const code = errorOf(answers)?.code;
-      if (code === undefined) answered++;
-      else if (code !== '57014') foreign.push(`session ${index} got ${code}`);
-      else if (pending.get(client)! === 0 && before === 0) foreign.push(`session ${index} was cancelled by nobody`);
-      else hits++;
-      if (inBlock) await client.answers('ROLLBACK');
-      // A request that has not hit by now, hits nothing or the very next statement of its own session.
-      pending.set(client, pending.get(client)! - before);
+      if (inBlock) await run([{ query: 'BEGIN' }]);
+      await run(random() < 0.5 ? [{ query: sql }] : [{ parse: sql }, { bind: [] }, { execute: '' }, 'sync']);
+      if (inBlock) await run([{ query: 'ROLLBACK' }]);
     }
   });
   for (let round = 0; round < 200; round++) {
     const target = targets[Math.floor(random() * targets.length)]!;
-    pending.set(target, pending.get(target)! + 1);
+    sent.set(target, sent.get(target)! + 1);
     await Promise.all([cancelOf(live, target), sleep(random() * 6)]);
   }
   running = false;
   await Promise.all(work);
-  t.same(foreign, [], `seed ${SEED}`);
-  t.ok(hits >= 20, `${hits} cancels hit, ${answered} statements were answered`);
-  t.equal(live.router.pool.openCount <= 3, true);
+  t.same(wrong, [], `seed ${SEED}`);
+  for (const [index, client] of clients.entries()) {
+    const [got, asked] = [hits.get(client)!, sent.get(client)!];
+    t.ok(got <= asked, `session ${index} was hit ${got} times by ${asked} requests, seed ${SEED}`);
+  }
+  const total = [...hits.values()].reduce((sum, count) => sum + count);
+  t.ok(total >= 20, `${total} cancels hit, ${answered} statements were answered`);
+  t.ok(live.router.pool.openCount <= 3);
   for (const client of clients) await client.end();
   await live.quiet();
 });
@@ -168,9 +180,9 @@ t.test('a cancel that is late on its way hits nobody: the connection waits for i
   const live = await liveRouter(t, [proxy.standInFor(server)], { pool: { sizeMax: 1 } });
   const [target, other] = [await live.connect(), await live.connect()];
   for (let round = 0; round < 5; round++) {
-    proxy.cancelDelayMs = 150;
-    target.wire.send({ query: 'SELECT pg_sleep(0.05)' });
-    await sleep(20);
+    proxy.cancelDelayMs = 200;
+    target.wire.send({ query: 'SELECT pg_sleep(0.1)' });
+    await runs('pg_sleep(0.1)');
     await cancelOf(live, target);
     t.equal(errorOf((await target.wire.wait(1)).messages), null, 'it came too late for its statement');
     // Longer than the request takes: had it been given the connection at once, it would be hit.
@@ -180,8 +192,8 @@ t.test('a cancel that is late on its way hits nobody: the connection waits for i
   for (const end of ['FIN', 'RST'] as const) {
     const leaver = await live.connect();
     await leaver.run('BEGIN');
-    leaver.wire.send({ query: 'SELECT pg_sleep(0.05)' });
-    await sleep(20);
+    leaver.wire.send({ query: 'SELECT pg_sleep(0.1)' });
+    await runs('pg_sleep(0.1)');
     await cancelOf(live, leaver);
     await leaver.wire.wait(1);
     if (end === 'FIN') leaver.wire.socket.end();
