@@ -166,6 +166,7 @@ export class NodePool {
     const group = this.#groups.get(request.group.key) ?? request.group;
     if (!group.waiting.delete(request)) return false;
     this.#waitingCount--;
+    this.#forgetIfUnused(group);
     return true;
   }
 

@@ -556,7 +556,10 @@ export class ServerConnection {
   #forwardError(fields: ErrorFields): void {
     const text = fields['M'] ?? '';
     const name = text.includes(STATEMENT_NAME_PREFIX) ? /"(pgkv_\d+)"/.exec(text)?.[1] : undefined;
-    const own = name === undefined ? undefined : this.#receiver?.clientStatementName(this.#sourceOf(name));
+    const source = name === undefined ? null : this.#sourceOf(name);
+    // A function has deallocated it (26000): it is prepared anew before its next use.
+    if (source !== null && fields['C'] === '26000') this.prepared.delete(source);
+    const own = name === undefined ? undefined : this.#receiver?.clientStatementName(source);
     if (name === undefined || own === undefined) {
       this.#extendRun();
       return;

@@ -301,6 +301,8 @@ export class Conversation implements ClientPort {
       return true;
     }
     if (this.#skipping) return true;
+    // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
+    if (type === Frontend.query) this.session.unnamed = null;
     if (this.#lost !== null) {
       this.#answerLost(type);
       return true;
@@ -337,8 +339,6 @@ export class Conversation implements ClientPort {
     const connection = lane.connection!;
     lane.note(template, text);
     this.#services.counters.statements++;
-    // A simple query ends the unnamed statement, here as in Postgres.
-    this.session.unnamed = null;
     connection.unnamed = null;
     if (template.statementNames.length > 0 && namesOwnStatements(template, this.session)) {
       connection.watchTags = true;

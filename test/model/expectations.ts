@@ -301,5 +301,8 @@ export function show(bytes: Buffer): string {
     const fields = readFields(bytes.subarray(5));
     return `${fields['V']} ${fields['C']} "${fields['M']}"${fields['D'] === undefined ? '' : ` (${fields['D']})`}`;
   }
-  return `${type} ${bytes.toString('latin1', 5).replaceAll(/[^ -~]+/g, ' ').slice(0, 80)}`;
+  return `${type} ${bytes
+    .toString('latin1', 5)
+    .replaceAll(/[^ -~]+/g, ' ')
+    .slice(0, 80)}`;
 }

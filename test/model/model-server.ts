@@ -197,7 +197,9 @@ export class ServerSession {
     host.connectFailed();
     if (host.random.chance(0.5)) return this.kill(false);
     const isFull = host.random.chance(0.5);
-    const [C, M] = isFull ? ['53300', 'sorry, too many clients already'] : ['57P03', 'the database system is starting up'];
+    const [C, M] = isFull
+      ? ['53300', 'sorry, too many clients already']
+      : ['57P03', 'the database system is starting up'];
     this.socket.write(errorResponse({ S: 'FATAL', V: 'FATAL', C, M, R: 'model' }));
     this.#exit();
   }
@@ -240,7 +242,9 @@ export class ServerSession {
   #answer(message: Message, interrupted: boolean): void {
     const model = this.model!;
     const failures = interrupted ? [{ at: 'execution' as const, error: CANCELLED }] : [];
-    this.#server.host.traced(() => `server ${this.pid} takes ${describe(message)}${interrupted ? ', interrupted' : ''}`);
+    this.#server.host.traced(
+      () => `server ${this.pid} takes ${describe(message)}${interrupted ? ', interrupted' : ''}`,
+    );
     this.#output.push(...model.handle(message, failures));
     const { type } = message;
     const waits = 'QSHcf'.includes(type) || model.state.copy !== null;
@@ -267,7 +271,9 @@ export class ServerSession {
     const left = this.model!.pins();
     if (state.transaction === this.#lastTransaction) left.push('an open transaction');
     if (left.length > 0) {
-      this.#server.host.violated(`server ${this.pid} serves ${owner}, but holds ${left.join(', ')} of ${this.#lastOwner}`);
+      this.#server.host.violated(
+        `server ${this.pid} serves ${owner}, but holds ${left.join(', ')} of ${this.#lastOwner}`,
+      );
     }
     this.#lastOwner = owner;
     this.#lastTransaction = state.transaction;
@@ -293,5 +299,8 @@ export class ServerSession {
 }
 
 function describe({ type, body }: Message): string {
-  return `${type} ${body.toString('latin1').replaceAll(/[^ -~]+/g, ' ').slice(0, 110)}`;
+  return `${type} ${body
+    .toString('latin1')
+    .replaceAll(/[^ -~]+/g, ' ')
+    .slice(0, 110)}`;
 }

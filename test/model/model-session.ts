@@ -79,7 +79,10 @@ const REPORTED: ReadonlyMap<string, string> = new Map([
   ['datestyle', 'DateStyle'],
 ]);
 const STALE_PLAN = new SqlError('0A000', 'cached plan must not change result type', 'RevalidateCachedQuery');
-const ABORTED = new SqlError('25P02', 'current transaction is aborted, commands ignored until end of transaction block');
+const ABORTED = new SqlError(
+  '25P02',
+  'current transaction is aborted, commands ignored until end of transaction block',
+);
 const SYNTAX_ERROR = new SqlError('42601', 'syntax error at or near "SELEC"');
 
 interface Result {
@@ -97,7 +100,8 @@ const oneRow = (column: string, value: string | null): Result => ({
   tag: 'SELECT 1',
 });
 
-const isProbe = (statement: Statement): statement is Probe => statement.kind === 'select' || statement.kind === 'insert';
+const isProbe = (statement: Statement): statement is Probe =>
+  statement.kind === 'select' || statement.kind === 'insert';
 const endsFailedBlock = ({ kind }: Statement): boolean =>
   kind === 'commit' || kind === 'rollback' || kind === 'rollback to';
 

@@ -14,7 +14,9 @@ const COLUMNS = [
 export const PROBE_COLUMNS = ['tag', 'nonce', 'work_mem', 'app.x', 'app.hidden', 'datestyle', 'pid'] as const;
 
 /** Row sources of probes: a temporary table's name, rows of a length, or the table whose columns DDL changes. */
-export type Source = { readonly kind: 'rows'; readonly count: number } | { readonly kind: 'table'; readonly name: string };
+export type Source =
+  | { readonly kind: 'rows'; readonly count: number }
+  | { readonly kind: 'table'; readonly name: string };
 
 export interface Probe {
   readonly kind: 'select' | 'insert';
@@ -31,7 +33,10 @@ export type Statement =
   | { readonly kind: 'savepoint' | 'rollback to' | 'release'; readonly name: string }
   | { readonly kind: 'set'; readonly name: string; readonly value: string; readonly isLocal: boolean }
   | { readonly kind: 'reset'; readonly name: string }
-  | { readonly kind: 'set_config'; readonly calls: readonly (readonly [name: string, value: string | null, isLocal: boolean])[] }
+  | {
+      readonly kind: 'set_config';
+      readonly calls: readonly (readonly [name: string, value: string | null, isLocal: boolean])[];
+    }
   | { readonly kind: 'fails' | 'unknown column' | 'duplicate' }
   | { readonly kind: 'prepare'; readonly name: string; readonly text: string }
   | { readonly kind: 'execute' | 'deallocate'; readonly name: string }
@@ -61,9 +66,7 @@ export function probeText(probe: Probe): string {
   const from =
     source === null ? '' : ` FROM ${source.kind === 'rows' ? `generate_series(1, ${source.count})` : source.name}`;
   const columns = `${literal(probe.tag)}, ${nonce}, ${COLUMNS}${probe.sleeps ? ', pg_sleep(0.05)' : ''}`;
-  return probe.kind === 'select'
-    ? `SELECT ${columns}${from}`
-    : `INSERT INTO kv VALUES (${nonce}) RETURNING ${columns}`;
+  return probe.kind === 'select' ? `SELECT ${columns}${from}` : `INSERT INTO kv VALUES (${nonce}) RETURNING ${columns}`;
 }
 
 const PROBE = new RegExp(

@@ -50,7 +50,9 @@ export class SimClient {
   get unfinished(): string | null {
     if (this.gone) return null;
     if (!this.#loggedIn) return 'the log-in is not answered';
-    return this.expectations.isAnswered() ? `at step ${this.#step}` : `statements are not answered, at step ${this.#step}`;
+    return this.expectations.isAnswered()
+      ? `at step ${this.#step}`
+      : `statements are not answered, at step ${this.#step}`;
   }
 
   #received(chunk: Buffer): void {
@@ -123,7 +125,10 @@ export class SimClient {
     const count = random.chance(0.6) ? messages.length : random.between(1, messages.length);
     const now = messages.slice(0, count);
     for (const message of now) {
-      traced(() => `${this.expectations.owner} sends ${message.message.bytes.toString('latin1').replaceAll(/[^ -~]+/g, ' ')}`);
+      traced(
+        () =>
+          `${this.expectations.owner} sends ${message.message.bytes.toString('latin1').replaceAll(/[^ -~]+/g, ' ')}`,
+      );
       this.expectations.sent(message);
     }
     this.socket.write(Buffer.concat(now.map(({ message }) => message.bytes)));

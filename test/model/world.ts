@@ -16,8 +16,8 @@ import { TemplateCache } from '../../src/sql/template-cache.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
 import { frontendLimits } from '../../src/wire/protocol.js';
 import { Expectations, type Mishaps } from './expectations.js';
-import type { ModelSession } from './model-session.js';
 import { ModelServer, type ServerConditions } from './model-server.js';
+import type { ModelSession } from './model-session.js';
 import { Scheduler, SeededRandom } from './scheduler.js';
 import { chooseSubjects, writeScript } from './script.js';
 import { SimClient } from './sim-client.js';
@@ -240,7 +240,14 @@ class World {
           timeoutMs: CANCEL_TIMEOUT_MS,
           delivered,
         }),
-      authentication: { method: 'trust', verifiers: null, failureDelayMs: 0, mockSecret: Buffer.alloc(32), clock, random },
+      authentication: {
+        method: 'trust',
+        verifiers: null,
+        failureDelayMs: 0,
+        mockSecret: Buffer.alloc(32),
+        clock,
+        random,
+      },
       conversation: {
         clock,
         counters,
@@ -365,7 +372,8 @@ class World {
     if (this.#pool.waitingCount > this.#limits.queueMax) this.#violated('more wait than may');
     const bytesMax = this.#network.highWaterMark + OVERSHOOT_BYTES_MAX;
     for (const socket of this.#sockets) {
-      if (socket.pendingBytesPeak > bytesMax) this.#violated(`${socket.pendingBytesPeak} bytes wait for ${socket.name}`);
+      if (socket.pendingBytesPeak > bytesMax)
+        this.#violated(`${socket.pendingBytesPeak} bytes wait for ${socket.name}`);
     }
   }
 
@@ -430,7 +438,8 @@ class World {
       const expected = count(expectations.database.committed);
       for (const [key, times] of expected) {
         const found = actual.get(key) ?? 0;
-        if (found < times && !uncertainKeys.has(key)) this.#violated(`${key} was acknowledged to ${owner}, and is lost`);
+        if (found < times && !uncertainKeys.has(key))
+          this.#violated(`${key} was acknowledged to ${owner}, and is lost`);
       }
       for (const [key, found] of actual) {
         if (!key.startsWith(`${owner}.`) || uncertainKeys.has(key)) continue;
@@ -450,7 +459,8 @@ class World {
   /** The pool is closed: nothing is left. */
   #checkEnd(): void {
     if (this.#pool.openCount !== 0) this.#violated(`${this.#pool.openCount} connections are open behind close()`);
-    if (this.#server.sessions.size !== 0) this.#violated(`${this.#server.sessions.size} sessions are left on the server`);
+    if (this.#server.sessions.size !== 0)
+      this.#violated(`${this.#server.sessions.size} sessions are left on the server`);
     if (this.#scheduler.size !== 0) this.#violated(`${this.#scheduler.size} timers are left`);
   }
 

@@ -228,7 +228,8 @@ class Cursor {
 
   bytes(count: number): Buffer {
     const end = this.#offset + count;
-    if (count < 0 || end > this.#body.length) throw new RangeError('a field has a negative length, or ends behind the message');
+    if (count < 0 || end > this.#body.length)
+      throw new RangeError('a field has a negative length, or ends behind the message');
     const part = this.#body.subarray(this.#offset, end);
     this.#offset = end;
     return part;
