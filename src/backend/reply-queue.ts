@@ -117,6 +117,20 @@ export class ReplyQueue {
   #skipping = false;
   /** Messages of the extended protocol were sent behind the last Sync: their transaction is open, answered or not. */
   #batchOpen = false;
+  /** Entries that have left the queue: an entry's place, counted from the first ever, tells whether it is among them. */
+  #gone = 0;
+  /** Place of the last entry that ends a batch. */
+  #batchEnd = -1;
+
+  /** The place that the next entry gets. */
+  get nextPlace(): number {
+    return this.#gone + this.length;
+  }
+
+  /** Whether the entry at `place` is still owed, and belongs to a batch before the one that is being sent now. */
+  owesEarlierBatch(place: number): boolean {
+    return place >= this.#gone && place < this.#batchEnd;
+  }
 
   get head(): Owed | null {
     return this.length === 0 ? null : this.#ring[this.#head]!;
@@ -135,6 +149,7 @@ export class ReplyQueue {
       this.#skipping = false;
     }
     if (entry.kind !== Reply.local && entry.kind !== Reply.copyEnd) this.#batchOpen = !endsBatch(entry.kind);
+    if (endsBatch(entry.kind)) this.#batchEnd = this.nextPlace;
     if (this.length === this.#ring.length) this.#grow();
     this.#ring[(this.#head + this.length) & (this.#ring.length - 1)] = entry;
     this.length++;
@@ -144,6 +159,7 @@ export class ReplyQueue {
     this.#ring[this.#head] = null;
     this.#head = (this.#head + 1) & (this.#ring.length - 1);
     this.length--;
+    this.#gone++;
   }
 
   /** The head failed in the extended protocol: drops it and all behind it up to the next Sync, which stays. */

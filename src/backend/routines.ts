@@ -10,44 +10,72 @@ export interface Routines {
   readonly customNames: readonly string[];
   /** Some routine makes up names of settings, or runs SQL it makes up: custom settings may be set that nobody can name. */
   readonly dynamicNames: boolean;
-  /** Some trigger function may leave settings, locks, channels or temporary objects behind. */
-  readonly triggersLeaveState: boolean;
+  /**
+   * Settings, locks, channels or temporary objects may be left behind by a write that does not show it: by a trigger, a
+   * default, a constraint, a policy …
+   */
+  readonly writesLeaveState: boolean;
+  /** The same by a read: by a view, a policy, an operator, a cast, a routine that shares its name with a built-in one. */
+  readonly readsLeaveState: boolean;
 }
 
 const CUSTOM_NAME = String.raw`(?:set_config\s*\(\s*'|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*\.[a-z0-9_$.]+)`;
-const LEAVES_STATE = String.raw`set_config|pg_(try_)?advisory_lock|\mlisten\M|\mexecute\M|\mtemp(orary)?\M|\mload\M|setseed|(;|\mbegin|\mthen|\melse|\mloop)\s*(re)?set\s`;
+const LEAVES_STATE = String.raw`set_config|pg_(try_)?advisory_lock|\mlisten\M|\mexecute\M|\mtemp(orary)?\M|\mload\M|setseed|(^|;|\mbegin|\mthen|\melse|\mloop)\s*(re)?set\s`;
 const DYNAMIC = String.raw`set_config\s*\(\s*[^'\s]|\mexecute\M`;
 const FROM_ROUTINES =
   'FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang';
-const READABLE = "l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal','c']::pg_catalog.name[])";
+/** Routines that users made (OIDs below 16384 are Postgres's own) and that have a source: internal and C ones have none. */
+const READABLE =
+  "p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal','c']::pg_catalog.name[])";
 /** Of one database; far above what programs use. */
 const CUSTOM_NAMES_MAX = 200;
 
-/** Rows: 'n' with a name, 'd' for dynamic names, 't' for triggers. Internal and C routines have no source to read. */
+const SOURCE = 'CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END';
+const classes = (...names: readonly string[]): string =>
+  `ARRAY[${names.map((name) => `'pg_catalog.${name}'`).join(',')}]::pg_catalog.regclass[]`;
+/**
+ * `leaving`: routines that may leave state, and those that mention one that does; `uses`: what runs them without a
+ * statement's naming them, which therefore depends on them.
+ */
+const HIDDEN_USES = [
+  `WITH RECURSIVE sources AS MATERIALIZED (SELECT p.oid, pg_catalog.lower(p.proname::pg_catalog.text) AS name, pg_catalog.lower(${SOURCE}) AS source ${FROM_ROUTINES} WHERE ${READABLE}),`,
+  `leaving AS (SELECT oid, name FROM sources WHERE source OPERATOR(pg_catalog.~) ${quoteLiteral(LEAVES_STATE)}`,
+  'UNION SELECT s.oid, s.name FROM sources s JOIN leaving l ON pg_catalog.strpos(s.source, l.name) OPERATOR(pg_catalog.>) 0),',
+  'uses AS (SELECT d.classid FROM leaving l JOIN pg_catalog.pg_depend d ON d.refobjid OPERATOR(pg_catalog.=) l.oid',
+  `WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass)`,
+  `SELECT 't' AS kind WHERE EXISTS (SELECT FROM uses WHERE classid OPERATOR(pg_catalog.<>) ALL (${classes('pg_proc')}))`,
+  `UNION ALL SELECT 'r' WHERE EXISTS (SELECT FROM uses WHERE classid OPERATOR(pg_catalog.=) ANY (${classes('pg_rewrite', 'pg_policy', 'pg_operator', 'pg_cast', 'pg_type', 'pg_amproc')}))`,
+  'OR EXISTS (SELECT FROM leaving l JOIN pg_catalog.pg_proc b ON b.proname OPERATOR(pg_catalog.=) l.name::pg_catalog.name',
+  'WHERE b.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid)',
+].join(' ');
+
+/** Rows: 'n' with a name, 'd' for dynamic names, 't' for writes that leave state unseen, 'r' for such reads. */
 export const ROUTINES_SQL = [
   `SELECT 'n', n FROM (SELECT DISTINCT pg_catalog.lower(m[1]) AS n ${FROM_ROUTINES}, LATERAL pg_catalog.regexp_matches(p.prosrc, ${quoteLiteral(CUSTOM_NAME)}, 'gi') m WHERE ${READABLE} LIMIT ${CUSTOM_NAMES_MAX}) q`,
   `SELECT 'd', '' WHERE EXISTS (SELECT ${FROM_ROUTINES} WHERE ${READABLE} AND p.prosrc OPERATOR(pg_catalog.~*) ${quoteLiteral(DYNAMIC)})`,
-  `SELECT 't', '' WHERE EXISTS (SELECT ${FROM_ROUTINES} JOIN pg_catalog.pg_trigger t ON t.tgfoid OPERATOR(pg_catalog.=) p.oid WHERE ${READABLE} AND NOT t.tgisinternal AND p.prosrc OPERATOR(pg_catalog.~*) ${quoteLiteral(LEAVES_STATE)})`,
+  `SELECT kind, '' FROM (${HIDDEN_USES}) h`,
 ].join(' UNION ALL ');
 
 /** Reads the answer to ROUTINES_SQL; where it was refused, the worst is assumed. */
 export function readRoutines(epoch: number, done: (routines: Routines, failure: Buffer | null) => void): ControlQuery {
   const customNames: string[] = [];
   let dynamicNames = false;
-  let triggersLeaveState = false;
+  let writesLeaveState = false;
+  let readsLeaveState = false;
   let failure: Buffer | null = null;
   return {
     row([kind, name]) {
-      if (kind === 't') triggersLeaveState = true;
+      if (kind === 't') writesLeaveState = true;
+      else if (kind === 'r') readsLeaveState = true;
       else if (kind === 'd') dynamicNames = true;
       else if (kind === 'n' && typeof name === 'string') customNames.push(name);
     },
     failed(message) {
       failure = message;
-      triggersLeaveState = dynamicNames = true;
+      writesLeaveState = readsLeaveState = dynamicNames = true;
     },
     ready() {
-      done({ epoch, customNames, dynamicNames, triggersLeaveState }, failure);
+      done({ epoch, customNames, dynamicNames, writesLeaveState, readsLeaveState }, failure);
     },
   };
 }

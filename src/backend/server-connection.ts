@@ -236,7 +236,7 @@ export class ServerConnection {
    * The name under which `source` is prepared here, preparing it first where it is not; answers to that are swallowed.
    * `semantics` is that of the session's settings: a text prepared under others may mean something else.
    */
-  prepare(source: StatementSource, semantics: string): string {
+  prepare(source: StatementSource, semantics: string, undone?: (refused: boolean) => void): string {
     const known = this.prepared.get(source);
     if (known !== undefined && this.#fits(known, semantics)) {
       if (this.prepared.size * 2 > this.#preparedMax) {
@@ -245,7 +245,7 @@ export class ServerConnection {
       }
       return known.name;
     }
-    return this.parse(source, semantics, true);
+    return this.parse(source, semantics, true, undone);
   }
 
   /** Whether `prepare` would find the statement ready. */
@@ -262,9 +262,9 @@ export class ServerConnection {
   /**
    * Sends a Parse under a fresh name in place of any earlier one.
    * @param swallow keep ParseComplete from the client
-   * @param refused called if the server refuses or skips the Parse
+   * @param undone called if the server refuses the Parse (true) or skips it
    */
-  parse(source: StatementSource, semantics: string, swallow: boolean, refused?: () => void): string {
+  parse(source: StatementSource, semantics: string, swallow: boolean, undone?: (refused: boolean) => void): string {
     this.forget(source);
     const name = `${STATEMENT_NAME_PREFIX}${++this.#nameCounter}`;
     const entry: PreparedOnServer = {
@@ -274,10 +274,10 @@ export class ServerConnection {
       missing: false,
     };
     this.prepared.set(source, entry);
-    const undo = (): void => {
+    const undo = (refused: boolean): void => {
       entry.missing = true;
       if (this.prepared.get(source) === entry) this.prepared.delete(source);
-      refused?.();
+      undone?.(refused);
     };
     this.replies.push(assuming(Reply.parse, swallow, { undo }));
     this.output.push(encodeParse(name, source.parseTail));

@@ -63,6 +63,12 @@ function mayChangeMeaning(template: Template, text: string): boolean {
   return settingNames.length < Math.max(count, 1) || settingNames.some((name) => !name.includes('.'));
 }
 
+/** Whether values cannot be set again: servers answer in the client's encoding, pgkv reads UTF-8. */
+function isMisread(connection: ServerConnection, settings: ReadonlyMap<string, string>): boolean {
+  if (connection.parameters.get('client_encoding') === 'UTF8') return false;
+  return [...settings.values()].some((value) => /[\u0080-\u{10ffff}]/u.test(value));
+}
+
 export class LeasedLane implements ReplyReceiver {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
   connection: ServerConnection | null = null;
@@ -156,8 +162,10 @@ export class LeasedLane implements ReplyReceiver {
   /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
   note(template: Template, text: string): void {
     let { effects } = template;
-    // Whatever the triggers of this database may do, a write may do.
-    if (!template.readOnly && this.#group.routines?.triggersLeaveState === true) effects |= Effect.unknown;
+    // Whatever the triggers and views of this database may do, a write or a read may do.
+    const { routines } = this.#group;
+    if (!template.readOnly && routines?.writesLeaveState === true) effects |= Effect.unknown;
+    if (template.kind === 'read' && routines?.readsLeaveState === true) effects |= Effect.unknown;
     if (!template.readOnly) {
       this.readOnly = false;
       this.connection!.sequenceOwner = this;
@@ -484,15 +492,16 @@ export class LeasedLane implements ReplyReceiver {
     this.session.settings = named
       ? onServer
       : this.#registry.intern(new Map(state.settings).set('application_name', this.#applicationName));
+    if (this.session.settings.bytes > SETTINGS_BYTES_MAX) this.pins = [...this.pins, 'large settings'];
+    if (isMisread(connection, state.settings)) this.pins = [...this.pins, 'settings in another encoding'];
+    // A function may have made a temporary table that hides another: statements are read anew.
+    if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
     if (wasReset) {
       const reset = new Map([...state.settings].filter(([name]) => name === 'role'));
       connection.settings = this.#registry.intern(reset);
       // It stays after all: put back what RESET ALL took away; the lane goes on when that is done.
-      if (state.pins.length > 0 && !this.#carryOver(connection)) return;
+      if (this.pins.length > 0 && !this.#carryOver(connection)) return;
     }
-    // A function may have made a temporary table that hides another: statements are read anew.
-    if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
-    if (this.session.settings.bytes > SETTINGS_BYTES_MAX) this.pins = [...this.pins, 'large settings'];
     this.#giveBack(connection);
   }
 

@@ -381,7 +381,13 @@ export class Conversation implements ClientPort {
         return true;
       }
     }
-    const source = this.#extended.namedSource(type, reader.buffer, reader.start, reader.end);
+    const { connection } = lane;
+    const { buffer, start, end } = reader;
+    if (connection !== null && this.#extended.dependsOnAnswers(type, buffer, start, end, connection)) {
+      reader.unread();
+      return false;
+    }
+    const source = this.#extended.namedSource(type, buffer, start, end);
     const template = source === null ? NEUTRAL_TEMPLATE : source.template;
     if (!this.#ensure(template)) return this.#wasAnswered;
     if (type === Frontend.bind) {
@@ -389,7 +395,7 @@ export class Conversation implements ClientPort {
       this.#services.counters.statements++;
       if (template.statementNames.length > 0) lane.connection!.watchTags = true;
     }
-    this.#extended.forward(type, reader.buffer, reader.start, reader.end, lane.connection!, this.#deallocated);
+    this.#extended.forward(type, buffer, start, end, lane.connection!, this.#deallocated);
     return true;
   }
 

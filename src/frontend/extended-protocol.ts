@@ -3,7 +3,7 @@
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
 
 import { isUtf8 } from 'node:buffer';
-import { assuming, bindAfterLocalParse, forwarded, Reply, swallowed } from '../backend/reply-queue.js';
+import { assuming, bindAfterLocalParse, forwarded, Reply, type ReplyQueue, swallowed } from '../backend/reply-queue.js';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
 import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
@@ -26,6 +26,9 @@ export class ExtendedProtocol {
   readonly #session: Session;
   readonly #sources: StatementSources;
   readonly #statementBytesMax: number;
+  /** By name, where the answer stands in the queue to the last message that made or dropped the statement. */
+  readonly #unsettled = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
+  #unnamedBefore: StatementSource | null = null;
 
   constructor(session: Session, services: { sources: StatementSources; statementBytesMax: number }) {
     this.#session = session;
@@ -57,11 +60,20 @@ export class ExtendedProtocol {
     return effects === Effect.none && (kind === 'read' || kind === 'write') ? source : null;
   }
 
+  /** Such a batch is alone under way, so one function does for all. */
+  readonly #batchParseUndone = (refused: boolean): void => {
+    this.#session.unnamed = refused ? null : this.#unnamedBefore;
+  };
+
   /** Sends a batch with its statement, `source`, prepared under a name of pgkv's own. */
   sendBatch(buffer: Buffer, batch: SingleBatch, source: StatementSource, connection: ServerConnection): void {
     const session = this.#session;
-    if (batch.parses) session.unnamed = source;
-    const name = connection.prepare(source, session.settings.semantics);
+    if (batch.parses) {
+      this.#unnamedBefore = session.unnamed;
+      session.unnamed = source;
+    }
+    const undone = batch.parses ? this.#batchParseUndone : undefined;
+    const name = connection.prepare(source, session.settings.semantics, undone);
     connection.output.push(encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name));
     connection.output.push(buffer.subarray(batch.bindEnd, batch.end));
     connection.replies.push(batch.parses ? bindAfterLocalParse : forwarded(Reply.bind));
@@ -83,6 +95,26 @@ export class ExtendedProtocol {
       return this.#boundSource(buffer, start + 6, end - 1) ?? null;
     }
     return null;
+  }
+
+  /**
+   * Whether what this message names cannot be told yet: an earlier batch made or dropped a statement of that name, and
+   * the server may still skip that. Messages of the same batch would be skipped with it.
+   */
+  dependsOnAnswers(type: number, buffer: Buffer, start: number, end: number, connection: ServerConnection): boolean {
+    if (this.#unsettled.size === 0) return false;
+    if (connection.replies.length === 0) {
+      this.#unsettled.clear();
+      return false;
+    }
+    let nameStart = start + 5;
+    if (type === Frontend.bind) nameStart = buffer.indexOf(0, nameStart) + 1;
+    else if (type === Frontend.describe) nameStart++;
+    else if (type !== Frontend.parse) return false;
+    const nameEnd = buffer.indexOf(0, nameStart);
+    if (nameEnd < 0 || nameEnd >= end) return false;
+    const change = this.#unsettled.get(nameOfStatement(buffer, nameStart, nameEnd));
+    return change !== undefined && change.replies === connection.replies && change.replies.owesEarlierBatch(change.place);
   }
 
   /** Passes on one message. `deallocated`: see `replaceStatementNames`. */
@@ -167,6 +199,11 @@ export class ExtendedProtocol {
     }
     session.setStatement(name, source);
     connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
+    this.#changed(name, connection);
+  }
+
+  #changed(name: string, { replies }: ServerConnection): void {
+    this.#unsettled.set(name, { replies, place: replies.nextPlace - 1 });
   }
 
   /** The name is taken: prepares it twice under its own name, so that the server words the error. */
@@ -237,6 +274,7 @@ export class ExtendedProtocol {
       if (source !== undefined) session.setStatement(name, source);
     };
     connection.replyLocally(CLOSE_COMPLETE, { undo });
+    this.#changed(name, connection);
   }
 
   #closeUnnamed(connection: ServerConnection, swallow: boolean): void {

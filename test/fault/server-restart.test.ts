@@ -1,6 +1,7 @@
 // Servers that are restarted, killed from within, or not there yet: sessions without state go on, those with state hear
 // of it in words, and the pool recovers by itself.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { eventually } from '../support/bystander.js';
@@ -14,15 +15,16 @@ import { WireClient } from '../support/wire-client.js';
 const loginTo = (server: PostgresServer) => ({ user: server.superuser, database: 'postgres' });
 const connectTo = (server: PostgresServer) => SqlClient.connect(server, loginTo(server));
 
-function pgCtl(server: PostgresServer, ...args: readonly string[]): void {
+async function pgCtl(server: PostgresServer, ...args: readonly string[]): Promise<void> {
   const program = join(findPostgres('15')!.binDir, 'pg_ctl');
-  const done = spawnSync(program, ['-D', server.dataDir, '-w', ...args], {
+  const child = spawn(program, ['-D', server.dataDir, '-w', ...args], {
     ...serverAccount(),
     cwd: server.dataDir,
     stdio: 'ignore',
     env: { ...process.env, LC_ALL: 'C' },
   });
-  if (done.status !== 0) throw new Error(`pg_ctl ${args.join(' ')} failed: ${done.status}`);
+  const [status] = await once(child, 'exit');
+  if (status !== 0) throw new Error(`pg_ctl ${args.join(' ')} failed: ${status}`);
 }
 
 /** The error of the answer that is under way, or of the end of the connection. */
@@ -52,7 +54,7 @@ for (const mode of ['fast', 'immediate'] as const) {
     let restarted = false;
     t.teardown(async () => {
       // pg_ctl's server is not the one that startPostgres knows.
-      if (restarted) pgCtl(server, 'stop', '-m', 'immediate');
+      if (restarted) await pgCtl(server, 'stop', '-m', 'immediate');
       await server.stop();
     });
     const live = await liveRouter(t, [server], { pool: { sizeMax: 8 } });
@@ -77,8 +79,14 @@ for (const mode of ['fast', 'immediate'] as const) {
     await inFailed.fails('SELECT 1/0');
     await pinned.run('CREATE TEMP TABLE mine (a int)');
     active.wire.send({ query: 'INSERT INTO written SELECT 3 FROM (SELECT pg_sleep(30)) wait' });
+    const direct = await connectTo(server);
+    await eventually(t, 'the write runs', async () => {
+      const sql = `SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'INSERT%pg_sleep(30)%'`;
+      return (await direct.value(sql)) === '1';
+    });
+    direct.wire.destroy();
 
-    pgCtl(server, 'restart', '-m', mode);
+    await pgCtl(server, 'restart', '-m', mode);
     restarted = true;
     const activeError = await failureOf(active);
     t.match(activeError?.code, mode === 'fast' ? /^57P01$/ : /^08007$/, 'in flight');

@@ -29,6 +29,7 @@ const templateOf: ReadTemplate = (text, standardStrings) => templates.get(text, 
 
 const ADDRESS = { host: 'model', port: 1 };
 const CANCEL_TIMEOUT_MS = 2_000;
+const POOL_SWEEP_MS = 500;
 /** By then faults are over. */
 const FAULTS_UNTIL_MS = 3_000;
 /** Longer than any time-out of pgkv's: what has not ended by then hangs. */
@@ -152,8 +153,10 @@ class World {
       for (const client of this.#clients) {
         if (client.unfinished !== null) this.#violated(`${client.expectations.owner} hangs: ${client.unfinished}`);
       }
-      // What clients have left behind: connections to roll back, close, hand over to nobody.
-      this.#runUntil(this.#scheduler.now() + 10_000, () => false);
+      // What clients have left behind: connections to roll back, close, hand over to nobody. Looked at between sweeps of
+      // the pool, when nothing is under way.
+      const sweeps = Math.ceil(this.#scheduler.now() / POOL_SWEEP_MS) + 20;
+      this.#runUntil(sweeps * POOL_SWEEP_MS - 50, () => false);
       this.#checkRest();
       this.#stopIfViolated();
       this.#pool.close();

@@ -10,8 +10,6 @@ export interface StateKind {
   readonly undo: readonly string[];
   /** The state lives in one server session: nobody else gets that connection before it has ended. */
   readonly pins?: true;
-  /** Its own session loses it as well: Postgres does not list custom settings, so code that is not read may hide one. */
-  readonly lost?: true;
   /** After `make` nothing is left. */
   readonly leavesNothing?: true;
   /** `undo` does not let the connection go: only the end of the session does. */
@@ -235,9 +233,8 @@ export const STATE_KINDS: readonly StateKind[] = [
   {
     name: 'SET of a custom setting in a DO block',
     make: [`do $$ begin perform set_config('app.inside', 'i', false); end $$`],
-    probe: [`select current_setting('app.inside', true) is not distinct from 'i'`],
+    probe: [`select current_setting('app.inside', true)`],
     undo: ['reset app.inside'],
-    lost: true,
   },
   { name: 'SET in a function', make: ['select set_path()'], probe: [PLACE], undo: ['reset search_path'] },
   {
@@ -556,23 +553,6 @@ export const STATE_KINDS: readonly StateKind[] = [
     probe: [`select lo_tell(0)`],
     undo: [],
     leavesNothing: true,
-  },
-  {
-    name: 'currval',
-    make: [`select setval('numbers', 41)`, `select nextval('numbers')`],
-    probe: [`select currval('numbers')`],
-    undo: ['discard sequences'],
-    pins: true,
-    pinsToTheEnd: true,
-  },
-  {
-    name: 'DISCARD SEQUENCES',
-    make: [`select nextval('numbers')`, 'discard sequences'],
-    probe: [`select lastval()`],
-    undo: [],
-    leavesNothing: true,
-    pins: true,
-    pinsToTheEnd: true,
   },
   {
     name: 'DISCARD PLANS',
