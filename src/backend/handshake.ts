@@ -103,7 +103,8 @@ export class Handshake {
         return;
       case Backend.parameterStatus: {
         const nameEnd = stringEnd(buffer, start + 5, end);
-        const valueEnd = stringEnd(buffer, nameEnd + 1, end);
+        const valueEnd = nameEnd < 0 ? -1 : stringEnd(buffer, nameEnd + 1, end);
+        if (valueEnd < 0) throw new Error('malformed ParameterStatus');
         this.#parameters.set(
           buffer.toString('utf8', start + 5, nameEnd),
           buffer.toString('utf8', nameEnd + 1, valueEnd),

@@ -389,12 +389,13 @@ export class NodePool {
 
   #openFailed(group: PoolGroup, failure: LoginFailure): void {
     this.counters.connectFailuresTotal++;
-    // 53300 from the server while others are open: they will come back, so the waiters wait on.
+    // 53300 from the server while others are open: they will come back, so the waiters wait on. Idle ones will not, since
+    // no waiter could use them: one makes room.
     const serverFull = failure.sqlstate === '53300' && group.open > 0;
     if (!serverFull) {
       const detail = `node ${addressText(this.address)}: ${failure.reason}`;
       this.#refuseAll(group, new PgkvError('server_unreachable', { detail }), failure.message);
-    }
+    } else if (group.waiting.size > 0) this.#evictIdle();
     this.#forgetIfUnused(group);
     // The place is free for those who wait for another group's connection.
     if (!serverFull && !this.#closed && this.#waitingCount > 0) this.#makeRoom();
@@ -410,7 +411,8 @@ export class NodePool {
   #forgetIfUnused(group: PoolGroup): void {
     if (group.open > 0 || group.opening > 0) return;
     group.parameters = null;
-    if (group.waiting.size === 0) this.#groups.delete(group.key);
+    // By now another may stand under its key.
+    if (group.waiting.size === 0 && this.#groups.get(group.key) === group) this.#groups.delete(group.key);
   }
 
   #scheduleSweep(): void {

@@ -127,9 +127,14 @@ export class ReplyQueue {
     return this.#gone + this.length;
   }
 
+  /** Whether the entry at `place` has left the queue. */
+  isGone(place: number): boolean {
+    return place < this.#gone;
+  }
+
   /** Whether the entry at `place` is still owed, and belongs to a batch before the one that is being sent now. */
   owesEarlierBatch(place: number): boolean {
-    return place >= this.#gone && place < this.#batchEnd;
+    return place >= this.#gone && place <= this.#batchEnd;
   }
 
   get head(): Owed | null {

@@ -59,6 +59,8 @@ export interface ServerLoss {
   readonly owedReadies: number;
   /** Messages of the extended protocol were sent and no Sync behind them yet. */
   readonly unsynced: boolean;
+  /** The client has had an error for the first of the batches that it waits for, or is still sending. */
+  readonly told: boolean;
   /** A row was forwarded in part: the client's stream cannot be continued. */
   readonly midMessage: boolean;
   /** Transaction status when last reported. */
@@ -72,6 +74,8 @@ interface PreparedOnServer {
   readonly schemaEpoch: number;
   /** The server has refused or skipped its Parse. */
   missing: boolean;
+  /** Where the answer to its Parse stands in the reply queue. */
+  readonly place: number;
 }
 
 export interface ServerConnectionOptions {
@@ -115,6 +119,8 @@ export class ServerConnection {
   readonly replies = new ReplyQueue();
   readonly output: Output;
   readonly prepared = new Map<StatementSource, PreparedOnServer>();
+  /** Statements that stand here under clients' own names, as bytes in latin1. */
+  readonly strayNames = new Set<string>();
   /** Custom settings ever defined on this connection. */
   readonly placeholders = new Set<string>();
   settings: SettingsGroup;
@@ -141,6 +147,8 @@ export class ServerConnection {
   readonly #preparedMax: number;
   #receiver: ReplyReceiver | null = null;
   #nameCounter = 0;
+  /** Place of the last Parse of ours. */
+  #lastParse = -1;
   /** Stands for the settings in force while they are not known to be those of the session. */
   #unsettled: string | null = null;
   #unsettledCount = 0;
@@ -149,6 +157,8 @@ export class ServerConnection {
   #streamForwarded = false;
   /** A guarded error was taken: everything up to its ReadyForQuery is kept from the client. */
   #withheld = false;
+  /** An error has been forwarded and its ReadyForQuery has not. */
+  #told = false;
   #fatal: Buffer | null = null;
   /** Parts so far of a row that answers a statement of pgkv's own. */
   #controlRow: Buffer[] = [];
@@ -236,7 +246,7 @@ export class ServerConnection {
    * The name under which `source` is prepared here, preparing it first where it is not; answers to that are swallowed.
    * `semantics` is that of the session's settings: a text prepared under others may mean something else.
    */
-  prepare(source: StatementSource, semantics: string, undone?: (refused: boolean) => void): string {
+  prepare(source: StatementSource, semantics: string): string {
     const known = this.prepared.get(source);
     if (known !== undefined && this.#fits(known, semantics)) {
       if (this.prepared.size * 2 > this.#preparedMax) {
@@ -245,7 +255,18 @@ export class ServerConnection {
       }
       return known.name;
     }
-    return this.parse(source, semantics, true, undone);
+    return this.parse(source, semantics, true);
+  }
+
+  /** Whether some statement's Parse is not answered yet. */
+  get parsing(): boolean {
+    return !this.replies.isGone(this.#lastParse);
+  }
+
+  /** Whether an earlier batch prepares `source`, and may yet be skipped. */
+  dependsOnParse(source: StatementSource): boolean {
+    const known = this.prepared.get(source);
+    return known !== undefined && this.replies.owesEarlierBatch(known.place);
   }
 
   /** Whether `prepare` would find the statement ready. */
@@ -272,7 +293,9 @@ export class ServerConnection {
       semantics: this.#unsettled ?? semantics,
       schemaEpoch: this.#schemaEpoch,
       missing: false,
+      place: this.replies.nextPlace,
     };
+    this.#lastParse = entry.place;
     this.prepared.set(source, entry);
     const undo = (refused: boolean): void => {
       entry.missing = true;
@@ -327,6 +350,7 @@ export class ServerConnection {
       last: this.#fatal,
       owedReadies: this.replies.owedReadies(),
       unsynced: this.replies.unsynced(),
+      told: this.#told,
       midMessage: this.#streamForwarded && this.#reader.midMessage,
       status: this.status,
     };
@@ -547,7 +571,10 @@ export class ServerConnection {
     }
     if (this.guarded && !this.#withheld && this.#receiver!.guardedError(fields)) this.#withheld = true;
     this.#emitPrefix(head);
-    if (!this.#withheld) this.#forwardError(fields);
+    if (!this.#withheld) {
+      this.#forwardError(fields);
+      this.#told = true;
+    }
     const { kind } = head;
     if (kind !== Reply.query && kind !== Reply.functionCall && kind !== Reply.sync) this.replies.failExtended();
   }
@@ -584,7 +611,10 @@ export class ServerConnection {
     if (end - start !== 6 || !STATUSES.has(status)) throw new Error('malformed ReadyForQuery');
     this.status = status;
     const forward = !head.swallow && !this.#withheld;
-    if (forward) this.#extendRun();
+    if (forward) {
+      this.#extendRun();
+      this.#told = false;
+    }
     this.replies.pop();
     this.#flushRun();
     this.#emitLocal();
@@ -599,8 +629,10 @@ export class ServerConnection {
   #parameterStatus(forward: boolean): void {
     const { buffer, start, end } = this.#reader;
     const nameEnd = stringEnd(buffer, start + 5, end);
+    const valueEnd = nameEnd < 0 ? -1 : stringEnd(buffer, nameEnd + 1, end);
+    if (valueEnd < 0) throw new Error('malformed ParameterStatus');
     const name = buffer.toString('utf8', start + 5, nameEnd);
-    const value = buffer.toString('utf8', nameEnd + 1, stringEnd(buffer, nameEnd + 1, end));
+    const value = buffer.toString('utf8', nameEnd + 1, valueEnd);
     this.parameters = withParameter(this.parameters, name, value);
     if (forward && this.#receiver !== null) {
       this.#extendRun();

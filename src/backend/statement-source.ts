@@ -17,6 +17,15 @@ export interface StatementSource {
 /** Text to template; what a backslash means in a string depends on `standardStrings`. */
 export type ReadTemplate = (text: string, standardStrings: boolean) => Template;
 
+/**
+ * How a session's texts are read: with standard_conforming_strings, without (a backslash in '…' escapes), or not at all,
+ * as in an encoding where a byte of a character may look like ASCII.
+ */
+export type TextReading = 'standard' | 'escapes' | 'opaque';
+
+/** No text begins with a NUL, so keys of different kinds cannot meet. */
+const KEY_PREFIX: Readonly<Record<TextReading, string>> = { standard: '', escapes: '\0', opaque: '\0\0' };
+
 /** Stands for an unnamed statement on a server of which only that it may exist is known. */
 export const unknownStatement: StatementSource = {
   parseTail: Buffer.alloc(0),
@@ -41,12 +50,11 @@ export class StatementSources {
    * @param start offset behind the NUL of the statement's name
    * @param textEnd offset of the NUL behind the text
    * @param end end of the message
-   * @param standardStrings whether the session has standard_conforming_strings on
+   * @param reading how the session's texts are read
    */
-  intern(buffer: Buffer, start: number, textEnd: number, end: number, standardStrings: boolean): StatementSource {
+  intern(buffer: Buffer, start: number, textEnd: number, end: number, reading: TextReading): StatementSource {
     const bytes = buffer.toString('latin1', start, end);
-    // No text begins with a NUL, so the two kinds of keys cannot meet.
-    const key = standardStrings ? bytes : `\0${bytes}`;
+    const key = reading === 'standard' ? bytes : KEY_PREFIX[reading] + bytes;
     const known = this.#sources.get(key);
     if (known !== undefined) {
       known.uses++;
@@ -56,7 +64,7 @@ export class StatementSources {
     const source: StatementSource = {
       parseTail: Buffer.from(buffer.subarray(start, end)),
       text,
-      template: this.#templateOf(text, standardStrings),
+      template: reading === 'opaque' ? UNPARSED_TEMPLATE : this.#templateOf(text, reading === 'standard'),
       noisy: false,
       uses: 1,
     };

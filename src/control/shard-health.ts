@@ -1,7 +1,7 @@
 // Asks every shard's primary, at intervals, whether it answers. Keeps the last word on each; statements do not wait for
 // it: they find out for themselves, this is for readiness, status and the log.
 import type { Clock, Timer } from '../base/clock.js';
-import { messageOf } from '../base/errors.js';
+import { messageOf, PgkvError } from '../base/errors.js';
 import type { NodeAddress, ShardView } from '../cluster/cluster-view.js';
 
 export interface ShardHealth {
@@ -69,7 +69,8 @@ export class ShardHealthMonitor {
     try {
       await this.#probe(shard.primary);
     } catch (error) {
-      health = { healthy: false, reason: messageOf(error) };
+      const detail = error instanceof PgkvError ? error.detail : undefined;
+      health = { healthy: false, reason: detail ?? messageOf(error) };
     }
     const before = this.#state.get(shard);
     this.#state.set(shard, health);

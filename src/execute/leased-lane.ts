@@ -22,6 +22,7 @@ import type { Session } from '../session/session.js';
 import { Effect, type EffectBits, type Template } from '../sql/template.js';
 import type { ErrorFields } from '../wire/error-fields.js';
 import { TransactionStatus } from '../wire/protocol.js';
+import { discardSequencesInBatch } from './discard-sequences.js';
 import { readStateCheck, type SessionState, stateCheckSql } from './state-check.js';
 
 /** The client's side of a lane. All calls are synchronous. */
@@ -69,6 +70,11 @@ function isMisread(connection: ServerConnection, settings: ReadonlyMap<string, s
   return [...settings.values()].some((value) => /[\u0080-\u{10ffff}]/u.test(value));
 }
 
+const DRAWING_KINDS: ReadonlySet<string> = new Set(['write', 'copy-in', 'multi', 'schema']);
+/** Whether a statement may draw from a sequence: what only begins, sets, locks or listens does not. */
+const mayDraw = ({ kind, effects }: Template): boolean =>
+  DRAWING_KINDS.has(kind) || (effects & Effect.unknown) !== 0 || (kind === 'read' && effects === Effect.none);
+
 export class LeasedLane implements ReplyReceiver {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
   connection: ServerConnection | null = null;
@@ -96,6 +102,8 @@ export class LeasedLane implements ReplyReceiver {
   #customNames: Set<string> | null = null;
   /** Code was sent that makes up names of settings. */
   #dynamicNames = false;
+  /** Such code ran: settings may be set that nobody can name, until they are reset. */
+  #unseenSettings = false;
   /** State no probe can see and no statement ends: the connection stays with the session and is closed behind it. */
   #sticky = false;
   /** The same for currval and lastval, up to DISCARD ALL. */
@@ -168,7 +176,7 @@ export class LeasedLane implements ReplyReceiver {
     if (template.kind === 'read' && routines?.readsLeaveState === true) effects |= Effect.unknown;
     if (!template.readOnly) {
       this.readOnly = false;
-      this.connection!.sequenceOwner = this;
+      if (mayDraw(template)) this.connection!.sequenceOwner = this;
       const endsBlock = template.leavesBlock === 'closed' && template.kind !== 'rollback';
       const mayCommit = endsBlock || template.kind === 'commit' || template.kind === 'multi' || this.#rolledBack;
       if (mayCommit || (effects & Effect.unknown) !== 0) this.mayHaveCommitted = true;
@@ -419,7 +427,14 @@ export class LeasedLane implements ReplyReceiver {
   #foreignSequences(): boolean {
     const connection = this.connection!;
     if (connection.sequenceOwner === this || connection.sequenceOwner === null) return false;
-    if (connection.replies.length > 0 || connection.status === TransactionStatus.failed) return false;
+    if (connection.status === TransactionStatus.failed) return false;
+    if (connection.replies.unsynced()) {
+      discardSequencesInBatch(connection);
+      connection.sequenceOwner = this;
+      return false;
+    }
+    // Put back until what was sent before has been answered.
+    if (connection.replies.length > 0) return true;
     this.mode = 'preparing';
     connection.sequenceOwner = this;
     this.#control(connection, 'DISCARD SEQUENCES', () => {
@@ -453,8 +468,8 @@ export class LeasedLane implements ReplyReceiver {
     if ((this.#effects & CHECKED) !== 0) {
       this.mode = 'preparing';
       const unknown = (this.#effects & Effect.unknown) !== 0;
-      const unseen = unknown && (this.#dynamicNames || (this.#group.routines?.dynamicNames ?? true));
-      const resets = unseen && !this.#pinned;
+      if (unknown && (this.#dynamicNames || (this.#group.routines?.dynamicNames ?? true))) this.#unseenSettings = true;
+      const resets = this.#unseenSettings && !this.#pinned;
       connection.runControl(
         stateCheckSql(this.#namesToAsk(unknown), resets),
         readStateCheck((state) => this.#checked(connection, state, unknown, resets)),
@@ -497,12 +512,25 @@ export class LeasedLane implements ReplyReceiver {
     // A function may have made a temporary table that hides another: statements are read anew.
     if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
     if (wasReset) {
-      const reset = new Map([...state.settings].filter(([name]) => name === 'role'));
-      connection.settings = this.#registry.intern(reset);
+      this.#wasReset(connection);
       // It stays after all: put back what RESET ALL took away; the lane goes on when that is done.
       if (this.pins.length > 0 && !this.#carryOver(connection)) return;
+    } else if (this.#unseenSettings && !this.#pinned) {
+      // What kept the connection is gone, and the next session must not find what was set meanwhile.
+      this.#control(connection, 'RESET ALL', () => {
+        this.#wasReset(connection);
+        this.#giveBack(connection);
+      });
+      return;
     }
     this.#giveBack(connection);
+  }
+
+  /** RESET ALL leaves the role. */
+  #wasReset(connection: ServerConnection): void {
+    const left = [...connection.settings.values].filter(([name]) => name === 'role');
+    connection.settings = this.#registry.intern(new Map(left));
+    this.#unseenSettings = false;
   }
 
   #setSettings(connection: ServerConnection, settings: SettingsGroup): void {
@@ -527,7 +555,7 @@ export class LeasedLane implements ReplyReceiver {
   #reset(): void {
     this.#effects = Effect.none;
     this.#customNames = null;
-    this.#dynamicNames = false;
+    this.#dynamicNames = this.#unseenSettings = false;
     this.#sticky = this.#readsSequences = false;
     this.#afterCancel = null;
     this.pins = [];

@@ -29,6 +29,8 @@ export function replaceStatementNames(
   let result = '';
   let copied = 0;
   let sent = false;
+  // A Sync of ours inside a client's batch would commit what stands before it.
+  const inBatch = connection.replies.unsynced();
   for (const { verb, name, start, end } of template.statementNames) {
     const source = session.statement(name);
     if (verb === 'deallocate') deallocated.push(name);
@@ -44,7 +46,7 @@ export function replaceStatementNames(
     result += text.slice(copied, start) + serverName;
     copied = end;
   }
-  if (sent) {
+  if (sent && !inBatch) {
     // Ends the extended protocol before what follows, so that a failing Parse does not make the server skip it.
     connection.replies.push(assuming(Reply.sync, true, { undo: () => undefined }));
     connection.output.push(SYNC);

@@ -11,7 +11,7 @@ import { messageOf, PgkvError } from '../base/errors.js';
 import type { ClientPort, LeasedLane } from '../execute/leased-lane.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
-import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
+import { Effect, NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 import type { Counters } from '../telemetry/counters.js';
 import { encodeQuery } from '../wire/client-messages.js';
 import { Frame, type FrameReader } from '../wire/frame-reader.js';
@@ -57,9 +57,12 @@ export interface ConversationServices {
 /** Owed replies at which a pipelining client has to wait for some of them. */
 const PIPELINE_MAX = 10_000;
 const EMPTY_MESSAGE_BYTES = 5;
+
+/** Whether statements prepared at the protocol level may be gone behind it. */
+const dropsStatements = ({ effects, statementNames }: Template): boolean =>
+  (effects & Effect.deallocatesAll) !== 0 || statementNames.some(({ verb }) => verb === 'deallocate');
+
 const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
-/** Encodings in which a byte of a character may look like ASCII: what a text means cannot be read off safely. */
-const UNSAFE_ENCODINGS = new Set(['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']);
 
 export class Conversation implements ClientPort {
   readonly session: Session;
@@ -199,12 +202,22 @@ export class Conversation implements ClientPort {
     const { detail } = loss.error;
     const error = encodeError(new PgkvError(name, detail === undefined ? {} : { detail }), 'ERROR');
     if (certain) this.#lost = new LostTransaction(true);
+    // The client has had its error already for the first batch that waits, or for the one it is sending.
+    let told = loss.told;
+    const tell = (): void => {
+      if (!told) {
+        this.send(error);
+        // Whether it was parsed before the loss, nobody knows.
+        this.session.unnamed.set(null);
+      }
+      told = false;
+    };
     for (let owed = loss.owedReadies; owed > 0; owed--) {
-      this.send(error);
+      tell();
       this.send(certain ? READY_FAILED : READY_IDLE);
     }
     if (loss.unsynced) {
-      this.send(error);
+      tell();
       this.#skipping = true;
     }
     this.flush();
@@ -302,7 +315,7 @@ export class Conversation implements ClientPort {
     }
     if (this.#skipping) return true;
     // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
-    if (type === Frontend.query) this.session.unnamed = null;
+    if (type === Frontend.query) this.session.unnamed.set(null);
     if (this.#lost !== null) {
       this.#answerLost(type);
       return true;
@@ -335,17 +348,27 @@ export class Conversation implements ClientPort {
         return true;
       }
     }
+    const holder = lane.connection;
+    if (template.statementNames.length > 0 && holder !== null && holder.replies.length > 0) {
+      // What the names stand for may depend on answers to come. Without a Sync they would not come before this.
+      if (!holder.replies.unsynced()) {
+        reader.unread();
+        return false;
+      }
+    }
     if (!this.#ensure(template)) return this.#wasAnswered;
     const connection = lane.connection!;
     lane.note(template, text);
     this.#services.counters.statements++;
     connection.unnamed = null;
-    if (template.statementNames.length > 0 && namesOwnStatements(template, this.session)) {
+    const failed = connection.status === TransactionStatus.failed;
+    if (template.statementNames.length > 0 && !failed && namesOwnStatements(template, this.session)) {
       connection.watchTags = true;
       const replaced = replaceStatementNames(text, template, this.session, connection, this.#deallocated);
       connection.output.push(encodeQuery(replaced));
     } else connection.output.push(buffer.subarray(start, end));
     connection.replies.push(forwarded(Reply.query));
+    if (dropsStatements(template)) this.#extended.dropsNames(connection);
     return true;
   }
 
@@ -396,6 +419,7 @@ export class Conversation implements ClientPort {
       if (template.statementNames.length > 0) lane.connection!.watchTags = true;
     }
     this.#extended.forward(type, buffer, start, end, lane.connection!, this.#deallocated);
+    if (type === Frontend.bind && dropsStatements(template)) this.#extended.dropsNames(lane.connection!);
     return true;
   }
 
@@ -471,6 +495,9 @@ export class Conversation implements ClientPort {
       const answer = lost.extended(type, this.#extended.namedSource(type, buffer, start, end)?.template ?? null);
       this.send(answer.bytes);
       this.#skipping = answer.failed;
+      if (type === Frontend.parse && !answer.failed) this.#extended.parsedLocally(buffer, start, end);
+      // What follows in this batch is no longer the lost transaction's.
+      if (lost.over && !answer.failed) this.#lost = null;
     }
   }
 
@@ -486,10 +513,8 @@ export class Conversation implements ClientPort {
   }
 
   #template(text: string): Template {
-    const encoding = this.session.told.get('client_encoding');
-    return encoding !== undefined && UNSAFE_ENCODINGS.has(encoding)
-      ? UNPARSED_TEMPLATE
-      : this.#services.templateOf(text, this.session.standardStrings);
+    const reading = this.session.textReading;
+    return reading === 'opaque' ? UNPARSED_TEMPLATE : this.#services.templateOf(text, reading === 'standard');
   }
 
   #violation(error: unknown): void {

@@ -9,6 +9,7 @@ import { type StatementSource, type StatementSources, unknownStatement } from '.
 import { PgkvError } from '../base/errors.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
+import type { UnnamedChange } from '../session/unnamed-statement.js';
 import { Effect } from '../sql/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../wire/client-messages.js';
 import { Frontend } from '../wire/protocol.js';
@@ -16,6 +17,8 @@ import { CLOSE_COMPLETE } from '../wire/server-messages.js';
 import type { SingleBatch } from './single-batch.js';
 
 const STATEMENT = 0x53;
+/** Stands for every name but the empty one; no name has a NUL. */
+const ALL_NAMES = '\0';
 
 /** A statement's name as Postgres keeps it: cut at NAMEDATALEN, 63 bytes. */
 function nameOfStatement(buffer: Buffer, start: number, end: number): string {
@@ -28,7 +31,6 @@ export class ExtendedProtocol {
   readonly #statementBytesMax: number;
   /** By name, where the answer stands in the queue to the last message that made or dropped the statement. */
   readonly #unsettled = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
-  #unnamedBefore: StatementSource | null = null;
 
   constructor(session: Session, services: { sources: StatementSources; statementBytesMax: number }) {
     this.#session = session;
@@ -40,40 +42,33 @@ export class ExtendedProtocol {
   batchSource(buffer: Buffer, batch: SingleBatch): StatementSource | null {
     let source: StatementSource | undefined;
     if (batch.parses) {
-      source = this.#sources.intern(
-        buffer,
-        batch.textStart,
-        batch.textEnd,
-        batch.parseEnd,
-        this.#session.standardStrings,
-      );
+      source = this.#sources.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd, this.#session.textReading);
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 2 || source.noisy) return null;
       // Such strings give warnings each time they are parsed.
-      if (!this.#session.standardStrings && source.text.includes('\\')) return null;
+      if (this.#session.textReading !== 'standard' && source.text.includes('\\')) return null;
     } else if (batch.nameEnd === batch.nameStart) {
-      if (this.#session.unnamed === null || this.#session.unnamed === unknownStatement) return null;
-      source = this.#session.unnamed;
+      source = this.#session.unnamed.source ?? undefined;
     } else source = this.#session.statement(nameOfStatement(buffer, batch.nameStart, batch.nameEnd));
     if (source === undefined) return null;
     const { kind, effects } = source.template;
     return effects === Effect.none && (kind === 'read' || kind === 'write') ? source : null;
   }
 
-  /** Such a batch is alone under way, so one function does for all. */
-  readonly #batchParseUndone = (refused: boolean): void => {
-    this.#session.unnamed = refused ? null : this.#unnamedBefore;
-  };
-
   /** Sends a batch with its statement, `source`, prepared under a name of pgkv's own. */
   sendBatch(buffer: Buffer, batch: SingleBatch, source: StatementSource, connection: ServerConnection): void {
     const session = this.#session;
-    if (batch.parses) {
-      this.#unnamedBefore = session.unnamed;
-      session.unnamed = source;
+    const { semantics } = session.settings;
+    let name: string;
+    if (!batch.parses) name = connection.prepare(source, semantics);
+    else if (connection.isPrepared(source, semantics)) {
+      session.unnamed.set(source);
+      name = connection.prepare(source, semantics);
+    } else {
+      connection.forget(source);
+      const change = session.unnamed.change(source, connection.replies);
+      name = connection.parse(source, semantics, true, (refused) => session.unnamed.undo(change, refused));
     }
-    const undone = batch.parses ? this.#batchParseUndone : undefined;
-    const name = connection.prepare(source, session.settings.semantics, undone);
     connection.output.push(encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name));
     connection.output.push(buffer.subarray(batch.bindEnd, batch.end));
     connection.replies.push(batch.parses ? bindAfterLocalParse : forwarded(Reply.bind));
@@ -98,23 +93,34 @@ export class ExtendedProtocol {
   }
 
   /**
-   * Whether what this message names cannot be told yet: an earlier batch made or dropped a statement of that name, and
-   * the server may still skip that. Messages of the same batch would be skipped with it.
+   * Whether what this message names cannot be told yet: an earlier batch made or dropped a statement of that name, or
+   * prepares it on this connection, and the server may still skip that. Messages of one batch are skipped together.
    */
   dependsOnAnswers(type: number, buffer: Buffer, start: number, end: number, connection: ServerConnection): boolean {
-    if (this.#unsettled.size === 0) return false;
-    if (connection.replies.length === 0) {
-      this.#unsettled.clear();
-      return false;
-    }
+    const { replies, parsing } = connection;
+    if (replies.length === 0) this.#unsettled.clear();
+    if (this.#unsettled.size === 0 && !parsing) return false;
     let nameStart = start + 5;
     if (type === Frontend.bind) nameStart = buffer.indexOf(0, nameStart) + 1;
-    else if (type === Frontend.describe) nameStart++;
+    else if (type === Frontend.describe || type === Frontend.close) nameStart++;
     else if (type !== Frontend.parse) return false;
     const nameEnd = buffer.indexOf(0, nameStart);
     if (nameEnd < 0 || nameEnd >= end) return false;
-    const change = this.#unsettled.get(nameOfStatement(buffer, nameStart, nameEnd));
-    return change !== undefined && change.replies === connection.replies && change.replies.owesEarlierBatch(change.place);
+    const isUnnamed = nameStart === nameEnd;
+    // A new unnamed statement needs nothing of the old one.
+    if (type === Frontend.parse && isUnnamed) return false;
+    const name = nameOfStatement(buffer, nameStart, nameEnd);
+    for (const key of isUnnamed ? [name] : [name, ALL_NAMES]) {
+      const change = this.#unsettled.get(key);
+      if (change !== undefined && change.replies === replies && replies.owesEarlierBatch(change.place)) return true;
+    }
+    const source = type === Frontend.parse ? undefined : this.#boundSource(buffer, nameStart, nameEnd);
+    return parsing && source !== undefined && connection.dependsOnParse(source);
+  }
+
+  /** A statement was sent that may drop statements of any name. */
+  dropsNames(connection: ServerConnection): void {
+    this.#changed(ALL_NAMES, connection);
   }
 
   /** Passes on one message. `deallocated`: see `replaceStatementNames`. */
@@ -141,6 +147,15 @@ export class ExtendedProtocol {
     }
   }
 
+  /** A Parse that pgkv has answered without a server: the statement is prepared where it is run. */
+  parsedLocally(buffer: Buffer, start: number, end: number): void {
+    const source = this.#parsedSource(buffer, start, end);
+    if (source === null) return;
+    const name = nameOfStatement(buffer, start + 5, buffer.indexOf(0, start + 5));
+    if (name === '') this.#session.unnamed.set(source);
+    else if (this.#session.statement(name) === undefined) this.#session.setStatement(name, source);
+  }
+
   /** A SQL-level DEALLOCATE of this protocol-level statement succeeded. */
   deallocated(name: string, connection: ServerConnection): void {
     const source = this.#session.statement(name);
@@ -153,11 +168,11 @@ export class ExtendedProtocol {
     const nameEnd = buffer.indexOf(0, start + 5);
     const textEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1);
     if (textEnd < 0 || textEnd + 3 > end) return null;
-    return this.#sources.intern(buffer, nameEnd + 1, textEnd, end, this.#session.standardStrings);
+    return this.#sources.intern(buffer, nameEnd + 1, textEnd, end, this.#session.textReading);
   }
 
   #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
-    if (nameStart === nameEnd) return this.#session.unnamed ?? undefined;
+    if (nameStart === nameEnd) return this.#session.unnamed.source ?? undefined;
     return this.#session.statement(nameOfStatement(buffer, nameStart, nameEnd));
   }
 
@@ -174,20 +189,20 @@ export class ExtendedProtocol {
     if (!isUtf8(buffer.subarray(start + 5, nameEnd))) return this.#raw(Reply.parse, buffer, start, end, connection);
     const name = nameOfStatement(buffer, start + 5, nameEnd);
     if (name === '') {
-      const [ownBefore, serversBefore] = [session.unnamed, connection.unnamed];
-      session.unnamed = source;
+      const change = session.unnamed.change(source, connection.replies);
       connection.unnamed = source;
-      // A Parse that fails has already dropped the statement before it; one that is skipped has not.
-      const undo = (refused: boolean): void => {
-        session.unnamed = refused ? null : ownBefore;
-        connection.unnamed = refused ? unknownStatement : serversBefore;
-      };
       const parsed = source;
+      const undo = (refused: boolean): void => {
+        session.unnamed.undo(change, refused);
+        // A later Parse has sent another one by now, or this very one.
+        if (connection.unnamed === parsed) connection.unnamed = unknownStatement;
+      };
       const noticed = (): void => {
         parsed.noisy = true;
       };
       connection.replies.push(assuming(Reply.parse, false, { undo, noticed }));
       connection.output.push(encodeParse('', source.parseTail));
+      this.#changed('', connection);
       return;
     }
     if (session.statement(name) !== undefined) {
@@ -206,6 +221,16 @@ export class ExtendedProtocol {
     this.#unsettled.set(name, { replies, place: replies.nextPlace - 1 });
   }
 
+  /** What `#duplicate` left under a name is not the client's statement, which is gone by now. */
+  #closeStray(name: string, connection: ServerConnection): void {
+    if (!connection.strayNames.delete(name)) return;
+    const undo = (): void => {
+      connection.strayNames.add(name);
+    };
+    connection.output.push(encodeNamed(Frontend.close, 'S', name));
+    connection.replies.push(assuming(Reply.close, true, { undo }));
+  }
+
   /** The name is taken: prepares it twice under its own name, so that the server words the error. */
   #duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
     connection.output.push(encodeParse(name, source.parseTail));
@@ -213,6 +238,7 @@ export class ExtendedProtocol {
     connection.output.push(encodeParse(name, source.parseTail));
     connection.replies.push(forwarded(Reply.parse));
     // That name stays on the connection, which therefore serves nobody else.
+    connection.strayNames.add(name);
     connection.retired = true;
   }
 
@@ -249,6 +275,7 @@ export class ExtendedProtocol {
       return null;
     }
     const name = buffer.toString('latin1', nameStart, nameEnd);
+    this.#closeStray(name, connection);
     // The prefix is pgkv's own: what stands under it on a server is not the client's to reach.
     return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
   }
@@ -259,8 +286,9 @@ export class ExtendedProtocol {
     const nameEnd = stringEnd(buffer, start + 6, end);
     if (target !== STATEMENT || nameEnd < 0) return this.#raw(Reply.close, buffer, start, end, connection);
     if (nameEnd === start + 6) {
-      session.unnamed = null;
-      return this.#closeUnnamed(connection, false);
+      this.#closeUnnamed(connection, false, session.unnamed.change(null, connection.replies));
+      this.#changed('', connection);
+      return;
     }
     const name = nameOfStatement(buffer, start + 6, nameEnd);
     const source = session.statement(name);
@@ -277,10 +305,11 @@ export class ExtendedProtocol {
     this.#changed(name, connection);
   }
 
-  #closeUnnamed(connection: ServerConnection, swallow: boolean): void {
+  #closeUnnamed(connection: ServerConnection, swallow: boolean, change: UnnamedChange | null = null): void {
     connection.unnamed = null;
-    const undo = (): void => {
-      connection.unnamed = unknownStatement;
+    const undo = (refused: boolean): void => {
+      if (change !== null) this.#session.unnamed.undo(change, refused);
+      if (connection.unnamed === null) connection.unnamed = unknownStatement;
     };
     connection.output.push(encodeNamed(Frontend.close, 'S', ''));
     connection.replies.push(assuming(Reply.close, swallow, { undo }));

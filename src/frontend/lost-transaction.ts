@@ -41,7 +41,9 @@ export class LostTransaction {
   }
 
   sync(): Buffer {
-    return this.over ? READY_IDLE : READY_FAILED;
+    if (this.over) return READY_IDLE;
+    // The transaction must not be found to have failed without a word.
+    return this.#reported ? READY_FAILED : Buffer.concat([this.#failure(), READY_FAILED]);
   }
 
   /**

@@ -3,10 +3,14 @@
 // connection it leases.
 import type { ReportedParameters } from '../backend/parameter-status.js';
 import type { SettingsGroup } from '../backend/settings-group.js';
-import type { StatementSource } from '../backend/statement-source.js';
+import type { StatementSource, TextReading } from '../backend/statement-source.js';
+import { UnnamedStatement } from './unnamed-statement.js';
 
 /** A process id as this client sees it: pgkv's own numbering, not a server's. */
 export type SessionPid = number & { readonly brand: 'SessionPid' };
+
+/** Encodings in which a byte of a character may look like ASCII: what a text means cannot be read off safely. */
+const UNSAFE_ENCODINGS = new Set(['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']);
 
 /** A map entry and its key, beside the text. */
 const ENTRY_BYTES = 128;
@@ -22,7 +26,7 @@ export class Session {
   /** What the client was last told by ParameterStatus. */
   told: ReportedParameters;
   /** The statement last parsed without a name; gone after a simple query, as in Postgres. */
-  unnamed: StatementSource | null = null;
+  readonly unnamed = new UnnamedStatement();
   #statements: Map<string, StatementSource> | null = null;
   #statementBytes = 0;
 
@@ -47,9 +51,10 @@ export class Session {
     return this.#statementBytes;
   }
 
-  /** standard_conforming_strings as last reported: whether a backslash in '…' is just a backslash. */
-  get standardStrings(): boolean {
-    return this.told.get('standard_conforming_strings') !== 'off';
+  /** As the settings reported last ask for. */
+  get textReading(): TextReading {
+    if (UNSAFE_ENCODINGS.has(this.told.get('client_encoding') ?? '')) return 'opaque';
+    return this.told.get('standard_conforming_strings') === 'off' ? 'escapes' : 'standard';
   }
 
   statement(name: string): StatementSource | undefined {
@@ -61,7 +66,7 @@ export class Session {
     for (const [name, known] of this.#statements ?? []) {
       if (known === source) return name;
     }
-    return this.unnamed === source ? '' : undefined;
+    return this.unnamed.source === source ? '' : undefined;
   }
 
   setStatement(name: string, source: StatementSource): void {

@@ -175,7 +175,7 @@ t.test('200 random cancels among sessions on a pool of three: only their targets
 });
 
 t.test('a cancel that is late on its way hits nobody: the connection waits for it', async (t) => {
-  const proxy = await FaultProxy.start(server);
+  const proxy = await FaultProxy.start(server, 'postgres');
   t.teardown(() => proxy.down());
   const live = await liveRouter(t, [proxy.standInFor(server)], { pool: { sizeMax: 1 } });
   const [target, other] = [await live.connect(), await live.connect()];

@@ -1,91 +1,15 @@
-// Servers that break, stall or talk nonsense at every point: the client always gets a definite answer, and what it says
-// is true. Safe errors (08006, 40001) mean that nothing was written, an acknowledged write is there, and only 08007
-// leaves it open.
-import type { Socket } from 'node:net';
+// Servers that go away at every byte of a conversation: the client always gets a definite answer, what it says is true,
+// and the session, or the next one, goes on.
 import { setTimeout as sleep } from 'node:timers/promises';
-import t, { type Test } from 'tap';
-import { eventually, reset, serverAtRest } from '../support/bystander.js';
-import { type Fault, FaultProxy, type Script } from '../support/fault-proxy.js';
-import { cstring, type FrontendMessage, frame, int16, int32 } from '../support/frontend-message.js';
+import t from 'tap';
+import { eventually } from '../support/bystander.js';
+import { ask, batch, type Ending, endingOf, FaultBench, struckBy } from '../support/fault-bench.js';
+import type { Fault, FaultProxy } from '../support/fault-proxy.js';
+import type { FrontendMessage } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter } from '../support/live-router.js';
-import { startPostgres } from '../support/postgres-server.js';
-import { errorOf, SqlClient } from '../support/sql-client.js';
-import { type Exchange, WireClient } from '../support/wire-client.js';
+import { SqlClient } from '../support/sql-client.js';
 
-const server = await startPostgres({ version: '15' });
-t.teardown(() => server.stop());
-const LOGIN = { user: server.superuser, database: 'postgres' };
-const direct = await SqlClient.connect(server, LOGIN);
-t.teardown(() => direct.end());
-await direct.run('CREATE TABLE written (id int)');
-
-/** Found for health checks, which no fault touches. */
-const PROBE = { user: server.superuser, database: 'template1' };
-
-async function behindProxy(t: Test, overrides = {}): Promise<{ live: LiveRouter; proxy: FaultProxy }> {
-  const proxy = await FaultProxy.start(server);
-  const settings = { pool: { sizeMax: 1 }, servers: { connectTimeoutMs: 400 }, ...overrides };
-  // Torn down behind the router, which would else be left by its servers first.
-  t.teardown(() => proxy.down());
-  const live = await liveRouter(t, [proxy.standInFor(server)], settings, { probeAs: PROBE });
-  return { live, proxy };
-}
-
-const ROLLBACK_FIRST = 'writes pipelined behind a ROLLBACK are told 40001 though they may have been committed';
-
-let lastId = 0;
-const isThere = async (id: number): Promise<boolean> =>
-  (await direct.value(`SELECT count(*) FROM written WHERE id = ${id}`)) === '1';
-
-/** How one statement or batch ended for the client. */
-interface Ending {
-  /** `lost`: the connection was closed without an error. */
-  readonly outcome: 'done' | 'error' | 'lost';
-  readonly code: string;
-  /** I, T or E; '' when the connection is over. */
-  readonly status: string;
-}
-
-function endingOf({ messages, outcome }: Exchange): Ending {
-  if (outcome === 'timeout') throw new Error(`no definite answer: ${JSON.stringify(messages)}`);
-  const last = messages.at(-1);
-  const status = last?.type === 'ReadyForQuery' ? last.status : '';
-  const error = errorOf(messages);
-  if (error !== null) return { outcome: 'error', code: error.code, status };
-  return { outcome: outcome === 'reached' ? 'done' : 'lost', code: '', status };
-}
-
-const ask = async (client: SqlClient, messages: readonly FrontendMessage[], readies = 1): Promise<Ending> =>
-  endingOf(await client.wire.exchange(messages, readies, 3_000));
-
-/** Runs `ask` with a fault that strikes within it; the connection to the server is there before. */
-async function struckBy(proxy: FaultProxy, fault: Fault, run: () => Promise<Ending>): Promise<Ending> {
-  proxy.arm(fault);
-  const ending = await run();
-  proxy.disarm();
-  return ending;
-}
-
-/** Whether what the client was told of its write agrees with what the server holds. */
-async function agrees(t: Test, what: string, ending: Ending, id: number, todo?: string): Promise<void> {
-  await serverAtRest(t, server, { direct });
-  const there = await isThere(id);
-  const told = `${what}: told ${ending.outcome} ${ending.code}, the row is ${there ? 'there' : 'not there'}`;
-  if (ending.outcome === 'done') t.ok(there, told);
-  else if (['08006', '40001', '25P02'].includes(ending.code)) t.notOk(there, told, todo === undefined ? {} : { todo });
-  else t.ok(ending.code === '08007' || ending.outcome === 'lost', told);
-}
-
-/** The session goes on, or a new one can be had at once. */
-async function goesOn(t: Test, live: LiveRouter, client: SqlClient, ending: Ending): Promise<SqlClient> {
-  if (ending.status === '') {
-    client.wire.destroy();
-    return live.connect();
-  }
-  t.equal(ending.status, 'I');
-  t.equal(await client.value('SELECT 7'), '7');
-  return client;
-}
+const bench = await FaultBench.start(t);
 
 interface Scenario {
   readonly name: string;
@@ -95,35 +19,23 @@ interface Scenario {
   readonly warmUp?: boolean;
 }
 
-const extended = (
-  sql: string,
-  parameters: readonly string[],
-  types: readonly number[] = [],
-): readonly FrontendMessage[] => [
-  { parse: sql, types },
-  { bind: parameters },
-  { describe: 'portal' },
-  { execute: '' },
-  'sync',
-];
-
 const SCENARIOS: readonly Scenario[] = [
   { name: 'a simple read', messages: (id) => [{ query: `SELECT ${id}, 'some text'` }], writes: false },
   { name: 'a simple write', messages: (id) => [{ query: `INSERT INTO written VALUES (${id})` }], writes: true },
   {
     name: 'a batch, first time',
-    messages: (id) => extended(`INSERT INTO written VALUES ($1) /* ${id} */`, [String(id)], [23]),
+    messages: (id) => batch(`INSERT INTO written VALUES ($1) /* ${id} */`, [String(id)], [23]),
     writes: true,
   },
   {
     name: 'a batch, prepared',
-    messages: (id) => extended('INSERT INTO written VALUES ($1) RETURNING id', [String(id)], [23]),
+    messages: (id) => batch('INSERT INTO written VALUES ($1) RETURNING id', [String(id)], [23]),
     writes: true,
     warmUp: true,
   },
   {
     name: 'a read, prepared',
-    messages: (id) => extended('SELECT $1::text', [String(id)]),
+    messages: (id) => batch('SELECT $1::text', [String(id)]),
     writes: false,
     warmUp: true,
   },
@@ -136,11 +48,11 @@ async function bytesOf(
   side: 'request' | 'answer',
   scenario: Scenario,
 ): Promise<number> {
-  const client = await live.connect();
-  if (scenario.warmUp) for (let run = 0; run < 3; run++) await ask(client, scenario.messages(++lastId));
+  const client = await bench.connect(live);
+  if (scenario.warmUp) for (let run = 0; run < 3; run++) await ask(client, scenario.messages(bench.nextId()));
   else await client.value('SELECT 1');
   proxy.arm({ kind: 'stall', side, after: Number.MAX_SAFE_INTEGER });
-  await ask(client, scenario.messages(++lastId));
+  await ask(client, scenario.messages(bench.nextId()));
   const bytes = proxy.passed;
   proxy.disarm();
   await client.end();
@@ -150,23 +62,23 @@ async function bytesOf(
 for (const side of ['answer', 'request'] as const) {
   for (const scenario of SCENARIOS) {
     t.test(`${scenario.name}: the connection is cut at every byte of the ${side}`, async (t) => {
-      const { live, proxy } = await behindProxy(t);
+      const { live, proxy } = await bench.behindProxy(t);
       const bytes = await bytesOf(live, proxy, side, scenario);
       t.ok(bytes > 15 && bytes < 400, `${bytes} bytes`);
-      let client = await live.connect();
+      let client = await bench.connect(live);
       const seen = new Set<string>();
       for (let after = 0; after <= bytes; after++) {
         await client.value('SELECT 1');
-        if (scenario.warmUp) for (let run = 0; run < 2; run++) await ask(client, scenario.messages(++lastId));
-        const id = ++lastId;
+        if (scenario.warmUp) for (let run = 0; run < 2; run++) await ask(client, scenario.messages(bench.nextId()));
+        const id = bench.nextId();
         const fault: Fault = { kind: 'cut', side, after, reset: after % 3 === 2 };
         const ending = await struckBy(proxy, fault, () => ask(client, scenario.messages(id)));
         t.ok(proxy.struck, 'the fault struck');
         seen.add(`${ending.outcome} ${ending.code}`.trim());
-        if (scenario.writes) await agrees(t, `cut at ${after}`, ending, id);
+        if (scenario.writes) await bench.agrees(t, `cut at ${after}`, ending, id);
         else t.match(ending, { outcome: /done|error|lost/, code: /^(08006)?$/ }, `cut at ${after}`);
         if (ending.outcome === 'done') t.equal(after, bytes, 'only the whole answer is a success');
-        client = await goesOn(t, live, client, ending);
+        client = await bench.goesOn(t, live, client, ending);
       }
       await client.end();
       t.same(
@@ -179,7 +91,7 @@ for (const side of ['answer', 'request'] as const) {
 }
 
 t.test('a transaction is cut at every byte of its answers', async (t) => {
-  const { live, proxy } = await behindProxy(t);
+  const { live, proxy } = await bench.behindProxy(t);
   const statements = (id: number): readonly string[] => [
     'BEGIN',
     `INSERT INTO written VALUES (${id})`,
@@ -187,11 +99,11 @@ t.test('a transaction is cut at every byte of its answers', async (t) => {
     'COMMIT',
   ];
   const codes = new Set<string>();
-  let client = await live.connect();
+  let client = await bench.connect(live);
   let after = 0;
   for (let unbroken = false; !unbroken; after++) {
     await client.value('SELECT 1');
-    const id = ++lastId;
+    const id = bench.nextId();
     proxy.arm({ kind: 'cut', side: 'answer', after });
     let ending: Ending = { outcome: 'done', code: '', status: 'I' };
     let at = '';
@@ -206,14 +118,14 @@ t.test('a transaction is cut at every byte of its answers', async (t) => {
     proxy.disarm();
     codes.add(`${at} ${ending.outcome} ${ending.code}`);
     // A BEGIN, though it wrote nothing, may be called unknown.
-    await agrees(t, `cut at ${after}, in ${at}`, ending, id);
+    await bench.agrees(t, `cut at ${after}, in ${at}`, ending, id);
     if (ending.code === '40001' && ending.status === 'E') {
       t.match(await ask(client, [{ query: 'SELECT 1' }]), { code: '25P02', status: 'E' });
-      t.match(await ask(client, extended('SELECT 1', [])), { code: '25P02', status: 'E' });
+      t.match(await ask(client, batch('SELECT 1')), { code: '25P02', status: 'E' });
       t.match(await ask(client, [{ query: 'ROLLBACK' }]), { outcome: 'done', status: 'I' });
       ending = { ...ending, status: 'I' };
     }
-    client = await goesOn(t, live, client, ending);
+    client = await bench.goesOn(t, live, client, ending);
   }
   t.ok(after > 60, `${after} places`);
   // Where a row had been passed on in part, the client's connection had to be closed.
@@ -229,13 +141,61 @@ t.test('a transaction is cut at every byte of its answers', async (t) => {
   await client.end();
 });
 
+t.test('a transaction that ends otherwise is cut at every byte of its answers', async (t) => {
+  const { live, proxy } = await bench.behindProxy(t);
+  for (const kind of ['COMMIT AND CHAIN', 'PREPARE TRANSACTION', 'ROLLBACK AND CHAIN'] as const) {
+    const codes = new Set<string>();
+    let client = await bench.connect(live);
+    for (let after = 0, unbroken = false; !unbroken; after++) {
+      await client.value('SELECT 1');
+      const id = bench.nextId();
+      const last = kind === 'PREPARE TRANSACTION' ? `${kind} 'p${id}'` : kind;
+      await client.run('BEGIN', `INSERT INTO written VALUES (${id})`);
+      proxy.arm({ kind: 'cut', side: 'answer', after });
+      let ending = await ask(client, [{ query: last }]);
+      unbroken = !proxy.struck;
+      proxy.disarm();
+      codes.add(`${ending.outcome} ${ending.code}`);
+      if (ending.status === 'T' || ending.status === 'E') {
+        const { status } = await ask(client, [{ query: 'ROLLBACK' }]);
+        ending = { ...ending, status };
+      }
+      const prepared = await bench.direct.value(`SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'p${id}'`);
+      if (prepared === '1') await bench.direct.run(`COMMIT PREPARED 'p${id}'`);
+      if (kind === 'ROLLBACK AND CHAIN') t.notOk(await bench.isThere(id), `cut at ${after}`);
+      else await bench.agrees(t, `${kind} cut at ${after}`, ending, id);
+      client = await bench.goesOn(t, live, client, ending);
+    }
+    t.ok(codes.has('done '), kind);
+    const lost = kind === 'ROLLBACK AND CHAIN' ? /^(done |error (40001|08007))$/ : /^(done |error 08007)$/;
+    t.same(
+      [...codes].filter((code) => !lost.test(code)),
+      [],
+      kind,
+    );
+    await client.end();
+  }
+});
+
+t.test('a connection that makes room for another role or database is replaced by one, not two', async (t) => {
+  const live = await liveRouter(t, [bench.server], { pool: { sizeMax: 2 } });
+  const clients = await Promise.all([bench.connect(live), bench.connect(live)]);
+  await Promise.all(clients.map((client) => client.run('SELECT pg_sleep(0.05)')));
+  t.equal(live.router.pool.idleCount, 2);
+  const other = await live.connect({ database: 'postgres' });
+  t.equal(await other.value('SELECT 1'), '1');
+  await Promise.all(clients.map((client) => client.run('SELECT pg_sleep(0.05)')));
+  t.ok(live.router.pool.openCount <= 2, `${live.router.pool.openCount} are open`);
+  for (const client of [...clients, other]) await client.end();
+});
+
 t.test('what is lost between an answer and its Sync or COMMIT is not acknowledged', async (t) => {
-  const { live, proxy } = await behindProxy(t);
+  const { live, proxy } = await bench.behindProxy(t);
   const cutNow = async () => {
     const before = live.router.pool.openCount;
     proxy.arm({ kind: 'cut', side: 'answer', after: 0 });
-    await direct.run(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'`,
+    await bench.direct.run(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = '${bench.login.database}'`,
     );
     await eventually(t, 'the connection is gone', () => live.router.pool.openCount < before);
     proxy.disarm();
@@ -246,42 +206,42 @@ t.test('what is lost between an answer and its Sync or COMMIT is not acknowledge
     { execute: '' },
   ];
 
-  const client = await live.connect();
-  const flushed = ++lastId;
+  const client = await bench.connect(live);
+  const flushed = bench.nextId();
   await client.send([...insert(flushed), 'flush'], { type: 'CommandComplete' });
   await cutNow();
   const ending = await ask(client, ['sync']);
   t.not(ending.outcome, 'done', 'the Sync is not answered as if the batch had been committed');
-  t.notOk(await isThere(flushed));
+  t.notOk(await bench.isThere(flushed));
 
-  const kept = await goesOn(t, live, client, ending);
-  const inBlock = ++lastId;
+  const kept = await bench.goesOn(t, live, client, ending);
+  const inBlock = bench.nextId();
   await kept.run('BEGIN', `INSERT INTO written VALUES (${inBlock})`);
   await cutNow();
   t.match(await ask(kept, [{ query: 'COMMIT' }]), { outcome: 'error', code: '40001', status: 'I' });
-  t.notOk(await isThere(inBlock));
+  t.notOk(await bench.isThere(inBlock));
   t.equal(await kept.value('SELECT 1'), '1');
 
-  const last = ++lastId;
+  const last = bench.nextId();
   await kept.run('BEGIN', `INSERT INTO written VALUES (${last})`);
   await cutNow();
-  t.match(await ask(kept, extended('SELECT 1', [])), { code: '40001', status: 'E' });
+  t.match(await ask(kept, batch('SELECT 1')), { code: '40001', status: 'E' });
   t.match(await ask(kept, [{ functionCall: 1, args: [] }]), { code: '25P02', status: 'E' });
   t.match(
     await ask(kept, [{ query: 'ROLLBACK AND CHAIN' }]),
     { code: '25P02', status: 'E' },
     'no new transaction can be begun here',
   );
-  t.match(await ask(kept, extended('ROLLBACK', [])), { outcome: 'done', status: 'I' });
-  t.notOk(await isThere(last));
+  t.match(await ask(kept, batch('ROLLBACK')), { outcome: 'done', status: 'I' });
+  t.notOk(await bench.isThere(last));
   await kept.end();
 });
 
 t.test('pipelines: each statement gets its answer, and a write behind a ROLLBACK is never called safe', async (t) => {
-  const { live, proxy } = await behindProxy(t);
-  let client = await live.connect();
+  const { live, proxy } = await bench.behindProxy(t);
+  let client = await bench.connect(live);
   for (let after = 0; after < 120; after += 3) {
-    const [a, b, c] = [++lastId, ++lastId, ++lastId];
+    const [a, b, c] = [bench.nextId(), bench.nextId(), bench.nextId()];
     await client.run('BEGIN', `INSERT INTO written VALUES (${a})`);
     const pipeline = ['ROLLBACK', `INSERT INTO written VALUES (${b})`, `INSERT INTO written VALUES (${c})`];
     proxy.arm({ kind: 'cut', side: 'answer', after });
@@ -293,19 +253,19 @@ t.test('pipelines: each statement gets its answer, and a write behind a ROLLBACK
     proxy.disarm();
     for (const [index, id] of [b, c].entries()) {
       const ending = endings[index + 1];
-      if (ending !== undefined) await agrees(t, `pipeline cut at ${after}, write ${index}`, ending, id, ROLLBACK_FIRST);
+      if (ending !== undefined) await bench.agrees(t, `pipeline cut at ${after}, write ${index}`, ending, id);
     }
-    t.notOk(await isThere(a), 'the transaction was not committed');
+    t.notOk(await bench.isThere(a), 'the transaction was not committed');
     const end = endings.at(-1)!;
     if (end.status === 'E') t.match(await ask(client, [{ query: 'ROLLBACK' }]), { status: 'I' });
-    client = await goesOn(t, live, client, end.status === 'E' ? { ...end, status: 'I' } : end);
+    client = await bench.goesOn(t, live, client, end.status === 'E' ? { ...end, status: 'I' } : end);
   }
   await client.end();
 });
 
 t.test('a COPY whose server goes away is reported, and not applied in part', async (t) => {
-  const { live, proxy } = await behindProxy(t);
-  let client = await live.connect();
+  const { live, proxy } = await bench.behindProxy(t);
+  let client = await bench.connect(live);
   for (const [side, after] of [
     ['request', 40],
     ['request', 300],
@@ -314,7 +274,7 @@ t.test('a COPY whose server goes away is reported, and not applied in part', asy
     ['answer', 17],
   ] as const) {
     await client.value('SELECT 1');
-    const id = ++lastId;
+    const id = bench.nextId();
     proxy.arm({ kind: 'cut', side, after });
     client.wire.send(
       { query: 'COPY written FROM STDIN' },
@@ -325,105 +285,14 @@ t.test('a COPY whose server goes away is reported, and not applied in part', asy
     const ending = endingOf(await client.wire.wait(1, 3_000));
     proxy.disarm();
     t.equal(ending.outcome, 'error', `${side} cut at ${after}`);
-    await agrees(t, `COPY, ${side} cut at ${after}`, ending, id);
-    client = await goesOn(t, live, client, ending);
+    await bench.agrees(t, `COPY, ${side} cut at ${after}`, ending, id);
+    client = await bench.goesOn(t, live, client, ending);
   }
   await client.end();
 });
 
-t.test('nonsense in the middle of a session costs that statement and that connection only', async (t) => {
-  const { live, proxy } = await behindProxy(t);
-  const row = frame('D', int16(1), int32(1), Buffer.from('1'));
-  const ready = frame('Z', Buffer.from('I'));
-  const complete = frame('C', cstring('SELECT 1'));
-  const head = (tag: string, length: number) => Buffer.concat([Buffer.from(tag), int32(length)]);
-  const cases: readonly [name: string, bytes: Buffer][] = [
-    ['an unknown type', Buffer.from([0xff, 0, 0, 0, 4])],
-    ['type 0', Buffer.alloc(5)],
-    ['HTTP', Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n')],
-    ...[0, 3, -1, -(2 ** 31)].map((length): [string, Buffer] => [`a length of ${length}`, head('C', length)]),
-    ['an error of 2 GB', head('E', 2 ** 31 - 1)],
-    ['a description of 65 MB', head('T', 65 * 2 ** 20)],
-    ['an answer to another question', frame('2')],
-    ['ParseComplete to a simple query', frame('1')],
-    ['a row of nobody', Buffer.concat([ready, row])],
-    ['a second ReadyForQuery', Buffer.concat([complete, ready, ready])],
-    ['a ReadyForQuery without a status', frame('Z')],
-    ['a ReadyForQuery of an unknown status', frame('Z', Buffer.from('X'))],
-    ['a ReadyForQuery with more behind', frame('Z', Buffer.from('II'))],
-    ['an authentication request', frame('R', int32(0))],
-    ['a cancel key', frame('K', int32(1), int32(2))],
-    ['NegotiateProtocolVersion', frame('v', int32(0), int32(0))],
-    ['a ParameterStatus without an end', frame('S', Buffer.from('TimeZone'))],
-    ['a ParameterStatus of one text', frame('S', cstring('TimeZone'))],
-    [
-      'an ERROR that nobody asked for',
-      Buffer.concat([complete, ready, frame('E', cstring('SERROR'), Buffer.alloc(1))]),
-    ],
-  ];
-  let client = await live.connect();
-  for (const [name, bytes] of cases) {
-    await client.value('SELECT 1');
-    const connections = proxy.connections;
-    const ending = await struckBy(proxy, { kind: 'say', after: 0, bytes }, () => ask(client, [{ query: 'SELECT 1' }]));
-    t.match(ending, { outcome: /done|error/, code: /^(08006)?$/, status: 'I' }, name);
-    client = await goesOn(t, live, client, ending);
-    t.equal(proxy.connections, connections + 1, `${name}: the connection was replaced`);
-  }
-  // A type byte that Postgres uses, the length of a message of 2 GB: rows are passed on as they come, so the client has
-  // it in part and cannot be told more.
-  const ending = await struckBy(
-    proxy,
-    { kind: 'say', after: 0, bytes: Buffer.concat([head('D', 0x7fffffff), Buffer.alloc(9)]) },
-    async () => {
-      client.wire.send({ query: 'SELECT 1' });
-      await sleep(50);
-      for (const connection of live.router.pool.connections()) connection.destroy('the test cuts it');
-      return endingOf(await client.wire.wait('closed', 3_000));
-    },
-  );
-  t.equal(ending.status, '');
-  client.wire.destroy();
-});
-
-t.test("a FATAL error is passed on in the server's words, and ends the session as it does there", async (t) => {
-  const { live, proxy } = await behindProxy(t);
-  const client = await live.connect();
-  await client.value('SELECT 1');
-  const bytes = frame(
-    'E',
-    cstring('SFATAL'),
-    cstring('VFATAL'),
-    cstring('C57P01'),
-    cstring('Mgoing away'),
-    Buffer.alloc(1),
-  );
-  const ending = await struckBy(proxy, { kind: 'say', after: 0, bytes }, () => ask(client, [{ query: 'SELECT 1' }]));
-  t.same(ending, { outcome: 'error', code: '57P01', status: '' });
-  client.wire.destroy();
-});
-
-t.test('a server that stalls holds its client only; when that goes, the place is free', async (t) => {
-  const { live, proxy } = await behindProxy(t, { pool: { sizeMax: 2, waitTimeoutMs: 600 } });
-  const [a, b] = [await live.connect(), await live.connect()];
-  await a.run('BEGIN', 'SELECT 1');
-  await b.value('SELECT 1');
-  proxy.arm({ kind: 'stall', side: 'answer', after: 3 });
-  b.wire.send({ query: 'SELECT 1' });
-  await eventually(t, 'the fault strikes', () => proxy.struck);
-  proxy.disarm();
-  const c = await live.connect();
-  t.equal(await c.fails('SELECT 1'), '53300', 'both places are taken');
-  // After a FIN, which may be half a close, the answer would be awaited, as by Postgres.
-  reset(b.wire.socket as Socket);
-  t.equal(await c.value('SELECT 1'), '1', 'now one is free');
-  t.equal(await a.value('SELECT 1'), '1', 'the transaction was not touched');
-  await a.run('COMMIT');
-  await Promise.all([a.end(), c.end()]);
-});
-
 t.test('answers that come byte by byte are the same answers', async (t) => {
-  const { live, proxy } = await behindProxy(t);
+  const { live, proxy } = await bench.behindProxy(t);
   const statements = [
     `SET DateStyle = 'German'; SET app.name = 'x''\\\\y'`,
     'SELECT g, repeat(chr(64 + g), 40), NULL FROM generate_series(1, 20) g',
@@ -437,168 +306,29 @@ t.test('answers that come byte by byte are the same answers', async (t) => {
     'ROLLBACK',
     'SHOW work_mem',
   ];
-  const batch: readonly FrontendMessage[] = [
-    ...extended('SELECT $1::int4 + 1', ['41']),
-    ...extended('SELECT $1::int4 + 1', ['1']),
+  const twoBatches: readonly FrontendMessage[] = [
+    ...batch('SELECT $1::int4 + 1', ['41']),
+    ...batch('SELECT $1::int4 + 1', ['1']),
   ];
   const answers = async (client: SqlClient) => {
     const messages = [
       ...(await client.answers(...statements)),
-      ...(await client.send(batch)),
-      ...(await client.send(batch)),
+      ...(await client.send(twoBatches)),
+      ...(await client.send(twoBatches)),
     ];
     return messages.filter(({ type }) => type !== 'ParameterStatus');
   };
-  const plain = await SqlClient.connect(server, LOGIN);
+  const plain = await SqlClient.connect(bench.server, bench.login);
   const expected = await answers(plain);
   await plain.end();
   for (const bytes of [1, 7]) {
     proxy.arm({ kind: 'drip', bytes });
     // Two sessions in turn on one connection: settings are carried over and asked for, too.
-    const [a, b] = [await live.connect(), await live.connect()];
+    const [a, b] = [await bench.connect(live), await bench.connect(live)];
     t.strictSame(await answers(a), expected);
     t.strictSame(await answers(b), expected);
     t.equal(await a.value('SHOW DateStyle'), 'German, DMY');
     await Promise.all([a.end(), b.end()]);
     proxy.disarm();
-  }
-});
-
-t.test('a server that fails during the login', async (t) => {
-  const { live, proxy } = await behindProxy(t);
-  const say =
-    (...bytes: readonly Buffer[]): Script =>
-    (socket) =>
-      void socket.write(Buffer.concat(bytes));
-  const asks = (method: number, data: Buffer = Buffer.alloc(0)) => frame('R', int32(method), data);
-  const okay = asks(0);
-  const fatal = frame(
-    'E',
-    cstring('SFATAL'),
-    cstring('VFATAL'),
-    cstring('C57P03'),
-    cstring('Mstarting up'),
-    Buffer.alloc(1),
-  );
-  const cases: readonly [name: string, script: Script, code: string][] = [
-    ['closes at once', (socket) => void socket.end(), '08006'],
-    ['resets', (socket) => void socket.resetAndDestroy(), '08006'],
-    ['says nothing', () => undefined, '08006'],
-    ['lets pgkv in and says nothing more', say(okay), '08006'],
-    ['half a message', say(Buffer.from('5200000008', 'hex')), '08006'],
-    ['refuses', say(fatal), '57P03'],
-    ['refuses and closes', (socket) => void socket.end(fatal), '57P03'],
-    ['refuses behind AuthenticationOk', say(okay, fatal), '57P03'],
-    ['asks for a password', say(asks(3)), '08006'],
-    ['asks for an MD5 password', say(asks(5, int32(1))), '08006'],
-    ['asks for Kerberos', say(asks(7)), '08006'],
-    ['asks for what nobody knows', say(asks(99)), '08006'],
-    ['asks for SASL without a mechanism', say(asks(10, Buffer.alloc(1))), '08006'],
-    ['asks for SCRAM', say(asks(10, Buffer.concat([cstring('SCRAM-SHA-256'), Buffer.alloc(1)]))), '08006'],
-    ['goes on with a SASL exchange that never began', say(asks(11, Buffer.from('r=x'))), '08006'],
-    ['ends a SASL exchange that never began', say(asks(12, Buffer.from('v=x'))), '08006'],
-    ['is ready before it has let pgkv in', say(frame('K', int32(1), int32(2)), frame('Z', Buffer.from('I'))), '08006'],
-    ['an authentication request without a number', say(frame('R')), '08006'],
-    ['a cancel key without a key', say(okay, frame('K')), '08006'],
-    ['a ParameterStatus without an end', say(okay, frame('S', Buffer.from('TimeZone'))), '08006'],
-    ['a row', say(okay, frame('D', int16(0))), '08006'],
-    ['a row of 2 GB', say(okay, Buffer.concat([Buffer.from('D'), int32(0x7fffffff)])), '08006'],
-    ['HTTP', say(Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n')), '08006'],
-    ['a length of 0', say(Buffer.from('5200000000', 'hex')), '08006'],
-    ['a length of 2 GB', say(Buffer.from('457fffffff', 'hex')), '08006'],
-  ];
-  for (const [name, script, code] of cases) {
-    proxy.script = script;
-    const client = await WireClient.open(live);
-    const began = performance.now();
-    const { messages, outcome } = await client.startUp(LOGIN);
-    client.destroy();
-    t.equal(outcome, 'closed', name);
-    t.match(errorOf(messages)?.fields, { S: 'FATAL', C: code }, name);
-    t.ok(performance.now() - began < 2_000, `${name}: in time`);
-    t.equal(live.router.pool.openCount, 0, `${name}: nothing is kept`);
-  }
-  proxy.script = null;
-  const client = await live.connect();
-  t.equal(await client.value('SELECT 1'), '1', 'as soon as the server is well, so is pgkv');
-  await client.end();
-});
-
-t.test('a login cut at every seventh byte of the greeting', async (t) => {
-  const { live, proxy } = await behindProxy(t, { pool: { sizeMax: 1, idleTimeoutMs: 1 } });
-  for (let after = 0; ; after += 7) {
-    await eventually(t, 'no connection is open', () => live.router.pool.openCount === 0);
-    proxy.arm({ kind: 'cut', side: 'answer', after });
-    const client = await WireClient.open(live);
-    const { messages, outcome } = await client.startUp(LOGIN);
-    const { struck } = proxy;
-    proxy.disarm();
-    client.destroy();
-    if (!struck) {
-      t.equal(outcome, 'reached');
-      t.ok(after > 300, `${after} bytes`);
-      break;
-    }
-    // At its very last byte the login is through, and the client greeted, before the connection goes.
-    if (outcome === 'closed') t.match(errorOf(messages)?.fields, { S: 'FATAL', C: '08006' }, `cut at ${after}`);
-  }
-  await live.quiet();
-});
-
-t.test('what a server says right behind its greeting is heard', async (t) => {
-  const { live, proxy } = await behindProxy(t);
-  const status = (name: string, value: string) => frame('S', cstring(name), cstring(value));
-  const greeting = [
-    frame('R', int32(0)),
-    ...Object.entries({
-      server_version: '15.0',
-      client_encoding: 'UTF8',
-      standard_conforming_strings: 'on',
-      TimeZone: 'UTC',
-    }).map(([name, value]) => status(name, value)),
-    frame('K', int32(1), int32(2)),
-    frame('Z', Buffer.from('I')),
-  ];
-  const told = status('TimeZone', 'Europe/Berlin');
-  const answer = Buffer.concat([frame('C', cstring('SET')), frame('Z', Buffer.from('I'))]);
-  const sockets: Socket[] = [];
-  proxy.script = (socket, chunk) => {
-    if (sockets.includes(socket)) {
-      // The second half of the message that the greeting's packet ended with, then the answer.
-      if (chunk[0] === 0x51) socket.write(answer);
-      return;
-    }
-    sockets.push(socket);
-    socket.write(Buffer.concat([...greeting, told.subarray(0, 9)]));
-    setTimeout(() => socket.write(told.subarray(9)), 30);
-  };
-  const client = await live.connect();
-  await sleep(60);
-  t.same(await client.run('SELECT 1'), ['SET'], 'the stream is read on where it was left');
-  t.equal(client.told('TimeZone'), 'Europe/Berlin');
-  t.equal(sockets.length, 1);
-  await client.end();
-  proxy.script = null;
-});
-
-t.test('TLS that is not given as asked for', async (t) => {
-  const cases: readonly [name: string, answer: Buffer][] = [
-    ['nothing', Buffer.alloc(0)],
-    ['S and silence', Buffer.from('S')],
-    ['bytes behind the answer', Buffer.from('N!')],
-    ['another letter', Buffer.from('X')],
-    ['an error instead of an answer', Buffer.from('E')],
-  ];
-  for (const tls of ['prefer', 'require'] as const) {
-    const { live, proxy } = await behindProxy(t, { servers: { tls, connectTimeoutMs: 300 } });
-    for (const [name, answer] of cases) {
-      proxy.sslAnswer = answer;
-      const client = await WireClient.open(live);
-      const { messages, outcome } = await client.startUp(LOGIN);
-      client.destroy();
-      t.equal(outcome, 'closed');
-      t.match(errorOf(messages)?.fields, { S: 'FATAL', C: '08006' }, `${tls}: ${name}`);
-    }
-    await proxy.down();
   }
 });

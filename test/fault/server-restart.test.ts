@@ -160,7 +160,7 @@ t.test('pooled connections are terminated by an administrator', async (t) => {
 t.test('a server that is down when the router starts, comes up, goes down and comes up again', async (t) => {
   const server = await startPostgres({ version: '15' });
   t.teardown(() => server.stop());
-  const proxy = await FaultProxy.start(server);
+  const proxy = await FaultProxy.start(server, 'postgres');
   t.teardown(() => proxy.down());
   await proxy.down();
   const live = await liveRouter(t, [proxy.standInFor(server)], { servers: { connectTimeoutMs: 500 } });

@@ -3,7 +3,7 @@
 // (a lost connection, a cancel, a full pool), the error must have had a cause, and the mirror is told of it: from there on
 // it expects what a Postgres session expects after that error.
 import { type Fields, type Message, readFields, readRow } from './frames.js';
-import { ModelDatabase, ModelSession, SqlError } from './model-session.js';
+import { ModelDatabase, ModelSession, SqlError, STYLE_SEPARATOR } from './model-session.js';
 import { ownerOf } from './model-sql.js';
 
 /** A message as the client sends it, and what it may do to rows. */
@@ -13,17 +13,20 @@ export interface SentMessage {
   readonly keys: readonly string[];
   /** It may end a transaction block. */
   readonly endsBlock: boolean;
+  /** It may draw from a sequence for all that pgkv can see, and need not. */
+  readonly seemsToDraw: boolean;
 }
 
 /** What may have gone wrong in a run, at the time of asking. */
 export interface Mishaps {
   readonly connectFailures: boolean;
-  readonly schemaChanges: boolean;
+  /** DDL went through a moment ago. */
+  readonly schemaJustChanged: boolean;
   /** Waiters may be many, or wait for long. */
   readonly scarcity: boolean;
 }
 
-const [HIDDEN, STYLE, PID] = [4, 5, 6];
+const [HIDDEN, STYLE, PID] = [4, 5, 7];
 const READY = 'Z';
 
 export class Expectations {
@@ -55,18 +58,20 @@ export class Expectations {
   #failures: { at: number; error: SqlError }[] = [];
   /** Fed messages since the last ReadyForQuery. */
   #unit: SentMessage[] = [];
+  #unitErrors: string[] = [];
   #unitIsUncertain = false;
   /** Where rows have to come from while the session is in a transaction or holds state. */
   #pid: string | null = null;
   /** Settings were last told by a connection that is gone. */
   #toldBefore = false;
+  #seemedToDraw = false;
   readonly #sequence = new Map<string, string>();
 
   constructor(owner: string, startup: ReadonlyMap<string, string>, mishaps: Mishaps, violated: (what: string) => void) {
     this.owner = owner;
     this.#mishaps = mishaps;
     this.#violated = violated;
-    this.mirror = new ModelSession({ database: this.database, pid: 0, startup, plansGoStale: false });
+    this.mirror = new ModelSession({ database: this.database, pid: 0, startup, isMirror: true });
   }
 
   /** Whether everything that gets an answer has got it. */
@@ -92,9 +97,15 @@ export class Expectations {
     if (wanted !== undefined && this.#isSame(wanted, message)) {
       this.#at++;
       if (message.type === READY) this.#unitAnswered();
+      else if (message.type === 'E') this.#unitErrors.push(readFields(message.body)['C']!);
       return;
     }
+    if ('TD'.includes(message.type) && this.#seesForeignSequence(wanted)) return this.received(message);
     if (message.type === 'E') return this.#deviates(message);
+    if (message.type === READY && wanted !== undefined && this.#isLostStatus(wanted, message.bytes)) {
+      this.#at++;
+      return this.#unitAnswered();
+    }
     this.#violated(`${this.owner} gets ${show(message.bytes)}, expected ${wanted ? show(wanted) : 'nothing'}`);
   }
 
@@ -120,8 +131,11 @@ export class Expectations {
       const next = this.#unanswered.shift();
       if (next === undefined) return;
       if (this.#unit.length === 0 && this.mirror.status === 'I' && this.mirror.pins().length === 0) this.#pid = null;
+      // A failed transaction that was lost goes on, on no connection.
+      if (this.mirror.status === 'E' && this.losses > 0) this.#pid = null;
       this.#unit.push(next);
       if (this.#unitIsUncertain) this.#makeUncertain(next.keys);
+      if (next.seemsToDraw) this.#seemedToDraw = true;
       this.#current = next;
       this.#failures = [];
       this.#undo = this.mirror.save();
@@ -138,6 +152,7 @@ export class Expectations {
   #unitAnswered(): void {
     this.readies++;
     this.#unit = [];
+    this.#unitErrors = [];
     this.#unitIsUncertain = false;
     if (this.#toldBefore) return;
     for (const [name, value] of this.mirror.state.reported) {
@@ -148,6 +163,7 @@ export class Expectations {
 
   #isSame(wanted: Buffer, { type, bytes, body }: Message): boolean {
     if (wanted.equals(bytes)) return true;
+    if (type === 'E' && wanted[0] === 0x45) return isSameButForName(readFields(wanted.subarray(5)), readFields(body));
     if (type !== 'D' || wanted[0] !== 0x44) return false;
     const expected = readRow(wanted.subarray(5));
     const row = readRow(body);
@@ -161,11 +177,9 @@ export class Expectations {
       case HIDDEN:
         // Custom settings made by functions may get lost with the lease (R3), but nobody else may see them.
         return value === null || value === '' || ownerOf(value) === this.owner;
-      case STYLE: {
-        // A statement is read under the settings of its Parse or, where it had to be parsed anew, of its Bind.
-        const [parsed, current] = (expected ?? '').split('/');
-        return value === expected || value === `${current}/${current}` || (parsed === undefined && value === null);
-      }
+      case STYLE:
+        // A statement is read under the settings of its Parse or, where it had to be parsed anew, of a later Bind.
+        return value !== null && (expected ?? '').split(STYLE_SEPARATOR).includes(value);
       case PID: {
         if (value === null || !value.startsWith('pid:')) return false;
         this.#toldBefore = false;
@@ -188,6 +202,40 @@ export class Expectations {
     return known === undefined || known === value;
   }
 
+  /**
+   * lastval() shows what another session drew, where this one has run something since that might have drawn and did
+   * not: nobody can tell that from outside (R4). The mirror then takes the number for its own.
+   */
+  #seesForeignSequence(wanted: Buffer | undefined): boolean {
+    if (!this.#seemedToDraw || wanted === undefined || wanted[0] !== 0x45) return false;
+    if (readFields(wanted.subarray(5))['C'] !== '55000') return false;
+    const at = this.#at;
+    this.#undo();
+    this.mirror.state.lastValue = 'seq:foreign';
+    this.#sequence.delete('seq:foreign');
+    this.#undo = this.mirror.save();
+    this.#expect(this.mirror.handle(this.#current!.message));
+    this.#at = at;
+    return true;
+  }
+
+  /**
+   * Transaction status where a connection was lost within a batch that began or ended a block: pgkv knows the status of
+   * the last ReadyForQuery only. A block of which the client had heard that it failed is just over; one that was said
+   * to be lost, and had ended before, has to be ended again.
+   */
+  #isLostStatus(wanted: Buffer, actual: Buffer): boolean {
+    if (this.losses === 0 || wanted[0] !== actual[0]) return false;
+    const statuses = [wanted, actual].map((bytes) => bytes.toString('latin1', 5));
+    if (statuses.join() === 'E,I' && this.#unitErrors.length > 0) {
+      this.mirror.abandonBlock();
+      return true;
+    }
+    if (statuses.join() !== 'I,E' || this.#unitErrors.length === 0) return false;
+    this.mirror.enterLostBlock();
+    return true;
+  }
+
   #notification({ body }: Message): void {
     const [channel, payload] = body.toString('utf8', 4).split('\0');
     if (ownerOf(`${channel!.replace('_', '.')}`) !== this.owner) {
@@ -198,6 +246,8 @@ export class Expectations {
   /** An error the mirror did not expect: it must have a cause, and the mirror goes on from it. */
   #deviates(message: Message): void {
     const fields = readFields(message.body);
+    const isPending = this.#at < this.#expected.length;
+    if (isPending) this.#undo();
     const objection = this.#objection(fields);
     if (objection !== null) {
       const wanted = this.#expected[this.#at];
@@ -207,9 +257,16 @@ export class Expectations {
     }
     if (fields['V'] === 'FATAL') return this.settle();
     const code = fields['C']!;
-    const error = new SqlError(code, fields['M']!, 'pgkv', message.bytes);
-    if (code.startsWith('08') || code === '40001') this.#toldBefore = true;
-    if (this.#at === this.#expected.length) {
+    this.#unitErrors.push(code);
+    const isLoss = code.startsWith('08') || code === '40001';
+    // Only of a connection that broke under a batch there is a detail, and it does not begin with the node.
+    const inBatch = isLoss && fields['D'] !== undefined && !fields['D'].startsWith('node ');
+    const error = new SqlError(code, fields['M']!, 'pgkv', message.bytes, inBatch);
+    if (isLoss) {
+      this.#toldBefore = true;
+      this.#pid = null;
+    }
+    if (!isPending) {
       const { unsynced, copy, skipping } = this.mirror.state;
       if ((!unsynced && copy === null) || skipping) {
         return this.#violated(`${this.owner} gets ${show(message.bytes)} while nothing is owed`);
@@ -221,7 +278,6 @@ export class Expectations {
       this.#at = 1;
       return;
     }
-    this.#undo();
     if (code === '08007') this.#unitBecomesUncertain();
     const at = this.#at;
     this.#failures.push({ at, error });
@@ -258,11 +314,12 @@ export class Expectations {
         return this.losses > 0 ? null : 'no connection was lost';
       case '53300':
         return this.#mishaps.scarcity ? null : 'there are connections enough';
-      case '0A000': {
-        if (!this.#mishaps.schemaChanges || fields['R'] !== 'RevalidateCachedQuery') return 'not a stale plan';
-        return this.#unit.some(({ message }) => message.type === 'P') ? 'the statement was parsed in this batch' : null;
-      }
+      case '0A000':
+        if (fields['R'] !== 'RevalidateCachedQuery') return 'not a stale plan';
+        return this.#mishaps.schemaJustChanged ? null : 'no schema has changed';
       case '25P02':
+        // Describing one's own statement may take a Parse, which a failed transaction refuses.
+        if (this.mirror.status === 'E' && this.#current?.message.type === 'D') return null;
         // Of a failed transaction that was lost nobody has to be told: pgkv stands in for the server without a word.
         return this.mirror.lostBlock || (this.mirror.status === 'E' && this.losses > 0) ? null : 'nothing has failed';
       case '55000':
@@ -275,12 +332,15 @@ export class Expectations {
   /** The session is over. What was under way may have been done; what was in a block without COMMIT cannot have been. */
   settle(): void {
     this.over = true;
-    const { transaction } = this.mirror.state;
-    let open = transaction?.keys ?? [];
+    const openKeys = (): readonly string[] => {
+      const { transaction, copy } = this.mirror.state;
+      return [...(transaction?.keys ?? []), ...(copy?.keys ?? [])];
+    };
+    let open = openKeys();
     const pending = [...this.#unanswered];
     if (this.#at < this.#expected.length && this.#current !== null) {
       this.#undo();
-      open = [...open, ...(this.mirror.state.transaction?.keys ?? [])];
+      open = [...open, ...openKeys()];
       pending.unshift(this.#current);
     }
     this.#unanswered.length = 0;
@@ -293,6 +353,10 @@ export class Expectations {
     for (const { keys } of pending) this.#makeUncertain(keys);
   }
 }
+
+/** Where a batch drops a statement and then names it, the server's error names it as pgkv does. */
+const isSameButForName = (expected: Fields, actual: Fields): boolean =>
+  expected['C'] === '26000' && actual['C'] === '26000' && /"pgkv_\d+"/.test(actual['M'] ?? '');
 
 export function show(bytes: Buffer): string {
   const type = String.fromCharCode(bytes[0]!);

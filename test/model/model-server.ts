@@ -34,6 +34,8 @@ export interface ServerHost {
   violated(what: string): void;
   traced(what: () => string): void;
   connectFailed(): void;
+  /** A message has been handled: its answer may be on its way. */
+  handled(session: ServerSession, message: Message): void;
 }
 
 export class ModelServer {
@@ -179,7 +181,7 @@ export class ServerSession {
     const { pid } = this;
     const observe = (owner: string): void => this.#observe(owner);
     const { database } = this.#server;
-    this.model = new ModelSession({ database, pid, startup, plansGoStale: true, observe });
+    this.model = new ModelSession({ database, pid, startup, isMirror: false, observe });
     this.#busy = true;
     this.#think(() => {
       this.#busy = false;
@@ -245,11 +247,14 @@ export class ServerSession {
     this.#server.host.traced(
       () => `server ${this.pid} takes ${describe(message)}${interrupted ? ', interrupted' : ''}`,
     );
-    this.#output.push(...model.handle(message, failures));
+    // Handling may notify this very session, which flushes.
+    const answer = model.handle(message, failures);
+    this.#output.push(...answer);
     const { type } = message;
     const waits = 'QSHcf'.includes(type) || model.state.copy !== null;
     if (waits) this.#flush();
     else if (this.#server.host.random.chance(0.2)) this.#flush();
+    this.#server.host.handled(this, message);
   }
 
   #flush(): void {

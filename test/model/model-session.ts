@@ -45,6 +45,7 @@ export class ModelDatabase {
   hidesNames = false;
   /** A trigger on kv calls it, too. */
   hasTrigger = false;
+  schemaChanged: () => void = () => undefined;
   notify: (pid: number, channel: string, payload: string) => void = () => undefined;
 }
 
@@ -52,10 +53,13 @@ export class SqlError extends Error {
   readonly sqlstate: string;
   /** The ErrorResponse. */
   readonly bytes: Buffer;
+  /** pgkv's word for a connection that broke: a parse may have been among what was lost. */
+  readonly connectionLost: boolean;
 
-  constructor(sqlstate: string, text: string, routine = 'model', bytes?: Buffer) {
+  constructor(sqlstate: string, text: string, routine = 'model', bytes?: Buffer, connectionLost = false) {
     super(text);
     this.sqlstate = sqlstate;
+    this.connectionLost = connectionLost;
     this.bytes = bytes ?? errorResponse({ S: 'ERROR', V: 'ERROR', C: sqlstate, M: text, R: routine });
   }
 }
@@ -78,6 +82,7 @@ const REPORTED: ReadonlyMap<string, string> = new Map([
   ['application_name', 'application_name'],
   ['datestyle', 'DateStyle'],
 ]);
+export const STYLE_SEPARATOR = '|';
 const STALE_PLAN = new SqlError('0A000', 'cached plan must not change result type', 'RevalidateCachedQuery');
 const ABORTED = new SqlError(
   '25P02',
@@ -109,8 +114,11 @@ export interface ModelSessionOptions {
   readonly database: ModelDatabase;
   readonly pid: number;
   readonly startup: ReadonlyMap<string, string>;
-  /** Whether statements prepared before a schema change fail at Bind, as on a server. */
-  readonly plansGoStale: boolean;
+  /**
+   * Of a mirror, plans do not go stale with the schema: pgkv parses anew. So rows show all styles since the Parse, any
+   * of which the statement may have been read under; those of a server show the one.
+   */
+  readonly isMirror: boolean;
   /** A statement of this client is about to run. */
   readonly observe?: (owner: string) => void;
 }
@@ -122,7 +130,9 @@ export class ModelSession {
   lostBlock = false;
   readonly #database: ModelDatabase;
   readonly #startup: ReadonlyMap<string, string>;
-  readonly #plansGoStale: boolean;
+  readonly #isMirror: boolean;
+  /** Values DateStyle has had, the present one last. */
+  readonly #styles: string[] = [];
   readonly #observe: (owner: string) => void;
   #out: Buffer[] = [];
   /** Messages of the answer so far, ParameterStatus not counted: it comes when it likes. */
@@ -134,7 +144,7 @@ export class ModelSession {
     this.pid = options.pid;
     this.#database = options.database;
     this.#startup = options.startup;
-    this.#plansGoStale = options.plansGoStale;
+    this.#isMirror = options.isMirror;
     this.#observe = options.observe ?? (() => undefined);
     for (const [name] of REPORTED) this.state.reported.set(name, this.setting(name)!);
   }
@@ -188,6 +198,7 @@ export class ModelSession {
     this.#emitted = 0;
     this.#failures = [...failures];
     this.#soleStatement = null;
+    this.#styleNow();
     const { copy } = this.state;
     const extended = message.type === 'Q' ? false : (copy?.extended ?? true);
     try {
@@ -212,6 +223,18 @@ export class ModelSession {
     if (copy === null || copy.extended) state.skipping = true;
     else this.#ready();
     return this.#out;
+  }
+
+  /** Of a mirror: the connection is lost, and the block with it, of which the client knew that it had failed. */
+  abandonBlock(): void {
+    this.#abort();
+  }
+
+  /** Of a mirror: pgkv has the client end a transaction that is over, since it does not know that it is. */
+  enterLostBlock(): void {
+    const transaction = this.#begun();
+    transaction.block = transaction.failed = true;
+    this.lostBlock = true;
   }
 
   /** The session ends: what is open is rolled back. */
@@ -275,6 +298,7 @@ export class ModelSession {
     this.#emitted++;
     this.state.copy = null;
     const { transaction } = this.state;
+    if (error.connectionLost) this.state.statements.delete('');
     if (error.sqlstate.startsWith('08')) {
       this.#abort();
       this.lostBlock = false;
@@ -312,7 +336,10 @@ export class ModelSession {
     if (transaction === null) return;
     const database = this.#database;
     database.committed.push(...transaction.keys);
-    if (transaction.altersSchema) database.schemaVersion++;
+    if (transaction.altersSchema) {
+      database.schemaVersion++;
+      database.schemaChanged();
+    }
     this.state.transaction = null;
     this.state.portals.clear();
     for (const [channel, payload] of transaction.notifications) database.notify(this.pid, channel, payload);
@@ -388,7 +415,7 @@ export class ModelSession {
     if (statement !== null) this.#findTables(statement.statement);
     return {
       statement,
-      style: this.setting('datestyle')!,
+      style: this.#styleNow(),
       schemaVersion: this.#database.schemaVersion,
       fromSql,
     };
@@ -442,7 +469,7 @@ export class ModelSession {
       this.#admit(statement.statement);
       this.#findTables(statement.statement);
       const readsShape = isProbe(statement.statement) && statement.statement.source?.kind === 'table';
-      if (readsShape && this.#plansGoStale && prepared.schemaVersion !== this.#database.schemaVersion) throw STALE_PLAN;
+      if (readsShape && !this.#isMirror && prepared.schemaVersion !== this.#database.schemaVersion) throw STALE_PLAN;
     } else this.#begun();
     if (portal !== '' && portals.has(portal)) throw new SqlError('42P03', `cursor "${portal}" already exists`);
     portals.set(portal, { prepared, nonce, rows: null });
@@ -529,6 +556,7 @@ export class ModelSession {
     if (type !== 'c') throw new SqlError('08P01', `unexpected message type "${type}" during COPY from stdin`);
     this.#point();
     this.#begun().keys.push(...keys);
+    if (keys.length > 0) this.#draw();
     state.copy = null;
     try {
       this.#emit(commandComplete(`COPY ${keys.length}`));
@@ -633,8 +661,7 @@ export class ModelSession {
       case 'unlock':
         return this.#unlock(statement.id);
       case 'nextval':
-        state.lastValue = `seq:${++this.#database.sequence}`;
-        return oneRow('nextval', state.lastValue);
+        return oneRow('nextval', this.#draw());
       case 'lastval':
         if (state.lastValue === null) throw new SqlError('55000', 'lastval is not yet defined in this session');
         return oneRow('lastval', state.lastValue);
@@ -654,9 +681,22 @@ export class ModelSession {
     }
   }
 
+  #styleNow(): number {
+    const now = this.setting('datestyle')!;
+    if (this.#styles.at(-1) !== now) this.#styles.push(now);
+    return this.#styles.length - 1;
+  }
+
+  /** Rows of kv have a number, too. */
+  #draw(): string {
+    this.state.lastValue = `seq:${++this.#database.sequence}`;
+    return this.state.lastValue;
+  }
+
   #probe(probe: Probe, prepared: Prepared, nonce: string): Result {
     if (probe.kind === 'insert') {
       this.#begun().keys.push(nonce);
+      this.#draw();
       if (this.#database.hasTrigger) this.#set('app.hidden', nonce, false);
     }
     const row = dataRow([
@@ -665,7 +705,8 @@ export class ModelSession {
       this.setting('work_mem'),
       this.setting('app.x'),
       this.setting('app.hidden'),
-      `${prepared.style}/${this.setting('datestyle')}`,
+      this.#styles.slice(prepared.style, this.#isMirror ? undefined : prepared.style + 1).join(STYLE_SEPARATOR),
+      this.setting('datestyle'),
       `pid:${this.pid}`,
     ]);
     const count = probe.source?.kind === 'rows' ? probe.source.count : 1;

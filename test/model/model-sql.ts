@@ -7,11 +7,22 @@ const COLUMNS = [
   `current_setting('work_mem')`,
   `current_setting('app.x', true)`,
   `current_setting('app.hidden', true)`,
+  // The style under which the text was read, as Postgres would show by a literal.
+  `'1/2/2003'::date`,
   `current_setting('DateStyle')`,
   'pg_backend_pid()',
 ].join(', ');
 
-export const PROBE_COLUMNS = ['tag', 'nonce', 'work_mem', 'app.x', 'app.hidden', 'datestyle', 'pid'] as const;
+export const PROBE_COLUMNS = [
+  'tag',
+  'nonce',
+  'work_mem',
+  'app.x',
+  'app.hidden',
+  'read as',
+  'datestyle',
+  'pid',
+] as const;
 
 /** Row sources of probes: a temporary table's name, rows of a length, or the table whose columns DDL changes. */
 export type Source =

@@ -11,8 +11,11 @@ export type Step =
   | { readonly kind: 'cancel' }
   | { readonly kind: 'pause'; readonly ms: number };
 
-/** How a client goes: after all answers, at once behind its last message, or by tearing its connection. */
-export type Farewell = 'terminate' | 'half-close' | 'terminate at once' | 'half-close at once' | 'tear';
+/**
+ * How a client goes: after all answers, at once behind its last message, by tearing its connection, or by saying goodbye
+ * in the middle of a batch, which nobody is going to answer.
+ */
+export type Farewell = 'terminate' | 'half-close' | 'terminate at once' | 'half-close at once' | 'tear' | 'abandon';
 
 export interface Script {
   readonly steps: readonly Step[];
@@ -33,7 +36,12 @@ export interface Subjects {
   readonly pipelining: number;
   readonly rows: number;
   readonly tears: number;
+  /** Statements that all clients run, under settings of their own. */
+  readonly sharing: number;
 }
+
+/** What all clients run: statements are shared where texts are equal. */
+const COMMON_TEXT = probeText({ kind: 'select', tag: 't1', nonce: null, source: null, sleeps: false });
 
 export function chooseSubjects(random: SeededRandom): Subjects {
   const weight = (): number => (random.chance(0.45) ? 0 : random.fraction());
@@ -46,10 +54,11 @@ export function chooseSubjects(random: SeededRandom): Subjects {
     copies: weight() * 0.5,
     schema: weight() * 0.3,
     multi: weight() * 0.5,
-    cancels: weight() * 0.3,
+    cancels: weight() * 0.6,
     pipelining: weight(),
     rows: weight(),
     tears: weight(),
+    sharing: weight(),
   };
 }
 
@@ -76,24 +85,56 @@ class ScriptWriter {
 
   write(): Script {
     const random = this.#random;
+    const { tears } = this.#subjects;
     const steps: Step[] = [];
     for (let count = random.between(2, 12); count > 0; count--) {
-      const sleeps = random.chance(this.#subjects.cancels * 0.5);
-      const messages = sleeps ? [this.#query(this.#probe(true, true))] : this.#unit();
-      const isCancelled = random.chance(this.#subjects.cancels * (sleeps ? 2 : 0.5));
-      steps.push({ kind: 'send', messages, waits: !isCancelled && !random.chance(this.#subjects.pipelining) });
-      if (isCancelled) {
-        if (random.chance(0.7)) steps.push({ kind: 'pause', ms: random.fraction() * 40 });
-        steps.push({ kind: 'cancel' });
-      }
+      steps.push(...(random.chance(this.#subjects.transactions * 0.2) ? this.#transaction() : this.#step()));
       if (random.chance(0.2)) steps.push({ kind: 'pause', ms: random.fraction() * 100 });
     }
+    if (random.chance(tears * 0.5)) {
+      // Gone in the middle of a batch, of which some has been answered.
+      const messages = [this.#parseUnnamed(this.#probe(false, false)), ...this.#run('', 0.3), this.#message('flush')];
+      steps.push({ kind: 'send', messages, waits: random.chance(0.7) });
+      if (random.chance(0.5)) steps.push({ kind: 'pause', ms: random.fraction() * 200 });
+      return { steps, farewell: random.pick(['tear', 'abandon']) };
+    }
     const polite = ['terminate', 'half-close', 'terminate at once', 'half-close at once'] as const;
-    return { steps, farewell: random.chance(this.#subjects.tears * 0.7) ? 'tear' : random.pick(polite) };
+    return { steps, farewell: random.chance(tears * 0.7) ? 'tear' : random.pick(polite) };
+  }
+
+  #step(): Step[] {
+    const random = this.#random;
+    const { cancels } = this.#subjects;
+    const sleeps = random.chance(cancels * 0.5);
+    const messages = sleeps ? [this.#query(this.#probe(true, true))] : this.#unit();
+    if (!random.chance(cancels * (sleeps ? 2 : 0.5))) return [this.#send(messages)];
+    const pause: Step[] = random.chance(0.7) ? [{ kind: 'pause', ms: random.fraction() * 40 }] : [];
+    return [{ kind: 'send', messages, waits: false }, ...pause, { kind: 'cancel' }];
+  }
+
+  #send(messages: readonly SentMessage[]): Step {
+    return { kind: 'send', messages, waits: !this.#random.chance(this.#subjects.pipelining) };
+  }
+
+  /** A transaction as programs write them. */
+  #transaction(): Step[] {
+    const random = this.#random;
+    const extended = random.chance(this.#subjects.extended);
+    const say = (text: string): Step =>
+      this.#send(
+        extended ? [this.#parseUnnamed(text), ...this.#run('', 0.5), this.#message('sync')] : [this.#query(text)],
+      );
+    const writes = Array.from({ length: random.between(1, 3) }, () => say(this.#probe(!extended, false)));
+    return [say(this.#marked('BEGIN')), ...writes, say(this.#marked(random.chance(0.8) ? 'COMMIT' : 'ROLLBACK'))];
   }
 
   #unit(): SentMessage[] {
     const random = this.#random;
+    if (random.chance(this.#subjects.sharing * 0.5)) {
+      const set = random.pick([`SET DateStyle = '${this.#nonce()}'`, 'RESET DateStyle']);
+      if (random.chance(0.2)) return [this.#query(set)];
+      return [this.#parseUnnamed(COMMON_TEXT), ...this.#run('', 0.5), this.#message('sync')];
+    }
     if (random.chance(this.#subjects.copies)) return this.#copy();
     if (!random.chance(this.#subjects.extended)) return [this.#query(this.#simpleText())];
     return random.chance(0.5) ? this.#batch() : this.#pipeline();
@@ -151,7 +192,7 @@ class ScriptWriter {
   #source(): Source | null {
     const random = this.#random;
     if (random.chance(this.#subjects.rows * 0.6)) {
-      return { kind: 'rows', count: random.chance(0.1) ? 150 : random.between(1, 6) };
+      return { kind: 'rows', count: random.chance(0.1) ? 500 : random.between(1, 6) };
     }
     if (random.chance(this.#subjects.schema)) return { kind: 'table', name: 'shape' };
     if (random.chance(this.#subjects.state * 0.5)) return { kind: 'table', name: this.#own() };
@@ -210,7 +251,14 @@ class ScriptWriter {
 
   /** @param text what it runs: says which keys it may insert, and whether it may end a transaction */
   #message(message: FrontendMessage, text = '', keys: readonly string[] = keysOf(text)): SentMessage {
-    return { message: messageOf(encode(message)), keys, endsBlock: /COMMIT|ROLLBACK/.test(text) };
+    return {
+      message: messageOf(encode(message)),
+      keys,
+      endsBlock: /COMMIT|ROLLBACK/.test(text),
+      seemsToDraw:
+        /;|SELEC |INSERT|COPY|EXECUTE|ALTER|CREATE|DROP|opaque|set_config/.test(text) ||
+        (typeof message !== 'string' && 'execute' in message),
+    };
   }
 
   /** The text stays under the name '' until something replaces it: who knows when it is run. */
@@ -223,7 +271,8 @@ class ScriptWriter {
   #batch(): SentMessage[] {
     const random = this.#random;
     const messages: SentMessage[] = [];
-    const text = random.chance(0.75) ? this.#probe(false, false) : this.#statement();
+    let text = random.chance(0.5) ? COMMON_TEXT : this.#probe(false, false);
+    if (random.chance(0.25)) text = this.#pipelinedStatement();
     if (random.chance(0.8)) messages.push(this.#parseUnnamed(text), ...this.#run('', 0.7));
     else messages.push(...this.#run(this.#name(), 0.3));
     if (random.chance(0.05)) messages.push(this.#message('flush'));
@@ -263,7 +312,7 @@ class ScriptWriter {
     const random = this.#random;
     const roll = random.fraction();
     if (roll < 0.4) {
-      const text = random.chance(0.6) ? this.#probe(false, false) : this.#statement();
+      const text = random.chance(0.6) ? this.#probe(false, false) : this.#pipelinedStatement();
       return [this.#parseUnnamed(text), ...this.#run('', 0.3)];
     }
     if (roll < 0.55) {
@@ -278,6 +327,15 @@ class ScriptWriter {
     if (roll < 0.92) return [this.#message({ describe: 'statement', name: random.pick([this.#name(), '']) })];
     if (roll < 0.95) return [this.#message({ parse: this.#readOnly(null) })];
     return this.#portal();
+  }
+
+  /**
+   * What drops prepared statements takes effect, in pgkv, when its answer comes: too late for the rest of its batch.
+   * And a text that names statements means those there are when it is parsed, not when it is run.
+   */
+  #pipelinedStatement(): string {
+    const text = this.#statement();
+    return /DISCARD|DEALLOCATE|EXECUTE/.test(text) ? this.#probe(true, false) : text;
   }
 
   #readOnly(nonce: string | null): string {

@@ -34,8 +34,8 @@ export interface Transaction {
 export interface Prepared {
   /** Null for an empty text. */
   readonly statement: StatementText | null;
-  /** DateStyle at Parse: what Postgres makes of literals depends on it. */
-  readonly style: string;
+  /** DateStyle at Parse, as a place among all the session ever had: what Postgres makes of literals depends on it. */
+  readonly style: number;
   readonly schemaVersion: number;
   readonly fromSql: boolean;
 }

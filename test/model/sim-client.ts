@@ -1,6 +1,6 @@
 // A client on the simulated network: logs in to pgkv, plays its script, and holds every answer against what it expects.
 import { encode, encodeCancel, encodeStartup } from '../support/frontend-message.js';
-import type { Expectations, SentMessage } from './expectations.js';
+import { type Expectations, type SentMessage, show } from './expectations.js';
 import { BodyReader, type Message, MessageSplitter } from './frames.js';
 import type { Scheduler, SeededRandom } from './scheduler.js';
 import type { Script } from './script.js';
@@ -58,7 +58,7 @@ export class SimClient {
   #received(chunk: Buffer): void {
     if (this.gone) return;
     for (const message of this.#splitter.push(chunk)) {
-      this.#options.traced(() => `${this.expectations.owner} gets ${message.type}`);
+      this.#options.traced(() => `${this.expectations.owner} gets ${show(message.bytes)}`);
       if (this.#loggedIn) this.expectations.received(message);
       else this.#greeted(message);
     }
@@ -133,7 +133,8 @@ export class SimClient {
     }
     this.socket.write(Buffer.concat(now.map(({ message }) => message.bytes)));
     if (count === messages.length) return sent();
-    scheduler.after(random.fraction() * 10, () => {
+    const pauseMs = random.chance(0.1) ? random.fraction() * 300 : random.fraction() * 10;
+    scheduler.after(pauseMs, () => {
       if (!this.gone) this.#send(messages.slice(count), sent);
     });
   }
@@ -159,6 +160,12 @@ export class SimClient {
         expectations.settle();
         this.gone = true;
         this.socket.destroy();
+        return;
+      case 'abandon':
+        expectations.settle();
+        this.gone = true;
+        this.socket.write(encode('terminate'));
+        this.socket.end();
         return;
       case 'terminate at once':
         expectations.leaving = true;

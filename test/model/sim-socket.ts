@@ -14,6 +14,8 @@ export interface NetworkConditions {
   readonly cutShare: number;
 }
 
+/** What arrives at one time; Postgres sends as much. */
+export const CHUNK_BYTES_MAX = 8_192;
 /** What chunks become whose memory may be read into again: nobody can take it for a message. */
 const POISON = 0xee;
 
@@ -211,8 +213,9 @@ export class SimSocket extends EventEmitter {
 
   #take(): Buffer {
     const all = Buffer.concat(this.#outgoing, this.#pendingBytes);
-    const isCut = all.length > 1 && this.#random.chance(this.#conditions.cutShare);
-    const length = isCut ? this.#random.between(1, all.length - 1) : all.length;
+    const whole = Math.min(all.length, CHUNK_BYTES_MAX);
+    const isCut = whole > 1 && this.#random.chance(this.#conditions.cutShare);
+    const length = isCut ? this.#random.between(1, whole - 1) : whole;
     this.#outgoing = length < all.length ? [all.subarray(length)] : [];
     this.#pendingBytes -= length;
     return Buffer.from(all.subarray(0, length));

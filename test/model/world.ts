@@ -16,12 +16,13 @@ import { TemplateCache } from '../../src/sql/template-cache.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
 import { frontendLimits } from '../../src/wire/protocol.js';
 import { Expectations, type Mishaps } from './expectations.js';
-import { ModelServer, type ServerConditions } from './model-server.js';
+import type { Message } from './frames.js';
+import { ModelServer, type ServerConditions, type ServerSession } from './model-server.js';
 import type { ModelSession } from './model-session.js';
 import { Scheduler, SeededRandom } from './scheduler.js';
 import { chooseSubjects, writeScript } from './script.js';
 import { SimClient } from './sim-client.js';
-import { connectSockets, type NetworkConditions, type SimSocket } from './sim-socket.js';
+import { CHUNK_BYTES_MAX, connectSockets, type NetworkConditions, type SimSocket } from './sim-socket.js';
 
 /** Templates are a pure function of texts: all runs share them. */
 const templates = new TemplateCache({ bytesMax: 32 * 1024 * 1024 });
@@ -29,33 +30,32 @@ const templateOf: ReadTemplate = (text, standardStrings) => templates.get(text, 
 
 const ADDRESS = { host: 'model', port: 1 };
 const CANCEL_TIMEOUT_MS = 2_000;
+/** As long as statements parsed before DDL may be under way. */
+const SCHEMA_NEWS_MS = 1_000;
 const POOL_SWEEP_MS = 500;
 /** By then faults are over. */
 const FAULTS_UNTIL_MS = 3_000;
 /** Longer than any time-out of pgkv's: what has not ended by then hangs. */
 const RUN_MAX_MS = 120_000;
 const EVENTS_MAX = 200_000;
-const TRACE_MAX = 400;
 const BUFFER_BYTES_MAX = 16_384;
-/** What may be under way from pgkv beyond the socket's own mark: the last chunk, and pgkv's own small messages. */
-const OVERSHOOT_BYTES_MAX = 65_536;
+/** What may be under way from pgkv beyond the socket's own mark: the last chunk, and small messages of its own. */
+const OVERSHOOT_BYTES_MAX = 2 * CHUNK_BYTES_MAX;
 
 export interface RunOptions {
   readonly seed: number;
-  /** Keeps the last events, for a report. */
-  readonly traces?: boolean;
+  /** Told of every event, a line each. */
+  readonly trace?: (line: string) => void;
 }
 
-/** What went wrong in a run, with what is needed to see it again. */
+/** An invariant does not hold, or pgkv threw: what, and the seed that shows it again. */
 export class RunFailure extends Error {
   readonly seed: number;
-  readonly lastEvents: readonly string[];
 
-  constructor(seed: number, what: string, lastEvents: readonly string[], cause: unknown) {
+  constructor(seed: number, what: string, cause: unknown) {
     super(`seed ${seed}: ${what}`, cause === undefined ? undefined : { cause });
     this.name = 'RunFailure';
     this.seed = seed;
-    this.lastEvents = lastEvents;
   }
 }
 
@@ -72,7 +72,7 @@ export interface RunStatistics {
 
 class World {
   readonly #seed: number;
-  readonly #traces: boolean;
+  readonly #trace: ((line: string) => void) | null;
   readonly #random: SeededRandom;
   readonly #scheduler = new Scheduler();
   readonly #network: NetworkConditions;
@@ -88,17 +88,17 @@ class World {
   readonly #connections = new Map<SimClient, ClientConnection>();
   readonly #openConnections = new Set<ClientConnection>();
   readonly #sockets: SimSocket[] = [];
-  readonly #trace: string[] = [];
   /** Faults a second, 0 in runs in which nothing may fail. */
   readonly #faultRate: number;
-  readonly #mishaps: { connectFailures: boolean; schemaChanges: boolean; scarcity: boolean };
+  readonly #mishaps: Mishaps & { connectFailures: boolean };
+  #schemaChangedAt = Number.NEGATIVE_INFINITY;
   #violation: string | null = null;
   #faults = 0;
   #events = 0;
 
-  constructor({ seed, traces = false }: RunOptions) {
+  constructor({ seed, trace }: RunOptions) {
     this.#seed = seed;
-    this.#traces = traces;
+    this.#trace = trace ?? null;
     this.#random = new SeededRandom(seed);
     const random = this.#random;
     this.#network = {
@@ -121,7 +121,14 @@ class World {
     };
     const { queueMax, waitTimeoutMs } = this.#limits;
     const scarcity = queueMax < 10 || waitTimeoutMs < 10_000;
-    this.#mishaps = { connectFailures: false, schemaChanges: false, scarcity };
+    const justChanged = (): boolean => this.#scheduler.now() - this.#schemaChangedAt < SCHEMA_NEWS_MS;
+    this.#mishaps = {
+      connectFailures: false,
+      scarcity,
+      get schemaJustChanged() {
+        return justChanged();
+      },
+    };
     this.#server = new ModelServer({
       scheduler: this.#scheduler,
       random,
@@ -131,7 +138,11 @@ class World {
       connectFailed: () => {
         this.#mishaps.connectFailures = true;
       },
+      handled: (session, message) => this.#delicateMoment(session, message),
     });
+    this.#server.database.schemaChanged = () => {
+      this.#schemaChangedAt = this.#scheduler.now();
+    };
     this.#server.database.hidesNames = random.chance(0.5);
     this.#server.database.hasTrigger = random.chance(0.2);
     this.#pool = new NodePool({
@@ -165,7 +176,7 @@ class World {
       this.#stopIfViolated();
     } catch (error) {
       const what = this.#violation ?? `threw ${error instanceof Error ? error.stack : messageOf(error)}`;
-      throw new RunFailure(this.#seed, what, this.#trace, error instanceof Violation ? undefined : error);
+      throw new RunFailure(this.#seed, what, error instanceof Violation ? undefined : error);
     }
     const answers = this.#clients.reduce((sum, { expectations }) => sum + expectations.readies, 0);
     return { events: this.#events, answers, faults: this.#faults };
@@ -175,7 +186,6 @@ class World {
     const random = this.#random;
     const subjects = chooseSubjects(random);
     const dawdles = random.pick([0, 0, 0.05, 0.3]);
-    this.#mishaps.schemaChanges = subjects.schema > 0;
     for (let count = random.between(1, 5), id = 1; id <= count; id++) {
       const owner = `c${id}`;
       const startup: Record<string, string> = { user: random.pick(['u', 'u', 'u', 'v']), database: 'd' };
@@ -277,7 +287,9 @@ class World {
   readonly #openStream: OpenStream = (_address, opened, failed) => {
     const random = this.#random;
     let aborted = false;
-    this.#scheduler.after(random.fraction() * this.#network.latencyMaxMs, () => {
+    // Now and then long enough for a cancel to come when its statement is over.
+    const delayMaxMs = random.chance(0.2) ? 100 : this.#network.latencyMaxMs;
+    this.#scheduler.after(random.fraction() * delayMaxMs, () => {
       if (aborted) return;
       if (random.chance(this.#conditions.loginFailureShare)) {
         this.#mishaps.connectFailures = true;
@@ -324,12 +336,20 @@ class World {
     });
   }
 
+  /** Faults where they hurt: something has just been done, and its answer has not arrived. */
+  #delicateMoment(session: ServerSession, { bytes }: Message): void {
+    if (this.#faultRate === 0 || this.#scheduler.now() > FAULTS_UNTIL_MS) return;
+    if (this.#random.chance(bytes.includes('COMMIT') ? 0.05 : 0.005)) this.#breakSession(session);
+  }
+
   #fault(): void {
-    const random = this.#random;
     const sessions = [...this.#server.sessions];
-    if (sessions.length === 0) return;
+    if (sessions.length > 0) this.#breakSession(this.#random.pick(sessions));
+  }
+
+  #breakSession(session: ServerSession): void {
+    const random = this.#random;
     this.#faults++;
-    const session = random.pick(sessions);
     const isLoggedIn = [...this.#pool.connections()].some(({ pid }) => pid === session.pid);
     if (!isLoggedIn) this.#mishaps.connectFailures = true;
     const roll = random.fraction();
@@ -342,7 +362,7 @@ class World {
     else if (roll < 0.95) random.pick([session.socket, session.socket.peer]).stall(random.fraction() * 1_000);
     else {
       this.#mishaps.connectFailures = true;
-      for (const one of sessions) one.kill(random.chance(0.5));
+      for (const one of [...this.#server.sessions]) one.kill(random.chance(0.5));
     }
   }
 
@@ -473,9 +493,7 @@ class World {
   }
 
   #traced(what: () => string): void {
-    if (!this.#traces) return;
-    if (this.#trace.length >= TRACE_MAX) this.#trace.shift();
-    this.#trace.push(`${this.#scheduler.now().toFixed(2).padStart(9)} ${what()}`);
+    this.#trace?.(`${this.#scheduler.now().toFixed(2).padStart(9)} ${what()}`);
   }
 }
 

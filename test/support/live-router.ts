@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { defaultSettings } from '../../src/config/load.js';
-import type { SettingsOverrides } from '../../src/config/settings.js';
+import type { Settings, SettingsOverrides } from '../../src/config/settings.js';
 import { type Router, startRouter } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
 import type { PostgresServer } from './postgres-server.js';
@@ -12,7 +12,8 @@ import { SqlClient, type SqlClientOptions } from './sql-client.js';
 
 /** What belongs to the test process itself, not to a router: pipes and processes of test servers, the reporter. */
 const OWN_RESOURCES = new Set(['PipeWrap', 'ProcessWrap', 'TTYWrap', 'Timeout', 'Immediate', 'FSReqCallback']);
-const QUIET_TIMEOUT_MS = 4_000;
+/** Shorter than the time a closed client is given to go: its timer must not outlive it. */
+const QUIET_TIMEOUT_MS = 1_800;
 /** Sweeps of the two pools and the listener, the health round: they run as long as the router. */
 const STANDING_TIMERS_MAX = 6;
 
@@ -24,7 +25,7 @@ export interface LiveRouter {
   readonly timersPending: () => number;
   /** Signs in; the client is cut off at the end of the test if it has not ended itself. */
   connect(options?: Partial<SqlClientOptions>): Promise<SqlClient>;
-  /** Resolves when no client, lease, waiter or surplus timer is left; throws what is after four seconds. */
+  /** Resolves when no client, lease, waiter or surplus timer is left; throws what is after a while. */
   quiet(): Promise<void>;
 }
 
@@ -81,17 +82,24 @@ export async function liveRouter(
   t: Test,
   servers: readonly PostgresServer[],
   overrides: RouterOverrides = {},
-  options: { readonly servicePassword?: string; readonly probeAs?: { user: string; database: string } } = {},
+  options: {
+    readonly servicePassword?: string;
+    /** For settings that would be refused in a file. */
+    readonly adjust?: (settings: Settings) => Settings;
+  } = {},
 ): Promise<LiveRouter> {
   const before = ownSockets();
   const clock = new CountingClock();
   const [home] = servers;
+  const settings = routerSettings(servers, overrides, options.servicePassword);
+  // Under "trust" there is no service role: probes run as the superuser.
+  const trusts = settings.auth.method === 'trust';
   const router = await startRouter({
-    settings: routerSettings(servers, overrides, options.servicePassword),
+    settings: options.adjust?.(settings) ?? settings,
     log: createLogger({ level: 'silent', format: 'json', values: false }),
     version: '0.0.0-test',
     clock,
-    probeAs: options.probeAs ?? { user: home!.superuser, database: 'postgres' },
+    ...(trusts ? { probeAs: { user: home!.superuser, database: 'postgres' } } : {}),
   });
   const clients: SqlClient[] = [];
   const host = overrides.listen?.host ?? '127.0.0.1';

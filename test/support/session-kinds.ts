@@ -8,6 +8,8 @@ export interface StateKind {
   /** Shows the state; its answer to a session without it must differ, unless `leavesNothing`. */
   readonly probe: readonly string[];
   readonly undo: readonly string[];
+  /** Default: one in which no code is hidden. */
+  readonly database?: typeof HIDDEN_CODE;
   /** The state lives in one server session: nobody else gets that connection before it has ended. */
   readonly pins?: true;
   /** After `make` nothing is left. */
@@ -36,6 +38,14 @@ export const STATE_KINDS_SETUP = `
     begin create temp table made_inside (x int); end $$;
   create function lock_inside() returns void language plpgsql as $$
     begin perform pg_advisory_lock(4711); end $$;
+  create procedure set_path_by_call() language plpgsql as $$ begin set search_path = two; end $$;
+`;
+
+/** A database in which statements run code that they do not show: every one of them has to be suspected there. */
+export const HIDDEN_CODE = 'hidden_code';
+export const HIDDEN_CODE_SETUP = `
+  create schema two;
+  create table two.place as select 'two' as name;
   create table watched (id int);
   create function on_watched() returns trigger language plpgsql as $$
     begin perform set_config('search_path', 'two, public', false); return new; end $$;
@@ -48,7 +58,12 @@ export const STATE_KINDS_SETUP = `
     begin perform set_config('extra_float_digits', '-3', false); return 1; end $$;
   create table with_default (id int default default_with_effect());
   create view with_effect as select default_with_effect() as id;
-  create procedure set_path_by_call() language plpgsql as $$ begin set search_path = two; end $$;
+  create function quiet_caller() returns int language sql as $$ select default_with_effect() $$;
+  create function compare_with_effect(a int, b int) returns bool language plpgsql as $$
+    begin perform quiet_caller(); return a = b; end $$;
+  create operator === (function = compare_with_effect, leftarg = int, rightarg = int);
+  create table secured (id int);
+  create rule noisy as on insert to secured do also select pg_advisory_lock(4713) from (select quiet_caller()) q;
 `;
 
 const PLACE = 'select name from place';
@@ -258,17 +273,40 @@ export const STATE_KINDS: readonly StateKind[] = [
   },
   {
     name: 'SET in a trigger',
+    database: HIDDEN_CODE,
     make: ['insert into watched values (1)'],
     probe: [PLACE],
     undo: ['reset search_path'],
   },
   {
     name: 'SET in a default expression',
+    database: HIDDEN_CODE,
     make: ['insert into with_default default values'],
     probe: [FLOAT],
     undo: ['reset extra_float_digits'],
   },
-  { name: 'SET in a view', make: ['select id from with_effect'], probe: [FLOAT], undo: ['reset extra_float_digits'] },
+  {
+    name: 'SET in a view',
+    database: HIDDEN_CODE,
+    make: ['select id from with_effect'],
+    probe: [FLOAT],
+    undo: ['reset extra_float_digits'],
+  },
+  {
+    name: 'SET in a function that an operator calls in two steps',
+    database: HIDDEN_CODE,
+    make: ['select 1 === 1'],
+    probe: [FLOAT],
+    undo: ['reset extra_float_digits'],
+  },
+  {
+    name: 'what a rule adds to a statement',
+    database: HIDDEN_CODE,
+    make: ['insert into secured values (1)'],
+    probe: [ADVISORY, FLOAT],
+    undo: ['select pg_advisory_unlock_all()', 'reset extra_float_digits'],
+    pins: true,
+  },
   {
     name: 'SET, then RESET',
     make: ['set search_path = one', PLACE, 'reset search_path'],
@@ -525,6 +563,7 @@ export const STATE_KINDS: readonly StateKind[] = [
   },
   {
     name: 'advisory lock taken by a trigger',
+    database: HIDDEN_CODE,
     make: ['insert into watched_locks values (1)'],
     probe: [ADVISORY],
     undo: ['select pg_advisory_unlock(4712)'],

@@ -125,10 +125,7 @@ t.test('the end of a string is looked for inside its message only', async (t) =>
     [8, 8],
     [9, 8],
   ] as const) {
-    t.throws(
-      () => client.stringEnd(buffer, offset, end),
-      new PgkvError('protocol_violation', { message: 'invalid string in message' }),
-    );
+    t.equal(client.stringEnd(buffer, offset, end), -1);
   }
 });
 

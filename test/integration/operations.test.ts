@@ -1,0 +1,305 @@
+// What an operator sees: health endpoints, status, drain, and the limits that keep a router standing.
+import { once } from 'node:events';
+import { connect as connectSocket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { encodeStartup } from '../support/frontend-message.js';
+import { type LiveRouter, liveRouter } from '../support/live-router.js';
+import { freePort, type PostgresServer, startPostgres } from '../support/postgres-server.js';
+import { errorOf, rowsOf, SqlClient } from '../support/sql-client.js';
+import { PROTOCOL_3_0, WireClient } from '../support/wire-client.js';
+
+const server = await startPostgres({ version: '15' });
+t.teardown(() => server.stop());
+
+const HTTP = { disabled: false, port: 0 } as const;
+
+async function get(live: LiveRouter, path: string): Promise<{ status: number; body: Record<string, unknown> }> {
+  const response = await fetch(`http://127.0.0.1:${live.router.httpPort}${path}`, { headers: { connection: 'close' } });
+  return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+}
+
+/** Polls until /ready has this status; the health round is every two seconds. */
+async function readiness(live: LiveRouter, status: number): Promise<Record<string, unknown>> {
+  const end = performance.now() + 8_000;
+  for (;;) {
+    const answer = await get(live, '/ready');
+    if (answer.status === status) return answer.body;
+    if (performance.now() > end) throw new Error(`/ready stays ${answer.status}: ${JSON.stringify(answer.body)}`);
+    await sleep(20);
+  }
+}
+
+const errorAfter = async (wire: WireClient, timeoutMs = 5_000) => {
+  const { messages, outcome } = await wire.wait('closed', timeoutMs);
+  if (outcome !== 'reached') throw new Error('the connection was not closed');
+  return errorOf(messages);
+};
+
+t.test('/live and /ready', async (t) => {
+  const second = await startPostgres({ version: '15' });
+  t.teardown(() => second.stop());
+  const live = await liveRouter(t, [server, second], { http: HTTP });
+  t.strictSame(await get(live, '/live'), { status: 200, body: { status: 'live' } });
+  t.strictSame(await readiness(live, 200), { status: 'ready', reasons: [] });
+  const client = await live.connect();
+  const healthy = async () => {
+    const status = JSON.parse((await client.value('show pgkv.status'))!) as { shards: { healthy: boolean }[] };
+    return status.shards.map((shard) => shard.healthy);
+  };
+  t.strictSame(await healthy(), [true, true]);
+
+  await second.stop();
+  const down = await readiness(live, 503);
+  t.match(down['reasons'], [/^shard s2: .*127\.0\.0\.1:\d+/], 'names the shard and its node');
+  t.strictSame(await healthy(), [true, false]);
+  t.equal((await get(live, '/live')).status, 200, 'the process is sound');
+  t.equal(await client.value('select 1'), '1', 'the other shard serves');
+  t.equal((await get(live, '/nothing')).status, 404);
+  await client.end();
+});
+
+t.test('a home shard that is down at start', async (t) => {
+  const port = await freePort();
+  const absent = { ...server, port } as PostgresServer;
+  const live = await liveRouter(t, [absent], { http: HTTP });
+  t.equal((await readiness(live, 503))['status'], 503);
+  await t.rejects(live.connect(), /08006/);
+  const late = await startPostgres({ version: '15', parameters: { port: String(port) } });
+  t.teardown(() => late.stop());
+  await readiness(live, 200);
+  const client = await live.connect();
+  t.equal(await client.value('select 1'), '1', 'served as soon as it is there');
+  await late.stop();
+  t.equal(await client.fails('select 2'), '08006', 'nothing was sent');
+  t.equal(client.status, 'I', 'the session lives on');
+  await client.end();
+});
+
+t.test('SHOW pgkv.status and pgkv.version', async (t) => {
+  const live = await liveRouter(t, [server], { pool: { sizeMax: 1 }, http: HTTP });
+  await readiness(live, 200);
+  const client = await live.connect();
+  const status = JSON.parse((await client.value('SHOW pgkv.status'))!);
+  t.strictSame(status, {
+    epoch: 1,
+    version: '0.0.0-test',
+    shards: [
+      {
+        id: 0,
+        name: 's1',
+        primary: { host: server.host, port: server.port },
+        replicas: [],
+        slots: [[0, 16383]],
+        healthy: true,
+      },
+    ],
+  });
+  const messages = await client.answers('show pgkv.version');
+  t.strictSame(
+    messages.map((message) => message.type),
+    ['RowDescription', 'DataRow', 'CommandComplete', 'ReadyForQuery'],
+  );
+  t.strictSame(rowsOf(messages), [['0.0.0-test']]);
+  t.equal(await client.fails('show pgkv.nothing'), '42704');
+  const holder = await live.connect();
+  await holder.run('begin', 'select 1');
+  t.equal(await client.value('show pgkv.version'), '0.0.0-test', 'needs no server connection');
+  await holder.run('commit');
+  await holder.end();
+  await client.end();
+});
+
+t.test('/metrics counts what is there', async (t) => {
+  const live = await liveRouter(t, [server], { pool: { sizeMax: 2 }, http: HTTP });
+  const [a, b] = [await live.connect(), await live.connect()];
+  await a.run('begin', 'select 1');
+  await b.run('listen x');
+  await sleep(50);
+  const text = await (await fetch(`http://127.0.0.1:${live.router.httpPort}/metrics`)).text();
+  const value = (name: RegExp) => new RegExp(`^(pgkv_\\w*${name.source}\\w*)(?:{[^}]*})? (\\S+)$`, 'm').exec(text)?.[2];
+  t.equal(value(/clients_connected/), '2');
+  t.equal(value(/sessions_pinned/), '1');
+  t.equal(value(/server_connections/), '2');
+  await a.run('commit');
+  await a.end();
+  await b.end();
+});
+
+t.test('drain lets open transactions end', async (t) => {
+  const live = await liveRouter(t, [server], { http: HTTP, drain: { timeoutMs: 10_000 } });
+  const address = { host: live.host, port: live.port };
+  const [busy, idle, pinned] = [await live.connect(), await live.connect(), await live.connect()];
+  await busy.run('create table drained (x int)', 'begin', 'insert into drained values (1)');
+  await pinned.run('select pg_advisory_lock(1)');
+  const starting = await WireClient.open(address);
+  const half = await WireClient.open(address);
+  half.sendBytes(encodeStartup(PROTOCOL_3_0, { user: 'postgres', database: 'postgres' }).subarray(0, 10));
+  const running = live.connect().then((client) => client.value(`select 'done' from pg_sleep(0.6)`));
+  await sleep(150);
+
+  const drained = live.router.drain();
+  for (const [name, client] of [
+    ['idle', idle],
+    ['pinned, but idle', pinned],
+  ] as const) {
+    const error = await errorAfter(client.wire);
+    t.equal(error?.code, '57P01', name);
+    t.equal(error?.fields['S'], 'FATAL');
+  }
+  t.equal((await errorAfter(starting))?.code, '57P01', 'not yet logged in');
+  t.equal((await errorAfter(half))?.code, '57P01', 'in the middle of its start-up packet');
+  const late = connectSocket(address);
+  const outcome = await Promise.race([
+    once(late, 'error').then(([error]) => (error as NodeJS.ErrnoException).code),
+    once(late, 'data').then(([bytes]) => (bytes as Buffer).toString('latin1')),
+  ]);
+  late.destroy();
+  t.match(outcome, /ECONNREFUSED|57P01/, 'new clients are turned away');
+  t.equal((await readinessNow(live)).status, 503);
+  t.match((await readinessNow(live)).body['reasons'], [/draining/]);
+  t.equal(await running, 'done', 'a statement under way is answered');
+
+  t.strictSame(await busy.run('insert into drained values (2)'), ['INSERT 0 1'], 'the transaction goes on');
+  t.strictSame(await busy.run('commit'), ['COMMIT']);
+  t.equal((await errorAfter(busy.wire))?.code, '57P01', 'and ends the session');
+  await drained;
+  const direct = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
+  t.equal(await direct.value('select count(*) from drained'), '2');
+  await direct.end();
+});
+
+const readinessNow = (live: LiveRouter) => get(live, '/ready');
+
+t.test('drain cuts what has not ended in time', async (t) => {
+  const live = await liveRouter(t, [server], { drain: { timeoutMs: 400 } });
+  const busy = await live.connect();
+  await busy.run('create table cut (x int)', 'begin', 'insert into cut values (1)');
+  const start = performance.now();
+  await live.router.drain();
+  const elapsed = performance.now() - start;
+  t.ok(elapsed >= 390 && elapsed < 2_500, `${Math.round(elapsed)} ms`);
+  await busy.wire.wait('closed', 2_000);
+  t.ok(busy.wire.closed);
+  const direct = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
+  t.equal(await direct.value('select count(*) from cut'), '0', 'its work is undone');
+  await direct.end();
+});
+
+t.test('a stop during a drain ends at once', async (t) => {
+  const live = await liveRouter(t, [server], { drain: { timeoutMs: 60_000 } });
+  const busy = await live.connect();
+  await busy.run('begin', 'select 1');
+  const drained = live.router.drain();
+  await sleep(100);
+  t.notOk(busy.wire.closed);
+  const start = performance.now();
+  await live.router.stop();
+  await busy.wire.wait('closed', 2_000);
+  t.ok(busy.wire.closed);
+  await drained;
+  t.ok(performance.now() - start < 2_000, 'the drain is over, too');
+});
+
+t.test('clients.connections_max', async (t) => {
+  const live = await liveRouter(t, [server], { clients: { connectionsMax: 2 } });
+  const [first, second] = [await live.connect(), await live.connect()];
+  const third = await WireClient.open({ host: live.host, port: live.port });
+  third.sendBytes(encodeStartup(PROTOCOL_3_0, { user: 'postgres', database: 'postgres' }));
+  const error = await errorAfter(third);
+  t.equal(error?.code, '53300');
+  t.equal(error?.fields['S'], 'FATAL');
+  t.match(error?.fields['D'], /clients\.connections_max/);
+  t.equal(await first.value('select 1'), '1', 'the others are not touched');
+  await second.end();
+  const again = await retried(() => live.connect());
+  t.equal(await again.value('select 1'), '1', 'there is room again');
+  await first.end();
+  await again.end();
+});
+
+t.test('clients.startup_pending_max and startup_timeout_ms', async (t) => {
+  const live = await liveRouter(t, [server], { clients: { startupPendingMax: 3, startupTimeoutMs: 500 } });
+  const address = { host: live.host, port: live.port };
+  const steady = await live.connect();
+  const silent = await Promise.all(Array.from({ length: 3 }, () => WireClient.open(address)));
+  await sleep(30);
+  const refused = await errorAfter(await WireClient.open(address));
+  t.equal(refused?.code, '53300');
+  t.match(refused?.fields['D'], /clients\.startup_pending_max/);
+  t.equal(await steady.value('select 1'), '1');
+  for (const wire of silent) {
+    const error = await errorAfter(wire);
+    t.equal(error?.code, '08P01');
+    t.match(error?.fields['H'], /startup_timeout_ms/);
+  }
+  const dripping = await WireClient.open(address);
+  const bytes = encodeStartup(PROTOCOL_3_0, { user: 'postgres', database: 'postgres' });
+  const end = performance.now() + 1_500;
+  for (let index = 0; index < bytes.length && !dripping.closed && performance.now() < end; index++) {
+    dripping.sendBytes(bytes.subarray(index, index + 1));
+    await sleep(60);
+  }
+  t.equal((await errorAfter(dripping))?.code, '08P01', 'a byte now and then does not prolong it');
+  t.equal(live.router.counters.startupsPending, 0);
+  await steady.end();
+});
+
+t.test('clients.idle_timeout_ms', async (t) => {
+  const live = await liveRouter(t, [server], { pool: { sizeMax: 2 }, clients: { idleTimeoutMs: 500 } });
+  const [idle, pinned, inTransaction, busy, active] = await Promise.all(
+    Array.from({ length: 5 }, (_, index) => (index === 0 ? live.connect() : sleep(100).then(() => live.connect()))),
+  );
+  await pinned!.run('listen x');
+  await inTransaction!.run('begin', 'select 1');
+  busy!.wire.destroy();
+  const keepActive = (async () => {
+    for (let round = 0; round < 8; round++) {
+      await active!.value('show pgkv.version');
+      await sleep(150);
+    }
+  })();
+  for (const client of [idle!, pinned!]) {
+    const error = await errorAfter(client.wire);
+    t.equal(error?.code, '57P05');
+    t.equal(error?.fields['S'], 'FATAL');
+  }
+  await keepActive;
+  t.equal(await active!.value('select 1'), '1', 'one that talks stays');
+  t.strictSame(await inTransaction!.run('commit'), ['COMMIT'], 'inside a transaction another limit holds');
+  const long = await live.connect();
+  t.equal(await long.value(`select 'done' from pg_sleep(1.2)`), 'done', 'waiting for an answer is not idling');
+  await long.end();
+});
+
+t.test('pool.idle_timeout_ms and lifetime_max_ms', async (t) => {
+  const live = await liveRouter(t, [server], { pool: { sizeMax: 2, idleTimeoutMs: 300, lifetimeMaxMs: 1_500 } });
+  const client = await live.connect();
+  const pid = () => client.value('select pg_backend_pid()');
+  const first = await pid();
+  t.equal(await pid(), first, 'used again');
+  await sleep(1_000);
+  t.equal(live.router.pool.openCount, 0, 'an unused connection is closed');
+  const second = await pid();
+  t.not(second, first);
+  const end = performance.now() + 4_000;
+  let last = second;
+  while (last === second && performance.now() < end) {
+    await sleep(100);
+    last = await pid();
+  }
+  t.not(last, second, 'one in use is replaced at the end of its life');
+  await client.end();
+});
+
+/** Runs `attempt` until it succeeds: a connection that ends is gone a moment later. */
+async function retried<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  for (let round = 0; ; round++) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (round === 50) throw error;
+      await sleep(10);
+    }
+  }
+}

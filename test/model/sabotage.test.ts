@@ -1,0 +1,175 @@
+// The simulation must be able to fail: pgkv is broken in one way after the other, as a careless change might break it,
+// and each time some run has to notice.
+import t from 'tap';
+import { NodePool } from '../../src/backend/node-pool.js';
+import { type Owed, ReplyQueue } from '../../src/backend/reply-queue.js';
+import { ServerConnection, type ServerLoss } from '../../src/backend/server-connection.js';
+import { SettingsRegistry } from '../../src/backend/settings-group.js';
+import { LeasedLane } from '../../src/execute/leased-lane.js';
+import { Conversation } from '../../src/frontend/conversation.js';
+import { LostTransaction } from '../../src/frontend/lost-transaction.js';
+import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
+import { loadParser } from '../../src/sql/parse.js';
+import { Effect, type Template } from '../../src/sql/template.js';
+import { FrameReader } from '../../src/wire/frame-reader.js';
+import { TransactionStatus } from '../../src/wire/protocol.js';
+import { RunFailure, simulate } from './world.js';
+
+/** Most faults below are noticed within 100 runs. */
+const SEEDS_MAX = 3_000;
+
+/** Puts something else in the place of a method or getter; returns what takes it back. */
+function replace<Class extends object>(
+  prototype: Class,
+  name: keyof Class & string,
+  change: (original: PropertyDescriptor) => PropertyDescriptor,
+): () => void {
+  const original = Object.getOwnPropertyDescriptor(prototype, name)!;
+  Object.defineProperty(prototype, name, { ...original, ...change(original) });
+  return () => Object.defineProperty(prototype, name, original);
+}
+
+type Method = (this: unknown, ...args: unknown[]) => unknown;
+
+/** `change` gets the original, bound, and the arguments. */
+const replaceMethod = <Class extends object>(
+  prototype: Class,
+  name: keyof Class & string,
+  change: (original: (...args: unknown[]) => unknown, self: Class, args: unknown[]) => unknown,
+): (() => void) =>
+  replace(prototype, name, ({ value }) => ({
+    value(this: Class, ...args: unknown[]) {
+      return change((value as Method).bind(this), this, args);
+    },
+  }));
+
+const replaceGetter = <Class extends object>(
+  prototype: Class,
+  name: keyof Class & string,
+  get: (self: Class) => unknown,
+): (() => void) =>
+  replace(prototype, name, () => ({
+    get(this: Class) {
+      return get(this);
+    },
+  }));
+
+const SABOTAGE: Readonly<Record<string, () => () => void>> = {
+  'a connection is handed on in the middle of a transaction': () =>
+    replaceMethod(LeasedLane.prototype, 'serverReady', (original, { connection }) => {
+      connection!.status = TransactionStatus.idle;
+      original(TransactionStatus.idle);
+    }),
+
+  'a batch without its Sync counts as finished': () =>
+    replaceMethod(ReplyQueue.prototype, 'unsynced', (_, { skipping }) => skipping),
+
+  'what was assumed of skipped messages is not undone': () =>
+    replaceMethod(ReplyQueue.prototype, 'push', (original, _, [entry]) =>
+      original({ ...(entry as Owed), assumption: null }),
+    ),
+
+  'settings are not carried over': () => replaceMethod(SettingsRegistry.prototype, 'intern', (_, { empty }) => empty),
+
+  'the state that statements leave is not asked for': () =>
+    replaceMethod(LeasedLane.prototype, 'note', (original, _, [template, text]) =>
+      original({ ...(template as Template), effects: Effect.none }, text),
+    ),
+
+  'statements read under other settings are shared': () => {
+    const restores = (['prepare', 'isPrepared', 'parse'] as const).map((name) =>
+      replaceMethod(ServerConnection.prototype, name, (original, _, [source, , ...rest]) =>
+        original(source, '', ...rest),
+      ),
+    );
+    return () => {
+      for (const restore of restores) restore();
+    };
+  },
+
+  'a statement runs under the name of another': () => {
+    let last: unknown = null;
+    return replaceMethod(ServerConnection.prototype, 'prepare', (original, _, args) => {
+      const name = original(...args);
+      const former = last;
+      last = name;
+      return former ?? name;
+    });
+  },
+
+  'nobody waits for a cancel under way': () =>
+    replaceMethod(LeasedLane.prototype, 'cancel', (original, { connection }) => {
+      original();
+      if (connection !== null) connection.cancelsUnderWay = 0;
+    }),
+
+  'a request that was withdrawn still stands in the queue': () =>
+    replaceMethod(NodePool.prototype, 'withdraw', (_, __, [request]) =>
+      (request as { group: { waiting: Set<unknown> } }).group.waiting.has(request),
+    ),
+
+  'writes that were lost count as reads': () =>
+    replaceMethod(LeasedLane.prototype, 'note', (original, self, args) => {
+      original(...args);
+      self.readOnly = true;
+    }),
+
+  'a COMMIT under way is forgotten when the connection is lost': () =>
+    replaceMethod(LeasedLane.prototype, 'note', (original, self, args) => {
+      original(...args);
+      self.mayHaveCommitted = false;
+    }),
+
+  'a lost transaction is forgotten': () =>
+    replaceMethod(Conversation.prototype, 'lost', (original, _, [loss, hadState]) =>
+      original({ ...(loss as ServerLoss), status: TransactionStatus.idle }, hadState),
+    ),
+
+  'a lost transaction is committed': () =>
+    replaceMethod(LostTransaction.prototype, 'query', (original, _, [template]) =>
+      original({ ...(template as Template), kind: 'rollback', leavesBlock: 'closed' }),
+    ),
+
+  'clients are not told what their lost batch has become': () =>
+    replaceMethod(Conversation.prototype, 'lost', (original, _, [loss, hadState]) =>
+      original({ ...(loss as ServerLoss), owedReadies: 0 }, hadState),
+    ),
+
+  'a message that was put back is lost': () => replaceMethod(FrameReader.prototype, 'unread', () => undefined),
+
+  'memory is read into again while a client has not got what is in it': () =>
+    replaceGetter(LeasedLane.prototype, 'holdsBytes', () => false),
+
+  'a client that does not read is sent more and more': () =>
+    replaceGetter(Conversation.prototype, 'clogged', () => false),
+
+  'the unnamed statement is forgotten when a later one is skipped': () =>
+    replaceMethod(UnnamedStatement.prototype, 'undo', (original, _, [change]) => original(change, true)),
+};
+
+function noticed(): RunFailure | null {
+  for (let seed = 1; seed <= SEEDS_MAX; seed++) {
+    try {
+      simulate({ seed });
+    } catch (error) {
+      if (error instanceof RunFailure) return error;
+      throw error;
+    }
+  }
+  return null;
+}
+
+await loadParser();
+
+for (const [what, sabotage] of Object.entries(SABOTAGE)) {
+  t.test(`it is noticed that ${what}`, async (t) => {
+    const restore = sabotage();
+    try {
+      const failure = noticed();
+      if (failure === null) t.fail(`not in ${SEEDS_MAX} runs`);
+      else t.pass(failure.message);
+    } finally {
+      restore();
+    }
+  });
+}
