@@ -5,10 +5,10 @@ import t from 'tap';
 import { loadParser } from '../../src/sql/parse.js';
 import { RunFailure, simulate } from './world.js';
 
-const FIXED_SEEDS = 1_500;
+const FIXED_SEEDS = 1_000;
 const FRESH_SEEDS = Number(process.env['PGKV_RUNS'] ?? 1_500);
 /** For fresh seeds where their number is not asked for: a busy machine plays fewer. */
-const FRESH_MS_MAX = process.env['PGKV_RUNS'] === undefined ? 6_000 : Number.POSITIVE_INFINITY;
+const FRESH_MS_MAX = process.env['PGKV_RUNS'] === undefined ? 5_000 : Number.POSITIVE_INFINITY;
 
 const LAST_EVENTS = 200;
 
