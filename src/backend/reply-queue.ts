@@ -49,6 +49,10 @@ export interface Owed {
   readonly assumption: Assumption | null;
   /** For `local`: what to send the client. For others: what to send it just before the reply. */
   readonly bytes: Buffer | null;
+  /** Hears of the shape of the result that a Describe tells (see row-shape.ts). */
+  readonly described: ((shape: string) => void) | null;
+  /** Sent in place of the server's error, which pgkv has provoked. */
+  readonly insteadOfError: Buffer | null;
 }
 
 const owed = (kind: ReplyKind, swallow = false): Owed => ({
@@ -57,6 +61,8 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
   control: null,
   assumption: null,
   bytes: null,
+  described: null,
+  insteadOfError: null,
 });
 
 // Entries without particulars are shared constants: the hot path allocates none.
@@ -66,35 +72,24 @@ const SWALLOWED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(
 export const forwarded = (kind: ReplyKind): Owed => FORWARDED[kind]!;
 export const swallowed = (kind: ReplyKind): Owed => SWALLOWED[kind]!;
 export const assuming = (kind: ReplyKind, swallow: boolean, assumption: Assumption): Owed => ({
-  kind,
-  swallow,
-  control: null,
+  ...owed(kind, swallow),
   assumption,
-  bytes: null,
 });
-export const controlQuery = (control: ControlQuery): Owed => ({
-  kind: Reply.query,
-  swallow: true,
-  control,
-  assumption: null,
-  bytes: null,
-});
+export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });
+export const controlSync = (control: ControlQuery): Owed => ({ ...owed(Reply.sync, true), control });
 export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({
-  kind: Reply.local,
-  swallow: false,
-  control: null,
+  ...owed(Reply.local),
   assumption,
   bytes,
 });
+export const describing = (swallow: boolean, described: (shape: string) => void): Owed => ({
+  ...owed(Reply.describeStatement, swallow),
+  described,
+});
+export const provokedError = (kind: ReplyKind, insteadOfError: Buffer): Owed => ({ ...owed(kind), insteadOfError });
 
 /** A Bind before whose answer the client still has to get the answer to a Parse that was not sent on. */
-export const bindAfterLocalParse: Owed = {
-  kind: Reply.bind,
-  swallow: false,
-  control: null,
-  assumption: null,
-  bytes: PARSE_COMPLETE,
-};
+export const bindAfterLocalParse: Owed = { ...owed(Reply.bind), bytes: PARSE_COMPLETE };
 
 /** What a ReadyForQuery answers. */
 const endsBatch = (kind: ReplyKind): boolean =>

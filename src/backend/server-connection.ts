@@ -4,11 +4,12 @@
 // never handed on again.
 import type { Duplex } from 'node:stream';
 import { messageOf, PgkvError } from '../base/errors.js';
-import { encodeNamed, encodeParse, encodeQuery, stringEnd, TERMINATE } from '../wire/client-messages.js';
+import { encodeNamed, encodeParse, encodeQuery, SYNC, stringEnd, TERMINATE } from '../wire/client-messages.js';
 import { type ErrorFields, encodeErrorResponse, readErrorFields } from '../wire/error-fields.js';
 import { Frame, type FrameFound, FrameReader } from '../wire/frame-reader.js';
 import { Output } from '../wire/output.js';
 import { Backend, backendLimits, Frontend, TransactionStatus } from '../wire/protocol.js';
+import { rowShape } from '../wire/row-shape.js';
 import { readRowValues } from '../wire/row-values.js';
 import { type ReportedParameters, withParameter } from './parameter-status.js';
 import {
@@ -16,6 +17,8 @@ import {
   assuming,
   type ControlQuery,
   controlQuery,
+  controlSync,
+  describing,
   localReply,
   type Owed,
   Reply,
@@ -146,6 +149,8 @@ export class ServerConnection {
   readonly #reader: FrameReader;
   readonly #preparedMax: number;
   #receiver: ReplyReceiver | null = null;
+  /** Errors of what is under way are for pgkv itself. */
+  #quiet = false;
   #nameCounter = 0;
   /** Place of the last Parse of ours. */
   #lastParse = -1;
@@ -256,6 +261,34 @@ export class ServerConnection {
       return known.name;
     }
     return this.parse(source, semantics, true);
+  }
+
+  /**
+   * Asks what shape the result of a statement has at present; only outside an open batch, when nothing is owed.
+   * @param done gets null where the server refuses to say
+   */
+  askShape(source: StatementSource, semantics: string, done: (shape: string | null) => void): void {
+    let shape: string | null = null;
+    this.#quiet = true;
+    const name = this.prepare(source, semantics);
+    this.output.push(encodeNamed(Frontend.describe, 'S', name));
+    this.replies.push(
+      describing(true, (told) => {
+        shape = told;
+      }),
+    );
+    this.output.push(SYNC);
+    this.replies.push(
+      controlSync({
+        row: () => undefined,
+        failed: () => undefined,
+        ready: () => {
+          this.#quiet = false;
+          done(shape);
+        },
+      }),
+    );
+    this.output.flush();
   }
 
   /** Whether some statement's Parse is not answered yet. */
@@ -484,10 +517,9 @@ export class ServerConnection {
       case Backend.closeComplete:
         return this.#complete(head, kind === Reply.close);
       case Backend.noData:
-        return this.#complete(head, kind === Reply.describeStatement || kind === Reply.describePortal);
+        return this.#described(head);
       case Backend.rowDescription:
-        if (kind === Reply.query) return this.#pass(head);
-        return this.#complete(head, kind === Reply.describeStatement || kind === Reply.describePortal);
+        return kind === Reply.query ? this.#pass(head) : this.#described(head);
       case Backend.parameterDescription:
         if (kind !== Reply.describeStatement) throw this.#mismatch();
         return this.#pass(head);
@@ -520,6 +552,12 @@ export class ServerConnection {
   #pass(head: Owed): void {
     this.#streamForwarded = !head.swallow && !this.#withheld;
     if (this.#streamForwarded) this.#extendRun();
+  }
+
+  #described(head: Owed): void {
+    const { buffer, start, end } = this.#reader;
+    head.described?.(rowShape(buffer, start, end));
+    this.#complete(head, head.kind === Reply.describeStatement || head.kind === Reply.describePortal);
   }
 
   #passWhileExecuting(head: Owed): void {
@@ -569,9 +607,16 @@ export class ServerConnection {
       head.control.failed(Buffer.from(buffer.subarray(start, end)));
       return;
     }
+    if (this.#quiet) {
+      this.replies.failExtended();
+      return;
+    }
     if (this.guarded && !this.#withheld && this.#receiver!.guardedError(fields)) this.#withheld = true;
     this.#emitPrefix(head);
-    if (!this.#withheld) {
+    if (head.insteadOfError !== null) {
+      this.#flushRun();
+      this.#receiver?.serverBytes(head.insteadOfError);
+    } else if (!this.#withheld) {
       this.#forwardError(fields);
       this.#told = true;
     }

@@ -89,6 +89,8 @@ export class LeasedLane implements ReplyReceiver {
   /** A ROLLBACK was sent in this lease: what is sent behind it stands for itself. */
   #rolledBack = false;
   idleInTransactionSince = 0;
+  /** The guarded batch under way tells the client the shape of its result. */
+  shapeIsTold = false;
 
   readonly session: Session;
   readonly #pool: NodePool;
@@ -203,6 +205,20 @@ export class LeasedLane implements ReplyReceiver {
     this.#customNames.add(name);
   }
 
+  get schemaEpoch(): number {
+    return this.#pool.schemaEpoch;
+  }
+
+  /** Asks what shape a statement's result has now; null: the server will not say. The client port's `resume` follows. */
+  askShape(source: StatementSource, done: (shape: string | null) => void): void {
+    this.mode = 'preparing';
+    this.connection!.askShape(source, this.session.settings.semantics, (shape) => {
+      done(shape);
+      this.mode = 'leased';
+      this.#client.resume();
+    });
+  }
+
   /** CancelRequest from the client. */
   cancel(): void {
     if (this.mode === 'waiting') {
@@ -307,7 +323,10 @@ export class LeasedLane implements ReplyReceiver {
     // 26000: a function has deallocated it. Once Bind has succeeded the statement may have run in part.
     const atBind = this.connection!.replies.head!.kind === Reply.bind;
     const code = fields['C'] ?? '';
-    return atBind && (fields['R'] === 'RevalidateCachedQuery' || code.startsWith('42') || code === '26000');
+    if (!atBind) return false;
+    // A client that neither parses nor describes would misread rows of another shape.
+    if (code === '0A000') return this.shapeIsTold && fields['R'] === 'RevalidateCachedQuery';
+    return code.startsWith('42') || code === '26000';
   }
 
   guardedReady(): void {

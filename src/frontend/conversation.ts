@@ -96,7 +96,7 @@ export class Conversation implements ClientPort {
     this.#services = services;
     this.session = session;
     this.#reader = reader;
-    this.#extended = new ExtendedProtocol(session, services);
+    this.#extended = new ExtendedProtocol(session, services, () => this.lane.schemaEpoch);
     this.#tap = services.tapFor(session);
     this.lastActivity = services.clock.now();
   }
@@ -385,6 +385,7 @@ export class Conversation implements ClientPort {
   #extendedMessage(type: number): boolean {
     const reader = this.#reader;
     const { lane } = this;
+    if (type === Frontend.bind && this.#settleDescription()) return this.#wasAnswered;
     if ((type === Frontend.parse || type === Frontend.bind) && !lane.busy) {
       const batch = scanSingleBatch(reader.buffer, reader.start);
       // With more behind it the batch is not on its own: see `guarded` in #takeMessages.
@@ -399,6 +400,7 @@ export class Conversation implements ClientPort {
         this.#repeatable = reader.buffer.subarray(start, end);
         this.#repeatSource = source;
         lane.connection!.guarded = true;
+        lane.shapeIsTold = batch.parses || batch.describes;
         this.#extended.sendBatch(reader.buffer, batch, source, lane.connection!);
         reader.skipTo(end);
         return true;
@@ -420,6 +422,28 @@ export class Conversation implements ClientPort {
     }
     this.#extended.forward(type, buffer, start, end, lane.connection!, this.#deallocated);
     if (type === Frontend.bind && dropsStatements(template)) this.#extended.dropsNames(lane.connection!);
+    return true;
+  }
+
+  /**
+   * Where DDL went through since the client was told of the result of the statement it binds: asks whether that still
+   * holds. True: the message at hand was put back, or answered with a refusal.
+   */
+  #settleDescription(): boolean {
+    const { buffer, start, end } = this.#reader;
+    const { lane } = this;
+    const epoch = lane.schemaEpoch;
+    const doubtful = this.#extended.doubtful(buffer, start, end, epoch);
+    if (doubtful === null) return false;
+    const replies = lane.connection?.replies;
+    // In the middle of a batch pgkv cannot ask: its Sync would end the batch's transaction.
+    if (replies?.unsynced() === true) return false;
+    if (replies === undefined || replies.length === 0) {
+      if (!this.#ensure(doubtful.source.template)) return true;
+      lane.askShape(doubtful.source, (shape) => this.#extended.settle(doubtful.name, shape, epoch));
+    }
+    this.#reader.unread();
+    this.#wasAnswered = false;
     return true;
   }
 

@@ -3,7 +3,17 @@
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
 
 import { isUtf8 } from 'node:buffer';
-import { assuming, bindAfterLocalParse, forwarded, Reply, type ReplyQueue, swallowed } from '../backend/reply-queue.js';
+import {
+  assuming,
+  bindAfterLocalParse,
+  describing,
+  forwarded,
+  type Owed,
+  provokedError,
+  Reply,
+  type ReplyQueue,
+  swallowed,
+} from '../backend/reply-queue.js';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
 import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
@@ -12,6 +22,7 @@ import type { Session } from '../session/session.js';
 import type { UnnamedChange } from '../session/unnamed-statement.js';
 import { Effect } from '../sql/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../wire/client-messages.js';
+import { encodeErrorResponse } from '../wire/error-fields.js';
 import { Frontend } from '../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../wire/server-messages.js';
 import type { SingleBatch } from './single-batch.js';
@@ -19,6 +30,15 @@ import type { SingleBatch } from './single-batch.js';
 const STATEMENT = 0x53;
 /** Stands for every name but the empty one; no name has a NUL. */
 const ALL_NAMES = '\0';
+
+const STALE_PLAN = encodeErrorResponse({
+  S: 'ERROR',
+  V: 'ERROR',
+  C: '0A000',
+  M: 'cached plan must not change result type',
+  F: 'plancache.c',
+  R: 'RevalidateCachedQuery',
+});
 
 /** A statement's name as Postgres keeps it: cut at NAMEDATALEN, 63 bytes. */
 function nameOfStatement(buffer: Buffer, start: number, end: number): string {
@@ -29,11 +49,18 @@ export class ExtendedProtocol {
   readonly #session: Session;
   readonly #sources: StatementSources;
   readonly #statementBytesMax: number;
+  readonly #schemaEpoch: () => number;
   /** By name, where the answer stands in the queue to the last message that made or dropped the statement. */
   readonly #unsettled = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
 
-  constructor(session: Session, services: { sources: StatementSources; statementBytesMax: number }) {
+  /** @param schemaEpoch the one in force */
+  constructor(
+    session: Session,
+    services: { sources: StatementSources; statementBytesMax: number },
+    schemaEpoch: () => number,
+  ) {
     this.#session = session;
+    this.#schemaEpoch = schemaEpoch;
     this.#statementBytesMax = services.statementBytesMax;
     this.#sources = services.sources;
   }
@@ -50,7 +77,7 @@ export class ExtendedProtocol {
     } else if (batch.nameEnd === batch.nameStart) {
       source = this.#session.unnamed.source ?? undefined;
     } else source = this.#session.statement(nameOfStatement(buffer, batch.nameStart, batch.nameEnd));
-    if (source === undefined) return null;
+    if (source === undefined || (!batch.parses && this.#isStale(buffer, batch.nameStart, batch.nameEnd))) return null;
     const { kind, effects } = source.template;
     return effects === Effect.none && (kind === 'read' || kind === 'write') ? source : null;
   }
@@ -60,6 +87,7 @@ export class ExtendedProtocol {
     const session = this.#session;
     const { semantics } = session.settings;
     let name: string;
+    if (batch.parses) session.dropDescription('');
     if (!batch.parses) name = connection.prepare(source, semantics);
     else if (connection.isPrepared(source, semantics)) {
       session.unnamed.set(source);
@@ -90,6 +118,38 @@ export class ExtendedProtocol {
       return this.#boundSource(buffer, start + 6, end - 1) ?? null;
     }
     return null;
+  }
+
+  /**
+   * The statement a Bind names where the client was told of its result before DDL went through and cannot notice what
+   * has changed; else null.
+   */
+  doubtful(
+    buffer: Buffer,
+    start: number,
+    end: number,
+    epoch: number,
+  ): { name: string; source: StatementSource } | null {
+    const nameStart = stringEnd(buffer, start + 5, end) + 1;
+    const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
+    if (nameEnd < 0) return null;
+    const name = nameOfStatement(buffer, nameStart, nameEnd);
+    const description = this.#session.description(name);
+    if (description === undefined || description.stale || description.epoch === epoch) return null;
+    const source = this.#boundSource(buffer, nameStart, nameEnd);
+    return source === undefined || source === unknownStatement ? null : { name, source };
+  }
+
+  /** What the server says now of the result of a doubtful statement. */
+  settle(name: string, shape: string | null, epoch: number): void {
+    const description = this.#session.description(name);
+    if (description === undefined) return;
+    const stale = shape !== null && shape !== description.shape;
+    this.#session.setDescription(name, { shape: description.shape, epoch, stale });
+  }
+
+  #isStale(buffer: Buffer, nameStart: number, nameEnd: number): boolean {
+    return this.#session.description(nameOfStatement(buffer, nameStart, nameEnd))?.stale === true;
   }
 
   /**
@@ -189,6 +249,7 @@ export class ExtendedProtocol {
     if (!isUtf8(buffer.subarray(start + 5, nameEnd))) return this.#raw(Reply.parse, buffer, start, end, connection);
     const name = nameOfStatement(buffer, start + 5, nameEnd);
     if (name === '') {
+      session.dropDescription('');
       const change = session.unnamed.change(source, connection.replies);
       connection.unnamed = source;
       const parsed = source;
@@ -245,6 +306,12 @@ export class ExtendedProtocol {
   #bind(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
+    if (nameEnd >= 0 && this.#isStale(buffer, nameStart, nameEnd)) {
+      // The error Postgres has for it. Binding what does not exist makes the server abort what has to be aborted.
+      connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, `${STATEMENT_NAME_PREFIX}stale`));
+      connection.replies.push(provokedError(Reply.bind, STALE_PLAN));
+      return;
+    }
     const name = nameEnd < 0 ? null : this.#serverName(buffer, nameStart, nameEnd, connection);
     if (name === null) return this.#raw(Reply.bind, buffer, start, end, connection);
     connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, name));
@@ -256,9 +323,19 @@ export class ExtendedProtocol {
     const kind = buffer[start + 5] === STATEMENT && nameEnd >= 0 ? Reply.describeStatement : Reply.describePortal;
     if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
     const name = this.#serverName(buffer, start + 6, nameEnd, connection);
-    if (name === null) return this.#raw(kind, buffer, start, end, connection);
+    if (name === null) {
+      connection.output.push(buffer.subarray(start, end));
+      connection.replies.push(this.#describing(buffer, start + 6, nameEnd));
+      return;
+    }
     connection.output.push(encodeNamed(Frontend.describe, 'S', name));
-    connection.replies.push(forwarded(kind));
+    connection.replies.push(this.#describing(buffer, start + 6, nameEnd));
+  }
+
+  #describing(buffer: Buffer, nameStart: number, nameEnd: number): Owed {
+    const name = nameOfStatement(buffer, nameStart, nameEnd);
+    const epoch = this.#schemaEpoch();
+    return describing(false, (shape) => this.#session.setDescription(name, { shape, epoch, stale: false }));
   }
 
   /** What a statement is called on this connection; null where the client's own words are to be passed on. */

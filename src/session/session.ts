@@ -17,6 +17,16 @@ const ENTRY_BYTES = 128;
 
 const bytesOf = (name: string, source: StatementSource): number => name.length + source.parseTail.length + ENTRY_BYTES;
 
+/** What Describe told a client of a statement. */
+export interface Description {
+  /** See row-shape.ts. */
+  readonly shape: string;
+  /** Schema epoch in which that was known to hold. */
+  readonly epoch: number;
+  /** It does not hold any longer: the client would misread the rows. */
+  readonly stale: boolean;
+}
+
 export class Session {
   readonly pid: SessionPid;
   readonly secretKey: Buffer;
@@ -29,6 +39,7 @@ export class Session {
   readonly unnamed = new UnnamedStatement();
   #statements: Map<string, StatementSource> | null = null;
   #statementBytes = 0;
+  #descriptions: Map<string, Description> | null = null;
 
   constructor(options: {
     pid: SessionPid;
@@ -69,6 +80,20 @@ export class Session {
     return this.unnamed.source === source ? '' : undefined;
   }
 
+  /** What the client was told of a statement's result ("": its unnamed one), until it is parsed anew. */
+  description(name: string): Description | undefined {
+    return this.#descriptions?.get(name);
+  }
+
+  setDescription(name: string, description: Description): void {
+    if (this.#descriptions === null) this.#descriptions = new Map();
+    this.#descriptions.set(name, description);
+  }
+
+  dropDescription(name: string): void {
+    this.#descriptions?.delete(name);
+  }
+
   setStatement(name: string, source: StatementSource): void {
     if (this.#statements === null) this.#statements = new Map();
     this.#statements.set(name, source);
@@ -78,12 +103,14 @@ export class Session {
   dropStatement(name: string): void {
     const source = this.#statements?.get(name);
     if (source === undefined) return;
+    this.#descriptions?.delete(name);
     this.#statements!.delete(name);
     this.#statementBytes -= bytesOf(name, source);
   }
 
   dropAllStatements(): void {
     this.#statements = null;
+    this.#descriptions = null;
     this.#statementBytes = 0;
   }
 }

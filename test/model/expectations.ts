@@ -3,8 +3,9 @@
 // (a lost connection, a cancel, a full pool), the error must have had a cause, and the mirror is told of it: from there on
 // it expects what a Postgres session expects after that error.
 import { type Fields, type Message, readFields, readRow } from './frames.js';
-import { ModelDatabase, ModelSession, SqlError, STYLE_SEPARATOR } from './model-session.js';
+import { ModelSession } from './model-session.js';
 import { ownerOf } from './model-sql.js';
+import { ModelDatabase, SqlError, STYLE_SEPARATOR } from './session-engine.js';
 
 /** A message as the client sends it, and what it may do to rows. */
 export interface SentMessage {

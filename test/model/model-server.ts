@@ -10,8 +10,9 @@ import {
   notification,
   ready,
 } from './frames.js';
-import { ModelDatabase, ModelSession, SqlError } from './model-session.js';
+import { ModelSession } from './model-session.js';
 import type { Scheduler, SeededRandom } from './scheduler.js';
+import { ModelDatabase, SqlError } from './session-engine.js';
 import type { Transaction } from './session-state.js';
 import type { SimSocket } from './sim-socket.js';
 
