@@ -111,6 +111,9 @@ export class LeasedLane implements ReplyReceiver {
   /** The same for currval and lastval, up to DISCARD ALL. */
   #readsSequences = false;
   #discardSequences = false;
+  /** A statement waits for the connection to be prepared; and it has been cancelled meanwhile. */
+  #starting = false;
+  #cancelled = false;
   #request: LeaseRequest | null = null;
   #lastConnection: ServerConnection | null = null;
   #afterCancel: (() => void) | null = null;
@@ -227,6 +230,10 @@ export class LeasedLane implements ReplyReceiver {
         this.#request = null;
         this.#client.refused(new PgkvError('cancelled'), null);
       }
+      return;
+    }
+    if (this.mode === 'preparing' && this.#starting) {
+      this.#cancelled = true;
       return;
     }
     const { connection } = this;
@@ -371,7 +378,10 @@ export class LeasedLane implements ReplyReceiver {
         if (this.#makeReady(connection)) {
           this.mode = 'leased';
           if (returned) this.#client.resume();
-        } else this.mode = 'preparing';
+        } else {
+          this.mode = 'preparing';
+          this.#starting = true;
+        }
       },
       refused: (error, message) => {
         this.#request = null;
@@ -386,6 +396,7 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   #hold(connection: ServerConnection): void {
+    this.#starting = this.#cancelled = false;
     this.connection = connection;
     connection.attach(this);
     this.readOnly = true;
@@ -398,9 +409,7 @@ export class LeasedLane implements ReplyReceiver {
     if (this.#group.routines?.epoch === epoch) return this.#carryOver(connection);
     const known = (routines: Routines): void => {
       this.#group.routines = routines;
-      if (!this.#carryOver(connection)) return;
-      this.mode = 'leased';
-      this.#client.resume();
+      if (this.#carryOver(connection)) this.#started();
     };
     connection.runControl(ROUTINES_SQL, readRoutines(epoch, known));
     return false;
@@ -429,10 +438,19 @@ export class LeasedLane implements ReplyReceiver {
       }
       this.#setSettings(connection, this.session.settings);
       this.#tellParameters(connection);
-      this.mode = 'leased';
-      this.#client.resume();
+      this.#started();
     });
     return false;
+  }
+
+  /** The connection is as the session needs it: the statement that waited for that may be sent, unless it was cancelled. */
+  #started(): void {
+    this.mode = 'leased';
+    this.#starting = false;
+    if (!this.#cancelled) return this.#client.resume();
+    this.#cancelled = false;
+    this.#client.refused(new PgkvError('cancelled'), null);
+    if ((this.mode as string) === 'leased' && this.connection?.atRest === true) this.#finish();
   }
 
   #tellParameters(connection: ServerConnection): void {

@@ -79,6 +79,8 @@ export class Conversation implements ClientPort {
   /** The client has said goodbye or closed its side: what it sent before is still answered. */
   #ended = false;
   #terminated = false;
+  /** The error that ends the session, behind the answers that are still to come. */
+  #lastWords: Buffer | null = null;
   #closed = false;
   #paused = false;
   #pumping = false;
@@ -145,7 +147,11 @@ export class Conversation implements ClientPort {
   }
 
   resume(): void {
-    if (this.lane.mode === 'free') this.#repeatable = null;
+    if (this.lane.mode === 'free') {
+      this.#repeatable = null;
+      // A DEALLOCATE that failed drops nothing.
+      this.#deallocated.length = 0;
+    }
     if (!this.#pumping) this.#pump();
   }
 
@@ -294,6 +300,7 @@ export class Conversation implements ClientPort {
     const answersToCome = connection !== null && connection.replies.length > 0 && !connection.replies.unsynced();
     // A copy whose client has gone never ends by itself.
     if (answersToCome && !connection.copyIn) return;
+    if (this.#lastWords !== null) this.send(this.#lastWords);
     this.#finish();
   }
 
@@ -545,7 +552,9 @@ export class Conversation implements ClientPort {
     const fatal =
       error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error), cause: error });
     this.#services.counters.protocolViolations++;
-    this.send(encodeError(fatal, 'FATAL'));
-    this.#finish();
+    // As if the client had ended here: what it sent before is answered first.
+    this.#ended = this.#terminated = true;
+    this.#lastWords = encodeError(fatal, 'FATAL');
+    this.#endIfAnswered();
   }
 }

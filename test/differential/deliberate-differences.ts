@@ -54,6 +54,13 @@ export const DELIBERATE_DIFFERENCES: readonly DeliberateDifference[] = [
     reason: 'Protocol-level statements are kept under names of pgkv: SQL PREPARE cannot collide with them.',
   },
   {
+    scenario: 'statements of transactions that fail or are rolled back stay',
+    step: /bind/,
+    lines: /C="25P02" .*R="exec_(bind|parse)_message"/,
+    occasional: true,
+    reason: 'Where the connection does not have the statement yet, its Parse is what the failed transaction refuses.',
+  },
+  {
     scenario: 'many named statements',
     step: /query/,
     lines: /DataRow "(150|0)"/,

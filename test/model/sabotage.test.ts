@@ -6,6 +6,7 @@ import { type Owed, ReplyQueue } from '../../src/backend/reply-queue.js';
 import { ServerConnection, type ServerLoss } from '../../src/backend/server-connection.js';
 import { SettingsRegistry } from '../../src/backend/settings-group.js';
 import { LeasedLane } from '../../src/execute/leased-lane.js';
+import { ClientConnection } from '../../src/frontend/client-connection.js';
 import { Conversation } from '../../src/frontend/conversation.js';
 import { LostTransaction } from '../../src/frontend/lost-transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
@@ -142,6 +143,9 @@ const SABOTAGE: Readonly<Record<string, () => () => void>> = {
 
   'a client that does not read is sent more and more': () =>
     replaceGetter(Conversation.prototype, 'clogged', () => false),
+
+  'a client that waits is read from all the same': () =>
+    replaceMethod(ClientConnection.prototype, 'pauseReading', () => undefined),
 
   'the unnamed statement is forgotten when a later one is skipped': () =>
     replaceMethod(UnnamedStatement.prototype, 'undo', (original, _, [change]) => original(change, true)),

@@ -9,13 +9,13 @@ import type { Scheduler, SeededRandom } from './scheduler.js';
 export interface NetworkConditions {
   /** Bytes under way in one direction at which `write` answers false. */
   readonly highWaterMark: number;
+  /** What arrives at one time. */
+  readonly chunkBytesMax: number;
   readonly latencyMaxMs: number;
   /** Share of deliveries that are cut short. */
   readonly cutShare: number;
 }
 
-/** What arrives at one time; Postgres sends as much. */
-export const CHUNK_BYTES_MAX = 8_192;
 /** What chunks become whose memory may be read into again: nobody can take it for a message. */
 const POISON = 0xee;
 
@@ -53,6 +53,7 @@ export class SimSocket extends EventEmitter {
   destroyed = false;
   /** Most bytes ever under way from here. */
   pendingBytesPeak = 0;
+  receivedBytes = 0;
   peer!: SimSocket;
   readonly #scheduler: Scheduler;
   readonly #random: SeededRandom;
@@ -204,6 +205,7 @@ export class SimSocket extends EventEmitter {
       peer.emit('data', chunk);
     } else if (this.#pendingBytes > 0) {
       const chunk = this.#take();
+      peer.receivedBytes += chunk.length;
       peer.#reads?.next(chunk);
       peer.emit('data', chunk);
       this.#drained();
@@ -213,7 +215,7 @@ export class SimSocket extends EventEmitter {
 
   #take(): Buffer {
     const all = Buffer.concat(this.#outgoing, this.#pendingBytes);
-    const whole = Math.min(all.length, CHUNK_BYTES_MAX);
+    const whole = Math.min(all.length, this.#conditions.chunkBytesMax);
     const isCut = whole > 1 && this.#random.chance(this.#conditions.cutShare);
     const length = isCut ? this.#random.between(1, whole - 1) : whole;
     this.#outgoing = length < all.length ? [all.subarray(length)] : [];

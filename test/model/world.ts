@@ -4,7 +4,6 @@
 import type { Socket } from 'node:net';
 import { sendCancelRequest } from '../../src/backend/cancel-request.js';
 import { NodePool, type PoolLimits } from '../../src/backend/node-pool.js';
-import type { ServerConnection } from '../../src/backend/server-connection.js';
 import type { OpenStream } from '../../src/backend/server-socket.js';
 import { SettingsRegistry } from '../../src/backend/settings-group.js';
 import { type ReadTemplate, StatementSources } from '../../src/backend/statement-source.js';
@@ -18,11 +17,11 @@ import { frontendLimits } from '../../src/wire/protocol.js';
 import { Expectations, type Mishaps } from './expectations.js';
 import type { Message } from './frames.js';
 import { ModelServer, type ServerConditions, type ServerSession } from './model-server.js';
-import type { ModelSession } from './model-session.js';
+import { checkDatabase, checkIdleConnection } from './resting-state.js';
 import { Scheduler, SeededRandom } from './scheduler.js';
 import { chooseSubjects, writeScript } from './script.js';
 import { SimClient } from './sim-client.js';
-import { CHUNK_BYTES_MAX, connectSockets, type NetworkConditions, type SimSocket } from './sim-socket.js';
+import { connectSockets, type NetworkConditions, type SimSocket } from './sim-socket.js';
 
 /** Templates are a pure function of texts: all runs share them. */
 const templates = new TemplateCache({ bytesMax: 32 * 1024 * 1024 });
@@ -38,9 +37,8 @@ const FAULTS_UNTIL_MS = 3_000;
 /** Longer than any time-out of pgkv's: what has not ended by then hangs. */
 const RUN_MAX_MS = 120_000;
 const EVENTS_MAX = 200_000;
-const BUFFER_BYTES_MAX = 16_384;
-/** What may be under way from pgkv beyond the socket's own mark: the last chunk, and small messages of its own. */
-const OVERSHOOT_BYTES_MAX = 2 * CHUNK_BYTES_MAX;
+/** Statements of pgkv's own, which it sends whatever else is under way. */
+const OWN_BYTES_MAX = 6_000;
 
 export interface RunOptions {
   readonly seed: number;
@@ -88,6 +86,9 @@ class World {
   readonly #connections = new Map<SimClient, ClientConnection>();
   readonly #openConnections = new Set<ClientConnection>();
   readonly #sockets: SimSocket[] = [];
+  /** Bytes a waiting client's connection had received when it began to wait. */
+  readonly #receivedBefore = new Map<SimSocket, number>();
+  readonly #bufferBytesMax: number;
   /** Faults a second, 0 in runs in which nothing may fail. */
   readonly #faultRate: number;
   readonly #mishaps: Mishaps & { connectFailures: boolean };
@@ -103,6 +104,7 @@ class World {
     const random = this.#random;
     this.#network = {
       highWaterMark: random.pick([300, 2_000, 16_384, 65_536]),
+      chunkBytesMax: random.pick([1_000, 8_192]),
       latencyMaxMs: random.pick([0.5, 5, 30]),
       cutShare: random.pick([0, 0.1, 0.5]),
     };
@@ -153,6 +155,7 @@ class World {
       random,
       noSettings: this.#registry.empty,
     });
+    this.#bufferBytesMax = random.pick([500, 16_384]);
     this.#cancels = new CancelRegistry(random);
     this.#services = this.#composeServices();
   }
@@ -267,7 +270,7 @@ class World {
         sources: new StatementSources(1_000_000, templateOf),
         templateOf,
         show: () => null,
-        bufferBytesMax: BUFFER_BYTES_MAX,
+        bufferBytesMax: this.#bufferBytesMax,
         statementBytesMax: 1_000_000,
         tapFor: () => null,
       },
@@ -384,8 +387,10 @@ class World {
   #checkRunning(): void {
     const holders = new Map<unknown, string>();
     for (const [client, { conversation }] of this.#connections) {
-      const connection = conversation?.lane.connection ?? null;
-      if (connection === null || client.gone) continue;
+      if (client.gone || conversation === null) continue;
+      const { connection, mode } = conversation.lane;
+      this.#checkReceived(client.socket.peer, mode === 'waiting');
+      if (connection === null) continue;
       const { owner } = client.expectations;
       const other = holders.get(connection);
       if (other !== undefined) this.#violated(`${owner} and ${other} hold server ${connection.pid} at one time`);
@@ -393,10 +398,21 @@ class World {
     }
     if (this.#pool.openCount > this.#limits.sizeMax) this.#violated('the pool is larger than its limit');
     if (this.#pool.waitingCount > this.#limits.queueMax) this.#violated('more wait than may');
-    const bytesMax = this.#network.highWaterMark + OVERSHOOT_BYTES_MAX;
+    const { highWaterMark, chunkBytesMax } = this.#network;
+    const bytesMax = highWaterMark + 2 * chunkBytesMax + OWN_BYTES_MAX;
     for (const socket of this.#sockets) {
       if (socket.pendingBytesPeak > bytesMax)
         this.#violated(`${socket.pendingBytesPeak} bytes wait for ${socket.name}`);
+    }
+  }
+
+  /** What a client sends while it waits for a connection stays in the network, but for a bounded part. */
+  #checkReceived(socket: SimSocket, isWaiting: boolean): void {
+    const before = this.#receivedBefore.get(socket);
+    if (!isWaiting) this.#receivedBefore.delete(socket);
+    else if (before === undefined) this.#receivedBefore.set(socket, socket.receivedBytes);
+    else if (socket.receivedBytes - before > this.#bufferBytesMax + 2 * this.#network.chunkBytesMax) {
+      this.#violated(`${socket.receivedBytes - before} bytes of ${socket.name} were taken while it waits`);
     }
   }
 
@@ -422,68 +438,17 @@ class World {
         continue;
       }
       if (!connection.atRest) this.#violated(`connection ${connection.pid} is idle, but not at rest`);
-      this.#checkIdle(connection, model);
+      checkIdleConnection(connection, model, (what) => this.#violated(what));
     }
-    this.#checkDatabase();
-  }
-
-  /** An idle connection is what pgkv believes it to be. */
-  #checkIdle(connection: ServerConnection, model: ModelSession): void {
-    const left = model.pins();
-    if (model.state.transaction !== null) left.push('an open transaction');
-    if (left.length > 0) this.#violated(`connection ${connection.pid} is idle with ${left.join(', ')}`);
-    const settings = new Map(model.state.revertible.settings);
-    for (const [name, value] of connection.settings.values) {
-      if (settings.get(name) !== value && !(value === '' && model.setting(name) === '')) {
-        this.#violated(`connection ${connection.pid} has ${name} '${model.setting(name)}', pgkv believes '${value}'`);
-      }
-      settings.delete(name);
-    }
-    if (settings.size > 0) this.#violated(`connection ${connection.pid} keeps ${JSON.stringify([...settings])}`);
-    for (const [source, { name }] of connection.prepared) {
-      const text = model.state.statements.get(name)?.statement?.text;
-      if (text === undefined || !source.text.includes(text)) {
-        this.#violated(`connection ${connection.pid} has ${text} as ${name}, pgkv believes ${source.text}`);
-      }
-    }
-  }
-
-  /** Acknowledged commits are there, once; what was reported as not done is not; transactions are whole. */
-  #checkDatabase(): void {
-    const count = (keys: readonly string[]): Map<string, number> => {
-      const counts = new Map<string, number>();
-      for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);
-      return counts;
-    };
-    const actual = count(this.#server.database.committed);
-    for (const { expectations } of this.#clients) {
-      const { owner, uncertainKeys, atomicKeys } = expectations;
-      const expected = count(expectations.database.committed);
-      for (const [key, times] of expected) {
-        const found = actual.get(key) ?? 0;
-        if (found < times && !uncertainKeys.has(key))
-          this.#violated(`${key} was acknowledged to ${owner}, and is lost`);
-      }
-      for (const [key, found] of actual) {
-        if (!key.startsWith(`${owner}.`) || uncertainKeys.has(key)) continue;
-        if (found > (expected.get(key) ?? 0)) {
-          this.#violated(`${key} of ${owner} is there ${found} times, acknowledged ${expected.get(key) ?? 0} times`);
-        }
-      }
-      for (const keys of atomicKeys) {
-        const there = keys.filter((key) => actual.has(key));
-        if (there.length !== 0 && there.length !== keys.length) {
-          this.#violated(`of a transaction of ${owner} with ${keys.join(', ')} only ${there.join(', ')} are there`);
-        }
-      }
-    }
+    const clients = this.#clients.map(({ expectations }) => expectations);
+    checkDatabase(this.#server.database.committed, clients, (what) => this.#violated(what));
   }
 
   /** The pool is closed: nothing is left. */
   #checkEnd(): void {
     if (this.#pool.openCount !== 0) this.#violated(`${this.#pool.openCount} connections are open behind close()`);
-    if (this.#server.sessions.size !== 0)
-      this.#violated(`${this.#server.sessions.size} sessions are left on the server`);
+    const left = this.#server.sessions.size;
+    if (left !== 0) this.#violated(`${left} sessions are left on the server`);
     if (this.#scheduler.size !== 0) this.#violated(`${this.#scheduler.size} timers are left`);
   }
 
