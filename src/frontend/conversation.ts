@@ -257,6 +257,8 @@ export class Conversation implements ClientPort {
     } catch (error) {
       this.#pumping = false;
       this.#violation(error);
+      // What was sent before the violation is still to be answered.
+      this.lane.connection?.output.flush();
       return;
     }
     this.#pumping = false;
