@@ -26,6 +26,13 @@ export async function runStart(options: StartOptions): Promise<number> {
     throw new CommandFailure(1, `${configFile}:${first?.line ?? 1}: ${first?.message ?? 'not usable'}${more}`, hint);
   }
   const { settings } = loaded;
+  if (settings.workers > 1) {
+    throw new CommandFailure(
+      1,
+      `${configFile}: workers = ${settings.workers}: this version runs one data process`,
+      'set workers = 1',
+    );
+  }
   const log = createLogger(settings.log);
   try {
     const router = await startRouter({ settings, log, version: packageVersion() });
