@@ -17,6 +17,8 @@ export interface Routines {
   readonly writesLeaveState: boolean;
   /** The same by a read: by a view, a policy, an operator, a cast, a routine that shares its name with a built-in one. */
   readonly readsLeaveState: boolean;
+  /** There are sequences, so that what a session drew has to be kept from the next one. */
+  readonly hasSequences: boolean;
 }
 
 const CUSTOM_NAME = String.raw`(?:set_config\s*\(\s*'|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*\.[a-z0-9_$.]+)`;
@@ -49,11 +51,28 @@ const HIDDEN_USES = [
   'WHERE b.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid)',
 ].join(' ');
 
-/** Rows: 'n' with a name, 'd' for dynamic names, 't' for writes that leave state unseen, 'r' for such reads. */
+const leaves = (text: string): string =>
+  `pg_catalog.lower(${text}) OPERATOR(pg_catalog.~) ${quoteLiteral(LEAVES_STATE)}`;
+const USERS_OWN = 'oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid';
+/** What calls a built-in function by itself: pg_depend has no rows for those. Views and rules, policies; then writes. */
+const DIRECT_USES = [
+  `SELECT 'r' AS kind WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ${USERS_OWN} AND ${leaves('pg_catalog.pg_get_ruledef(oid)')})`,
+  `OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE ${leaves("pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid), ' ', pg_catalog.pg_get_expr(polwithcheck, polrelid))")})`,
+  `UNION ALL SELECT 't' WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ${USERS_OWN} AND ${leaves('pg_catalog.pg_get_ruledef(oid)')})`,
+  `OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE ${leaves("pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid), ' ', pg_catalog.pg_get_expr(polwithcheck, polrelid))")})`,
+  `OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE ${leaves('pg_catalog.pg_get_expr(adbin, adrelid)')})`,
+  `OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype OPERATOR(pg_catalog.=) 'c' AND ${USERS_OWN} AND ${leaves('pg_catalog.pg_get_constraintdef(oid)')})`,
+].join(' ');
+/** Sequences of users, of whatever schema. */
+const SEQUENCES = `SELECT 's', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_sequence)`;
+
+/** Rows: 'n' with a name, 'd' for dynamic names, 't' for writes that leave state unseen, 'r' for such reads, 's' for sequences. */
 export const ROUTINES_SQL = [
   `SELECT 'n', n FROM (SELECT DISTINCT pg_catalog.lower(m[1]) AS n ${FROM_ROUTINES}, LATERAL pg_catalog.regexp_matches(p.prosrc, ${quoteLiteral(CUSTOM_NAME)}, 'gi') m WHERE ${READABLE} LIMIT ${CUSTOM_NAMES_MAX}) q`,
   `SELECT 'd', '' WHERE EXISTS (SELECT ${FROM_ROUTINES} WHERE ${READABLE} AND p.prosrc OPERATOR(pg_catalog.~*) ${quoteLiteral(DYNAMIC)})`,
   `SELECT kind, '' FROM (${HIDDEN_USES}) h`,
+  `SELECT kind, '' FROM (${DIRECT_USES}) d`,
+  SEQUENCES,
 ].join(' UNION ALL ');
 
 /** Reads the answer to ROUTINES_SQL; where it was refused, the worst is assumed. */
@@ -62,20 +81,22 @@ export function readRoutines(epoch: number, done: (routines: Routines, failure: 
   let dynamicNames = false;
   let writesLeaveState = false;
   let readsLeaveState = false;
+  let hasSequences = false;
   let failure: Buffer | null = null;
   return {
     row([kind, name]) {
       if (kind === 't') writesLeaveState = true;
       else if (kind === 'r') readsLeaveState = true;
+      else if (kind === 's') hasSequences = true;
       else if (kind === 'd') dynamicNames = true;
       else if (kind === 'n' && typeof name === 'string') customNames.push(name);
     },
     failed(message) {
       failure = message;
-      writesLeaveState = readsLeaveState = dynamicNames = true;
+      writesLeaveState = readsLeaveState = dynamicNames = hasSequences = true;
     },
     ready() {
-      done({ epoch, customNames, dynamicNames, writesLeaveState, readsLeaveState }, failure);
+      done({ epoch, customNames, dynamicNames, writesLeaveState, readsLeaveState, hasSequences }, failure);
     },
   };
 }

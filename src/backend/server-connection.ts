@@ -238,13 +238,18 @@ export class ServerConnection {
     this.#stream.resume();
   }
 
-  /** Runs a statement of pgkv's own; only when the connection owes nothing. */
+  /** Runs a statement of pgkv's own at once; only when the connection owes nothing. */
   runControl(sql: string, control: ControlQuery): void {
+    this.sendControl(sql, control);
+    this.output.flush();
+  }
+
+  /** The same in front of the message that is about to be sent, and in one write with it; not in an open batch. */
+  sendControl(sql: string, control: ControlQuery): void {
     // A simple query ends the unnamed statement.
     this.unnamed = null;
     this.replies.push(controlQuery(control));
     this.output.push(encodeQuery(sql));
-    this.output.flush();
   }
 
   /**

@@ -11,7 +11,7 @@
 
 import type { LeaseRequest, NodePool, PoolGroup } from '../backend/node-pool.js';
 import { parameterChanges } from '../backend/parameter-status.js';
-import { Reply } from '../backend/reply-queue.js';
+import { type ControlQuery, Reply } from '../backend/reply-queue.js';
 import { customNamesIn, hasDynamicNames, ROUTINES_SQL, type Routines, readRoutines } from '../backend/routines.js';
 import type { ReplyReceiver, ServerConnection, ServerLoss } from '../backend/server-connection.js';
 import { type SettingsGroup, type SettingsRegistry, settingsChangeSql } from '../backend/settings-group.js';
@@ -74,6 +74,8 @@ const DRAWING_KINDS: ReadonlySet<string> = new Set(['write', 'copy-in', 'multi',
 /** Whether a statement may draw from a sequence: what only begins, sets, locks or listens does not. */
 const mayDraw = ({ kind, effects }: Template): boolean =>
   DRAWING_KINDS.has(kind) || (effects & Effect.unknown) !== 0 || (kind === 'read' && effects === Effect.none);
+
+const IGNORED: ControlQuery = { row: () => undefined, failed: () => undefined, ready: () => undefined };
 
 export class LeasedLane implements ReplyReceiver {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
@@ -181,7 +183,7 @@ export class LeasedLane implements ReplyReceiver {
     if (template.kind === 'read' && routines?.readsLeaveState === true) effects |= Effect.unknown;
     if (!template.readOnly) {
       this.readOnly = false;
-      if (mayDraw(template)) this.connection!.sequenceOwner = this;
+      if (mayDraw(template)) this.#ownSequences(this.connection!);
       const endsBlock = template.leavesBlock === 'closed' && template.kind !== 'rollback';
       const mayCommit = endsBlock || template.kind === 'commit' || template.kind === 'multi' || this.#rolledBack;
       if (mayCommit || (effects & Effect.unknown) !== 0) this.mayHaveCommitted = true;
@@ -201,6 +203,16 @@ export class LeasedLane implements ReplyReceiver {
       if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
       if (name.includes('.')) this.#noteCustomName(name);
     }
+  }
+
+  /** What other sessions drew on this connection must not answer this one's lastval(), should it draw nothing itself. */
+  #ownSequences(connection: ServerConnection): void {
+    const { sequenceOwner } = connection;
+    connection.sequenceOwner = this;
+    if (sequenceOwner === this || sequenceOwner === null || this.#group.routines?.hasSequences === false) return;
+    if (connection.status === TransactionStatus.failed) return;
+    if (connection.replies.unsynced()) discardSequencesInBatch(connection);
+    else connection.sendControl('DISCARD SEQUENCES', IGNORED);
   }
 
   #noteCustomName(name: string): void {

@@ -64,6 +64,11 @@ const dropsStatements = ({ effects, statementNames }: Template): boolean =>
 
 const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
 
+/** Whether texts behind it may have to be read in another encoding, or with another meaning of backslashes. */
+const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
+  (effects & Effect.unknown) !== 0 ||
+  settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
+
 export class Conversation implements ClientPort {
   readonly session: Session;
   lastActivity: number;
@@ -79,6 +84,8 @@ export class Conversation implements ClientPort {
   /** The client has said goodbye or closed its side: what it sent before is still answered. */
   #ended = false;
   #terminated = false;
+  /** What was sent may change how texts are to be read: those behind it wait for its answer. */
+  #readsTextAnew = false;
   /** The error that ends the session, behind the answers that are still to come. */
   #lastWords: Buffer | null = null;
   #closed = false;
@@ -286,6 +293,10 @@ export class Conversation implements ClientPort {
         if (connection.guarded) return true;
         if (connection.output.blocked || connection.replies.length >= PIPELINE_MAX) return true;
       }
+      if (this.#readsTextAnew && connection !== null && connection.replies.length > 0) {
+        // Without a Sync the answers would not come: a batch is read as it began.
+        if (!connection.replies.unsynced()) return true;
+      } else this.#readsTextAnew = false;
       const found = this.#terminated ? Frame.none : reader.next();
       if (found === Frame.none) {
         if (this.#ended) this.#endIfAnswered();
@@ -378,6 +389,7 @@ export class Conversation implements ClientPort {
     } else connection.output.push(buffer.subarray(start, end));
     connection.replies.push(forwarded(Reply.query));
     if (dropsStatements(template)) this.#extended.dropsNames(connection);
+    if (mayChangeReading(template)) this.#readsTextAnew = true;
     return true;
   }
 
@@ -430,6 +442,7 @@ export class Conversation implements ClientPort {
       if (template.statementNames.length > 0) lane.connection!.watchTags = true;
     }
     this.#extended.forward(type, buffer, start, end, lane.connection!, this.#deallocated);
+    if (type === Frontend.bind && mayChangeReading(template)) this.#readsTextAnew = true;
     if (type === Frontend.bind && dropsStatements(template)) this.#extended.dropsNames(lane.connection!);
     return true;
   }
