@@ -10,7 +10,7 @@ export interface StatementSource {
   readonly template: Template;
   /** Parsing it gives notices, which a client must get each time it parses. */
   noisy: boolean;
-  /** How often it was parsed; a text seen once is not worth a named statement. */
+  /** How often its Parse was sent to a server; a text sent once is not worth a named statement. */
   uses: number;
 }
 
@@ -56,17 +56,14 @@ export class StatementSources {
     const bytes = buffer.toString('latin1', start, end);
     const key = reading === 'standard' ? bytes : KEY_PREFIX[reading] + bytes;
     const known = this.#sources.get(key);
-    if (known !== undefined) {
-      known.uses++;
-      return known;
-    }
+    if (known !== undefined) return known;
     const text = buffer.toString('utf8', start, textEnd);
     const source: StatementSource = {
       parseTail: Buffer.from(buffer.subarray(start, end)),
       text,
       template: reading === 'opaque' ? UNPARSED_TEMPLATE : this.#templateOf(text, reading === 'standard'),
       noisy: false,
-      uses: 1,
+      uses: 0,
     };
     this.#sources.set(key, source);
     return source;

@@ -71,6 +71,8 @@ function isMisread(connection: ServerConnection, settings: ReadonlyMap<string, s
 }
 
 const DRAWING_KINDS: ReadonlySet<string> = new Set(['write', 'copy-in', 'multi', 'schema']);
+/** Those that may follow other statements in one batch. */
+const BATCHED_KINDS: ReadonlySet<string> = new Set(['write', 'read', 'copy-in']);
 /** Whether a statement may draw from a sequence: what only begins, sets, locks or listens does not. */
 const mayDraw = ({ kind, effects }: Template): boolean =>
   DRAWING_KINDS.has(kind) || (effects & Effect.unknown) !== 0 || (kind === 'read' && effects === Effect.none);
@@ -183,7 +185,7 @@ export class LeasedLane implements ReplyReceiver {
     if (template.kind === 'read' && routines?.readsLeaveState === true) effects |= Effect.unknown;
     if (!template.readOnly) {
       this.readOnly = false;
-      if (mayDraw(template)) this.#ownSequences(this.connection!);
+      if (mayDraw(template)) this.#ownSequences(template);
       const endsBlock = template.leavesBlock === 'closed' && template.kind !== 'rollback';
       const mayCommit = endsBlock || template.kind === 'commit' || template.kind === 'multi' || this.#rolledBack;
       if (mayCommit || (effects & Effect.unknown) !== 0) this.mayHaveCommitted = true;
@@ -206,13 +208,22 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   /** What other sessions drew on this connection must not answer this one's lastval(), should it draw nothing itself. */
-  #ownSequences(connection: ServerConnection): void {
+  #ownSequences(template: Template): void {
+    const connection = this.connection!;
     const { sequenceOwner } = connection;
+    const inBatch = connection.replies.unsynced();
+    const foreign = sequenceOwner !== this && sequenceOwner !== null && this.#group.routines?.hasSequences !== false;
+    // Some of these cannot run behind another statement of a batch; lastval() is then 55000 behind them.
+    if (foreign && inBatch && !BATCHED_KINDS.has(template.kind)) return;
     connection.sequenceOwner = this;
-    if (sequenceOwner === this || sequenceOwner === null || this.#group.routines?.hasSequences === false) return;
-    if (connection.status === TransactionStatus.failed) return;
-    if (connection.replies.unsynced()) discardSequencesInBatch(connection);
+    if (!foreign || connection.status === TransactionStatus.failed) return;
+    if (inBatch) discardSequencesInBatch(connection);
     else connection.sendControl('DISCARD SEQUENCES', IGNORED);
+  }
+
+  /** A statement is about to be parsed: what has to be sent before a batch begins is sent now. */
+  foresee(template: Template): void {
+    if (!template.readOnly && mayDraw(template)) this.#ownSequences(template);
   }
 
   #noteCustomName(name: string): void {

@@ -436,6 +436,7 @@ export class Conversation implements ClientPort {
     const source = this.#extended.namedSource(type, buffer, start, end);
     const template = source === null ? NEUTRAL_TEMPLATE : source.template;
     if (!this.#ensure(template)) return this.#wasAnswered;
+    if (type === Frontend.parse) lane.foresee(template);
     if (type === Frontend.bind) {
       lane.note(template, source === null ? '' : source.text);
       this.#services.counters.statements++;

@@ -71,7 +71,7 @@ export class ExtendedProtocol {
     if (batch.parses) {
       source = this.#sources.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd, this.#session.textReading);
       // A text seen once may never come again: not worth a name on the server.
-      if (source.uses < 2 || source.noisy) return null;
+      if (source.uses < 1 || source.noisy) return null;
       // Such strings give warnings each time they are parsed.
       if (this.#session.textReading !== 'standard' && source.text.includes('\\')) return null;
     } else if (batch.nameEnd === batch.nameStart) {
@@ -249,6 +249,7 @@ export class ExtendedProtocol {
     if (!isUtf8(buffer.subarray(start + 5, nameEnd))) return this.#raw(Reply.parse, buffer, start, end, connection);
     const name = nameOfStatement(buffer, start + 5, nameEnd);
     if (name === '') {
+      source.uses++;
       session.dropDescription('');
       const change = session.unnamed.change(source, connection.replies);
       connection.unnamed = source;
