@@ -10,8 +10,13 @@ import { serviceQuery } from './backend/service-query.js';
 import { SettingsRegistry } from './backend/settings-group.js';
 import { type ReadTemplate, StatementSources } from './backend/statement-source.js';
 import { type Clock, type Random, systemClock, systemRandom } from './base/clock.js';
+import { messageOf } from './base/errors.js';
 import { ListenError } from './base/listen-error.js';
-import { type ClusterView, homeShard, initialView, type NodeAddress } from './cluster/cluster-view.js';
+import type { CatalogDriver } from './catalog/catalog-driver.js';
+import { primaryFirst, viewFrom } from './catalog/view-from.js';
+import { type ClusterView, homeShard, initialView } from './cluster/cluster-view.js';
+import { loadKeyHash } from './cluster/key-hash.js';
+import { ViewHolder } from './cluster/view-holder.js';
 import type { Settings } from './config/settings.js';
 import { ShardHealthMonitor } from './control/shard-health.js';
 import { CancelRegistry } from './frontend/cancel-registry.js';
@@ -36,15 +41,21 @@ export interface RouterOptions {
   readonly random?: Random;
   /** Role and database for health probes when they are not those of `auth.service` (pgkv dev). */
   readonly probeAs?: { readonly user: string; readonly database: string };
+  /** Where slots and key-value tables are kept; without one pgkv only pools the first shard's server. */
+  readonly catalog?: CatalogDriver | null;
 }
 
 export interface Router {
   readonly port: number;
   /** 0 when HTTP is disabled. */
   readonly httpPort: number;
+  /** The one in force. */
   readonly view: ClusterView;
   readonly counters: Counters;
+  /** Connections to the home shard's primary, which is the first of `pools`. */
   readonly pool: NodePool;
+  /** By shard id. */
+  readonly pools: readonly NodePool[];
   readonly listener: Listener;
   /** Reads certificates again. Throws, and keeps the old ones, where they are not usable. */
   reload(): void;
@@ -67,29 +78,38 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const { settings, log } = options;
   const clock = options.clock ?? systemClock;
   const random = options.random ?? systemRandom;
-  await loadParser();
+  await Promise.all([loadParser(), loadKeyHash()]);
 
-  const view = initialView(
-    settings.shards.map(({ name, slots, nodes }) => ({ name, hashSlots: slots, nodes: primaryFirst(nodes) })),
-  );
+  const catalog = options.catalog ?? null;
+  const routerLock = (await catalog?.acquireRouterLock()) ?? null;
+  const views = await firstView(settings, catalog).catch((error: unknown) => {
+    routerLock?.release();
+    throw error;
+  });
+  const { shards } = views.current;
   const counters = createCounters();
   const registry = new SettingsRegistry();
   const templates = new TemplateCache({ bytesMax: settings.limits.templateCacheBytes });
-  const templateOf: ReadTemplate = (text, standardStrings) => templates.get(text, standardStrings);
+  const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);
   const openStream = openServerSocket({
     tls: settings.servers.tls,
     tlsCaFile: settings.servers.tlsCaFile,
     keepaliveMs: settings.servers.keepaliveMs,
   });
-  const home = homeShard(view).primary;
-  const pool = new NodePool({
-    address: home,
-    limits: poolLimits(settings),
-    openStream,
-    clock,
-    random,
-    noSettings: registry.empty,
-  });
+  const pools = shards.map(
+    ({ name, primary }) =>
+      new NodePool({
+        address: primary,
+        shardName: shards.length > 1 ? name : null,
+        limits: poolLimits(settings),
+        openStream,
+        clock,
+        random,
+        noSettings: registry.empty,
+      }),
+  );
+  const home = homeShard(views.current).primary;
+  const pool = pools[0]!;
   const { service } = settings.auth;
   const serviceUser = options.probeAs?.user ?? service.user;
   const serviceDatabase = options.probeAs?.database ?? service.database;
@@ -98,8 +118,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const credential: Credential = password === undefined ? { kind: 'none' } : { kind: 'password', password };
   const limits = { ...poolLimits(settings), sizeMax: SERVICE_CONNECTIONS_MAX };
   const servicePools = new Map(
-    view.shards.map(({ primary }) => {
-      const options = { address: primary, limits, openStream, clock, random, noSettings: registry.empty };
+    shards.map(({ name, primary }) => {
+      const shardName = shards.length > 1 ? name : null;
+      const options = { address: primary, shardName, limits, openStream, clock, random, noSettings: registry.empty };
       const servicePool = new NodePool(options);
       return [primary, { pool: servicePool, group: servicePool.group(startup, credential) }] as const;
     }),
@@ -114,7 +135,8 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const services: Omit<FrontendServices, 'closed'> = {
     clock,
     counters,
-    pool,
+    pools,
+    view: () => views.current,
     registry,
     cancels,
     limits: {
@@ -126,10 +148,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       closeGraceMs: CLOSE_GRACE_MS,
       frontendLimits: clientMessageLimits(settings),
     },
-    cancelStatement: (connection, delivered) =>
+    cancelStatement: (shard, connection, delivered) =>
       sendCancelRequest({
         openStream,
-        address: home,
+        address: shard.primary,
         pid: connection.pid,
         secretKey: connection.secretKey,
         clock,
@@ -149,6 +171,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       counters,
       sources: new StatementSources(settings.limits.templateCacheBytes, templateOf),
       templateOf,
+      view: () => views.current,
       show: (name) => (name === 'status' ? JSON.stringify(statusOf()) : name === 'version' ? options.version : null),
       bufferBytesMax: settings.clients.bufferBytesMax,
       statementBytesMax: settings.limits.sessionStatementBytes,
@@ -164,7 +187,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   };
 
   const health = new ShardHealthMonitor({
-    shards: view.shards,
+    shards,
     clock,
     probe: async (node) => {
       const { pool: servicePool, group } = servicePools.get(node)!;
@@ -176,9 +199,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
   });
   const statusOf = () => ({
-    epoch: view.epoch,
+    epoch: views.current.epoch,
     version: options.version,
-    shards: view.shards.map((shard) => ({
+    tables: views.current.tables,
+    shards: shards.map((shard) => ({
       id: shard.id,
       name: shard.name,
       primary: shard.primary,
@@ -190,7 +214,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
 
   const listener = new Listener(services);
   const destroyPools = (): void => {
-    pool.destroy();
+    for (const shardPool of pools) shardPool.destroy();
     for (const { pool: servicePool } of servicePools.values()) servicePool.destroy();
   };
   const metrics = createMetrics({ counters, durations: {} });
@@ -207,7 +231,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
         state: {
           live: () => true,
           ready: () => {
-            const reasons = view.shards
+            const reasons = shards
               .filter((shard) => !health.of(shard).healthy)
               .map((shard) => `shard ${shard.name}: ${health.of(shard).reason}`);
             if (draining) reasons.push('pgkv is draining');
@@ -216,7 +240,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
           metrics: {
             contentType: metrics.contentType,
             text: () => {
-              refreshGauges(counters, pool, listener);
+              refreshGauges(counters, pools, listener);
               return metrics.text();
             },
           },
@@ -226,22 +250,31 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   } catch (error) {
     listener.destroy();
     destroyPools();
+    catalog?.close();
+    routerLock?.release();
     throw error;
   }
   void health.start();
+  const stopWatching = catalog === null ? null : watchCatalog(catalog, settings, views, log);
 
   const stop = async (): Promise<void> => {
     health.stop();
+    stopWatching?.();
     listener.destroy();
     destroyPools();
+    catalog?.close();
+    routerLock?.release();
     await http?.close();
   };
   return {
     port,
     httpPort: http?.port ?? 0,
-    view,
+    get view() {
+      return views.current;
+    },
     counters,
     pool,
+    pools,
     listener,
     reload() {
       tls = tlsFrom(settings);
@@ -255,12 +288,34 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   };
 }
 
-type NodeSettings = Settings['shards'][number]['nodes'][number];
+/** @throws CatalogError where configuration and catalogue do not fit */
+async function firstView(settings: Settings, catalog: CatalogDriver | null): Promise<ViewHolder> {
+  const state = (await catalog?.read()) ?? null;
+  if (state !== null) return new ViewHolder(viewFrom(settings.shards, state));
+  const shards = settings.shards.map(({ name, slots, nodes }) => {
+    return { name, hashSlots: slots, nodes: primaryFirst(nodes) };
+  });
+  // Before `pgkv init` there is no state: what it writes has a later epoch.
+  return new ViewHolder(initialView(shards, [], 0));
+}
 
-/** Nodes whose role is not stated count as stated in order: the first is taken for the primary (D18 verifies later). */
-function primaryFirst(nodes: readonly NodeSettings[]): NodeAddress[] {
-  const sorted = [...nodes].sort((a, b) => Number(b.role === 'primary') - Number(a.role === 'primary'));
-  return sorted.map(({ host, port }) => ({ host, port }));
+/** Takes over what is written to the catalogue while the router runs. */
+function watchCatalog(catalog: CatalogDriver, settings: Settings, views: ViewHolder, log: Logger): () => void {
+  const failed = (error: unknown): void => {
+    log.error({ catalog: catalog.place, reason: messageOf(error) }, 'the catalogue cannot be used; the last map stays');
+  };
+  return catalog.watch((state) => {
+    try {
+      const next = viewFrom(settings.shards, state);
+      if (next.shards.some(({ name }, index) => views.current.shards[index]?.name !== name)) {
+        throw new Error('its shards are others than at the start; restart pgkv');
+      }
+      views.swap(next);
+      log.info({ epoch: next.epoch, tables: next.tables.length }, 'the map has changed');
+    } catch (error) {
+      failed(error);
+    }
+  }, failed);
 }
 
 function poolLimits(settings: Settings): ConstructorParameters<typeof NodePool>[0]['limits'] {
@@ -327,16 +382,17 @@ function removeStaleSocket(path: string): void {
 }
 
 /** Brings the gauges that others own up to date. */
-function refreshGauges(counters: Counters, pool: NodePool, listener: Listener): void {
-  counters.serverConnections = pool.openCount;
-  counters.waits = pool.waitingCount;
-  counters.serverConnectionsOpened = pool.counters.connectsTotal;
-  counters.serverConnectionsFailed = pool.counters.connectFailuresTotal;
-  counters.waitsStarted = pool.counters.waitsTotal;
-  counters.waitsTimedOut = pool.counters.waitTimeoutsTotal;
-  counters.leases = pool.openCount - pool.idleCount;
+function refreshGauges(counters: Counters, pools: readonly NodePool[], listener: Listener): void {
+  const sum = (of: (pool: NodePool) => number): number => pools.reduce((total, pool) => total + of(pool), 0);
+  counters.serverConnections = sum((pool) => pool.openCount);
+  counters.waits = sum((pool) => pool.waitingCount);
+  counters.serverConnectionsOpened = sum((pool) => pool.counters.connectsTotal);
+  counters.serverConnectionsFailed = sum((pool) => pool.counters.connectFailuresTotal);
+  counters.waitsStarted = sum((pool) => pool.counters.waitsTotal);
+  counters.waitsTimedOut = sum((pool) => pool.counters.waitTimeoutsTotal);
+  counters.leases = sum((pool) => pool.openCount - pool.idleCount);
   counters.sessionsPinned = 0;
   for (const { conversation } of listener.connections) {
-    if (conversation !== null && conversation.lane.pins.length > 0) counters.sessionsPinned++;
+    if (conversation?.lanes.pinned === true) counters.sessionsPinned++;
   }
 }

@@ -72,6 +72,8 @@ const SWEEP_INTERVAL_MS = 500;
 
 export class NodePool {
   readonly address: ServerAddress;
+  /** For messages: the node, and its shard where there are several. */
+  readonly label: string;
   readonly counters: PoolCounters = { connectsTotal: 0, connectFailuresTotal: 0, waitsTotal: 0, waitTimeoutsTotal: 0 };
   readonly #limits: PoolLimits;
   readonly #openStream: OpenStream;
@@ -89,6 +91,7 @@ export class NodePool {
 
   constructor(options: {
     address: ServerAddress;
+    shardName?: string | null;
     limits: PoolLimits;
     openStream: OpenStream;
     clock: Clock;
@@ -96,6 +99,8 @@ export class NodePool {
     noSettings: SettingsGroup;
   }) {
     this.address = options.address;
+    const node = `node ${addressText(options.address)}`;
+    this.label = (options.shardName ?? null) === null ? node : `shard ${options.shardName}, ${node}`;
     this.#limits = options.limits;
     this.#openStream = options.openStream;
     this.#clock = options.clock;
@@ -150,7 +155,7 @@ export class NodePool {
     }
     if (this.#waitingCount >= this.#limits.queueMax) {
       this.#forgetIfUnused(group);
-      const detail = `${this.#waitingCount} statements wait for node ${addressText(this.address)} (pool.queue_max)`;
+      const detail = `${this.#waitingCount} statements wait for ${this.label} (pool.queue_max)`;
       request.refused(new PgkvError('pool_queue_full', { detail }), null);
       return;
     }
@@ -393,7 +398,7 @@ export class NodePool {
     // no waiter could use them: one makes room.
     const serverFull = failure.sqlstate === '53300' && group.open > 0;
     if (!serverFull) {
-      const detail = `node ${addressText(this.address)}: ${failure.reason}`;
+      const detail = `${this.label}: ${failure.reason}`;
       this.#refuseAll(group, new PgkvError('server_unreachable', { detail }), failure.message);
     } else if (group.waiting.size > 0) this.#evictIdle();
     this.#forgetIfUnused(group);
@@ -431,7 +436,7 @@ export class NodePool {
         if (now - request.queuedAt < waitTimeoutMs) break;
         this.counters.waitTimeoutsTotal++;
         this.withdraw(request);
-        const detail = `node ${addressText(this.address)}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), all ${this.#connections.size} connections are in use`;
+        const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), all ${this.#connections.size} connections are in use`;
         request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
       }
       for (const connection of [...group.idle]) {

@@ -5,6 +5,7 @@
 // their sender had assumed is undone.
 
 import { PARSE_COMPLETE } from '../wire/server-messages.js';
+import type { RewrittenText } from './statement-source.js';
 
 /** What a reply answers. */
 export const Reply = {
@@ -53,6 +54,8 @@ export interface Owed {
   readonly described: ((shape: string) => void) | null;
   /** Sent in place of the server's error, which pgkv has provoked. */
   readonly insteadOfError: Buffer | null;
+  /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
+  readonly rewritten: RewrittenText | null;
 }
 
 const owed = (kind: ReplyKind, swallow = false): Owed => ({
@@ -63,6 +66,7 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
   bytes: null,
   described: null,
   insteadOfError: null,
+  rewritten: null,
 });
 
 // Entries without particulars are shared constants: the hot path allocates none.
@@ -75,6 +79,13 @@ export const assuming = (kind: ReplyKind, swallow: boolean, assumption: Assumpti
   ...owed(kind, swallow),
   assumption,
 });
+/** A Parse of a text that may have been rewritten. */
+export const parsing = (rewritten: RewrittenText | null, swallow: boolean, assumption: Assumption): Owed => ({
+  ...owed(Reply.parse, swallow),
+  assumption,
+  rewritten,
+});
+export const queryOf = (rewritten: RewrittenText): Owed => ({ ...owed(Reply.query), rewritten });
 export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });
 export const controlSync = (control: ControlQuery): Owed => ({ ...owed(Reply.sync, true), control });
 export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({

@@ -17,6 +17,8 @@ export interface Routines {
   readonly writesLeaveState: boolean;
   /** The same by a read: by a view, a policy, an operator, a cast, a routine that shares its name with a built-in one. */
   readonly readsLeaveState: boolean;
+  /** The database's default collation compares bytes. */
+  readonly byteOrder: boolean;
   /** There are sequences, so that what a session drew has to be kept from the next one. */
   readonly hasSequences: boolean;
 }
@@ -66,13 +68,21 @@ const DIRECT_USES = [
 /** Sequences of users, of whatever schema. */
 const SEQUENCES = `SELECT 's', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_sequence)`;
 
-/** Rows: 'n' with a name, 'd' for dynamic names, 't' for writes that leave state unseen, 'r' for such reads, 's' for sequences. */
+/** Whether text of no other collation sorts by its bytes. */
+const BYTE_ORDER = [
+  `SELECT 'b', '' FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`,
+  `AND (datlocprovider::pg_catalog.text OPERATOR(pg_catalog.=) 'b' OR datlocprovider::pg_catalog.text OPERATOR(pg_catalog.=) 'c'`,
+  `AND datcollate OPERATOR(pg_catalog.=) ANY (ARRAY['C', 'POSIX']))`,
+].join(' ');
+
+/** Rows: 'n' with a name, 'd' for dynamic names, 't' for writes that leave state unseen, 'r' for such reads, 's' for sequences, 'b' for byte order. */
 export const ROUTINES_SQL = [
   `SELECT 'n', n FROM (SELECT DISTINCT pg_catalog.lower(m[1]) AS n ${FROM_ROUTINES}, LATERAL pg_catalog.regexp_matches(p.prosrc, ${quoteLiteral(CUSTOM_NAME)}, 'gi') m WHERE ${READABLE} LIMIT ${CUSTOM_NAMES_MAX}) q`,
   `SELECT 'd', '' WHERE EXISTS (SELECT ${FROM_ROUTINES} WHERE ${READABLE} AND p.prosrc OPERATOR(pg_catalog.~*) ${quoteLiteral(DYNAMIC)})`,
   `SELECT kind, '' FROM (${HIDDEN_USES}) h`,
   `SELECT kind, '' FROM (${DIRECT_USES}) d`,
   SEQUENCES,
+  BYTE_ORDER,
 ].join(' UNION ALL ');
 
 /** Reads the answer to ROUTINES_SQL; where it was refused, the worst is assumed. */
@@ -82,12 +92,14 @@ export function readRoutines(epoch: number, done: (routines: Routines, failure: 
   let writesLeaveState = false;
   let readsLeaveState = false;
   let hasSequences = false;
+  let byteOrder = false;
   let failure: Buffer | null = null;
   return {
     row([kind, name]) {
       if (kind === 't') writesLeaveState = true;
       else if (kind === 'r') readsLeaveState = true;
       else if (kind === 's') hasSequences = true;
+      else if (kind === 'b') byteOrder = true;
       else if (kind === 'd') dynamicNames = true;
       else if (kind === 'n' && typeof name === 'string') customNames.push(name);
     },
@@ -96,7 +108,7 @@ export function readRoutines(epoch: number, done: (routines: Routines, failure: 
       writesLeaveState = readsLeaveState = dynamicNames = hasSequences = true;
     },
     ready() {
-      done({ epoch, customNames, dynamicNames, writesLeaveState, readsLeaveState, hasSequences }, failure);
+      done({ epoch, customNames, dynamicNames, writesLeaveState, readsLeaveState, hasSequences, byteOrder }, failure);
     },
   };
 }

@@ -20,13 +20,14 @@ import {
   controlSync,
   describing,
   localReply,
+  parsing,
   type Owed,
   Reply,
   ReplyQueue,
 } from './reply-queue.js';
 import type { ReadBuffer } from './server-socket.js';
 import type { SettingsGroup } from './settings-group.js';
-import { type StatementSource, unknownStatement } from './statement-source.js';
+import { positionInOriginal, type StatementSource, unknownStatement } from './statement-source.js';
 
 /** Whoever holds the lease of a connection: gets the replies meant for the client. Called synchronously. */
 export interface ReplyReceiver {
@@ -296,6 +297,23 @@ export class ServerConnection {
     this.output.flush();
   }
 
+  /** Ends an open batch with a Sync of our own. `done` hears whether an error of the batch was forwarded. */
+  endBatchQuietly(done: (errorTold: boolean) => void): void {
+    this.output.push(SYNC);
+    this.replies.push(
+      controlSync({
+        row: () => undefined,
+        failed: () => undefined,
+        ready: () => {
+          const told = this.#told;
+          this.#told = false;
+          done(told);
+        },
+      }),
+    );
+    this.output.flush();
+  }
+
   /** Whether some statement's Parse is not answered yet. */
   get parsing(): boolean {
     return !this.replies.isGone(this.#lastParse);
@@ -340,7 +358,7 @@ export class ServerConnection {
       if (this.prepared.get(source) === entry) this.prepared.delete(source);
       undone?.(refused);
     };
-    this.replies.push(assuming(Reply.parse, swallow, { undo }));
+    this.replies.push(parsing(source.rewritten, swallow, { undo }));
     this.output.push(encodeParse(name, source.parseTail));
     if (this.prepared.size > this.#preparedMax) this.#evictOldest(source);
     return name;
@@ -622,27 +640,32 @@ export class ServerConnection {
       this.#flushRun();
       this.#receiver?.serverBytes(head.insteadOfError);
     } else if (!this.#withheld) {
-      this.#forwardError(fields);
+      this.#forwardError(fields, head);
       this.#told = true;
     }
     const { kind } = head;
     if (kind !== Reply.query && kind !== Reply.functionCall && kind !== Reply.sync) this.replies.failExtended();
   }
 
-  /** Names of pgkv's own in the text are replaced by the client's. */
-  #forwardError(fields: ErrorFields): void {
+  /** Names of pgkv's own in the text are replaced by the client's, places in what pgkv has written by the client's. */
+  #forwardError(fields: ErrorFields, head: Owed): void {
+    const { rewritten } = head;
     const text = fields['M'] ?? '';
     const name = text.includes(STATEMENT_NAME_PREFIX) ? /"(pgkv_\d+)"/.exec(text)?.[1] : undefined;
     const source = name === undefined ? null : this.#sourceOf(name);
     // A function has deallocated it (26000): it is prepared anew before its next use.
     if (source !== null && fields['C'] === '26000') this.prepared.delete(source);
     const own = name === undefined ? undefined : this.#receiver?.clientStatementName(source);
-    if (name === undefined || own === undefined) {
+    const position = rewritten === null ? undefined : fields['P'];
+    if ((name === undefined || own === undefined) && position === undefined) {
       this.#extendRun();
       return;
     }
     this.#flushRun();
-    this.#receiver?.serverBytes(encodeErrorResponse({ ...fields, M: text.replace(`"${name}"`, () => `"${own}"`) }));
+    const told = { ...fields };
+    if (own !== undefined) told['M'] = text.replace(`"${name}"`, () => `"${own}"`);
+    if (position !== undefined) told['P'] = String(positionInOriginal(rewritten!, Number(position)));
+    this.#receiver?.serverBytes(encodeErrorResponse(told));
   }
 
   #sourceOf(serverName: string): StatementSource | null {

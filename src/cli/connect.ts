@@ -74,6 +74,7 @@ async function tryConnect(
     enableChannelBinding: ssl !== false, // SCRAM-SHA-256-PLUS where the server offers it, as libpq does
     ...(password !== undefined && { password }),
     ...(target.serverOptions !== undefined && { options: target.serverOptions }),
+    ...(target.connectTimeoutMs !== undefined && { connectionTimeoutMillis: target.connectTimeoutMs }),
   }) as unknown as DriverClient;
   let passwordWanted = false;
   for (const request of ['authenticationCleartextPassword', 'authenticationMD5Password', 'authenticationSASL']) {

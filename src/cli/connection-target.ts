@@ -45,6 +45,8 @@ export interface ConnectionTarget {
   readonly applicationName: string;
   /** Settings as libpq's `options` gives them (`-c name=value`). */
   readonly serverOptions: string | undefined;
+  /** Without one, the system's. */
+  readonly connectTimeoutMs?: number;
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>;

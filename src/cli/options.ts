@@ -1,5 +1,6 @@
 // The options of each command as the program hands them over, and the checks on their texts.
 import { InvalidArgumentError } from 'commander';
+import type { KvTable, ValueType } from '../cluster/kv-table.js';
 
 export interface DevOptions {
   readonly shards: number;
@@ -8,7 +9,44 @@ export interface DevOptions {
   readonly httpPort: number;
   readonly dataDir: string;
   readonly ephemeral: boolean;
-  readonly value: 'jsonb' | 'bytea';
+  /** Undefined: that of the table there is, else jsonb. */
+  readonly value?: ValueType;
+}
+
+/** One of the first two says which cluster. */
+export interface ClusterOptions {
+  readonly configFile?: string;
+  /** Of a running `pgkv dev`. */
+  readonly dataDir?: string;
+  /** Default: the service role. */
+  readonly user?: string;
+}
+
+export interface InitOptions extends ClusterOptions {
+  readonly database: string;
+  readonly table: KvTable | null;
+  readonly dryRun: boolean;
+  readonly json: boolean;
+}
+
+export interface TableListOptions extends ClusterOptions {
+  readonly json: boolean;
+}
+
+export interface TableCreateOptions extends ClusterOptions {
+  readonly table: KvTable;
+  readonly json: boolean;
+}
+
+export interface TableDropOptions extends ClusterOptions, Pick<KvTable, 'schema' | 'name'> {
+  readonly yes: boolean;
+  readonly json: boolean;
+}
+
+export interface DoctorOptions extends ClusterOptions {
+  /** Default: that of the catalogue. */
+  readonly database?: string;
+  readonly json: boolean;
 }
 
 export interface StartOptions {

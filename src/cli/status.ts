@@ -22,6 +22,9 @@ export interface RunFile {
   readonly database: string;
   /** ISO 8601. */
   readonly startedAt: string;
+  readonly shards: readonly { readonly name: string; readonly host: string; readonly port: number }[];
+  /** Path of the catalogue's file. */
+  readonly catalog: string;
 }
 
 export const RUN_FILE = 'run.json';

@@ -1,8 +1,13 @@
 // The map of the cluster as one immutable value: shards, their nodes, which hash slots they own. A statement takes one
 // view and keeps it; only control/ makes new ones (D5).
 
+import { coverageFaults, HASH_SLOT_COUNT } from '../config/slot-ranges.js';
+import type { KvTable } from './kv-table.js';
+
 /** A shard's number, its place in the map; not a hash slot. */
 export type ShardId = number & { readonly brand: 'ShardId' };
+/** 0 to 16,383; see key-hash.ts. */
+export type HashSlot = number & { readonly brand: 'HashSlot' };
 export type Epoch = number & { readonly brand: 'Epoch' };
 /** Inclusive range of the 16,384 hash slots. */
 export type HashSlotRange = readonly [first: number, last: number];
@@ -23,6 +28,10 @@ export interface ShardView {
 export interface ClusterView {
   readonly epoch: Epoch;
   readonly shards: readonly ShardView[];
+  /** Key-value tables, the same on every shard; none where pgkv only pools one server. */
+  readonly tables: readonly KvTable[];
+  /** Index of the shard in `shards` by hash slot. */
+  readonly shardOfSlot: Uint16Array;
 }
 
 export interface ShardDescription {
@@ -32,16 +41,51 @@ export interface ShardDescription {
   readonly nodes: readonly NodeAddress[];
 }
 
-/** The first view of a cluster whose shards are described by configuration. */
-export function initialView(shards: readonly ShardDescription[]): ClusterView {
+/**
+ * A view of shards whose nodes are described by configuration.
+ * @throws RangeError where a shard has no node, or where there are tables and a hash slot has no owner or two
+ */
+export function initialView(
+  shards: readonly ShardDescription[],
+  tables: readonly KvTable[] = [],
+  epoch: number = 1,
+): ClusterView {
   return {
-    epoch: 1 as Epoch,
+    epoch: epoch as Epoch,
+    tables,
+    shardOfSlot: slotOwners(shards, tables.length > 0),
     shards: shards.map(({ name, hashSlots, nodes }, index) => {
       const [primary, ...replicas] = nodes;
       if (primary === undefined) throw new RangeError(`shard ${name} has no node`);
       return { id: index as ShardId, name, primary, replicas, hashSlots };
     }),
   };
+}
+
+/** Without tables nothing is asked of it, and a configuration that only pools one server need not state slots. */
+function slotOwners(shards: readonly ShardDescription[], areNeeded: boolean): Uint16Array {
+  const nameOf = (index: number) => shards[index]?.name ?? '?';
+  const owners = new Uint16Array(HASH_SLOT_COUNT);
+  const owned = shards.flatMap(({ hashSlots }, owner) => hashSlots.map((range) => ({ owner, range })));
+  const [fault] = areNeeded ? coverageFaults(owned) : [];
+  if (fault !== undefined) {
+    const [first, last] = fault.range;
+    const slots = `hash slots ${first} to ${last}`;
+    switch (fault.kind) {
+      case 'gap':
+        throw new RangeError(`no shard holds ${slots}`);
+      case 'overlap':
+        throw new RangeError(`${slots} belong to shard ${nameOf(fault.other)} and to shard ${nameOf(fault.owner)}`);
+      case 'reversed':
+        throw new RangeError(`shard ${nameOf(fault.owner)}: the range [${first}, ${last}] ends before it begins`);
+    }
+  }
+  for (const { owner, range } of owned) owners.fill(owner, range[0], range[1] + 1);
+  return owners;
+}
+
+export function shardOf(view: ClusterView, slot: HashSlot): ShardView {
+  return view.shards[view.shardOfSlot[slot]!]!;
 }
 
 /** Where catalogue reads, settings and tables of no shard in particular live. */

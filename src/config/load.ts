@@ -127,6 +127,7 @@ function absolutePaths(file: FileSettings, folder: string): FileSettings {
   return {
     ...file,
     listen: { ...file.listen, socket_dir: absolute(file.listen.socket_dir) },
+    catalog: { ...file.catalog, path: absolute(file.catalog.path) },
     servers: { ...file.servers, tls_ca_file: absolute(file.servers.tls_ca_file) },
     tls: { ...file.tls, cert_file: absolute(file.tls.cert_file), key_file: absolute(file.tls.key_file) },
     auth: { ...file.auth, service: { ...service, password_file: absolute(service.password_file) } },

@@ -66,6 +66,13 @@ const http = z
   })
   .prefault({});
 
+const catalog = z
+  .strictObject({
+    driver: z.enum(['file']).default('file').describe('"file": for one router, on a local file system.'),
+    path: optionalText('The file; "pgkv init" makes it. Without it there are no key-value tables.'),
+  })
+  .prefault({});
+
 const servers = z
   .strictObject({
     tls: z
@@ -172,6 +179,7 @@ export const settingsSchema = z.strictObject({
   listen,
   http,
   shards: z.array(shard).max(1024).default([]).describe('At least one; the first is the home shard.'),
+  catalog,
   servers,
   pool,
   clients,

@@ -7,8 +7,9 @@ import { chmod, copyFile, lstat, mkdir, readdir, rename, rm } from 'node:fs/prom
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { assert } from '../base/assert.js';
+import { errnoOf } from '../catalog/errno.js';
 import type { ClusterLog } from './cluster-log.js';
-import { EmbeddedClusterError, errnoOf } from './embedded-cluster-error.js';
+import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { findPlatformPackage, linkLibraries, type PlatformPackage } from './platform-package.js';
 import { type ServerUser, spawnAs } from './server-user.js';
 

@@ -15,10 +15,11 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { messageOf } from '../base/errors.js';
+import { errnoOf } from '../catalog/errno.js';
 import type { ClusterLog } from './cluster-log.js';
 import { type DataLock, LOCK_FILE, lockData } from './data-lock.js';
 import { chooseHome, pointedHome, writeOwner, writePointer } from './data-pointer.js';
-import { EmbeddedClusterError, errnoOf } from './embedded-cluster-error.js';
+import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { chooseServerUser, firstClosedFolder, type ServerUser } from './server-user.js';
 import { clearRemains } from './shard-data.js';
 

@@ -4,7 +4,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { EmbeddedClusterError, errnoOf } from './embedded-cluster-error.js';
+import { errnoOf } from '../catalog/errno.js';
+import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { replaceFile } from './replace-file.js';
 
 const POINTER_FILE = 'location.json';

@@ -1,7 +1,7 @@
 // Free TCP ports, asked of the kernel. A port is only known to be free at the moment of asking: whoever binds it later
 // must be ready to ask again.
 import { createServer } from 'node:net';
-import { errnoOf } from './embedded-cluster-error.js';
+import { errnoOf } from '../catalog/errno.js';
 
 /** A port that is free on `host` now and not in `avoid` (ports promised to others but not yet bound). */
 export async function findFreePort(host: string, avoid: ReadonlySet<number> = new Set()): Promise<number> {

@@ -4,7 +4,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
-import { EmbeddedClusterError, errnoOf } from './embedded-cluster-error.js';
+import { errnoOf } from '../catalog/errno.js';
+import { EmbeddedClusterError } from './embedded-cluster-error.js';
 
 export interface PlatformPackage {
   readonly name: string;

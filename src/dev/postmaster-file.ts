@@ -4,7 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { errnoOf } from './embedded-cluster-error.js';
+import { errnoOf } from '../catalog/errno.js';
 
 export interface PostmasterFile {
   readonly pid: number;

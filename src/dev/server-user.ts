@@ -3,7 +3,8 @@
 import { execFile } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { EmbeddedClusterError, errnoOf } from './embedded-cluster-error.js';
+import { errnoOf } from '../catalog/errno.js';
+import { EmbeddedClusterError } from './embedded-cluster-error.js';
 
 /** Undefined stands for "as ourselves". */
 export interface ServerUser {

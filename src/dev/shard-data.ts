@@ -5,9 +5,10 @@ import { randomBytes } from 'node:crypto';
 import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { errnoOf } from '../catalog/errno.js';
 import type { Binaries } from './binaries.js';
 import type { ClusterLog } from './cluster-log.js';
-import { EmbeddedClusterError, errnoOf } from './embedded-cluster-error.js';
+import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { isPostmasterOf, type PostmasterFile, postmasterFilePath, readPostmasterFile } from './postmaster-file.js';
 import { type ServerUser, spawnAs } from './server-user.js';
 

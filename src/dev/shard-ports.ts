@@ -2,8 +2,8 @@
 // promise: a port that is taken at the next start is replaced.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { errnoOf } from '../catalog/errno.js';
 import type { ClusterLog } from './cluster-log.js';
-import { errnoOf } from './embedded-cluster-error.js';
 import { findFreePort, isPortFree } from './free-port.js';
 import { replaceFile } from './replace-file.js';
 

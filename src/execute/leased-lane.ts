@@ -25,9 +25,9 @@ import { TransactionStatus } from '../wire/protocol.js';
 import { discardSequencesInBatch } from './discard-sequences.js';
 import { readStateCheck, type SessionState, stateCheckSql } from './state-check.js';
 
-/** The client's side of a lane. All calls are synchronous. */
+/** The client's side of a lane, which a session may have several of. All calls are synchronous. */
 export interface ClientPort {
-  send(bytes: Buffer): void;
+  send(bytes: Buffer, lane: LeasedLane): void;
   flush(): void;
   /** The client's socket takes no more for now. */
   readonly clogged: boolean;
@@ -38,7 +38,7 @@ export interface ClientPort {
   /** The statement that asked for a connection cannot have one. `message`: the server's own ErrorResponse. */
   refused(error: PgkvError, message: Buffer | null): void;
   /** The connection under the session broke. `hadState`: state was lost that cannot be had back. */
-  lost(loss: ServerLoss, hadState: boolean): void;
+  lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void;
   /** A statement whose plan had gone stale was held back from the client and has to be sent again. */
   repeat(): void;
   tag(tag: string): void;
@@ -74,8 +74,9 @@ const DRAWING_KINDS: ReadonlySet<string> = new Set(['write', 'copy-in', 'multi',
 /** Those that may follow other statements in one batch. */
 const BATCHED_KINDS: ReadonlySet<string> = new Set(['write', 'read', 'copy-in']);
 /** Whether a statement may draw from a sequence: what only begins, sets, locks or listens does not. */
-const mayDraw = ({ kind, effects }: Template): boolean =>
-  DRAWING_KINDS.has(kind) || (effects & Effect.unknown) !== 0 || (kind === 'read' && effects === Effect.none);
+const mayDraw = ({ kind, effects, kv }: Template): boolean =>
+  kv === null &&
+  (DRAWING_KINDS.has(kind) || (effects & Effect.unknown) !== 0 || (kind === 'read' && effects === Effect.none));
 
 const IGNORED: ControlQuery = { row: () => undefined, failed: () => undefined, ready: () => undefined };
 
@@ -226,9 +227,64 @@ export class LeasedLane implements ReplyReceiver {
     if (!template.readOnly && mayDraw(template)) this.#ownSequences(template);
   }
 
+  /**
+   * The session goes on with this lane, which may have kept its connection while others were used: brings it to the
+   * session's settings. False: not yet; the client port's `resume` or `refused` follows.
+   */
+  takeUp(): boolean {
+    const { connection } = this;
+    if (this.mode !== 'leased' || connection === null || !connection.atRest) return true;
+    if (connection.settings === this.session.settings) return true;
+    this.mode = 'preparing';
+    if (!this.#carryOver(connection)) return false;
+    this.mode = 'leased';
+    return true;
+  }
+
+  /** Gives a connection back that nothing was sent on and that the session need not keep. */
+  restIfUnused(): void {
+    if (this.mode === 'leased' && this.connection!.atRest && !this.#pinned) this.#finish();
+  }
+
+  /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
+  openBlock(sql: string, template: Template): void {
+    this.note(template, sql);
+    this.connection!.sendControl(sql, IGNORED);
+  }
+
+  /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
+  leaveBlock(): void {
+    this.mode = 'preparing';
+    const connection = this.connection!;
+    this.#control(connection, 'ROLLBACK', () => {
+      this.mode = 'leased';
+      this.#finish();
+    });
+  }
+
+  /**
+   * Ends the implicit transaction of a batch that the client has not ended yet. `resume` follows.
+   * @param done whether the client was sent an error, so that the rest of its batch is to be skipped
+   */
+  endSegment(done: (errorTold: boolean) => void): void {
+    this.mode = 'preparing';
+    const connection = this.connection!;
+    connection.endBatchQuietly((errorTold) => {
+      done(errorTold);
+      this.mode = 'leased';
+      if (connection.atRest) this.#finish();
+      else this.#client.resume();
+    });
+  }
+
   #noteCustomName(name: string): void {
     if (this.#customNames === null) this.#customNames = new Set();
     this.#customNames.add(name);
+  }
+
+  /** The default collation of the database is byte order, as far as it is known. */
+  get byteOrder(): boolean {
+    return this.#group.routines?.byteOrder === true;
   }
 
   get schemaEpoch(): number {
@@ -305,7 +361,7 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   serverBytes(bytes: Buffer): void {
-    this.#client.send(bytes);
+    this.#client.send(bytes, this);
   }
 
   serverPaused(): void {
@@ -370,7 +426,7 @@ export class LeasedLane implements ReplyReceiver {
     this.#reset();
     if (this.mode === 'ended') return;
     this.mode = 'free';
-    this.#client.lost(loss, hadState);
+    this.#client.lost(loss, hadState, this);
   }
 
   #acquire(readsSequenceState: boolean): boolean {
@@ -479,7 +535,7 @@ export class LeasedLane implements ReplyReceiver {
   #tellParameters(connection: ServerConnection): void {
     const { session } = this;
     if (session.told === connection.parameters) return;
-    for (const message of parameterChanges(session.told, connection.parameters)) this.#client.send(message);
+    for (const message of parameterChanges(session.told, connection.parameters)) this.#client.send(message, this);
     session.told = connection.parameters;
   }
 

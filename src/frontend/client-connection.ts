@@ -13,7 +13,9 @@ import type { LeaseRequest, PoolGroup } from '../backend/node-pool.js';
 import { type ReportedParameters, withParameter } from '../backend/parameter-status.js';
 import type { Timer } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
+import { homeShard } from '../cluster/cluster-view.js';
 import { LeasedLane } from '../execute/leased-lane.js';
+import { type MakeLane, SessionLanes } from '../execute/session-lanes.js';
 import { Session } from '../session/session.js';
 import { Frame, FrameReader } from '../wire/frame-reader.js';
 import { Output } from '../wire/output.js';
@@ -306,14 +308,16 @@ export class ClientConnection implements ConversationHost {
     this.#stage = 'greeting';
     this.output.push(AUTHENTICATION_OK);
     this.output.flush();
-    const { pool } = this.#services;
+    const [pool] = this.#services.pools;
     const startup = new Map(packet.parameters);
     let applicationName = startup.get('application_name') ?? '';
     // A name that Postgres would shorten or clean is left to Postgres, at the price of a pool group of its own.
     if (PLAIN_APPLICATION_NAME.test(applicationName)) startup.delete('application_name');
     else applicationName = '';
-    const group = pool.group(startup, credential);
-    if (group.parameters !== null) return this.#begin(packet, group, group.parameters, applicationName);
+    if (this.#services.view().tables.length > 0) startup.set('options', withRouterSetting(startup.get('options')));
+    const login: Login = { packet, startup, credential, applicationName };
+    const group = pool!.group(startup, credential);
+    if (group.parameters !== null) return this.#begin(login, group, group.parameters);
     this.#greetingRequest = {
       group,
       settings: this.#services.registry.empty,
@@ -321,8 +325,8 @@ export class ClientConnection implements ConversationHost {
       granted: (connection) => {
         // The connection's own may be those of a session that has used it since.
         const parameters = group.parameters ?? connection.parameters;
-        pool.release(connection, group);
-        if (this.#stage === 'greeting') this.#begin(packet, group, parameters, applicationName);
+        pool!.release(connection, group);
+        if (this.#stage === 'greeting') this.#begin(login, group, parameters);
       },
       refused: (error, message) => {
         if (this.#stage !== 'greeting') return;
@@ -332,13 +336,14 @@ export class ClientConnection implements ConversationHost {
         this.close();
       },
     };
-    pool.acquire(this.#greetingRequest);
+    pool!.acquire(this.#greetingRequest);
   }
 
-  #begin(packet: StartupMessage, group: PoolGroup, reported: ReportedParameters, applicationName: string): void {
+  #begin(login: Login, group: PoolGroup, reported: ReportedParameters): void {
+    const { packet, startup, credential, applicationName } = login;
     const services = this.#services;
     const { registry } = services;
-    const { pid, secretKey } = services.cancels.register(packet.version, () => this.conversation?.lane.cancel());
+    const { pid, secretKey } = services.cancels.register(packet.version, () => this.conversation?.cancel());
     const named = applicationName !== '';
     const session = new Session({
       pid,
@@ -358,18 +363,28 @@ export class ClientConnection implements ConversationHost {
     services.counters.loginsSucceeded++;
     services.counters.clientsConnected++;
 
-    const conversation = new Conversation(this, services.conversation, session, reader);
-    this.conversation = conversation;
-    conversation.lane = new LeasedLane({
+    const conversation = new Conversation(
+      this,
+      services.conversation,
       session,
-      pool: services.pool,
-      group,
-      registry,
-      client: conversation,
-      clock: services.clock,
-      cancelStatement: services.cancelStatement,
-      applicationName,
-    });
+      reader,
+      startup.get('search_path') ?? null,
+    );
+    this.conversation = conversation;
+    const makeLane: MakeLane = (shard, client) => {
+      const pool = services.pools[shard.id]!;
+      return new LeasedLane({
+        session,
+        pool,
+        group: shard.id === 0 ? group : pool.group(startup, credential),
+        registry,
+        client,
+        clock: services.clock,
+        cancelStatement: (connection, delivered) => services.cancelStatement(shard, connection, delivered),
+        applicationName,
+      });
+    };
+    conversation.useLanes(new SessionLanes(homeShard(services.view()), conversation, makeLane));
     for (const [name, value] of session.told) this.output.push(encodeParameterStatus(name, value));
     this.output.push(encodeBackendKeyData(pid, secretKey));
     this.output.push(READY_IDLE);
@@ -398,7 +413,7 @@ export class ClientConnection implements ConversationHost {
     this.#stage = 'closed';
     this.#startupOver();
     this.#authentication?.abandon();
-    if (this.#greetingRequest !== null) this.#services.pool.withdraw(this.#greetingRequest);
+    if (this.#greetingRequest !== null) this.#services.pools[0]!.withdraw(this.#greetingRequest);
     this.#reader = null;
     this.#early = NOTHING;
     if (hadSession) {
@@ -410,6 +425,19 @@ export class ClientConnection implements ConversationHost {
     this.#services.closed(this);
   }
 }
+
+/** What a client has logged in with. */
+interface Login {
+  readonly packet: StartupMessage;
+  /** Start-up parameters for servers (R1). */
+  readonly startup: ReadonlyMap<string, string>;
+  readonly credential: Credential;
+  readonly applicationName: string;
+}
+
+/** Tells the triggers of key-value tables that slots are pgkv's matter (D2). */
+const withRouterSetting = (options: string | undefined): string =>
+  options === undefined || options === '' ? '-c pgkv.router=on' : `${options} -c pgkv.router=on`;
 
 /** Loopback or Unix socket: the peer is a process of this machine. */
 function isLocal(socket: Socket): boolean {

@@ -2,15 +2,25 @@
 // the session's lane. Owns the order of things on the client's side; the only state beside the session is what the
 // protocol itself has (skipping to Sync, a lost transaction).
 
-import { forwarded, Reply } from '../backend/reply-queue.js';
-import type { ServerLoss } from '../backend/server-connection.js';
-import type { ReadTemplate, StatementSource, StatementSources } from '../backend/statement-source.js';
+import { forwarded, provokedError, queryOf, Reply } from '../backend/reply-queue.js';
+import { type ServerLoss, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
+import {
+  type ReadTemplate,
+  type RewrittenText,
+  rewrittenText,
+  type StatementSource,
+  type StatementSources,
+  templateIn,
+} from '../backend/statement-source.js';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
+import type { ClusterView } from '../cluster/cluster-view.js';
 import type { ClientPort, LeasedLane } from '../execute/leased-lane.js';
+import type { SessionLanes } from '../execute/session-lanes.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
+import { heldBeginTag, plainEndTag, TransactionBlock } from '../session/transaction-block.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 import type { Counters } from '../telemetry/counters.js';
 import { encodeQuery } from '../wire/client-messages.js';
@@ -24,10 +34,15 @@ import {
   encodeTextRowDescription,
   READY_FAILED,
   READY_IDLE,
+  READY_IN_BLOCK,
 } from '../wire/server-messages.js';
 import { ExtendedProtocol } from './extended-protocol.js';
+import { type KvStatement, KvStatements, refusal } from './kv-statements.js';
 import { LostTransaction } from './lost-transaction.js';
 import type { ProtocolTap } from './protocol-tap.js';
+import { batchAhead } from './batch-ahead.js';
+import { type Placement, ShardPlacement } from './shard-placement.js';
+import { ShardReads } from './shard-reads.js';
 import { scanSingleBatch } from './single-batch.js';
 
 /** What a conversation needs of the connection it runs on. */
@@ -45,6 +60,8 @@ export interface ConversationServices {
   readonly clock: Clock;
   readonly sources: StatementSources;
   readonly templateOf: ReadTemplate;
+  /** The map in force. */
+  view(): ClusterView;
   /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
   show(name: string): string | null;
   readonly counters: Counters;
@@ -57,6 +74,28 @@ export interface ConversationServices {
 /** Owed replies at which a pipelining client has to wait for some of them. */
 const PIPELINE_MAX = 10_000;
 const EMPTY_MESSAGE_BYTES = 5;
+const ASIDE_BYTES_MAX = 1024 * 1024;
+/** No statement: the server answers it with an error, which is replaced by the one that pgkv has. */
+const NO_STATEMENT = encodeQuery('pgkv refuses');
+
+/** Of a Bind that a server refuses, for an error of pgkv's own in its place. */
+const BIND_OF_NOTHING = bindOf(`${STATEMENT_NAME_PREFIX}nothing`);
+const BEGIN_TEMPLATE: Template = { ...NEUTRAL_TEMPLATE, kind: 'begin', readOnly: false, leavesBlock: 'open' };
+const ON_HOME = 'the statement is for the home shard';
+/** OIDs from here on are functions of users (FirstNormalObjectId). */
+const USER_OID_MIN = 16_384;
+
+function bindOf(statement: string): Buffer {
+  const message = Buffer.alloc(13 + statement.length);
+  message[0] = Frontend.bind;
+  message.writeInt32BE(message.length - 1, 1);
+  message.write(statement, 6, 'latin1');
+  return message;
+}
+
+/** OID in a FunctionCall message; 0 where it is cut short. */
+const functionOf = ({ buffer, start, end }: FrameReader): number =>
+  start + 9 <= end ? buffer.readUInt32BE(start + 5) : 0;
 
 /** Whether statements prepared at the protocol level may be gone behind it. */
 const dropsStatements = ({ effects, statementNames }: Template): boolean =>
@@ -72,7 +111,12 @@ const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
 export class Conversation implements ClientPort {
   readonly session: Session;
   lastActivity: number;
-  lane!: LeasedLane;
+  lanes!: SessionLanes;
+  /** Statements on key-value tables. */
+  readonly kv: KvStatements;
+  readonly #block = new TransactionBlock();
+  #placement!: ShardPlacement;
+  #reads!: ShardReads;
   readonly #host: ConversationHost;
   readonly #services: ConversationServices;
   readonly #reader: FrameReader;
@@ -99,15 +143,49 @@ export class Conversation implements ClientPort {
   #repeatable: Buffer | null = null;
   #repeatSource: StatementSource | null = null;
   #deallocated: string[] = [];
+  /** Messages of other lanes that came in the middle of an answer. */
+  readonly #aside: Buffer[] = [];
+  #asideBytes = 0;
 
-  constructor(host: ConversationHost, services: ConversationServices, session: Session, reader: FrameReader) {
+  /** @param startSearchPath of the client's start-up packet */
+  constructor(
+    host: ConversationHost,
+    services: ConversationServices,
+    session: Session,
+    reader: FrameReader,
+    startSearchPath: string | null,
+  ) {
     this.#host = host;
     this.#services = services;
     this.session = session;
     this.#reader = reader;
-    this.#extended = new ExtendedProtocol(session, services, () => this.lane.schemaEpoch);
+    this.kv = new KvStatements(session, services.view, startSearchPath);
+    this.#extended = new ExtendedProtocol(session, services, this.kv, () => this.lanes.home.schemaEpoch);
     this.#tap = services.tapFor(session);
     this.lastActivity = services.clock.now();
+  }
+
+  /** Before the first message. */
+  useLanes(lanes: SessionLanes): void {
+    this.lanes = lanes;
+    this.#placement = new ShardPlacement(lanes, this.#block);
+    this.#reads = new ShardReads(
+      {
+        send: (bytes) => this.#toClient(bytes),
+        flush: () => this.flush(),
+        clogged: () => this.clogged,
+        resume: () => this.resume(),
+        failed: () => this.#failedLocally(),
+        skip: this.#skip,
+        ready: () => this.#ready,
+      },
+      { session: this.session, lanes, kv: this.kv, clock: this.#services.clock, sources: this.#services.sources },
+    );
+  }
+
+  /** The lane whose answers the client gets at present. */
+  get lane(): LeasedLane {
+    return this.lanes.current;
   }
 
   get clogged(): boolean {
@@ -136,12 +214,38 @@ export class Conversation implements ClientPort {
   clientGone(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.lane.end();
+    this.#reads.abandon();
+    this.lanes.end();
   }
 
-  send(bytes: Buffer): void {
+  /** CancelRequest from the client. */
+  cancel(): void {
+    if (!this.#reads.cancel()) this.lane.cancel();
+  }
+
+  send(bytes: Buffer, lane: LeasedLane): void {
+    // What a lane at rest has to say (a notification, a notice) comes between messages of the current one, not inside.
+    if (lane !== this.lane && this.lane.connection !== null && this.lane.connection.replies.length > 0) {
+      this.#asideBytes += bytes.length;
+      if (this.#asideBytes > ASIDE_BYTES_MAX) {
+        this.terminate(new PgkvError('limit_exceeded', { detail: 'too many notifications beside one long answer' }));
+        return;
+      }
+      this.#aside.push(Buffer.from(bytes));
+      return;
+    }
+    this.#toClient(bytes);
+  }
+
+  #toClient(bytes: Buffer): void {
     this.#tap?.toClient(bytes);
     this.#host.output.push(bytes);
+  }
+
+  #sendAside(): void {
+    for (const bytes of this.#aside) this.#toClient(bytes);
+    this.#aside.length = 0;
+    this.#asideBytes = 0;
   }
 
   flush(): void {
@@ -149,7 +253,8 @@ export class Conversation implements ClientPort {
   }
 
   clientDrained(): void {
-    this.lane.clientDrained();
+    this.lanes.clientDrained();
+    this.#reads.clientDrained();
     this.#pump();
   }
 
@@ -159,6 +264,7 @@ export class Conversation implements ClientPort {
       // A DEALLOCATE that failed drops nothing.
       this.#deallocated.length = 0;
     }
+    if (this.#aside.length > 0 && (this.lane.connection?.replies.length ?? 0) === 0) this.#sendAside();
     if (!this.#pumping) this.#pump();
   }
 
@@ -193,14 +299,16 @@ export class Conversation implements ClientPort {
     connection.output.flush();
   }
 
-  lost(loss: ServerLoss, hadState: boolean): void {
+  lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void {
+    // A lane at rest has lost no answer.
+    if (lane !== this.lane && !hadState) return;
     if (loss.midMessage) {
       this.#host.destroy();
       return;
     }
     if (loss.last !== null || hadState) {
       const detail = `${loss.error.detail ?? ''}; the session had state on that connection`;
-      this.send(loss.last ?? encodeError(new PgkvError(loss.error.errorName, { detail }), 'FATAL'));
+      this.#toClient(loss.last ?? encodeError(new PgkvError(loss.error.errorName, { detail }), 'FATAL'));
       this.#finish();
       return;
     }
@@ -219,7 +327,7 @@ export class Conversation implements ClientPort {
     let told = loss.told;
     const tell = (): void => {
       if (!told) {
-        this.send(error);
+        this.#toClient(error);
         // Whether it was parsed before the loss, nobody knows.
         this.session.unnamed.set(null);
       }
@@ -227,7 +335,7 @@ export class Conversation implements ClientPort {
     };
     for (let owed = loss.owedReadies; owed > 0; owed--) {
       tell();
-      this.send(certain ? READY_FAILED : READY_IDLE);
+      this.#toClient(certain ? READY_FAILED : READY_IDLE);
     }
     if (loss.unsynced) {
       tell();
@@ -241,7 +349,7 @@ export class Conversation implements ClientPort {
   terminate(error: PgkvError): void {
     if (this.#closed) return;
     if (this.lane.connection === null || this.lane.connection.replies.length === 0) {
-      this.send(encodeError(error, 'FATAL'));
+      this.#toClient(encodeError(error, 'FATAL'));
     }
     this.#finish();
   }
@@ -250,7 +358,8 @@ export class Conversation implements ClientPort {
     if (this.#closed) return;
     this.#closed = true;
     this.#host.output.flush();
-    this.lane.end();
+    this.#reads.abandon();
+    this.lanes.end();
     this.#host.close();
   }
 
@@ -284,9 +393,9 @@ export class Conversation implements ClientPort {
   /** Returns whether messages may be left that have to wait for a connection, a server or the client. */
   #takeMessages(): boolean {
     const reader = this.#reader;
-    const { lane } = this;
     while (!this.#closed) {
-      if (lane.mode === 'waiting' || lane.mode === 'preparing' || this.clogged) return true;
+      const { lane } = this;
+      if (lane.mode === 'waiting' || lane.mode === 'preparing' || this.clogged || this.#reads.busy) return true;
       const { connection } = lane;
       if (connection !== null) {
         // What is sent behind a guarded batch would be answered before its repetition.
@@ -313,7 +422,7 @@ export class Conversation implements ClientPort {
     const answersToCome = connection !== null && connection.replies.length > 0 && !connection.replies.unsynced();
     // A copy whose client has gone never ends by itself.
     if (answersToCome && !connection.copyIn) return;
-    if (this.#lastWords !== null) this.send(this.#lastWords);
+    if (this.#lastWords !== null) this.#toClient(this.#lastWords);
     this.#finish();
   }
 
@@ -360,14 +469,25 @@ export class Conversation implements ClientPort {
     const wellFormed = textEnd === end - 1;
     const text = wellFormed ? buffer.toString('utf8', start + 5, textEnd) : '';
     const template = wellFormed ? this.#template(text) : NEUTRAL_TEMPLATE;
-    const { lane } = this;
-    if (template.showName?.startsWith('pgkv.') && lane.mode === 'free') {
+    if (template.showName?.startsWith('pgkv.') && this.lane.mode === 'free') {
       const value = this.#services.show(template.showName.slice(5));
       if (value !== null) {
         this.#answerShow(template.showName, value);
         return true;
       }
     }
+    let rewritten: RewrittenText | null = null;
+    if (this.kv.exist) {
+      if (this.#answerBlock(template, text)) return true;
+      const placed = this.#placeQuery(template, text);
+      if (placed === 'answered') return true;
+      if (placed === 'wait') {
+        reader.unread();
+        return false;
+      }
+      rewritten = placed;
+    }
+    const { lane } = this;
     const holder = lane.connection;
     if (template.statementNames.length > 0 && holder !== null && holder.replies.length > 0) {
       // What the names stand for may depend on answers to come. Without a Sync they would not come before this.
@@ -378,9 +498,15 @@ export class Conversation implements ClientPort {
     }
     if (!this.#ensure(template)) return this.#wasAnswered;
     const connection = lane.connection!;
+    this.#noteBlock(template, text);
     lane.note(template, text);
     this.#services.counters.statements++;
     connection.unnamed = null;
+    if (rewritten !== null) {
+      connection.output.push(encodeQuery(rewrittenText(rewritten)));
+      connection.replies.push(queryOf(rewritten));
+      return true;
+    }
     const failed = connection.status === TransactionStatus.failed;
     if (template.statementNames.length > 0 && !failed && namesOwnStatements(template, this.session)) {
       connection.watchTags = true;
@@ -393,7 +519,108 @@ export class Conversation implements ClientPort {
     return true;
   }
 
+  /** BEGIN is held back until it is known which shard it is for; a block that no server knows of is ended here. */
+  #answerBlock(template: Template, text: string): boolean {
+    const block = this.#block;
+    let tag: string | null = null;
+    if (template.kind === 'begin' && !block.held && !this.lane.busy && this.kv.view.shards.length > 1) {
+      tag = heldBeginTag(text);
+      if (tag !== null) block.begin(text, true);
+    } else if (block.held && (template.kind === 'commit' || template.kind === 'rollback')) {
+      tag = plainEndTag(text);
+      if (tag !== null) block.bind();
+    }
+    if (tag === null) return false;
+    this.#toClient(encodeCommandComplete(tag));
+    this.#toClient(this.#ready);
+    return true;
+  }
+
+  /** Finds the shard of a simple query. Not `wait` nor `answered`: it is to be sent on the current lane, rewritten or not. */
+  #placeQuery(template: Template, text: string): RewrittenText | null | 'wait' | 'answered' {
+    const placement = this.#placement;
+    const { kv } = template;
+    if (placement.blockFailed) return null;
+    if (template.explainsRoute) {
+      const settled = placement.settle('', this.#skip);
+      if (settled === 'wait') return 'wait';
+      this.#reads.explainRoute(template, kv?.kind === 'kv' ? this.kv.simple(kv, text) : null);
+      return 'answered';
+    }
+    if (kv === null) return this.#moved(placement.move(placement.laneFor(template), ON_HOME, this.#skip), null);
+    if (kv.kind === 'refused') return this.#refuse(Frontend.query, refusal(kv));
+    const statement = this.kv.simple(kv, text);
+    const route = this.kv.route(statement);
+    if (route.kind === 'refused') return this.#refuse(Frontend.query, refusal(route));
+    if (route.kind === 'keyed') {
+      const target = this.lanes.of(route.shard);
+      const why = `the statement's key is on shard ${route.shard.name}`;
+      return this.#moved(placement.move(target, why, this.#skip), this.kv.rewrite(statement));
+    }
+    const obstacle = placement.settle('the statement reads several shards', this.#skip) ?? placement.mayScatter();
+    if (obstacle === 'wait') return 'wait';
+    if (obstacle !== null) return this.#refuse(Frontend.query, obstacle);
+    this.#services.counters.statements++;
+    this.#reads.query(statement, route.shards);
+    return 'answered';
+  }
+
+  #moved(placement: Placement, rewritten: RewrittenText | null): RewrittenText | null | 'wait' | 'answered' {
+    if (placement === 'wait') return 'wait';
+    return placement === 'ready' ? rewritten : this.#refuse(Frontend.query, placement);
+  }
+
+  /** What is left of the open batch is not to be looked at: an error of it has been told. */
+  readonly #skip = (): void => {
+    this.#skipping = true;
+  };
+
+  /** Answers the message at hand with an error, which aborts what a server's error would abort. */
+  #refuse(type: number, error: PgkvError): 'answered' {
+    const bytes = encodeError(error, 'ERROR');
+    const { connection } = this.lane;
+    if (connection === null || this.lane.mode !== 'leased') {
+      this.#answerWithError(type, bytes);
+      return 'answered';
+    }
+    if (type === Frontend.query) {
+      connection.unnamed = null;
+      connection.output.push(NO_STATEMENT);
+      connection.replies.push(provokedError(Reply.query, bytes));
+    } else {
+      connection.output.push(BIND_OF_NOTHING);
+      connection.replies.push(provokedError(Reply.bind, bytes));
+    }
+    return 'answered';
+  }
+
+  /** A statement is about to be sent on the current lane: opens the held block there, and keeps what moves with it. */
+  #noteBlock(template: Template, text: string): void {
+    if (!this.kv.exist) return;
+    const block = this.#block;
+    if (block.held) {
+      this.lane.openBlock(block.prologue, BEGIN_TEMPLATE);
+      block.held = false;
+    } else if (!this.lane.busy) block.bind();
+    if (template.kind === 'begin') {
+      if (!block.movable) block.begin(text, false);
+    } else if (template.leavesBlock !== null || template.kind === 'multi') block.bind();
+    else block.note(template, text);
+  }
+
   #functionCall(): boolean {
+    // Which function it calls, and with which key, is not known here.
+    if (this.kv.exist && functionOf(this.#reader) >= USER_OID_MIN) {
+      const hint = 'Call it by SELECT.';
+      return this.#refuse(Frontend.functionCall, new PgkvError('unsupported', { hint })) === 'answered';
+    }
+    if (this.kv.exist) {
+      const placed = this.#placement.move(this.lane.busy ? this.lane : this.lanes.home, ON_HOME, this.#skip);
+      if (placed === 'wait') {
+        this.#reader.unread();
+        return false;
+      }
+    }
     if (!this.#ensure(UNPARSED_TEMPLATE)) return this.#wasAnswered;
     const { buffer, start, end } = this.#reader;
     const connection = this.lane.connection!;
@@ -405,9 +632,17 @@ export class Conversation implements ClientPort {
 
   #extendedMessage(type: number): boolean {
     const reader = this.#reader;
-    const { lane } = this;
     if (type === Frontend.bind && this.#settleDescription()) return this.#wasAnswered;
-    if ((type === Frontend.parse || type === Frontend.bind) && !lane.busy) {
+    if (this.kv.exist) {
+      const placed = this.#placeExtended(type);
+      if (placed === 'answered') return true;
+      if (placed === 'wait') {
+        reader.unread();
+        return false;
+      }
+    }
+    const { lane } = this;
+    if ((type === Frontend.parse || type === Frontend.bind) && !lane.busy && !this.#block.held) {
       const batch = scanSingleBatch(reader.buffer, reader.start);
       // With more behind it the batch is not on its own: see `guarded` in #takeMessages.
       const alone = batch !== null && batch.end === reader.buffer.length;
@@ -436,6 +671,10 @@ export class Conversation implements ClientPort {
     const source = this.#extended.namedSource(type, buffer, start, end);
     const template = source === null ? NEUTRAL_TEMPLATE : source.template;
     if (!this.#ensure(template)) return this.#wasAnswered;
+    if (this.kv.exist) {
+      this.#noteBlock(type === Frontend.bind ? template : NEUTRAL_TEMPLATE, source === null ? '' : source.text);
+      if (type === Frontend.bind && !template.readOnly) this.#placement.batchWrites = true;
+    }
     if (type === Frontend.parse) lane.foresee(template);
     if (type === Frontend.bind) {
       lane.note(template, source === null ? '' : source.text);
@@ -448,6 +687,66 @@ export class Conversation implements ClientPort {
     return true;
   }
 
+  /** Finds the lane of a message of the extended protocol. */
+  #placeExtended(type: number): 'ready' | 'wait' | 'answered' {
+    const placement = this.#placement;
+    const { buffer, start, end } = this.#reader;
+    if (placement.blockFailed) return 'ready';
+    const taken = this.#reads.take(type, buffer, start, end);
+    if (taken !== null) return taken === 'wait' ? 'wait' : 'answered';
+    if (type !== Frontend.parse && type !== Frontend.bind) {
+      if (this.lane.connection !== null) return 'ready';
+      return placement.move(this.lanes.home, ON_HOME, this.#skip) === 'ready' ? 'ready' : 'wait';
+    }
+    const source = this.#extended.namedSource(type, buffer, start, end);
+    const template = source === null ? NEUTRAL_TEMPLATE : source.template;
+    const { kv } = template;
+    if (template.explainsRoute) {
+      const hint = 'Send EXPLAIN (ROUTE) as a simple query.';
+      return this.#refuse(type, new PgkvError('unsupported', { hint }));
+    }
+    if (kv?.kind === 'refused') return this.#refuse(type, refusal(kv));
+    if (type === Frontend.parse) {
+      const lane = this.#laneForParse(template, kv !== null);
+      const placed = placement.move(lane, ON_HOME, this.#skip);
+      return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
+    }
+    if (kv === null || source === null) {
+      const placed = placement.move(placement.laneFor(template), ON_HOME, this.#skip);
+      return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
+    }
+    return this.#placeBind(this.kv.bound(kv, source, buffer, start, end));
+  }
+
+  /** A batch begins where its first key is, as far as it has arrived. */
+  #laneForParse(template: Template, isKv: boolean): LeasedLane {
+    const placement = this.#placement;
+    if (placement.batchOpen && isKv) return this.lane;
+    if (!placement.batchOpen && (isKv || template.neutral || template.kind === 'begin')) {
+      const shard = batchAhead(this.#reader.buffer, this.#reader.start, this.#extended, this.kv);
+      if (shard !== null) return this.lanes.of(shard);
+      if (isKv) return placement.inBlock ? this.lane : this.lanes.home;
+    }
+    return placement.laneFor(template);
+  }
+
+  #placeBind(statement: KvStatement): 'ready' | 'wait' | 'answered' {
+    const placement = this.#placement;
+    const route = this.kv.route(statement);
+    if (route.kind === 'refused') return this.#refuse(Frontend.bind, refusal(route));
+    if (route.kind === 'keyed') {
+      const why = `the statement's key is on shard ${route.shard.name}`;
+      const placed = placement.move(this.lanes.of(route.shard), why, this.#skip);
+      return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(Frontend.bind, placed);
+    }
+    const obstacle = placement.settle('the statement reads several shards', this.#skip) ?? placement.mayScatter();
+    if (obstacle === 'wait') return 'wait';
+    if (obstacle !== null) return this.#refuse(Frontend.bind, obstacle);
+    const { buffer, start, end } = this.#reader;
+    const error = this.#reads.bind(statement, route.shards, buffer, start, end);
+    return error === null ? 'answered' : this.#refuse(Frontend.bind, error);
+  }
+
   /**
    * Where DDL went through since the client was told of the result of the statement it binds: asks whether that still
    * holds. True: the message at hand was put back, or answered with a refusal.
@@ -455,7 +754,7 @@ export class Conversation implements ClientPort {
   #settleDescription(): boolean {
     const { buffer, start, end } = this.#reader;
     const { lane } = this;
-    const epoch = lane.schemaEpoch;
+    const epoch = this.lanes.home.schemaEpoch;
     const doubtful = this.#extended.doubtful(buffer, start, end, epoch);
     if (doubtful === null) return false;
     const replies = lane.connection?.replies;
@@ -484,10 +783,27 @@ export class Conversation implements ClientPort {
   }
 
   #answerWithError(type: number, error: Buffer): void {
-    this.send(error);
-    if (type === Frontend.query || type === Frontend.functionCall) this.send(READY_IDLE);
+    this.#toClient(error);
+    this.#failedLocally();
+    if (type === Frontend.query || type === Frontend.functionCall) this.#toClient(this.#ready);
     else this.#skipping = true;
     this.#host.output.flush();
+  }
+
+  /** ReadyForQuery as it is where no server is asked. */
+  get #ready(): Buffer {
+    if (this.#lost !== null) return READY_FAILED;
+    return this.#block.held || this.#placement.inBlock ? READY_IN_BLOCK : READY_IDLE;
+  }
+
+  /** An error of pgkv's own was the answer: a block that no server has failed fails here. */
+  #failedLocally(): void {
+    if (this.#block.held) this.#lost = new LostTransaction(true);
+    else if (this.#placement.inBlock && this.lane.connection!.replies.length === 0) {
+      this.#lost = new LostTransaction(true);
+      this.lane.leaveBlock();
+    }
+    this.#block.bind();
   }
 
   #flushMessage(): void {
@@ -499,14 +815,17 @@ export class Conversation implements ClientPort {
 
   #sync(): void {
     const { connection } = this.lane;
+    this.#reads.sync(this.#block.held || this.#placement.inBlock);
     if (this.#skipping || connection === null) {
-      if (this.#reader.end - this.#reader.start !== EMPTY_MESSAGE_BYTES) this.send(INVALID_FORMAT);
+      this.#placement.batchWrites = false;
+      if (this.#reader.end - this.#reader.start !== EMPTY_MESSAGE_BYTES) this.#toClient(INVALID_FORMAT);
       this.#skipping = false;
       const lost = this.#lost;
-      this.send(lost === null ? READY_IDLE : lost.sync());
+      this.#toClient(lost === null ? this.#ready : lost.sync());
       if (lost?.over === true) this.#lost = null;
       return;
     }
+    this.#placement.batchWrites = false;
     const { buffer, start, end } = this.#reader;
     connection.output.push(buffer.subarray(start, end));
     if (!connection.copyIn) connection.replies.push(forwarded(Reply.sync));
@@ -536,11 +855,11 @@ export class Conversation implements ClientPort {
     const lost = this.#lost!;
     const { buffer, start, end } = this.#reader;
     if (type === Frontend.query) {
-      this.send(lost.query(this.#template(buffer.toString('utf8', start + 5, end - 1))));
+      this.#toClient(lost.query(this.#template(buffer.toString('utf8', start + 5, end - 1))));
       if (lost.over) this.#lost = null;
     } else if (type !== Frontend.flush) {
       const answer = lost.extended(type, this.#extended.namedSource(type, buffer, start, end)?.template ?? null);
-      this.send(answer.bytes);
+      this.#toClient(answer.bytes);
       this.#skipping = answer.failed;
       if (type === Frontend.parse && !answer.failed) this.#extended.parsedLocally(buffer, start, end);
       // What follows in this batch is no longer the lost transaction's.
@@ -553,15 +872,14 @@ export class Conversation implements ClientPort {
       encodeTextRowDescription(name),
       encodeTextRow(value),
       encodeCommandComplete('SHOW'),
-      READY_IDLE,
+      this.#ready,
     ]) {
-      this.send(message);
+      this.#toClient(message);
     }
   }
 
   #template(text: string): Template {
-    const reading = this.session.textReading;
-    return reading === 'opaque' ? UNPARSED_TEMPLATE : this.#services.templateOf(text, reading === 'standard');
+    return templateIn(this.#services.templateOf, text, this.kv.reading, this.kv.scope);
   }
 
   #violation(error: unknown): void {

@@ -9,6 +9,7 @@ import {
   describing,
   forwarded,
   type Owed,
+  parsing,
   provokedError,
   Reply,
   type ReplyQueue,
@@ -25,6 +26,7 @@ import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../wire/clie
 import { encodeErrorResponse } from '../wire/error-fields.js';
 import { Frontend } from '../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../wire/server-messages.js';
+import type { KvStatements } from './kv-statements.js';
 import type { SingleBatch } from './single-batch.js';
 
 const STATEMENT = 0x53;
@@ -49,6 +51,7 @@ export class ExtendedProtocol {
   readonly #session: Session;
   readonly #sources: StatementSources;
   readonly #statementBytesMax: number;
+  readonly #kv: KvStatements;
   readonly #schemaEpoch: () => number;
   /** By name, where the answer stands in the queue to the last message that made or dropped the statement. */
   readonly #unsettled = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
@@ -57,9 +60,11 @@ export class ExtendedProtocol {
   constructor(
     session: Session,
     services: { sources: StatementSources; statementBytesMax: number },
+    kv: KvStatements,
     schemaEpoch: () => number,
   ) {
     this.#session = session;
+    this.#kv = kv;
     this.#schemaEpoch = schemaEpoch;
     this.#statementBytesMax = services.statementBytesMax;
     this.#sources = services.sources;
@@ -69,7 +74,7 @@ export class ExtendedProtocol {
   batchSource(buffer: Buffer, batch: SingleBatch): StatementSource | null {
     let source: StatementSource | undefined;
     if (batch.parses) {
-      source = this.#sources.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd, this.#session.textReading);
+      source = this.#intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 1 || source.noisy) return null;
       // Such strings give warnings each time they are parsed.
@@ -228,7 +233,11 @@ export class ExtendedProtocol {
     const nameEnd = buffer.indexOf(0, start + 5);
     const textEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1);
     if (textEnd < 0 || textEnd + 3 > end) return null;
-    return this.#sources.intern(buffer, nameEnd + 1, textEnd, end, this.#session.textReading);
+    return this.#intern(buffer, nameEnd + 1, textEnd, end);
+  }
+
+  #intern(buffer: Buffer, start: number, textEnd: number, end: number): StatementSource {
+    return this.#sources.intern(buffer, start, textEnd, end, this.#kv.reading, this.#kv.scope);
   }
 
   #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
@@ -262,7 +271,7 @@ export class ExtendedProtocol {
       const noticed = (): void => {
         parsed.noisy = true;
       };
-      connection.replies.push(assuming(Reply.parse, false, { undo, noticed }));
+      connection.replies.push(parsing(source.rewritten, false, { undo, noticed }));
       connection.output.push(encodeParse('', source.parseTail));
       this.#changed('', connection);
       return;

@@ -3,6 +3,7 @@
 import type { NodePool } from '../backend/node-pool.js';
 import type { SettingsRegistry } from '../backend/settings-group.js';
 import type { Clock } from '../base/clock.js';
+import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
 import type { CancelStatement } from '../execute/leased-lane.js';
 import type { Counters } from '../telemetry/counters.js';
 import type { AuthenticationServices } from './authentication.js';
@@ -28,11 +29,13 @@ export interface FrontendServices {
   readonly clock: Clock;
   readonly limits: FrontendLimits;
   readonly counters: Counters;
-  /** Connections to the home shard's primary. */
-  readonly pool: NodePool;
+  /** Connections to each shard's primary, by shard id; the home shard's first. */
+  readonly pools: readonly NodePool[];
+  /** The map in force. */
+  view(): ClusterView;
   readonly registry: SettingsRegistry;
   readonly cancels: CancelRegistry;
-  readonly cancelStatement: CancelStatement;
+  cancelStatement(shard: ShardView, ...rest: Parameters<CancelStatement>): void;
   readonly authentication: AuthenticationServices;
   readonly conversation: ConversationServices;
   readonly tlsRequired: boolean;

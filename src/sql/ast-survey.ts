@@ -17,6 +17,8 @@ export interface Survey {
   createsTable: boolean;
   /** A literal's value had a say in the above. */
   textDependent: boolean;
+  /** A table, view or function result other than a catalogue stands in it. */
+  readsTables: boolean;
   /** Byte offsets of the constants. Of a folded negative number (`-1`) it is the sign's. */
   readonly constants: number[];
 }
@@ -28,8 +30,13 @@ export const emptySurvey = (): Survey => ({
   writes: false,
   createsTable: false,
   textDependent: false,
+  readsTables: false,
   constants: [],
 });
+
+/** Whether a function's effects are known to be none for the session: those of key-value tables. */
+export type IsKnownFunction = (path: readonly string[]) => boolean;
+const NONE_KNOWN: IsKnownFunction = () => false;
 
 /** Since 17 these are syntax; to 15 and 16 json_value(…) and the others are calls of a user's functions. */
 const SYNTAX_SINCE_17: ReadonlySet<string> = new Set([
@@ -43,7 +50,12 @@ const SYNTAX_SINCE_17: ReadonlySet<string> = new Set([
 ]);
 
 /** Adds what `root` holds to `found`. */
-export function survey(root: unknown, oldestServerMajor: number, found: Survey): void {
+export function survey(
+  root: unknown,
+  oldestServerMajor: number,
+  found: Survey,
+  isKnown: IsKnownFunction = NONE_KNOWN,
+): void {
   const stack: unknown[] = [root];
   while (stack.length > 0) {
     const item = stack.pop();
@@ -53,19 +65,25 @@ export function survey(root: unknown, oldestServerMajor: number, found: Survey):
     }
     for (const [key, value] of Object.entries(item as object)) {
       if (typeof value !== 'object' || value === null) continue;
-      noteNode(key, value, oldestServerMajor, found);
+      noteNode(key, value, oldestServerMajor, found, isKnown);
       stack.push(value);
     }
   }
 }
 
-function noteNode(key: string, value: object, oldestServerMajor: number, found: Survey): void {
+function noteNode(
+  key: string,
+  value: object,
+  oldestServerMajor: number,
+  found: Survey,
+  isKnown: IsKnownFunction,
+): void {
   switch (key) {
     case 'A_Const':
       noteConstant(value as A_Const, found);
       return;
     case 'FuncCall':
-      noteCall(value as FuncCall, oldestServerMajor, found);
+      if (!isKnown(namePath((value as FuncCall).funcname ?? []))) noteCall(value as FuncCall, oldestServerMajor, found);
       return;
     case 'InsertStmt':
     case 'UpdateStmt':
@@ -74,6 +92,10 @@ function noteNode(key: string, value: object, oldestServerMajor: number, found: 
       found.writes = true;
       found.changes = true;
       noteTarget((value as InsertStmt).relation, found);
+      return;
+    case 'RangeVar':
+    case 'relation':
+      if (!isCatalogue(value as RangeVar)) found.readsTables = true;
       return;
     case 'lockingClause':
       found.changes = true;
@@ -100,6 +122,11 @@ function noteNode(key: string, value: object, oldestServerMajor: number, found: 
       if (oldestServerMajor < 17 && SYNTAX_SINCE_17.has(key)) found.effects |= Effect.unknown;
   }
 }
+
+const isCatalogue = ({ schemaname, relname }: RangeVar): boolean =>
+  schemaname === 'pg_catalog' ||
+  schemaname === 'information_schema' ||
+  (schemaname === undefined && (relname ?? '').startsWith('pg_'));
 
 /** UPDATE pg_settings is set_config() by a rule of the view; other system tables are the schema itself. */
 function noteTarget(target: RangeVar | undefined, found: Survey): void {

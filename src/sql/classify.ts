@@ -2,7 +2,7 @@
 // for the statement proves it; a statement without a rule here gets every effect. Reads no text but for the places of
 // prepared statements' names.
 import type { DefElem, Node } from 'libpg-query';
-import { emptySurvey, type Survey, survey } from './ast-survey.js';
+import { emptySurvey, type IsKnownFunction, type Survey, survey } from './ast-survey.js';
 import type { ParsedStatement } from './parse.js';
 import { changeOfSetting, resetOfSetting, type SettingChange } from './setting-effects.js';
 import { locateNames, type NamedStatement } from './statement-names.js';
@@ -24,6 +24,7 @@ interface Findings {
   showName: string | null;
   leavesBlock: Template['leavesBlock'];
   textDependent: boolean;
+  neutral: boolean;
 }
 
 type Named = Omit<NamedStatement, 'statement'>;
@@ -38,16 +39,19 @@ export function classify(
   text: string,
   statements: readonly ParsedStatement[],
   oldestServerMajor: number,
+  isKnown?: IsKnownFunction,
 ): Classification {
   const constants: number[] = [];
   const named: NamedStatement[] = [];
   const all: Findings[] = [];
   for (const statement of statements) {
     const found = emptySurvey();
-    survey(statement.node, oldestServerMajor, found);
+    survey(statement.node, oldestServerMajor, found, isKnown);
     for (const place of found.constants) constants.push(place);
     const names: Named[] = [];
-    all.push(findingsOf(statement.node, found, names));
+    const findings = findingsOf(statement.node, found, names);
+    findings.neutral = isNeutral(findings, found);
+    all.push(findings);
     for (const name of names) named.push({ ...name, statement });
   }
   const statementNames = named.length === 0 ? [] : locateNames(text, named);
@@ -55,14 +59,28 @@ export function classify(
   if (statementNames.length < named.length) return { template: UNREAD_TEMPLATE, constants };
   const united = unite(all);
   return {
-    template: { ...united, statementNames, textDependent: united.textDependent || named.length > 0 },
+    template: {
+      ...united,
+      statementNames,
+      textDependent: united.textDependent || named.length > 0,
+      kv: null,
+      explainsRoute: false,
+    },
     constants,
   };
 }
 
+/** Kinds that set something, or that look at it. */
+const NEUTRAL_KINDS: ReadonlySet<StatementKind> = new Set(['empty', 'set', 'show', 'savepoint']);
+
+function isNeutral({ kind, readOnly, effects }: Findings, found: Survey): boolean {
+  if (NEUTRAL_KINDS.has(kind)) return (effects & ~Effect.settings) === Effect.none;
+  return kind === 'read' && readOnly && effects === Effect.none && !found.readsTables;
+}
+
 function unite(all: readonly Findings[]): Findings {
   const [only] = all;
-  if (only === undefined) return { ...findings('empty', Effect.none), readOnly: true };
+  if (only === undefined) return { ...findings('empty', Effect.none), readOnly: true, neutral: true };
   if (all.length === 1) return only;
   const names = new Set(all.flatMap((one) => one.settingNames));
   return {
@@ -73,6 +91,7 @@ function unite(all: readonly Findings[]): Findings {
     showName: null,
     leavesBlock: all.reduce<Template['leavesBlock']>((block, one) => one.leavesBlock ?? block, null),
     textDependent: all.some((one) => one.textDependent),
+    neutral: all.every((one) => one.neutral && one.kind === 'read'),
   };
 }
 
@@ -84,6 +103,7 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
   showName: null,
   leavesBlock: null,
   textDependent: false,
+  neutral: false,
 });
 
 /** What the survey found is what the statement does: queries, and utility statements that run expressions. */

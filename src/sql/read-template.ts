@@ -1,9 +1,13 @@
 // One text to its Template, without any cache, and whether the Template holds for every text of the same shape.
+import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import { classify } from './classify.js';
-import { parse } from './parse.js';
+import { explainsRoute, planKv } from './kv-analysis.js';
+import { isKvFunction } from './kv-references.js';
+import { dependsOnPositions } from './kv-positions.js';
+import { type ParsedStatement, parse } from './parse.js';
 import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './source-text.js';
-import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './template.js';
+import { Effect, type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './template.js';
 
 /** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
 const PARSED_IN_FULL_MAX = 64 * 1024;
@@ -21,23 +25,38 @@ export interface ReadTemplate {
 const UNPARSED: ReadTemplate = { template: UNPARSED_TEMPLATE, holdsForShape: false };
 const UNREAD: ReadTemplate = { template: UNREAD_TEMPLATE, holdsForShape: false };
 
-/** @param shape of the text under the setting, null if it has none */
+/**
+ * @param shape of the text under the setting, null if it has none
+ * @param scope the key-value tables that names in it may stand for
+ */
 export function readTemplate(
   text: string,
   standardConformingStrings: boolean,
   shape: Shape | null,
   oldestServerMajor: number,
+  scope: TableScope = NO_TABLES,
 ): ReadTemplate {
   const source = sourceText(text, standardConformingStrings, shape);
   if (source === null) return UNPARSED;
-  if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor);
+  if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor, scope);
   const sourceShape = lexShape(source.text, true);
-  if (sourceShape === null) return UNREAD;
+  if (sourceShape === null) return unread(text, scope);
   const short = withShortLiterals(source.text, sourceShape.literals);
-  if (short.length > PARSED_SHORTENED_MAX) return UNREAD;
-  const read = readSource({ text: short, insertions: [] }, oldestServerMajor);
+  if (short.length > PARSED_SHORTENED_MAX) return unread(text, scope);
+  const read = readSource({ text: short, insertions: [] }, oldestServerMajor, scope);
   // What depends on the values that were taken away is not known.
-  return read.holdsForShape ? read : UNREAD;
+  return read.holdsForShape ? read : unread(text, scope);
+}
+
+/** What cannot be read may do anything but touch a key-value table. */
+function unread(text: string, scope: TableScope): ReadTemplate {
+  if (!scope.mentions(text)) return UNREAD;
+  const kv = {
+    kind: 'refused',
+    detail: 'the statement is too large or too deeply nested to be read, and may name a key-value table',
+    hint: 'Split it, or send its values as parameters.',
+  } as const;
+  return { template: { ...UNREAD_TEMPLATE, kv }, holdsForShape: false };
 }
 
 function sourceText(text: string, standardConformingStrings: boolean, shape: Shape | null): SourceText | null {
@@ -45,10 +64,13 @@ function sourceText(text: string, standardConformingStrings: boolean, shape: Sha
   return shape === null ? null : toStandardStrings(text, shape.literals);
 }
 
-function readSource(source: SourceText, oldestServerMajor: number): ReadTemplate {
+function readSource(source: SourceText, oldestServerMajor: number, scope: TableScope): ReadTemplate {
   const parsed = parse(source.text);
-  if (parsed.kind === 'failed') return parsed.reason === 'exhausted' ? UNREAD : UNPARSED;
-  const { template, constants } = classify(source.text, parsed.statements, oldestServerMajor);
+  if (parsed.kind === 'failed') return parsed.reason === 'exhausted' ? unread(source.text, scope) : UNPARSED;
+  const { statements } = parsed;
+  const isKnown = (path: readonly string[]): boolean => isKvFunction(path, scope.find);
+  const { template: classified, constants } = classify(source.text, statements, oldestServerMajor, isKnown);
+  const template = scope === NO_TABLES ? classified : withKvPlan(classified, source.text, statements, scope);
   if (template.textDependent) {
     const statementNames = template.statementNames.map((reference) => ({
       ...reference,
@@ -59,6 +81,29 @@ function readSource(source: SourceText, oldestServerMajor: number): ReadTemplate
   }
   if (allAreConstants(source.text, constants)) return { template, holdsForShape: true };
   return { template: { ...template, textDependent: true }, holdsForShape: false };
+}
+
+function withKvPlan(
+  template: Template,
+  text: string,
+  statements: readonly ParsedStatement[],
+  scope: TableScope,
+): Template {
+  const literals = lexShape(text, true)?.literals ?? [];
+  const kv = planKv({ text, statements, literals, find: scope.find });
+  const routeOnly = explainsRoute(statements);
+  if (kv === null) return routeOnly ? { ...template, explainsRoute: true } : template;
+  const textDependent = template.textDependent || dependsOnPositions(statements);
+  if (kv.kind === 'refused') return { ...template, kv, textDependent, explainsRoute: routeOnly, neutral: false };
+  return {
+    ...template,
+    kv,
+    textDependent,
+    explainsRoute: routeOnly,
+    neutral: false,
+    kind: template.kind === 'multi' ? 'multi' : kv.writes ? 'write' : 'read',
+    readOnly: !kv.writes && template.effects === Effect.none,
+  };
 }
 
 /**

@@ -2,8 +2,10 @@
 // a lexer pass, and only a new shape a parse. Literal-free and text-dependent texts are kept by their text; the others,
 // of which a client may send a million, leave nothing behind.
 import { LRUCache } from 'lru-cache';
+import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import { readTemplate } from './read-template.js';
 import { lexShape } from './shape-lexer.js';
+import { isRefusal } from './kv-plan.js';
 import type { Template } from './template.js';
 
 /** Longer texts are not kept: comparing them costs about what lexing them does. In UTF-16 units. */
@@ -47,26 +49,33 @@ export class TemplateCache {
   }
 
   /** The parser must be loaded. Never throws: a text that is no SQL has a Template, too. */
-  get(text: string, standardConformingStrings: boolean): Template {
+  get(text: string, standardConformingStrings: boolean, scope: TableScope = NO_TABLES): Template {
     // Without a backslash the setting makes no difference. NUL is in no text, so this is no other text's key.
     const standard = standardConformingStrings || !text.includes('\\');
-    const textKey = standard ? text : `\0${text}`;
+    const textKey = standard ? `${scope.key}${text}` : `\0${scope.key}${text}`;
     const byText = this.#byText.get(textKey);
     if (byText !== undefined) {
       this.textHits++;
       return byText;
     }
     const shape = lexShape(text, standard);
-    const byShape = shape === null ? undefined : this.#byShape.get(shape.key);
+    const shapeKey = shape === null ? '' : `${scope.key}${shape.key}`;
+    const byShape = shape === null ? undefined : this.#byShape.get(shapeKey);
     if (byShape !== undefined) {
       this.shapeHits++;
       if (shape!.literals.length === 0) this.#keepText(textKey, byShape);
       return byShape;
     }
     this.misses++;
-    const { template, holdsForShape } = readTemplate(text, standard, shape, this.#oldestServerMajor);
+    const { template, holdsForShape } = readTemplate(
+      text,
+      standard,
+      shape,
+      this.#oldestServerMajor,
+      scope,
+    );
     if (template.kind === 'unparsed') return template;
-    if (holdsForShape && shape !== null) this.#byShape.set(flat(shape.key), template);
+    if (holdsForShape && shape !== null) this.#byShape.set(flat(shapeKey), template);
     if (!holdsForShape || shape?.literals.length === 0) this.#keepText(textKey, template);
     return template;
   }
@@ -80,8 +89,23 @@ export class TemplateCache {
 function entryBytes(template: Template, key: string): number {
   let characters = key.length;
   for (const name of template.settingNames) characters += name.length;
+  characters += planCharacters(template);
   for (const reference of template.statementNames) characters += reference.name.length + 32;
   return ENTRY_BYTES + 2 * characters;
+}
+
+/** Bytes of a plan's texts, and some for its objects. */
+function planCharacters({ kv }: Template): number {
+  if (kv === null) return 0;
+  if (kv.kind === 'refused') return kv.detail.length + kv.hint.length;
+  let characters = 256 + (kv.keys?.length ?? 0) * 64;
+  const texts = [kv.text];
+  if (!isRefusal(kv.scatter)) {
+    texts.push(kv.scatter.shardText);
+    if (kv.scatter.kind === 'combine') texts.push(kv.scatter.finalText);
+  }
+  for (const parts of texts) for (const part of parts) characters += typeof part === 'string' ? part.length + 16 : 8;
+  return characters;
 }
 
 /** V8 builds a shape's key from slices, which would keep the whole text they were cut from alive. */

@@ -2,6 +2,8 @@
 // the server session it runs in, and which names in it belong to pgkv. Immutable; shared by all sessions.
 // It knows no shards: routing turns a Template into a Route.
 
+import type { KvPlan, KvRefused } from './kv-plan.js';
+
 /**
  * What a statement may leave behind in its server session. A bit set means "may", so that the state has to be asked
  * for before the connection goes to another client; a bit not set is a proof that it does not, as far as the text can
@@ -77,6 +79,15 @@ export interface Template {
   readonly leavesBlock: 'open' | 'closed' | null;
   /** The values of literals had a say in the above, or offsets are given: good for this very text only. */
   readonly textDependent: boolean;
+  /** What it does to a key-value table; null where it names none. */
+  readonly kv: KvPlan | KvRefused | null;
+  /**
+   * Runs alike on every shard and reads no table but catalogues: inside a transaction it does not choose the shard, and
+   * where it sets something it can be run again (D13).
+   */
+  readonly neutral: boolean;
+  /** EXPLAIN (ROUTE): is answered here. */
+  readonly explainsRoute: boolean;
 }
 
 const unread = (effects: EffectBits): Template => ({
@@ -88,6 +99,9 @@ const unread = (effects: EffectBits): Template => ({
   showName: null,
   leavesBlock: null,
   textDependent: true,
+  kv: null,
+  neutral: false,
+  explainsRoute: false,
 });
 
 /**
@@ -111,4 +125,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   showName: null,
   leavesBlock: null,
   textDependent: false,
+  kv: null,
+  neutral: true,
+  explainsRoute: false,
 };

@@ -16,9 +16,11 @@ const constant = (type: number, ...body: number[]): Buffer => Buffer.from(frame(
 export const PARSE_COMPLETE = constant(Backend.parseComplete);
 export const BIND_COMPLETE = constant(Backend.bindComplete);
 export const CLOSE_COMPLETE = constant(Backend.closeComplete);
+export const PORTAL_SUSPENDED = constant(Backend.portalSuspended);
 export const NO_DATA = constant(Backend.noData);
 export const NO_PARAMETERS = constant(Backend.parameterDescription, 0, 0);
 export const READY_IDLE = constant(Backend.readyForQuery, TransactionStatus.idle);
+export const READY_IN_BLOCK = constant(Backend.readyForQuery, TransactionStatus.open);
 export const READY_FAILED = constant(Backend.readyForQuery, TransactionStatus.failed);
 export const AUTHENTICATION_OK = constant(Backend.authentication, 0, 0, 0, 0);
 

@@ -8,6 +8,7 @@ import type { OpenStream } from '../../src/backend/server-socket.js';
 import { SettingsRegistry } from '../../src/backend/settings-group.js';
 import { type ReadTemplate, StatementSources } from '../../src/backend/statement-source.js';
 import { messageOf } from '../../src/base/errors.js';
+import { initialView } from '../../src/cluster/cluster-view.js';
 import { CancelRegistry } from '../../src/frontend/cancel-registry.js';
 import { ClientConnection } from '../../src/frontend/client-connection.js';
 import type { FrontendServices } from '../../src/frontend/frontend-services.js';
@@ -25,9 +26,10 @@ import { connectSockets, type NetworkConditions, type SimSocket } from './sim-so
 
 /** Templates are a pure function of texts: all runs share them. */
 const templates = new TemplateCache({ bytesMax: 32 * 1024 * 1024 });
-const templateOf: ReadTemplate = (text, standardStrings) => templates.get(text, standardStrings);
+const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);
 
 const ADDRESS = { host: 'model', port: 1 };
+const VIEW = initialView([{ name: 's1', hashSlots: [], nodes: [ADDRESS] }]);
 const CANCEL_TIMEOUT_MS = 2_000;
 /** As long as statements parsed before DDL may be under way. */
 const SCHEMA_NEWS_MS = 1_000;
@@ -149,6 +151,7 @@ class World {
     this.#server.database.hasTrigger = random.chance(0.2);
     this.#pool = new NodePool({
       address: ADDRESS,
+      shardName: null,
       limits: this.#limits,
       openStream: this.#openStream,
       clock: this.#scheduler,
@@ -234,7 +237,8 @@ class World {
     return {
       clock,
       counters,
-      pool: this.#pool,
+      pools: [this.#pool],
+      view: () => VIEW,
       registry: this.#registry,
       cancels: this.#cancels,
       limits: {
@@ -246,7 +250,7 @@ class World {
         closeGraceMs: 500,
         frontendLimits: frontendLimits(1_000_000),
       },
-      cancelStatement: (connection, delivered) =>
+      cancelStatement: (_shard, connection, delivered) =>
         sendCancelRequest({
           openStream: this.#openStream,
           address: ADDRESS,
@@ -269,6 +273,7 @@ class World {
         counters,
         sources: new StatementSources(1_000_000, templateOf),
         templateOf,
+        view: () => VIEW,
         show: () => null,
         bufferBytesMax: this.#bufferBytesMax,
         statementBytesMax: 1_000_000,

@@ -1,8 +1,8 @@
 // Which process a pid means. Pids are reused, so a pid read from a file is only trusted together with the moment its
-// process began (lock files) or with what it is doing (postmasters, postmaster-file.ts).
+// process began (lock files) or with what it is doing (postmasters, dev/postmaster-file.ts).
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { errnoOf } from './embedded-cluster-error.js';
+import { errnoOf } from './errno.js';
 
 /**
  * When process `pid` began, as an opaque text that differs between two users of one pid: on Linux the boot's id and the

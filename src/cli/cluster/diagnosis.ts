@@ -1,0 +1,177 @@
+// What `pgkv doctor` concludes from what it found. Pure: collecting is doctor.ts's business.
+import type { CatalogState } from '../../catalog/catalog-state.js';
+import type { Settings } from '../../config/settings.js';
+import type { InstalledExtension } from './extension.js';
+import { SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
+import type { ShardPlace } from './shard-connection.js';
+import { type ShardState, sameRanges } from './shard-state.js';
+import { slotText } from './slot-text.js';
+import { definitionDifferences, kvFault, type TableDefinition } from './table-definition.js';
+
+/** `wrong` keeps pgkv from doing its work; `warning` limits it; `info` is worth knowing. */
+export type Severity = 'ok' | 'info' | 'warning' | 'wrong';
+
+export interface Finding {
+  readonly severity: Severity;
+  /** Null: the cluster as a whole. */
+  readonly shard: string | null;
+  readonly check: string;
+  readonly message: string;
+}
+
+/** What a shard's primary said; each part a text where asking failed. */
+export interface ShardReport {
+  readonly facts: ServerFacts;
+  readonly extension: InstalledExtension | string;
+  readonly state: ShardState | null | string;
+  /** In the order of the catalogue's tables; null: not there. */
+  readonly tables: readonly (TableDefinition | null | string)[];
+}
+
+export interface ShardExamination {
+  readonly place: ShardPlace;
+  /** A text: why it could not be reached. */
+  readonly report: ShardReport | string;
+}
+
+/** More than this between two clocks and keys expire noticeably at another moment on one of them. */
+const CLOCK_SKEW_MAX_MS = 500;
+/** Connections for look-ups and probes, per worker and node. */
+const SERVICE_CONNECTIONS = 2;
+
+export function diagnose(
+  settings: Settings,
+  catalog: CatalogState | null,
+  extensionVersion: string,
+  shards: readonly ShardExamination[],
+): Finding[] {
+  const findings: Finding[] = [];
+  const reached: { readonly name: string; readonly report: ShardReport }[] = [];
+  for (const { place, report } of shards) {
+    const add = adder(findings, place.name);
+    if (typeof report === 'string') {
+      add('wrong', 'reach', report);
+      continue;
+    }
+    reached.push({ name: place.name, report });
+    add('ok', 'reach', `${place.primary.host}:${place.primary.port} answers, PostgreSQL ${report.facts.version}`);
+    examineServer(report.facts, settings, add);
+    if (catalog === null) continue;
+    examineExtension(report.extension, extensionVersion, add);
+    examineState(report.state, place.name, catalog, add);
+  }
+  if (catalog !== null) examineTables(catalog, reached, findings);
+  examineClocks(reached, findings);
+  examineTwins(reached, findings);
+  return findings;
+}
+
+type Add = (severity: Severity, check: string, message: string) => void;
+
+function adder(findings: Finding[], shard: string | null): Add {
+  return (severity, check, message) => findings.push({ severity, shard, check, message });
+}
+
+function examineServer(facts: ServerFacts, settings: Settings, add: Add): void {
+  const { major, version, encoding, collation, sortsByBytes, inRecovery, preparedTransactionsMax } = facts;
+  if (major < SERVER_MAJOR_MIN || major > SERVER_MAJOR_MAX) {
+    add('wrong', 'version', `PostgreSQL ${version}: pgkv works with ${SERVER_MAJOR_MIN} to ${SERVER_MAJOR_MAX}`);
+  }
+  if (inRecovery) add('wrong', 'primary', 'is a replica (in recovery), not the primary of this shard');
+  if (encoding === 'UTF8') add('ok', 'encoding', 'UTF8');
+  else add('wrong', 'encoding', `${encoding}, not UTF8: keys would hash to other slots here`);
+  if (!sortsByBytes) {
+    add('warning', 'collation', `${collation}: text of columns without COLLATE "C" cannot be merged in order by pgkv`);
+  }
+  examineConnections(facts, settings, add);
+  if (preparedTransactionsMax === 0) {
+    add('info', 'prepared', 'max_prepared_transactions = 0: no atomic transactions across shards');
+  } else add('ok', 'prepared', `max_prepared_transactions = ${preparedTransactionsMax}`);
+}
+
+function examineConnections(facts: ServerFacts, { pool, workers }: Settings, add: Add): void {
+  const ours = (pool.sizeMax + SERVICE_CONNECTIONS) * workers;
+  const sum =
+    `(pool.size_max ${pool.sizeMax} + ${SERVICE_CONNECTIONS}) x workers ${workers} + reserved ${facts.connectionsReserved}` +
+    ` = ${ours + facts.connectionsReserved}, max_connections = ${facts.connectionsMax}`;
+  const fits = ours + facts.connectionsReserved <= facts.connectionsMax;
+  add(fits ? 'ok' : 'wrong', 'connections', fits ? sum : `${sum}: does not fit`);
+}
+
+function examineExtension(extension: ShardReport['extension'], wanted: string, add: Add): void {
+  if (typeof extension === 'string') return add('wrong', 'extension', extension);
+  if (extension.kind === 'none') return add('wrong', 'extension', 'pgkv is not installed in this database');
+  const manner = extension.kind === 'plain' ? ' (plain SQL)' : '';
+  if (extension.version === wanted) return add('ok', 'extension', `pgkv ${wanted}${manner}`);
+  add('wrong', 'extension', `pgkv ${extension.version}${manner}, this program needs ${wanted}`);
+}
+
+function examineState(state: ShardReport['state'], name: string, catalog: CatalogState, add: Add): void {
+  if (typeof state === 'string') return add('wrong', 'state', state);
+  if (state === null) return add('wrong', 'state', 'pgkv.shard_state is empty: this database is no shard yet');
+  if (state.name !== name) return add('wrong', 'state', `says that it is shard ${state.name}: addresses are mixed up`);
+  const { hashSlots } = catalog.shards.find((shard) => shard.name === name) ?? { hashSlots: [] };
+  if (!sameRanges(state.hashSlots, hashSlots)) {
+    const differ = `holds hash slots ${slotText(state.hashSlots)}, the catalogue says ${slotText(hashSlots)}`;
+    return add('wrong', 'state', differ);
+  }
+  if (state.epoch > catalog.epoch) {
+    return add('wrong', 'state', `is at epoch ${state.epoch}, the catalogue at ${catalog.epoch}: an old catalogue`);
+  }
+  const behind = state.epoch < catalog.epoch ? `epoch ${state.epoch}, behind the catalogue's ${catalog.epoch}` : null;
+  add(behind === null ? 'ok' : 'warning', 'state', behind ?? `hash slots ${slotText(hashSlots)}, epoch ${state.epoch}`);
+}
+
+/** Each table against what a key-value table is, and against the first shard that has it. */
+function examineTables(
+  { tables }: CatalogState,
+  reached: readonly { readonly name: string; readonly report: ShardReport }[],
+  findings: Finding[],
+): void {
+  for (const [index, { schema, name, valueType }] of tables.entries()) {
+    const table = `${schema}.${name}`;
+    let first: { readonly shard: string; readonly definition: TableDefinition } | null = null;
+    for (const { name: shard, report } of reached) {
+      const add = adder(findings, shard);
+      const definition = report.tables[index] ?? null;
+      if (typeof definition === 'string') add('wrong', 'table', `${table}: ${definition}`);
+      else if (definition === null) add('wrong', 'table', `${table} is missing`);
+      else {
+        const fault = kvFault(definition, valueType);
+        const differences = first === null ? [] : definitionDifferences(first.definition, definition);
+        if (fault !== null) add('wrong', 'table', `${table} is no key-value table: ${fault}`);
+        else if (differences.length > 0) {
+          add('wrong', 'table', `${table} differs from shard ${first?.shard}: ${differences.join('; ')}`);
+        } else add('ok', 'table', `${table} (${valueType})`);
+        first ??= { shard, definition };
+      }
+    }
+  }
+}
+
+function examineClocks(reached: readonly { readonly name: string; readonly report: ShardReport }[], findings: Finding[]) {
+  for (const { name, report } of reached) {
+    const { clockOffsetMs, clockDoubtMs } = report.facts;
+    const ahead = clockOffsetMs > 0 ? 'ahead of' : 'behind';
+    const text = `${Math.abs(clockOffsetMs).toFixed(0)} ms ${ahead} this machine, give or take ${clockDoubtMs.toFixed(0)}`;
+    const isFar = Math.abs(clockOffsetMs) - clockDoubtMs > CLOCK_SKEW_MAX_MS;
+    adder(findings, name)(isFar ? 'warning' : 'ok', 'clock', text);
+  }
+  const sorted = [...reached].sort((a, b) => a.report.facts.clockOffsetMs - b.report.facts.clockOffsetMs);
+  const [slow, fast] = [sorted[0], sorted.at(-1)];
+  if (slow === undefined || fast === undefined) return;
+  const apart = fast.report.facts.clockOffsetMs - slow.report.facts.clockOffsetMs;
+  const doubt = fast.report.facts.clockDoubtMs + slow.report.facts.clockDoubtMs;
+  if (apart - doubt <= CLOCK_SKEW_MAX_MS) return;
+  const message = `the clock of ${fast.name} is ${apart.toFixed(0)} ms ahead of that of ${slow.name}: keys expire at different moments`;
+  adder(findings, null)('warning', 'clock', message);
+}
+
+function examineTwins(reached: readonly { readonly name: string; readonly report: ShardReport }[], findings: Finding[]) {
+  const seen = new Map<string, string>();
+  for (const { name, report } of reached) {
+    const twin = seen.get(report.facts.identity);
+    if (twin !== undefined) adder(findings, null)('wrong', 'reach', `shards ${twin} and ${name} are one server`);
+    seen.set(report.facts.identity, name);
+  }
+}

@@ -1,0 +1,25 @@
+// A configuration file as the commands read it: usable settings, or a message that says where the first problem is.
+import { readFileSync } from 'node:fs';
+import { messageOf } from '../base/errors.js';
+import { loadSettings } from '../config/load.js';
+import type { Settings } from '../config/settings.js';
+import { CommandFailure } from './command-failure.js';
+
+/** @throws CommandFailure */
+export function settingsFrom(configFile: string): Settings {
+  let text: string;
+  try {
+    text = readFileSync(configFile, 'utf8');
+  } catch (error) {
+    throw new CommandFailure(1, `cannot read ${configFile}: ${messageOf(error)}`, undefined, error);
+  }
+  const loaded = loadSettings(text, configFile);
+  if (loaded.ok) return loaded.settings;
+  const [first] = loaded.problems;
+  const more = loaded.problems.length > 1 ? ` (and ${loaded.problems.length - 1} more)` : '';
+  throw new CommandFailure(
+    1,
+    `${configFile}:${first?.line ?? 1}: ${first?.message ?? 'not usable'}${more}`,
+    `pgkv check-config ${configFile}`,
+  );
+}

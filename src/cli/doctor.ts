@@ -1,0 +1,103 @@
+// `pgkv doctor`: asks every shard what it is and says what is wrong with the cluster. Changes nothing.
+import { messageOf } from '../base/errors.js';
+import type { CatalogState } from '../catalog/catalog-state.js';
+import { openCatalog } from '../catalog/open-catalog.js';
+import { viewFrom } from '../catalog/view-from.js';
+import { type ClusterAccess, clusterAccess } from './cluster/cluster-access.js';
+import { diagnose, type Finding, type Severity, type ShardExamination, type ShardReport } from './cluster/diagnosis.js';
+import { extensionSource, installedExtension } from './cluster/extension.js';
+import { readServerFacts } from './cluster/server-facts.js';
+import { accessFrom, endAll, shardPlaces, tryShards } from './cluster/shard-connection.js';
+import { readShardState } from './cluster/shard-state.js';
+import { readTableDefinition } from './cluster/table-definition.js';
+import { CommandFailure } from './command-failure.js';
+import type { DriverClient } from './connect.js';
+import type { DoctorOptions } from './options.js';
+import { passwordPrompt } from './password-prompt.js';
+import type { Terminal } from './terminal.js';
+
+const DEFAULT_DATABASE = 'kv';
+
+/** @returns 1 when something is wrong */
+export async function runDoctor(options: DoctorOptions, terminal: Terminal): Promise<number> {
+  const cluster = clusterAccess(options);
+  const { state, findings } = await examineCatalog(cluster);
+  const database = options.database ?? state?.database ?? DEFAULT_DATABASE;
+  const access = accessFrom(cluster.settings, { user: cluster.user, database }, terminal.env);
+  const askPassword = passwordPrompt(terminal.input, terminal.errors);
+  const outcomes = await tryShards(shardPlaces(cluster.settings), access, askPassword);
+  try {
+    const examinations = await Promise.all(
+      outcomes.map(async (outcome): Promise<ShardExamination> => {
+        const { name, primary } = outcome.shard;
+        const place = { name, primary };
+        if (outcome.kind === 'failed') return { place, report: outcome.failure.message };
+        return { place, report: await examineShard(outcome.shard.client, state) };
+      }),
+    );
+    findings.push(...diagnose(cluster.settings, state, extensionSource().version, examinations));
+  } finally {
+    await endAll(outcomes.flatMap((outcome) => (outcome.kind === 'connected' ? [outcome.shard] : [])));
+  }
+  const isWell = findings.every(({ severity }) => severity !== 'wrong');
+  if (options.json) terminal.output.write(`${JSON.stringify({ ok: isWell, findings })}\n`);
+  else terminal.output.write(`${reportLines(findings).join('\n')}\n`);
+  return isWell ? 0 : 1;
+}
+
+/** A cluster whose catalogue is missing or damaged is examined all the same. */
+async function examineCatalog({ settings }: ClusterAccess): Promise<{ state: CatalogState | null; findings: Finding[] }> {
+  const finding = (severity: Severity, message: string): Finding => {
+    return { severity, shard: null, check: 'catalogue', message };
+  };
+  const catalog = openCatalog(settings);
+  if (catalog === null) {
+    return { state: null, findings: [finding('info', 'none is configured: pgkv only pools the first shard')] };
+  }
+  try {
+    const state = await catalog.read();
+    if (state === null) return { state, findings: [finding('wrong', `${catalog.place} is missing: run pgkv init`)] };
+    viewFrom(settings.shards, state);
+    const { epoch, shards, tables } = state;
+    const text = `${catalog.place}: epoch ${epoch}, 16384 hash slots on ${shards.length} shards, ${tables.length} tables`;
+    return { state, findings: [finding('ok', text)] };
+  } catch (error) {
+    return { state: null, findings: [finding('wrong', messageOf(error))] };
+  }
+}
+
+async function examineShard(client: DriverClient, state: CatalogState | null): Promise<ShardReport | string> {
+  try {
+    const facts = await readServerFacts(client);
+    const extension = await orReason(installedExtension(client));
+    const shardState = await orReason(readShardState(client));
+    const tables: ShardReport['tables'][number][] = [];
+    for (const table of state?.tables ?? []) tables.push(await orReason(readTableDefinition(client, table)));
+    return { facts, extension, state: shardState, tables };
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/** What one question gives, or why it failed: the other questions are asked all the same. */
+async function orReason<T>(answer: Promise<T>): Promise<T | string> {
+  try {
+    return await answer;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+const MARKS: Readonly<Record<Severity, string>> = { ok: 'ok', info: 'info', warning: 'WARNING', wrong: 'WRONG' };
+
+function reportLines(findings: readonly Finding[]): string[] {
+  const shards = [...new Set(findings.map(({ shard }) => shard))];
+  const lines = shards.flatMap((shard) => [
+    shard === null ? 'cluster' : `shard ${shard}`,
+    ...findings
+      .filter((finding) => finding.shard === shard)
+      .map(({ severity, check, message }) => `  ${MARKS[severity].padEnd(8)} ${check.padEnd(12)} ${message}`),
+  ]);
+  const count = (severity: Severity) => findings.filter((finding) => finding.severity === severity).length;
+  return [...lines, `${count('wrong')} wrong, ${count('warning')} warnings`];
+}

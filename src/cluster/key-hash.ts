@@ -1,0 +1,88 @@
+// Which hash slot a key belongs to (D1): XXH32(utf8(tenant) ‖ 0x00 ‖ utf8(hash part of key), seed 0) mod 16384. The hash
+// part is the tag of a key with `{tag}`, else the key. pgkv.slot() of the extension gives the same in SQL (D2).
+import loadXxhash, { type XXHashAPI } from 'xxhash-wasm';
+import { assert } from '../base/assert.js';
+import { HASH_SLOT_COUNT } from '../config/slot-ranges.js';
+import type { HashSlot } from './cluster-view.js';
+
+const SEED = 0;
+const SLOT_MASK = HASH_SLOT_COUNT - 1;
+const TAG_OPEN = 0x7b;
+const TAG_CLOSE = 0x7d;
+/** Tenant, separator and hash part of up to this many bytes are put together here; keys hold up to 1 KiB. */
+const INPUT_BYTES_MAX = 4096;
+/** Up to here a loop over characters beats TextEncoder, whose call alone takes 60 ns. */
+const LOOP_CHARACTERS_MAX = 64;
+/** What is longer goes to the hash in pieces, since WebAssembly's memory grows to the largest and never shrinks. */
+const PIECE_BYTES = 65_536;
+
+const input = new Uint8Array(INPUT_BYTES_MAX);
+/** Views on the first n bytes of `input`, made once: making one costs as much as hashing it. */
+const inputOf: readonly Uint8Array[] = Array.from({ length: 257 }, (_, length) => input.subarray(0, length));
+const encoder = new TextEncoder();
+const SEPARATOR = new Uint8Array(1);
+
+let xxhash: XXHashAPI | null = null;
+
+/** Has to be awaited once before slots are asked for; compiles the 3 KB WebAssembly module. Idempotent. */
+export async function loadKeyHash(): Promise<void> {
+  xxhash ??= await loadXxhash();
+}
+
+/** The slot of a key given as text; about 100 ns for a short one (the unit test prints it). */
+export function hashSlotOf(tenant: string, key: string): HashSlot {
+  const open = key.indexOf('{');
+  const close = open < 0 ? -1 : key.indexOf('}', open + 1);
+  const hashPart = close > open + 1 ? key.slice(open + 1, close) : key;
+  // A character takes three bytes of UTF-8 at most (one beyond the BMP is two characters and takes four).
+  if ((tenant.length + hashPart.length) * 3 >= INPUT_BYTES_MAX) {
+    return slotOfPieces(encoder.encode(tenant), encoder.encode(hashPart));
+  }
+  const separatorAt = putText(tenant, 0);
+  input[separatorAt] = 0;
+  return slotOfInput(putText(hashPart, separatorAt + 1));
+}
+
+/** The slot of a key given as the bytes that the server will see: UTF-8, no terminator. Keeps no reference to them. */
+export function hashSlotOfBytes(tenant: Uint8Array, key: Uint8Array): HashSlot {
+  const open = key.indexOf(TAG_OPEN);
+  const close = open < 0 ? -1 : key.indexOf(TAG_CLOSE, open + 1);
+  const isTagged = close > open + 1;
+  const from = isTagged ? open + 1 : 0;
+  const to = isTagged ? close : key.length;
+  if (tenant.length + 1 + to - from > INPUT_BYTES_MAX) return slotOfPieces(tenant, key.subarray(from, to));
+  let length = 0;
+  for (let at = 0; at < tenant.length; at++) input[length++] = tenant[at]!;
+  input[length++] = 0;
+  for (let at = from; at < to; at++) input[length++] = key[at]!;
+  return slotOfInput(length);
+}
+
+/** Writes UTF-8 into `input` from `at`; returns where it ends. */
+function putText(text: string, at: number): number {
+  if (text.length > LOOP_CHARACTERS_MAX) return encodeText(text, at);
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code > 0x7f) return encodeText(text, at);
+    input[at + index] = code;
+  }
+  return at + text.length;
+}
+
+function encodeText(text: string, at: number): number {
+  return at + encoder.encodeInto(text, input.subarray(at)).written;
+}
+
+function slotOfInput(length: number): HashSlot {
+  assert(xxhash !== null, 'loadKeyHash() comes before the first slot');
+  return (xxhash.h32Raw(inputOf[length] ?? input.subarray(0, length), SEED) & SLOT_MASK) as HashSlot;
+}
+
+function slotOfPieces(tenant: Uint8Array, hashPart: Uint8Array): HashSlot {
+  assert(xxhash !== null, 'loadKeyHash() comes before the first slot');
+  const hash = xxhash.create32(SEED);
+  for (const part of [tenant, SEPARATOR, hashPart]) {
+    for (let at = 0; at < part.length; at += PIECE_BYTES) hash.update(part.subarray(at, at + PIECE_BYTES));
+  }
+  return (hash.digest() & SLOT_MASK) as HashSlot;
+}

@@ -1,0 +1,156 @@
+// The statement that makes one answer of the partial rows of an aggregate, run on the home server: the partials' columns
+// travel as array parameters in binary, so that nothing is lost by a text form that depends on settings (DateStyle,
+// extra_float_digits), and nothing has to be escaped.
+// https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c (array_recv)
+import type { StatementSource } from '../../backend/statement-source.js';
+import { PgkvError } from '../../base/errors.js';
+import type { PartialColumn } from '../../sql/kv-plan.js';
+import { builtinTypeName, TypeOid, typeInWords } from './builtin-types.js';
+import type { Column } from './row-description.js';
+import type { RowRun } from './row-queue.js';
+import type { FinalStatement } from './scatter-request.js';
+
+/** Behind these names the partial rows stand in the final statement; no client's text has them by accident. */
+const ROWS = '"pgkv partial rows"';
+const columnName = (index: number): string => `"pgkv partial ${index}"`;
+
+const PLACEHOLDER = /\{(?:(rows)|(type:)?(\d+))\}/g;
+const ARRAY_HEADER_BYTES = 20;
+const BINARY = 1;
+
+/** Names of the partials' types. Throws 0A000 for one that cannot be handed on. */
+function partialTypes(partials: readonly PartialColumn[], columns: readonly Column[]): string[] {
+  if (columns.length !== partials.length) {
+    throw new PgkvError('internal', {
+      detail: `${columns.length} partial columns where ${partials.length} are planned`,
+    });
+  }
+  return columns.map(({ type }, index) => {
+    const name = builtinTypeName(type === TypeOid.unknown ? TypeOid.text : type);
+    if (name !== undefined) return `pg_catalog.${name}`;
+    throw new PgkvError('unsupported', {
+      detail: `${partials[index]!.role} of type ${typeInWords(type)} cannot be combined over several shards`,
+      hint: 'cast it to text, or name one tenant_id and key',
+    });
+  });
+}
+
+/** Text, types of parameters and parameters of the final statement. */
+export function finalStatement(options: {
+  final: FinalStatement;
+  partials: readonly PartialColumn[];
+  columns: readonly Column[];
+  rows: readonly RowRun[];
+  /** Known types of the client's parameters. */
+  parameterTypes: readonly number[];
+}): { readonly text: string; readonly parseTail: Buffer; readonly parameters: Buffer[] } {
+  const { final, columns, parameterTypes } = options;
+  const client = readParameters(final.parameters);
+  const types = partialTypes(options.partials, columns);
+  const arrays = types.map((type, index) => `pg_catalog.unnest($${client.count + index + 1}::${type}[])`);
+  const relation = `ROWS FROM (${arrays.join(', ')}) AS ${ROWS}(${types.map((_, index) => columnName(index)).join(', ')})`;
+  const text = final.render((part) =>
+    part.replace(PLACEHOLDER, (_, rows: string | undefined, type: string | undefined, number: string | undefined) => {
+      if (rows !== undefined) return relation;
+      const index = Number(number);
+      return type === undefined ? `${ROWS}.${columnName(index)}` : types[index]!;
+    }),
+  );
+  const knownTypes = parameterTypes.slice(0, client.count);
+  const oids = Buffer.alloc(2 + 4 * knownTypes.length);
+  oids.writeUInt16BE(knownTypes.length, 0);
+  for (const [index, oid] of knownTypes.entries()) oids.writeUInt32BE(oid, 2 + 4 * index);
+  const arrayValues = encodeArrays(options.rows, columns);
+  return {
+    text,
+    parseTail: Buffer.concat([Buffer.from(`${text}\0`, 'utf8'), oids]),
+    parameters: [encodeFormats(client, types.length), client.values, ...arrayValues],
+  };
+}
+
+interface Parameters {
+  readonly count: number;
+  readonly formats: readonly number[];
+  /** Each with its length in front. */
+  readonly values: Buffer;
+}
+
+function readParameters(bytes: Buffer): Parameters {
+  const formatCount = bytes.readUInt16BE(0);
+  const formats = Array.from({ length: formatCount }, (_, index) => bytes.readInt16BE(2 + 2 * index));
+  const start = 2 + 2 * formatCount;
+  return { count: bytes.readUInt16BE(start), formats, values: bytes.subarray(start + 2) };
+}
+
+/** The client's formats written out one by one, those of the arrays behind them, and the number of all values. */
+function encodeFormats({ count, formats }: Parameters, arrayCount: number): Buffer {
+  const all = count + arrayCount;
+  const bytes = Buffer.alloc(4 + 2 * all);
+  bytes.writeUInt16BE(all, 0);
+  for (let index = 0; index < all; index++) {
+    const own = formats.length === 1 ? formats[0]! : (formats[index] ?? 0);
+    bytes.writeInt16BE(index < count ? own : BINARY, 2 + 2 * index);
+  }
+  bytes.writeUInt16BE(all, 2 + 2 * all);
+  return bytes;
+}
+
+/** One array per column, as values in a Bind. What stands in a binary DataRow stands in an array likewise. */
+export function encodeArrays(runs: readonly RowRun[], columns: readonly Column[]): Buffer[] {
+  const sizes = columns.map(() => ARRAY_HEADER_BYTES);
+  let rows = 0;
+  eachValue(runs, (column, _, start, end) => {
+    if (column === 0) rows++;
+    sizes[column]! += end - start;
+  });
+  const arrays = sizes.map((bytes) => Buffer.allocUnsafe(4 + (rows === 0 ? 12 : bytes)));
+  for (const [index, array] of arrays.entries()) {
+    const { type } = columns[index]!;
+    array.writeInt32BE(array.length - 4, 0);
+    array.writeInt32BE(rows === 0 ? 0 : 1, 4); // dimensions
+    array.writeInt32BE(1, 8); // there may be NULLs
+    array.writeUInt32BE(type === TypeOid.unknown ? TypeOid.text : type, 12);
+    if (rows === 0) continue;
+    array.writeInt32BE(rows, 16);
+    array.writeInt32BE(1, 20); // lower bound
+  }
+  const offsets = columns.map(() => 4 + ARRAY_HEADER_BYTES);
+  eachValue(runs, (column, buffer, start, end) => {
+    buffer.copy(arrays[column]!, offsets[column]!, start, end);
+    offsets[column]! += end - start;
+  });
+  return arrays;
+}
+
+/** Calls `use` with each value of each row, its length in front, in the order of the rows. */
+function eachValue(
+  runs: readonly RowRun[],
+  use: (column: number, buffer: Buffer, start: number, end: number) => void,
+): void {
+  for (const { buffer, start, end } of runs) {
+    let offset = start;
+    while (offset < end) {
+      const count = buffer.readUInt16BE(offset + 5);
+      offset += 7;
+      for (let column = 0; column < count; column++) {
+        const length = buffer.readInt32BE(offset);
+        const next = offset + 4 + Math.max(length, 0);
+        use(column, buffer, offset, next);
+        offset = next;
+      }
+    }
+  }
+}
+
+/** The last final statement by the statement of the shards: what is combined again is prepared. */
+const lastFinals = new WeakMap<StatementSource, StatementSource>();
+
+/** The source of a final statement, the same object as last time where it says the same. */
+export function internFinal(shardSource: StatementSource, text: string, parseTail: Buffer): StatementSource {
+  const last = lastFinals.get(shardSource);
+  if (last?.parseTail.equals(parseTail) === true) return last;
+  const { template } = shardSource;
+  const source = { parseTail, text, template, rewritten: null, parameterTypes: [], noisy: false, uses: 0 };
+  lastFinals.set(shardSource, source);
+  return source;
+}

@@ -1,0 +1,422 @@
+// One shard's part of a scattered read: a lane of its own, the statement sent through it, and the rows that come back,
+// kept up to a bound. Phases:
+//   acquiring   the lane gets and prepares a connection
+//   measuring   Parse and Describe are sent with a Flush: how many columns there are decides the formats in Bind
+//   running     the whole statement is sent, with its Sync
+//   settled     the connection was given back or destroyed; rows may still be waiting here
+// Invariant: after `settled` nothing of the leg is on any connection.
+import type { ReportedParameters } from '../../backend/parameter-status.js';
+import { type Assumption, forwarded, parsing, Reply } from '../../backend/reply-queue.js';
+import type { ServerConnection, ServerLoss } from '../../backend/server-connection.js';
+import { type StatementSource, unknownStatement } from '../../backend/statement-source.js';
+import { type ErrorName, messageOf, PgkvError } from '../../base/errors.js';
+import type { Session } from '../../session/session.js';
+import { encodeNamed, encodeParse, SYNC } from '../../wire/client-messages.js';
+import { readErrorFields } from '../../wire/error-fields.js';
+import { Frame, FrameReader } from '../../wire/frame-reader.js';
+import { Backend, backendLimits, Frontend } from '../../wire/protocol.js';
+import { encodeError } from '../../wire/server-messages.js';
+import type { ClientPort, LeasedLane } from '../leased-lane.js';
+import { DESCRIBE_EXECUTE_SYNC, encodeBind, FLUSH } from './extended-messages.js';
+import { type Column, readColumns, readParameterTypes } from './row-description.js';
+import type { SortedRows } from './row-merge.js';
+import { RowQueue } from './row-queue.js';
+import type { ScatterLimits, ScatterTarget } from './scatter-request.js';
+
+/** Hears of a leg. `changed` follows everything that may let the run go on. */
+export interface LegOwner {
+  changed(): void;
+  /** The leg has no answer, or not a whole one. */
+  failed(error: Buffer): void;
+  notice(message: Buffer): void;
+}
+
+export interface LegStatement {
+  readonly source: StatementSource;
+  /** Formats and values, as in Bind; in parts. */
+  readonly parameters: readonly Buffer[];
+  /** Those of the visible columns, as in Bind. */
+  readonly resultFormats: readonly number[];
+  /** How many of the last columns are for pgkv itself, in binary. */
+  readonly hidden: number;
+  /** The types of the parameters are wanted too. */
+  readonly asksParameterTypes: boolean;
+}
+
+/** A leg that is no longer wanted is read to its end up to here: that costs less than a cancel request. */
+const DRAIN_BYTES_MAX = 1_048_576;
+const UNASSUMING: Assumption = { undo: () => undefined };
+const TEXT = 0;
+const BINARY = 1;
+/** What Postgres says to a Bind with formats for another number of columns. */
+const FORMAT_COUNT_MISMATCH = '08P01';
+
+/**
+ * Columns of a statement's result when it was described last. Right or not is seen before a row is read: the server
+ * refuses a Bind with another number of formats, and what it describes is counted again.
+ */
+const columnCounts = new WeakMap<StatementSource, number>();
+
+export class ScatterLeg implements ClientPort, SortedRows {
+  readonly shardName: string;
+  readonly rows = new RowQueue();
+  phase: 'new' | 'acquiring' | 'measuring' | 'running' | 'settled' = 'new';
+  /** The server has sent all rows. */
+  ended = false;
+  failed = false;
+  /** The result as the portal has it, formats included. */
+  rowDescription: Buffer | null = null;
+  columns: readonly Column[] | null = null;
+  /** OIDs of the statement's parameters, where they were asked for. */
+  parameterTypes: readonly number[] = [];
+  readonly holdsBytes = false;
+
+  readonly #owner: LegOwner;
+  readonly #session: Session;
+  readonly #lane: LeasedLane;
+  readonly #statement: LegStatement;
+  readonly #limits: ScatterLimits;
+  readonly #reader: FrameReader;
+  /** The bytes that the server sends cannot be read any further. */
+  #unreadable = false;
+  #sawReady = false;
+  /** The connection is read no further because the queue is full. */
+  #paused = false;
+  /** Rows are thrown away: the answer is complete, or lost. */
+  #discarding = false;
+  #discardedBytes = 0;
+  #cancelled = false;
+  /** Name of the statement that is being measured, and whether its description has come. */
+  #measuredName = '';
+  #measured = false;
+  /** The next RowDescription is that of the statement, not of the portal. */
+  #statementIsNext = false;
+  /** The Bind under way has formats for this many columns; -1: for any number. */
+  #boundColumns = -1;
+  /** The number of columns has changed: once more, from the beginning. */
+  #again = false;
+  #retried = false;
+  /** What the client has been told, where the lane has just noted something else. */
+  #told: ReportedParameters | null = null;
+
+  constructor(options: {
+    target: ScatterTarget;
+    owner: LegOwner;
+    session: Session;
+    statement: LegStatement;
+    limits: ScatterLimits;
+  }) {
+    this.shardName = options.target.shardName;
+    this.#owner = options.owner;
+    this.#session = options.session;
+    this.#statement = options.statement;
+    this.#limits = options.limits;
+    const messageLimits = backendLimits(options.limits.rowBytesMax);
+    messageLimits[Backend.dataRow] = options.limits.rowBytesMax;
+    this.#reader = new FrameReader(messageLimits, 0, 'backend');
+    this.#lane = options.target.lane(this);
+  }
+
+  // Called by the run.
+
+  start(): void {
+    this.phase = 'acquiring';
+    if (this.#lane.ensure(this.#statement.source.template)) this.#granted();
+  }
+
+  /** Some rows were taken: the server may send more. */
+  taken(): void {
+    if (!this.#paused || this.rows.bytes > this.#limits.legBytesMax / 2) return;
+    this.#paused = false;
+    this.#lane.clientDrained();
+  }
+
+  /** Nothing of this leg is wanted any more: what it still sends is thrown away. */
+  discard(): void {
+    this.#discarding = true;
+    this.rows.clear();
+    this.taken();
+    if (this.phase === 'acquiring') this.cancel();
+  }
+
+  cancel(): void {
+    if (this.phase === 'settled' || this.#cancelled) return;
+    this.#cancelled = true;
+    this.#lane.cancel();
+  }
+
+  /** Ends the leg at once, if need be with its connection. */
+  end(): void {
+    this.#discarding = true;
+    this.rows.clear();
+    this.#settle();
+  }
+
+  // Called by the lane.
+
+  /** Its socket is read no further while too much waits here. A row that has come in part does not count. */
+  get clogged(): boolean {
+    return this.rows.bytes > this.#limits.legBytesMax && !this.#discarding;
+  }
+
+  send(bytes: Buffer): void {
+    if (this.phase === 'acquiring') {
+      // The lane tells of another shard's settings: the client is told only of those its session is seen with.
+      this.#told ??= this.#session.told;
+      return;
+    }
+    if (this.#discarding) this.#drained(bytes.length);
+    if (this.#unreadable) return;
+    const reader = this.#reader;
+    try {
+      // Copied, since the connection reads into that memory again.
+      reader.push(Buffer.from(bytes));
+      while (reader.next() !== Frame.none) this.#message(reader.type, reader.buffer, reader.start, reader.end);
+    } catch (error) {
+      this.#unreadable = true;
+      this.#fail(this.#unreadableBytes(error));
+    }
+  }
+
+  flush(): void {
+    const { connection } = this.#lane;
+    if (this.phase === 'measuring' && connection !== null) {
+      if (this.failed || this.#discarding) this.#sync(connection);
+      else if (this.#measured) this.#run(connection, this.#measuredName);
+    }
+    this.#paused = this.clogged;
+    this.#owner.changed();
+  }
+
+  resume(): void {
+    if (this.phase === 'acquiring') {
+      if (this.#lane.mode === 'leased') this.#granted();
+    } else if (this.phase === 'running' && this.#sawReady && !this.#lane.busy) {
+      if (this.#again && !this.#discarding) this.#startAgain();
+      else this.#settle();
+    }
+  }
+
+  refused(error: PgkvError, message: Buffer | null): void {
+    this.#restoreTold();
+    if (message !== null && error.errorName === 'internal') this.#failWith(message);
+    else if (error.errorName === 'cancelled') this.#fail(error);
+    else this.#fail(this.#missing(error.errorName, error.message, error.detail));
+    if (this.#lane.mode === 'free') this.#settle();
+    else {
+      // The connection is about to be given back.
+      this.phase = 'running';
+      this.#sawReady = true;
+    }
+  }
+
+  lost(loss: ServerLoss): void {
+    this.#restoreTold();
+    this.#fail(this.#missing('server_unreachable', 'the server connection was lost during a read', loss.error.detail));
+    this.#settle();
+  }
+
+  /** The statement as prepared was out of date, and nothing of it has been answered. */
+  repeat(): void {
+    const connection = this.#lane.connection!;
+    connection.forget(this.#statement.source);
+    columnCounts.delete(this.#statement.source);
+    this.#retried = true;
+    this.#begin(connection);
+  }
+
+  tag(): void {
+    // Tags are read from what is sent.
+  }
+
+  #granted(): void {
+    this.#restoreTold();
+    // Nothing was sent yet, so the connection goes back as it is.
+    if (this.#discarding || this.#cancelled) return this.#settle();
+    const { template, text } = this.#statement.source;
+    this.#lane.note(template, text);
+    this.#begin(this.#lane.connection!);
+  }
+
+  #restoreTold(): void {
+    if (this.#told !== null) this.#session.told = this.#told;
+    this.#told = null;
+  }
+
+  /** Sends the statement, or first asks how many columns it has where the formats in its Bind depend on that. */
+  #begin(connection: ServerConnection): void {
+    const { source, hidden, resultFormats } = this.#statement;
+    const oneFormat = hidden === 0 || (resultFormats.length === 1 && resultFormats[0] === BINARY);
+    const count = oneFormat ? -1 : columnCounts.get(source);
+    this.#sawReady = this.#measured = this.#statementIsNext = false;
+    if (count === undefined) {
+      // Parsed anew: a Describe of a statement out of date would fail.
+      connection.forget(source);
+      this.#measuredName = this.#prepare(connection);
+      this.#describe(connection, this.#measuredName);
+      connection.output.push(FLUSH);
+      this.phase = 'measuring';
+      connection.output.flush();
+      return;
+    }
+    const name = this.#prepare(connection);
+    if (this.#statement.asksParameterTypes) this.#describe(connection, name);
+    this.#run(connection, name);
+  }
+
+  #prepare(connection: ServerConnection): string {
+    const { source } = this.#statement;
+    const { semantics } = this.#session.settings;
+    // A text sent once may never come again: not worth a name on the server.
+    if (source.uses > 1 || connection.isPrepared(source, semantics)) return connection.prepare(source, semantics);
+    connection.unnamed = unknownStatement;
+    connection.replies.push(parsing(source.rewritten, true, UNASSUMING));
+    connection.output.push(encodeParse('', source.parseTail));
+    return '';
+  }
+
+  #describe(connection: ServerConnection, name: string): void {
+    connection.output.push(encodeNamed(Frontend.describe, 'S', name));
+    connection.replies.push(forwarded(Reply.describeStatement));
+  }
+
+  #run(connection: ServerConnection, name: string): void {
+    let bind: Buffer[];
+    try {
+      bind = encodeBind(name, this.#statement.parameters, this.#formats());
+    } catch (error) {
+      this.#fail(error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error) }));
+      return this.#sync(connection);
+    }
+    this.phase = 'running';
+    for (const part of bind) connection.output.push(part);
+    connection.output.push(DESCRIBE_EXECUTE_SYNC);
+    connection.replies.push(forwarded(Reply.bind));
+    connection.replies.push(forwarded(Reply.describePortal));
+    connection.replies.push(forwarded(Reply.execute));
+    connection.replies.push(forwarded(Reply.sync));
+    if (!this.#retried) {
+      connection.guarded = true;
+      this.#lane.shapeIsTold = true;
+    }
+    connection.output.flush();
+  }
+
+  /** Ends what was begun without a Bind. */
+  #sync(connection: ServerConnection): void {
+    this.phase = 'running';
+    connection.output.push(SYNC);
+    connection.replies.push(forwarded(Reply.sync));
+    connection.output.flush();
+  }
+
+  /** Formats of all columns: the client's, and binary for the hidden ones. */
+  #formats(): readonly number[] {
+    const { hidden, resultFormats, source } = this.#statement;
+    this.#boundColumns = -1;
+    if (hidden === 0 || (resultFormats.length === 1 && resultFormats[0] === BINARY)) return resultFormats;
+    const count = columnCounts.get(source)!;
+    const visible = count - hidden;
+    if (resultFormats.length > 1 && resultFormats.length !== visible) {
+      const message = `bind message has ${resultFormats.length} result formats but query has ${visible} columns`;
+      throw new PgkvError('protocol_violation', { message });
+    }
+    this.#boundColumns = count;
+    const formats = new Array<number>(count).fill(BINARY);
+    for (let index = 0; index < visible; index++) formats[index] = resultFormats[index] ?? resultFormats[0] ?? TEXT;
+    return formats;
+  }
+
+  /** From the beginning, since the result has another number of columns by now. */
+  #startAgain(): void {
+    columnCounts.delete(this.#statement.source);
+    this.#again = this.ended = false;
+    this.#retried = true;
+    this.rowDescription = this.columns = null;
+    this.start();
+  }
+
+  #message(type: number, buffer: Buffer, start: number, end: number): void {
+    switch (type) {
+      case Backend.dataRow:
+        if (!this.#discarding && !this.#again) this.rows.push(buffer, start, end);
+        return;
+      case Backend.parameterDescription:
+        this.#statementIsNext = true;
+        this.parameterTypes = readParameterTypes(buffer, start);
+        return;
+      case Backend.rowDescription:
+        return this.#described(Buffer.from(buffer.subarray(start, end)));
+      case Backend.commandComplete:
+        this.ended = !this.#again;
+        return;
+      case Backend.errorResponse:
+        return this.#error(Buffer.from(buffer.subarray(start, end)));
+      case Backend.noticeResponse:
+        if (!this.#discarding) this.#owner.notice(Buffer.from(buffer.subarray(start, end)));
+        return;
+      case Backend.readyForQuery:
+        this.#sawReady = true;
+        if (!this.ended && !this.#again && !this.failed) {
+          this.#fail(new PgkvError('internal', { detail: `shard "${this.shardName}" gave no answer to a read` }));
+        }
+        return;
+    }
+  }
+
+  #described(message: Buffer): void {
+    const columns = readColumns(message);
+    if (this.#statementIsNext) {
+      this.#statementIsNext = false;
+      this.#measured = true;
+      columnCounts.set(this.#statement.source, columns.length);
+    } else if (this.#boundColumns >= 0 && columns.length !== this.#boundColumns && !this.#retried) this.#again = true;
+    else {
+      this.rowDescription = message;
+      this.columns = columns;
+    }
+  }
+
+  #error(message: Buffer): void {
+    const code = readErrorFields(message, 0, message.length)['C'];
+    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#boundColumns >= 0 && !this.#retried;
+    if (wrongCount && this.rowDescription === null && this.phase === 'running') this.#again = true;
+    else this.#failWith(message);
+  }
+
+  #drained(bytes: number): void {
+    this.#discardedBytes += bytes;
+    if (this.#discardedBytes > DRAIN_BYTES_MAX) this.cancel();
+  }
+
+  #fail(error: PgkvError): void {
+    this.#failWith(encodeError(error, 'ERROR'));
+  }
+
+  #failWith(message: Buffer): void {
+    if (this.failed) return;
+    this.failed = true;
+    this.#owner.failed(message);
+  }
+
+  #missing(name: ErrorName, message: string, reason: string | undefined): PgkvError {
+    const detail = `shard "${this.shardName}" is missing from the answer${reason === undefined ? '' : `: ${reason}`}`;
+    return new PgkvError(name, { message, detail });
+  }
+
+  #unreadableBytes(error: unknown): PgkvError {
+    const tooLong = error instanceof PgkvError && error.errorName === 'protocol_violation';
+    if (!tooLong) return new PgkvError('internal', { detail: messageOf(error), cause: error });
+    return new PgkvError('limit_exceeded', {
+      detail: `a row of shard "${this.shardName}" has more than ${this.#limits.rowBytesMax} bytes`,
+      hint: 'read it by its tenant_id and key: that goes through whatever its size',
+    });
+  }
+
+  #settle(): void {
+    if (this.phase === 'settled') return;
+    this.phase = 'settled';
+    this.#lane.end();
+    this.#owner.changed();
+  }
+}

@@ -1,0 +1,68 @@
+// What a scattered read is asked for and whom it tells.
+import type { StatementSource } from '../../backend/statement-source.js';
+import type { Clock } from '../../base/clock.js';
+import type { Session } from '../../session/session.js';
+import type { ScatterPlan } from '../../sql/kv-plan.js';
+import type { ClientPort, LeasedLane } from '../leased-lane.js';
+
+export interface ScatterTarget {
+  readonly shardName: string;
+  /** A lane of the session on that shard, made for this port and for one statement: the run ends it. */
+  lane(client: ClientPort): LeasedLane;
+}
+
+/** What the final statement of a CombinePlan needs beside the partial rows. */
+export interface FinalStatement {
+  /** The plan's `finalText` with `substitute` applied to its strings and the literals put in as they are. */
+  render(substitute: (part: string) => string): string;
+  /** The client's parameters; they keep their numbers, the partial columns get those behind them. */
+  readonly parameters: Buffer;
+}
+
+export interface ScatterRequest {
+  readonly plan: ScatterPlan;
+  /** What every shard runs. A source used again is prepared once per connection. */
+  readonly shardSource: StatementSource;
+  readonly targets: readonly ScatterTarget[];
+  /** Runs the final statement of a CombinePlan; tells the shape of a merged result where it is one of the targets. */
+  readonly home: ScatterTarget;
+  /** Parameters of `shardSource` as they stand in a Bind (formats, then values); `NO_PARAMETERS` for none. */
+  readonly parameters: Buffer;
+  /** Null for a MergePlan. */
+  readonly final: FinalStatement | null;
+  /** As in Bind: none, one for all, or one per column. */
+  readonly resultFormats: readonly number[];
+  /** Rows of a merged result wanted (null: all) and skipped. */
+  readonly limit: bigint | null;
+  readonly offset: bigint;
+  /** The default collation of the databases is byte order (C, POSIX). */
+  readonly byteOrder: boolean;
+  readonly session: Session;
+  readonly clock: Clock;
+  readonly limits?: Partial<ScatterLimits>;
+}
+
+export interface ScatterLimits {
+  /** Bytes of whole rows kept per shard before its connection is paused. */
+  readonly legBytesMax: number;
+  /** Longest row taken from a shard. */
+  readonly rowBytesMax: number;
+  /** Bytes of all partial rows of an aggregate. */
+  readonly partialBytesMax: number;
+}
+
+/** All calls are synchronous and not nested; the run may be called from within them. */
+export interface ScatterClient {
+  /** The RowDescription of what `rows` brings. Called once, before any row. */
+  described(rowDescription: Buffer): void;
+  /** Whole DataRow messages, the client's to keep. False: nothing more until `resume`. */
+  rows(bytes: Buffer): boolean;
+  /** As many rows as `start` or `continue` asked for have been told; there may be more. */
+  suspended(): void;
+  /** "SELECT n"; n counts the rows since `start` or the last `continue`, as Postgres does. */
+  completed(tag: string): void;
+  /** ErrorResponse. Exactly one of `completed` and `failed` is called, when no connection is held any longer. */
+  failed(error: Buffer): void;
+  /** NoticeResponse of some shard. */
+  notice(message: Buffer): void;
+}

@@ -1,0 +1,408 @@
+// A read on several shards, and the one answer made of it. Owns the legs, which rows go out and when, and the end: the
+// client hears of it only when no leg holds a connection any longer. Stages:
+//   new        `start` was not called
+//   shards     legs on the shards send rows, which are passed on, merged, or collected as partial rows
+//   final      the final statement of a CombinePlan runs on the home server
+//   stopping   the answer is complete or lost; legs that are at work are drained or cancelled
+//   over       reported, or abandoned
+// Invariants: the first error is the answer; after the limit was reached errors no longer count.
+import { assert } from '../../base/assert.js';
+import type { Timer } from '../../base/clock.js';
+import { messageOf, PgkvError } from '../../base/errors.js';
+import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { encodeError } from '../../wire/server-messages.js';
+import { finalStatement, internFinal } from './combine-statement.js';
+import { sameColumns, withoutLastColumns } from './row-description.js';
+import { RowMerge } from './row-merge.js';
+import { RowOutput } from './row-output.js';
+import type { RowRun } from './row-queue.js';
+import { type LegOwner, type LegStatement, ScatterLeg } from './scatter-leg.js';
+import type { ScatterClient, ScatterLimits, ScatterRequest, ScatterTarget } from './scatter-request.js';
+import { sortOrder } from './sort-order.js';
+
+const DEFAULT_LIMITS: ScatterLimits = {
+  legBytesMax: 262_144,
+  rowBytesMax: 268_435_456,
+  partialBytesMax: 67_108_864,
+};
+/** A leg that is not wanted any more gets this long to end by itself before it is cancelled. */
+const DRAIN_MS = 5;
+/** And this long before its connection is closed. */
+const STOP_MS = 5_000;
+const QUERY_CANCELED = '57014';
+
+type Stage = 'new' | 'shards' | 'final' | 'stopping' | 'over';
+
+export class ScatterRun implements LegOwner {
+  #stage: Stage = 'new';
+  readonly #request: ScatterRequest;
+  readonly #client: ScatterClient;
+  readonly #limits: ScatterLimits;
+  readonly #output = new RowOutput();
+  #legs: readonly ScatterLeg[] = [];
+  /** The leg whose description of the result is shown. */
+  #teller!: ScatterLeg;
+  /** Legs whose columns were found to be those of the teller. */
+  #checked = new Set<ScatterLeg>();
+  #described = false;
+  /** By sort keys; null: rows go out as they come. */
+  #merge: RowMerge | null = null;
+  #hidden = 0;
+  #nextLeg = 0;
+  /** Rows of the whole answer still to be skipped and to be sent. */
+  #skip: number;
+  #remaining: number;
+  /** Rows that `start` or `continue` asked for and were not sent yet; and how many were. */
+  #wanted = Number.POSITIVE_INFINITY;
+  #sent = 0;
+  #suspended = false;
+  /** The client takes no more for now. */
+  #blocked = false;
+  #partials: RowRun[] = [];
+  #partialBytes = 0;
+  /** The answer in the end, where it is not "SELECT n". */
+  #error: Buffer | null = null;
+  /** The error is ours for a cancel of the client: a server's own wording of it is better. */
+  #cancelling = false;
+  #timers: Timer[] = [];
+  #pumping = false;
+  #pumpAgain = false;
+
+  constructor(request: ScatterRequest, client: ScatterClient) {
+    this.#request = request;
+    this.#client = client;
+    this.#limits = { ...DEFAULT_LIMITS, ...request.limits };
+    // Beyond 2^53 rows none are left either way. Negative numbers are refused by the shards, in Postgres's words.
+    this.#skip = Math.max(Number(request.offset), 0);
+    this.#remaining = request.limit === null || request.limit < 0n ? Number.POSITIVE_INFINITY : Number(request.limit);
+  }
+
+  /** @param rowsMax rows after which `suspended` is called; 0: never */
+  start(rowsMax = 0): void {
+    assert(this.#stage === 'new', 'a scattered read is started once');
+    const { plan, shardSource, parameters, resultFormats, targets, home } = this.#request;
+    this.#want(rowsMax);
+    this.#stage = 'shards';
+    shardSource.uses++;
+    const combines = plan.kind === 'combine';
+    this.#hidden = combines ? 0 : plan.sortKeys.length;
+    // OIDs of tables and users' types differ between shards: clients look them up at home.
+    const told = Math.max(
+      targets.findIndex(({ shardName }) => shardName === home.shardName),
+      0,
+    );
+    const statement: LegStatement = {
+      source: shardSource,
+      parameters: [parameters],
+      resultFormats: combines ? [1] : resultFormats,
+      hidden: this.#hidden,
+      asksParameterTypes: false,
+    };
+    const asking = { ...statement, asksParameterTypes: combines && parameters.length > 4 };
+    this.#run(
+      targets.map((target, index) => this.#leg(target, index === told ? asking : statement)),
+      told,
+    );
+  }
+
+  /** The client takes rows again. */
+  resume(): void {
+    this.#blocked = false;
+    this.changed();
+  }
+
+  /** After `suspended`: up to `rowsMax` rows more; 0: all. */
+  continue(rowsMax: number): void {
+    assert(this.#suspended || this.#stage === 'over', 'only a suspended read is continued');
+    this.#want(rowsMax);
+    this.changed();
+  }
+
+  /** The client wants the read cancelled. Nothing happens while it is suspended: no statement is running then. */
+  cancel(): void {
+    if (this.#suspended || this.#stage === 'new' || this.#stage === 'over') return;
+    if (this.#stage !== 'stopping') {
+      this.#cancelling = true;
+      this.#stop(encodeError(new PgkvError('cancelled'), 'ERROR'));
+    }
+    for (const leg of this.#legs) leg.cancel();
+  }
+
+  /** Nobody wants the answer any more: the client is told nothing further, and the legs end by themselves. */
+  abandon(): void {
+    if (this.#stage === 'over') return;
+    this.#stage = 'over';
+    this.#endLegs();
+    this.changed();
+  }
+
+  changed(): void {
+    if (this.#pumping) {
+      this.#pumpAgain = true;
+      return;
+    }
+    this.#pumping = true;
+    try {
+      do {
+        this.#pumpAgain = false;
+        this.#step();
+      } while (this.#pumpAgain);
+    } catch (error) {
+      this.#pumping = false;
+      if (this.#stage === 'over') throw error;
+      this.#stop(encodeError(asPgkvError(error), 'ERROR'));
+    }
+    this.#pumping = false;
+  }
+
+  failed(error: Buffer): void {
+    if (this.#isRunning) this.#stop(this.#stage === 'final' ? withoutPosition(error) : error);
+    else if (this.#cancelling && readErrorFields(error, 0, error.length)['C'] === QUERY_CANCELED) this.#error = error;
+  }
+
+  notice(message: Buffer): void {
+    if (this.#isRunning) this.#client.notice(message);
+  }
+
+  #want(rowsMax: number): void {
+    this.#wanted = rowsMax === 0 ? Number.POSITIVE_INFINITY : rowsMax;
+    this.#sent = 0;
+    this.#suspended = false;
+  }
+
+  #leg(target: ScatterTarget, statement: LegStatement): ScatterLeg {
+    const { session } = this.#request;
+    return new ScatterLeg({ target, owner: this, session, statement, limits: this.#limits });
+  }
+
+  #run(legs: readonly ScatterLeg[], told: number): void {
+    this.#legs = legs;
+    this.#teller = legs[told]!;
+    this.#checked.clear();
+    // One that fails at once stops those before it; those behind it are not begun.
+    for (const leg of legs) {
+      if (this.#isRunning) leg.start();
+      else leg.end();
+    }
+    this.changed();
+  }
+
+  get #unsettled(): number {
+    let count = 0;
+    for (const { phase } of this.#legs) if (phase !== 'settled') count++;
+    return count;
+  }
+
+  #step(): void {
+    switch (this.#stage) {
+      case 'shards':
+        if (!this.#compareColumns()) return;
+        if (this.#request.plan.kind === 'combine') this.#collect();
+        else this.#deliver();
+        return;
+      case 'final':
+        if (this.#compareColumns()) this.#deliver();
+        return;
+      case 'stopping':
+        this.#report();
+        return;
+      case 'new':
+        return;
+      case 'over':
+        if (this.#unsettled === 0) this.#clearTimers();
+    }
+  }
+
+  /** Checks that all legs told so far describe the same result. False: the one that is shown has not come. */
+  #compareColumns(): boolean {
+    const { columns, shardName } = this.#teller;
+    if (columns === null) return false;
+    if (this.#checked.size === this.#legs.length) return true;
+    for (const leg of this.#legs) {
+      if (leg.columns === null || this.#checked.has(leg)) continue;
+      if (!sameColumns(columns, leg.columns)) {
+        throw new PgkvError('unsupported', {
+          detail: `shards "${shardName}" and "${leg.shardName}" describe the result differently`,
+          hint: 'bring the table to the same definition on every shard',
+        });
+      }
+      this.#checked.add(leg);
+    }
+    return true;
+  }
+
+  /** Sends the description of the result once, and finds out how it is merged. */
+  #describe(): void {
+    this.#described = true;
+    const { plan, byteOrder } = this.#request;
+    const columns = this.#teller.columns!;
+    if (this.#hidden > 0 && plan.kind === 'merge') {
+      const first = columns.length - this.#hidden;
+      if (first < 0) throw new PgkvError('internal', { detail: 'a result without its sort keys' });
+      const orders = plan.sortKeys.map((key, index) => sortOrder(columns[first + index]!.type, key, byteOrder));
+      this.#merge = new RowMerge(this.#legs, orders);
+    }
+    this.#client.described(withoutLastColumns(this.#teller.rowDescription!, columns, this.#hidden));
+  }
+
+  /** Passes on what rows there are, as far as the client wants and takes them. */
+  #deliver(): void {
+    if (!this.#described) this.#describe();
+    while (!this.#blocked && !this.#suspended && this.#isRunning) {
+      // Before the limit: a portal that was run for n rows and gave n is suspended, even if there are no more.
+      if (this.#wanted === 0) {
+        this.#suspended = true;
+        if (this.#flush()) this.#client.suspended();
+        else this.#suspended = false;
+      } else if (this.#remaining === 0) {
+        this.#flush();
+        this.#stop(null);
+      } else if (!(this.#merge === null ? this.#passOn() : this.#mergeNext(this.#merge))) {
+        this.#flush();
+        if (this.#isComplete) this.#stop(null);
+        return;
+      }
+    }
+  }
+
+  get #isRunning(): boolean {
+    return this.#stage === 'shards' || this.#stage === 'final';
+  }
+
+  /** Every leg has sent its rows and has succeeded, and the rows are gone. */
+  get #isComplete(): boolean {
+    return this.#legs.every((leg) => leg.phase === 'settled' && leg.ended && leg.rows.empty);
+  }
+
+  /** Passes on a run of rows of some leg, the legs taking turns. False: there are none. */
+  #passOn(): boolean {
+    const legs = this.#legs;
+    for (let tried = 0; tried < legs.length; tried++) {
+      const leg = legs[this.#nextLeg]!;
+      this.#nextLeg = (this.#nextLeg + 1) % legs.length;
+      if (leg.rows.empty) continue;
+      if (this.#skip > 0) this.#skip -= leg.rows.take(this.#skip).rows;
+      else {
+        const run = leg.rows.take(Math.min(this.#remaining, this.#wanted));
+        this.#count(run.rows);
+        this.#emit(run.buffer.subarray(run.start, run.end));
+      }
+      leg.taken();
+      return true;
+    }
+    return false;
+  }
+
+  #mergeNext(merge: RowMerge): boolean {
+    const row = merge.first();
+    if (row === null) return false;
+    if (this.#skip > 0) this.#skip--;
+    else {
+      const { buffer, start, visibleEnd } = row;
+      // Rows taken so far go first; where the client takes no more, this one waits its turn.
+      if (!this.#output.fits(visibleEnd - start) && !this.#flush()) return true;
+      this.#output.append(buffer, start, visibleEnd, this.#hidden);
+      this.#count(1);
+    }
+    merge.drop();
+    return true;
+  }
+
+  #count(rows: number): void {
+    this.#sent += rows;
+    this.#remaining -= rows;
+    this.#wanted -= rows;
+  }
+
+  #emit(bytes: Buffer): void {
+    if (!this.#client.rows(bytes)) this.#blocked = true;
+  }
+
+  /** Sends the merged rows gathered. False: the client takes no more, or has ended the run. */
+  #flush(): boolean {
+    if (!this.#output.empty) this.#emit(this.#output.take());
+    return !this.#blocked && this.#isRunning;
+  }
+
+  #collect(): void {
+    const { partialBytesMax } = this.#limits;
+    for (const leg of this.#legs) {
+      while (!leg.rows.empty) {
+        const run = leg.rows.take(Number.POSITIVE_INFINITY);
+        this.#partials.push(run);
+        this.#partialBytes += run.end - run.start;
+      }
+      leg.taken();
+    }
+    if (this.#partialBytes > partialBytesMax) {
+      throw new PgkvError('limit_exceeded', {
+        detail: `the shards' partial results have more than ${partialBytesMax} bytes`,
+        hint: 'group by fewer values, or name a tenant_id and key',
+      });
+    }
+    if (this.#isComplete) this.#combine();
+  }
+
+  #combine(): void {
+    const { plan, final, home, shardSource, resultFormats } = this.#request;
+    assert(plan.kind === 'combine' && final !== null, 'only a CombinePlan has a final statement');
+    const { text, parseTail, parameters } = finalStatement({
+      final,
+      partials: plan.partials,
+      columns: this.#teller.columns!,
+      rows: this.#partials,
+      parameterTypes: this.#teller.parameterTypes,
+    });
+    this.#partials = [];
+    const source = internFinal(shardSource, text, parseTail);
+    source.uses++;
+    this.#stage = 'final';
+    this.#run([this.#leg(home, { source, parameters, resultFormats, hidden: 0, asksParameterTypes: false })], 0);
+  }
+
+  /** No more rows go out; the answer follows when the legs have ended. */
+  #stop(error: Buffer | null): void {
+    if (!this.#isRunning) return;
+    this.#stage = 'stopping';
+    this.#error = error;
+    this.#endLegs();
+    this.changed();
+  }
+
+  /** Legs that are still at work are read to their end or cancelled, whichever comes first. */
+  #endLegs(): void {
+    this.#partials = [];
+    for (const leg of this.#legs) leg.discard();
+    if (this.#unsettled === 0) return;
+    const { clock } = this.#request;
+    const every = (act: (leg: ScatterLeg) => void) => () => {
+      for (const leg of this.#legs) act(leg);
+    };
+    const cancelAll = every((leg) => leg.cancel());
+    const endAll = every((leg) => leg.end());
+    this.#clearTimers();
+    this.#timers = [clock.after(DRAIN_MS, cancelAll), clock.after(STOP_MS, endAll)];
+  }
+
+  #report(): void {
+    if (this.#unsettled > 0 || this.#blocked) return;
+    this.#clearTimers();
+    this.#stage = 'over';
+    if (this.#error === null) this.#client.completed(`SELECT ${this.#sent}`);
+    else this.#client.failed(this.#error);
+  }
+
+  #clearTimers(): void {
+    for (const timer of this.#timers) timer.cancel();
+    this.#timers = [];
+  }
+}
+
+/** A place in the final statement is none in the client's text. */
+function withoutPosition(error: Buffer): Buffer {
+  const { P: position, ...fields } = readErrorFields(error, 0, error.length);
+  return position === undefined ? error : encodeErrorResponse(fields);
+}
+
+const asPgkvError = (error: unknown): PgkvError =>
+  error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error), cause: error });

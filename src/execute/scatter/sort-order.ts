@@ -1,0 +1,80 @@
+// The order in which Postgres sorts values, found from their binary format: what a merge by sort keys compares.
+// Types whose order cannot be read off their bytes exactly are refused, never guessed (D10).
+import { PgkvError } from '../../base/errors.js';
+import type { SortKey } from '../../sql/kv-plan.js';
+import { TypeOid, typeInWords } from './builtin-types.js';
+import { compareNumeric } from './numeric-order.js';
+
+/** Compares the value of `aBytes` bytes at `a[aAt]` with the one at `b[bAt]`. Allocates nothing. */
+export type CompareValues = (a: Buffer, aAt: number, aBytes: number, b: Buffer, bAt: number, bBytes: number) => number;
+
+const compareBytes: CompareValues = (a, aAt, aBytes, b, bAt, bBytes) =>
+  a.compare(b, bAt, bAt + bBytes, aAt, aAt + aBytes);
+
+const compareInt16: CompareValues = (a, aAt, _, b, bAt) => a.readInt16BE(aAt) - b.readInt16BE(bAt);
+const compareInt32: CompareValues = (a, aAt, _, b, bAt) => a.readInt32BE(aAt) - b.readInt32BE(bAt);
+/** Also dates, where the infinities are the extreme numbers. */
+const compareInt64: CompareValues = (a, aAt, _, b, bAt) => {
+  const high = a.readInt32BE(aAt) - b.readInt32BE(bAt);
+  return high !== 0 ? high : a.readUInt32BE(aAt + 4) - b.readUInt32BE(bAt + 4);
+};
+
+/** NaN is the greatest and equal to itself (float8_cmp_internal). */
+function compareFloats(a: number, b: number): number {
+  if (a < b) return -1;
+  if (a > b) return 1;
+  if (a === b) return 0;
+  return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
+}
+const compareFloat4: CompareValues = (a, aAt, _, b, bAt) => compareFloats(a.readFloatBE(aAt), b.readFloatBE(bAt));
+const compareFloat8: CompareValues = (a, aAt, _, b, bAt) => compareFloats(a.readDoubleBE(aAt), b.readDoubleBE(bAt));
+
+const COMPARATORS: ReadonlyMap<number, CompareValues> = new Map([
+  [TypeOid.bool, compareBytes],
+  [TypeOid.bytea, compareBytes],
+  [TypeOid.char, compareBytes],
+  [TypeOid.name, compareBytes],
+  [TypeOid.int8, compareInt64],
+  [TypeOid.int2, compareInt16],
+  [TypeOid.int4, compareInt32],
+  [TypeOid.text, compareBytes],
+  [TypeOid.oid, compareBytes],
+  [TypeOid.float4, compareFloat4],
+  [TypeOid.float8, compareFloat8],
+  [TypeOid.money, compareInt64],
+  [TypeOid.varchar, compareBytes],
+  [TypeOid.date, compareInt32],
+  [TypeOid.time, compareInt64],
+  [TypeOid.timestamp, compareInt64],
+  [TypeOid.timestamptz, compareInt64],
+  [TypeOid.numeric, compareNumeric],
+  [TypeOid.uuid, compareBytes],
+  [TypeOid.pgLsn, compareBytes],
+  [TypeOid.xid8, compareBytes],
+]);
+/** Whose order depends on a collation; `name` is always in byte order. */
+const COLLATED: ReadonlySet<number> = new Set([TypeOid.text, TypeOid.varchar]);
+
+export interface SortOrder {
+  readonly compare: CompareValues;
+  readonly descending: boolean;
+  readonly nullsFirst: boolean;
+}
+
+/** @param byteOrder whether the databases' default collation is byte order. Throws 0A000 for what cannot be merged. */
+export function sortOrder(type: number, key: SortKey, byteOrder: boolean): SortOrder {
+  const compare = COMPARATORS.get(type);
+  if (compare === undefined) {
+    throw new PgkvError('unsupported', {
+      detail: `rows of several shards cannot be merged by a sort key of type ${typeInWords(type)}`,
+      hint: 'sort by a number, a date, a uuid, bytea, or text COLLATE "C"; or name one tenant_id and key',
+    });
+  }
+  if (COLLATED.has(type) && key.needsByteOrder && !byteOrder) {
+    throw new PgkvError('unsupported', {
+      detail: 'rows of several shards cannot be merged by text under a collation that is not byte order',
+      hint: 'write COLLATE "C" behind the sort key',
+    });
+  }
+  return { compare, descending: key.descending, nullsFirst: key.nullsFirst };
+}

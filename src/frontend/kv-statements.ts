@@ -1,0 +1,107 @@
+// What a conversation does about key-value tables: which of them its texts mean, where a statement's keys are, and what
+// it runs over several shards. It holds no queue of its own: answers go through the conversation.
+import type { RewrittenText, StatementSource, TextReading } from '../backend/statement-source.js';
+import { PgkvError } from '../base/errors.js';
+import type { ClusterView } from '../cluster/cluster-view.js';
+import { type TableScope, tableScope } from '../cluster/table-scope.js';
+import { type BindValues, StatementValues, Unreadable } from '../route/key-values.js';
+import { type Route, route } from '../route/route.js';
+import type { Session } from '../session/session.js';
+import type { KvPlan, KvRefused, ValueRef } from '../sql/kv-plan.js';
+import { lexShape } from '../sql/shape-lexer.js';
+import { stringEnd } from '../wire/client-messages.js';
+
+/** The client's own text is passed on to the server as it is in these. */
+const SAME_BYTES: ReadonlySet<string> = new Set(['UTF8', 'SQL_ASCII']);
+
+/** A statement with its values: all that routing and a run over several shards need. */
+export interface KvStatement {
+  readonly plan: KvPlan;
+  readonly text: string;
+  readonly literals: readonly number[];
+  readonly values: StatementValues;
+  /** Null where the statement came by the simple protocol. */
+  readonly source: StatementSource | null;
+}
+
+export class KvStatements {
+  readonly #session: Session;
+  readonly #view: () => ClusterView;
+  readonly #startSearchPath: string | null;
+  #scope: TableScope | null = null;
+  #scopeView: ClusterView | null = null;
+  #scopePath: string | null = null;
+
+  /** @param startSearchPath of the client's start-up packet */
+  constructor(session: Session, view: () => ClusterView, startSearchPath: string | null) {
+    this.#session = session;
+    this.#view = view;
+    this.#startSearchPath = startSearchPath;
+  }
+
+  /** Whether there are any: where not, pgkv passes everything on as it is. */
+  get exist(): boolean {
+    return this.#view().tables.length > 0;
+  }
+
+  get view(): ClusterView {
+    return this.#view();
+  }
+
+  /** What names in the session's texts stand for at present. */
+  get scope(): TableScope {
+    const view = this.#view();
+    const { told, settings } = this.#session;
+    const path = told.get('search_path') ?? settings.values.get('search_path') ?? this.#startSearchPath;
+    if (this.#scope === null || this.#scopeView !== view || this.#scopePath !== path) {
+      this.#scope = tableScope(view, path);
+      this.#scopeView = view;
+      this.#scopePath = path;
+    }
+    return this.#scope;
+  }
+
+  /** How texts are read: where there are tables, an encoding in which their bytes mean something else is not. */
+  get reading(): TextReading {
+    const { textReading, told } = this.#session;
+    if (textReading === 'opaque' || !this.exist) return textReading;
+    return SAME_BYTES.has(told.get('client_encoding') ?? 'UTF8') ? textReading : 'opaque';
+  }
+
+  /** A statement of the simple protocol. */
+  simple(plan: KvPlan, text: string): KvStatement {
+    const literals = lexShape(text, this.#session.textReading !== 'escapes')?.literals ?? [];
+    return { plan, text, literals, values: new StatementValues(text, literals, null), source: null };
+  }
+
+  /** The statement that the Bind message `buffer[start, end)` binds. */
+  bound(plan: KvPlan, source: StatementSource, buffer: Buffer, start: number, end: number): KvStatement {
+    const portalEnd = stringEnd(buffer, start + 5, end);
+    const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
+    const isUtf8 = SAME_BYTES.has(this.#session.told.get('client_encoding') ?? 'UTF8');
+    const bind: BindValues | null =
+      nameEnd < 0 ? null : { buffer, offset: nameEnd + 1, end, types: source.parameterTypes, isUtf8 };
+    const { text, rewritten } = source;
+    const literals = rewritten?.literals ?? [];
+    return { plan, text, literals, values: new StatementValues(text, literals, bind), source };
+  }
+
+  route(statement: KvStatement): Route {
+    return route(statement.plan, statement.values, this.#view());
+  }
+
+  rewrite(statement: KvStatement): RewrittenText {
+    return { parts: statement.plan.text, text: statement.text, literals: statement.literals };
+  }
+}
+
+/** A row count of LIMIT or OFFSET; null: none. */
+export function rowCount(values: StatementValues, ref: ValueRef | null, clause: string): bigint | null | PgkvError {
+  if (ref === null) return null;
+  const count = values.integer(ref);
+  if (!(count instanceof Unreadable)) return count;
+  return new PgkvError('unsupported', { detail: `${clause} cannot be read: ${count.reason}`, hint: 'Give an integer.' });
+}
+
+export const refusal = ({ detail, hint }: Pick<KvRefused, 'detail' | 'hint'>): PgkvError =>
+  new PgkvError('unsupported', { detail, hint });

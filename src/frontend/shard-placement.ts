@@ -1,0 +1,118 @@
+// Chooses the lane for each message of a conversation: by the keys of its statement, by the transaction block or batch
+// that is open, and else the home shard. It moves the conversation from one lane to another when nothing is owed there,
+// so that answers stay in the client's order; where a transaction would have to leave its shard, it refuses (D13).
+import { PgkvError } from '../base/errors.js';
+import type { LeasedLane } from '../execute/leased-lane.js';
+import type { SessionLanes } from '../execute/session-lanes.js';
+import type { TransactionBlock } from '../session/transaction-block.js';
+import type { Template } from '../sql/template.js';
+import { TransactionStatus } from '../wire/protocol.js';
+
+/** The current lane is the right one; or the message has to wait until `resume`; or it cannot be served. */
+export type Placement = 'ready' | 'wait' | PgkvError;
+
+const LEAVES_SHARD = (why: string): PgkvError =>
+  new PgkvError('unsupported', {
+    message: 'a transaction cannot leave its shard',
+    detail: why,
+    hint: 'End the transaction first, or keep the keys together by a common {tag} in them.',
+  });
+
+export class ShardPlacement {
+  readonly #lanes: SessionLanes;
+  readonly #block: TransactionBlock;
+  /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
+  batchWrites = false;
+
+  constructor(lanes: SessionLanes, block: TransactionBlock) {
+    this.#lanes = lanes;
+    this.#block = block;
+  }
+
+  /** Where a statement that names no key-value table belongs. */
+  laneFor(template: Template): LeasedLane {
+    const { current, home } = this.#lanes;
+    if (!current.busy) return home;
+    const staysInBlock = template.neutral || template.leavesBlock !== null || template.kind === 'savepoint';
+    return staysInBlock ? current : home;
+  }
+
+  /** Whether messages of the extended protocol were sent on the current lane and no Sync behind them yet. */
+  get batchOpen(): boolean {
+    return this.#lanes.current.connection?.replies.unsynced() === true;
+  }
+
+  /** A transaction block is open on the current lane, as far as its answers tell. */
+  get inBlock(): boolean {
+    const { connection } = this.#lanes.current;
+    return connection !== null && connection.status !== TransactionStatus.idle;
+  }
+
+  /** Every statement is answered by 25P02, wherever it would belong. */
+  get blockFailed(): boolean {
+    const { connection } = this.#lanes.current;
+    return connection !== null && connection.replies.length === 0 && connection.status === TransactionStatus.failed;
+  }
+
+  /**
+   * Makes `target` the current lane.
+   * @param why it has to be that one, for an error's DETAIL
+   * @param errorTold the rest of the open batch is to be skipped, since the client was sent an error
+   */
+  move(target: LeasedLane, why: string, errorTold: () => void): Placement {
+    const lane = this.#lanes.current;
+    if (lane === target) return 'ready';
+    const { connection } = lane;
+    if (lane.mode === 'free' || connection === null) return this.#take(target);
+    const { replies } = connection;
+    if (replies.unsynced()) {
+      if (this.batchWrites || connection.copyIn) return LEAVES_SHARD(why);
+      lane.endSegment((told) => {
+        if (told) errorTold();
+      });
+      return 'wait';
+    }
+    if (replies.length > 0) return 'wait';
+    if (connection.status === TransactionStatus.failed) return 'ready';
+    if (connection.status === TransactionStatus.idle) {
+      lane.restIfUnused();
+      return (lane.mode as string) === 'preparing' ? 'wait' : this.#take(target);
+    }
+    if (!this.#block.movable) return LEAVES_SHARD(why);
+    this.#block.held = true;
+    lane.leaveBlock();
+    return 'wait';
+  }
+
+  /** Ends the open batch here, so that what follows can run elsewhere; null: nothing is owed any more. */
+  settle(why: string, errorTold: () => void): 'wait' | PgkvError | null {
+    const lane = this.#lanes.current;
+    const { connection } = lane;
+    if (connection === null) return null;
+    if (connection.replies.unsynced()) {
+      if (this.batchWrites || connection.copyIn) return LEAVES_SHARD(why);
+      lane.endSegment((told) => {
+        if (told) errorTold();
+      });
+      return 'wait';
+    }
+    return connection.replies.length > 0 ? 'wait' : null;
+  }
+
+  /** Whether a read over several shards may run beside the open block: it must not miss anything the block has done. */
+  mayScatter(): PgkvError | null {
+    const { held, isReadCommitted, movable } = this.#block;
+    if (!held && !this.inBlock) return null;
+    if (movable && isReadCommitted) return null;
+    return LEAVES_SHARD(
+      movable
+        ? 'a read over several shards has no common snapshot, as this isolation level would need'
+        : 'the statement reads several shards, and the transaction has begun on one',
+    );
+  }
+
+  #take(target: LeasedLane): Placement {
+    this.#lanes.current = target;
+    return target.takeUp() ? 'ready' : 'wait';
+  }
+}

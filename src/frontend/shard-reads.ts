@@ -1,0 +1,360 @@
+// Reads over several shards on behalf of a conversation, by simple query or through a portal of the extended protocol
+// that no server knows. One at a time; while one is under way the conversation takes no messages. Also EXPLAIN (ROUTE).
+import { rewrittenText, type StatementSource, type StatementSources } from '../backend/statement-source.js';
+import type { Clock } from '../base/clock.js';
+import { PgkvError } from '../base/errors.js';
+import { homeShard, type ShardView } from '../cluster/cluster-view.js';
+import { ScatterRun } from '../execute/scatter/scatter-run.js';
+import type { ScatterClient, ScatterRequest, ScatterTarget } from '../execute/scatter/scatter-request.js';
+import type { SessionLanes } from '../execute/session-lanes.js';
+import type { Session } from '../session/session.js';
+import { isRefusal, type TextParts } from '../sql/kv-plan.js';
+import type { Template } from '../sql/template.js';
+import { stringEnd } from '../wire/client-messages.js';
+import { Frontend } from '../wire/protocol.js';
+import {
+  BIND_COMPLETE,
+  CLOSE_COMPLETE,
+  encodeCommandComplete,
+  encodeTextRow,
+  encodeTextRowDescription,
+  PORTAL_SUSPENDED,
+} from '../wire/server-messages.js';
+import { explainRoute } from './explain-route.js';
+import { type KvStatement, type KvStatements, rowCount } from './kv-statements.js';
+
+/** What reads need of the conversation. */
+export interface ShardReadsHost {
+  send(bytes: Buffer): void;
+  flush(): void;
+  clogged(): boolean;
+  /** Messages are taken again. */
+  resume(): void;
+  /** An error was sent: a transaction block that is open fails. */
+  failed(): void;
+  /** The rest of the batch is to be skipped. */
+  skip(): void;
+  /** ReadyForQuery as the conversation stands. */
+  ready(): Buffer;
+}
+
+export interface ShardReadsServices {
+  readonly session: Session;
+  readonly lanes: SessionLanes;
+  readonly kv: KvStatements;
+  readonly clock: Clock;
+  readonly sources: StatementSources;
+}
+
+/** What became of a message: it was dealt with, it has to wait, or it is not for a portal here. */
+export type Taken = 'taken' | 'wait' | null;
+
+const NO_PARAMETERS = Buffer.alloc(4);
+const PORTALS_MAX = 100;
+const PORTAL = 0x50;
+
+interface Portal {
+  readonly request: ScatterRequest;
+  run: ScatterRun | null;
+  /** The client asked for its description and has not had it yet. */
+  describe: boolean;
+  /** All rows were sent. */
+  ended: boolean;
+}
+
+export class ShardReads {
+  /** The conversation waits for an answer. */
+  busy = false;
+  readonly #host: ShardReadsHost;
+  readonly #services: ShardReadsServices;
+  #run: ScatterRun | null = null;
+  readonly #portals = new Map<string, Portal>();
+
+  constructor(host: ShardReadsHost, services: ShardReadsServices) {
+    this.#host = host;
+    this.#services = services;
+  }
+
+  /** Answers a simple query. */
+  query(statement: KvStatement, shards: readonly ShardView[]): void {
+    const request = this.#request(statement, shards, NO_PARAMETERS, []);
+    if (request instanceof PgkvError) throw request;
+    const host = this.#host;
+    this.#begin(request, {
+      described: (description) => host.send(description),
+      suspended: () => undefined,
+      completed: (tag) => {
+        host.send(encodeCommandComplete(tag));
+        host.send(host.ready());
+      },
+      failed: (error) => {
+        host.send(error);
+        host.failed();
+        host.send(host.ready());
+      },
+    }).start();
+  }
+
+  /** Makes a portal of the Bind message `buffer[start, end)`. */
+  bind(
+    statement: KvStatement,
+    shards: readonly ShardView[],
+    buffer: Buffer,
+    start: number,
+    end: number,
+  ): PgkvError | null {
+    const name = buffer.toString('latin1', start + 5, stringEnd(buffer, start + 5, end));
+    const parts = bindParts(buffer, start, end);
+    if (parts === null) return new PgkvError('protocol_violation', { message: 'invalid Bind message' });
+    if (name !== '' && this.#portals.has(name)) {
+      return new PgkvError('protocol_violation', { message: `portal "${name}" already exists` });
+    }
+    if (this.#portals.size >= PORTALS_MAX) {
+      return new PgkvError('limit_exceeded', { detail: `${PORTALS_MAX} portals over several shards are open` });
+    }
+    const request = this.#request(statement, shards, parts.parameters, parts.formats);
+    if (request instanceof PgkvError) return request;
+    this.#close(name);
+    this.#portals.set(name, { request, run: null, describe: false, ended: false });
+    this.#host.send(BIND_COMPLETE);
+    return null;
+  }
+
+  /** Takes a message that is about a portal of these. */
+  take(type: number, buffer: Buffer, start: number, end: number): Taken {
+    if (this.#portals.size === 0) return null;
+    if (type === Frontend.bind) {
+      // The unnamed portal, and a name in use, are other ones from now on; the rest is the server's matter.
+      const nameEnd = stringEnd(buffer, start + 5, end);
+      if (nameEnd === start + 5) this.#close('');
+      return null;
+    }
+    const nameStart = type === Frontend.execute ? start + 5 : start + 6;
+    if (type !== Frontend.execute && buffer[start + 5] !== PORTAL) return null;
+    const nameEnd = stringEnd(buffer, nameStart, end);
+    if (nameEnd < 0) return null;
+    const name = buffer.toString('latin1', nameStart, nameEnd);
+    const portal = this.#portals.get(name);
+    if (portal === undefined) return null;
+    switch (type) {
+      case Frontend.describe:
+        this.#describe(portal, buffer[end] === Frontend.execute);
+        return 'taken';
+      case Frontend.execute:
+        this.#execute(portal, nameEnd + 5 <= end ? buffer.readInt32BE(nameEnd + 1) : 0);
+        return 'taken';
+      case Frontend.close:
+        this.#close(name);
+        this.#host.send(CLOSE_COMPLETE);
+        return 'taken';
+      default:
+        return null;
+    }
+  }
+
+  /** A Sync ends portals unless they stand in a transaction block. */
+  sync(inBlock: boolean): void {
+    if (inBlock || this.#portals.size === 0) return;
+    for (const name of [...this.#portals.keys()]) this.#close(name);
+  }
+
+  /** CancelRequest: whether there was something to cancel. */
+  cancel(): boolean {
+    if (this.#run === null) return false;
+    this.#run.cancel();
+    return true;
+  }
+
+  clientDrained(): void {
+    this.#run?.resume();
+  }
+
+  /** The client is gone. */
+  abandon(): void {
+    this.#run?.abandon();
+    this.#run = null;
+    for (const name of [...this.#portals.keys()]) this.#close(name);
+  }
+
+  /** Answers EXPLAIN (ROUTE), which runs nothing. `statement` null: no key-value table is concerned, or it is refused. */
+  explainRoute(template: Template, statement: KvStatement | null): void {
+    const host = this.#host;
+    const { kv } = this.#services;
+    const lines = explainRoute(template, statement, statement === null ? null : kv.route(statement), kv.view);
+    host.send(encodeTextRowDescription('QUERY PLAN'));
+    for (const line of lines) host.send(encodeTextRow(line));
+    host.send(encodeCommandComplete('EXPLAIN'));
+    host.send(host.ready());
+  }
+
+  #describe(portal: Portal, executeFollows: boolean): void {
+    if (portal.run !== null) return;
+    portal.describe = true;
+    // Nearly always Execute is next, and brings the description along.
+    if (executeFollows) return;
+    const host = this.#host;
+    const run = this.#begin(portal.request, {
+      described: (description) => {
+        host.send(description);
+        portal.describe = false;
+        run.abandon();
+        this.#end();
+      },
+      suspended: () => undefined,
+      completed: () => undefined,
+      failed: (error) => this.#failed(error),
+    });
+    run.start();
+  }
+
+  #execute(portal: Portal, rowsMax: number): void {
+    const host = this.#host;
+    if (portal.ended) {
+      // As Postgres answers a portal that has been run to its end.
+      host.send(encodeCommandComplete('SELECT 0'));
+      return;
+    }
+    if (portal.run !== null) {
+      this.#run = portal.run;
+      this.busy = true;
+      portal.run.continue(rowsMax);
+      return;
+    }
+    portal.run = this.#begin(portal.request, {
+      described: (description) => {
+        if (portal.describe) host.send(description);
+        portal.describe = false;
+      },
+      suspended: () => {
+        host.send(PORTAL_SUSPENDED);
+        this.#end();
+      },
+      completed: (tag) => {
+        portal.ended = true;
+        host.send(encodeCommandComplete(tag));
+      },
+      failed: (error) => this.#failed(error),
+    });
+    portal.run.start(rowsMax);
+  }
+
+  #failed(error: Buffer): void {
+    this.#host.send(error);
+    this.#host.failed();
+    this.#host.skip();
+  }
+
+  /** A run whose rows go to the client; the conversation waits until it ends. */
+  #begin(request: ScatterRequest, client: Omit<ScatterClient, 'rows' | 'notice'>): ScatterRun {
+    const host = this.#host;
+    const run = new ScatterRun(request, {
+      described: client.described,
+      suspended: client.suspended,
+      rows: (bytes) => {
+        host.send(bytes);
+        host.flush();
+        return !host.clogged();
+      },
+      notice: (message) => host.send(message),
+      completed: (tag) => {
+        client.completed(tag);
+        this.#end();
+      },
+      failed: (error) => {
+        client.failed(error);
+        this.#end();
+      },
+    });
+    this.#run = run;
+    this.busy = true;
+    return run;
+  }
+
+  #end(): void {
+    this.#run = null;
+    this.busy = false;
+    this.#host.flush();
+    this.#host.resume();
+  }
+
+  #close(name: string): void {
+    this.#portals.get(name)?.run?.abandon();
+    this.#portals.delete(name);
+  }
+
+  #request(
+    statement: KvStatement,
+    shards: readonly ShardView[],
+    parameters: Buffer,
+    resultFormats: readonly number[],
+  ): ScatterRequest | PgkvError {
+    const { plan, values } = statement;
+    const { scatter } = plan;
+    if (isRefusal(scatter)) return new PgkvError('internal', { detail: 'a refused statement was to be scattered' });
+    const limit = scatter.kind === 'merge' ? rowCount(values, scatter.limit, 'LIMIT') : null;
+    const offset = scatter.kind === 'merge' ? rowCount(values, scatter.offset, 'OFFSET') : null;
+    if (limit instanceof PgkvError) return limit;
+    if (offset instanceof PgkvError) return offset;
+    const { session, lanes, kv, clock } = this.#services;
+    const target = (shard: ShardView): ScatterTarget => ({
+      shardName: shard.name,
+      lane: (client) => lanes.another(shard, client),
+    });
+    return {
+      plan: scatter,
+      shardSource: this.#source(statement, scatter.shardText),
+      targets: shards.map(target),
+      home: target(homeShard(kv.view)),
+      parameters,
+      final:
+        scatter.kind === 'merge'
+          ? null
+          : { render: (substitute) => rendered(statement, scatter.finalText, substitute), parameters },
+      resultFormats,
+      limit,
+      offset: offset ?? 0n,
+      byteOrder: lanes.home.byteOrder,
+      session,
+      clock,
+    };
+  }
+
+  /** What the shards run: shared between sessions, so that it is prepared once per connection. */
+  #source(statement: KvStatement, parts: TextParts): StatementSource {
+    const text = rewrittenText({ parts, text: statement.text, literals: statement.literals });
+    return this.#services.sources.ownText(text, statement.source?.parameterTypes ?? []);
+  }
+}
+
+function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {
+  const substituted = parts.map((part) => (typeof part === 'string' ? substitute(part) : part));
+  return rewrittenText({ parts: substituted, text: statement.text, literals: statement.literals });
+}
+
+/** Parameters and result formats of a Bind message, copied; null where it is malformed. */
+function bindParts(buffer: Buffer, start: number, end: number): { parameters: Buffer; formats: number[] } | null {
+  const portalEnd = stringEnd(buffer, start + 5, end);
+  const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
+  if (nameEnd < 0 || nameEnd + 3 > end) return null;
+  let at = nameEnd + 1;
+  const first = at;
+  at += 2 + buffer.readUInt16BE(at) * 2;
+  if (at + 2 > end) return null;
+  const count = buffer.readUInt16BE(at);
+  at += 2;
+  for (let n = 0; n < count; n++) {
+    if (at + 4 > end) return null;
+    const length = buffer.readInt32BE(at);
+    at += 4 + Math.max(length, 0);
+    if (at > end) return null;
+  }
+  const parameters = Buffer.from(buffer.subarray(first, at));
+  if (at + 2 > end) return null;
+  const formats: number[] = [];
+  for (let left = buffer.readUInt16BE(at); left > 0; left--) {
+    at += 2;
+    if (at + 2 > end) return null;
+    formats.push(buffer.readInt16BE(at));
+  }
+  return { parameters, formats };
+}

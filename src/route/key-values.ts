@@ -1,0 +1,217 @@
+// The values behind a plan's references: literals as they stand in the client's text, parameters as they stand in its
+// Bind message. What cannot be read with certainty is `unreadable`, never a guess: a key read wrongly is a row misplaced.
+import { isAscii, isUtf8 } from 'node:buffer';
+import type { ValueRef } from '../sql/kv-plan.js';
+import { LITERAL_STRIDE, LiteralKind } from '../sql/shape-lexer.js';
+import { arrayElements, binaryArrayElements } from './text-array.js';
+
+/** Why a value cannot be used, for a DETAIL. */
+export class Unreadable {
+  readonly reason: string;
+  constructor(reason: string) {
+    this.reason = reason;
+  }
+}
+
+export interface KeyValues {
+  /** The text a reference stands for; null: SQL NULL. */
+  text(ref: ValueRef): string | null | Unreadable;
+  /** The elements of an array of text; null: the array itself is NULL. */
+  list(ref: ValueRef): readonly (string | null)[] | null | Unreadable;
+}
+
+/** Parameter types under which equal bytes mean equal text. 0: the server infers text from the column. */
+const TEXT_TYPES: ReadonlySet<number> = new Set([0, 25, 705, 1043]);
+const TEXT_ARRAY_TYPES: ReadonlySet<number> = new Set([0, 705, 1009, 1015]);
+const INTEGER_TYPES: ReadonlyMap<number, number> = new Map([
+  [0, 4],
+  [20, 8],
+  [21, 2],
+  [23, 4],
+]);
+
+export interface BindValues {
+  /** Holds the Bind message; `offset` is that of the count of parameter formats. */
+  readonly buffer: Buffer;
+  readonly offset: number;
+  readonly end: number;
+  /** From the Parse message; see StatementSource. */
+  readonly types: readonly number[];
+  /** The client's bytes are UTF-8, or are all ASCII where they are not. */
+  readonly isUtf8: boolean;
+}
+
+export class StatementValues implements KeyValues {
+  readonly #text: string;
+  readonly #literals: readonly number[];
+  readonly #bind: BindValues | null;
+
+  /** @param literals of `text`; see Shape.literals */
+  constructor(text: string, literals: readonly number[], bind: BindValues | null) {
+    this.#text = text;
+    this.#literals = literals;
+    this.#bind = bind;
+  }
+
+  text(ref: ValueRef): string | null | Unreadable {
+    switch (ref.kind) {
+      case 'null':
+        return null;
+      case 'literal':
+        return this.#literal(ref.index);
+      case 'parameter': {
+        const type = this.#bind?.types[ref.number - 1] ?? 0;
+        if (!TEXT_TYPES.has(type)) return new Unreadable(`parameter $${ref.number} was declared with type ${type}, not text`);
+        const bytes = this.#parameter(ref.number);
+        return bytes === null || bytes instanceof Unreadable ? bytes : this.#decode(bytes, ref.number);
+      }
+    }
+  }
+
+  list(ref: ValueRef): readonly (string | null)[] | null | Unreadable {
+    if (ref.kind === 'null') return null;
+    if (ref.kind === 'literal') {
+      const text = this.#literal(ref.index);
+      return text === null || text instanceof Unreadable ? text : (arrayElements(text) ?? new Unreadable('not an array'));
+    }
+    const type = this.#bind?.types[ref.number - 1] ?? 0;
+    if (!TEXT_ARRAY_TYPES.has(type)) {
+      return new Unreadable(`parameter $${ref.number} was declared with type ${type}, not text[]`);
+    }
+    const bytes = this.#parameter(ref.number);
+    if (bytes === null || bytes instanceof Unreadable) return bytes;
+    if (this.#isBinary(ref.number)) {
+      return this.#mayBeRead(bytes)
+        ? (binaryArrayElements(bytes) ?? new Unreadable(`parameter $${ref.number} is not an array of text`))
+        : new Unreadable('it holds characters of another client_encoding than UTF8');
+    }
+    const text = this.#decode(bytes, ref.number);
+    if (text instanceof Unreadable) return text;
+    return arrayElements(text) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`);
+  }
+
+  /** A row count or the like; null: NULL. */
+  integer(ref: ValueRef): bigint | null | Unreadable {
+    if (ref.kind === 'null') return null;
+    let text: string | null | Unreadable;
+    if (ref.kind === 'literal') text = this.#literal(ref.index);
+    else {
+      const bytes = this.#parameter(ref.number);
+      if (bytes === null || bytes instanceof Unreadable) return bytes;
+      if (this.#isBinary(ref.number)) {
+        // Without a declared type the server infers bigint for LIMIT, integer for a slot: the length tells which was sent.
+        const type = this.#bind!.types[ref.number - 1] ?? 0;
+        const length = type === 0 ? bytes.length : INTEGER_TYPES.get(type);
+        if (length !== bytes.length) return new Unreadable(`parameter $${ref.number} is no integer`);
+        if (length === 8) return bytes.readBigInt64BE(0);
+        if (length === 4) return BigInt(bytes.readInt32BE(0));
+        if (length === 2) return BigInt(bytes.readInt16BE(0));
+        return new Unreadable(`parameter $${ref.number} is no integer`);
+      }
+      text = bytes.toString('latin1');
+    }
+    if (text === null || text instanceof Unreadable) return text;
+    return /^\s*[+-]?\d+\s*$/.test(text) ? BigInt(text.trim().replace(/^\+/, '')) : new Unreadable('it is no integer');
+  }
+
+  #literal(index: number): string | null | Unreadable {
+    const at = index * LITERAL_STRIDE;
+    const start = this.#literals[at];
+    if (start === undefined) return new Unreadable('the literal is not where it was expected');
+    const source = this.#text.slice(start, this.#literals[at + 1]);
+    const value = literalValue(source, this.#literals[at + 2]!);
+    return value ?? new Unreadable(`the literal ${source.slice(0, 60)} has escapes by number`);
+  }
+
+  /** Whether bytes mean to the server what they mean here. */
+  #mayBeRead(bytes: Buffer): boolean {
+    return this.#bind!.isUtf8 || isAscii(bytes);
+  }
+
+  #decode(bytes: Buffer, number: number): string | Unreadable {
+    if (!this.#mayBeRead(bytes)) {
+      return new Unreadable(`parameter $${number} holds characters of another client_encoding than UTF8`);
+    }
+    if (!isUtf8(bytes)) return new Unreadable(`parameter $${number} is not valid UTF-8`);
+    return bytes.toString('utf8');
+  }
+
+  #isBinary(number: number): boolean {
+    const { buffer, offset } = this.#bind!;
+    const count = buffer.readInt16BE(offset);
+    if (count === 0) return false;
+    return buffer.readInt16BE(offset + 2 + (count === 1 ? 0 : number - 1) * 2) === 1;
+  }
+
+  /** A view of the value; valid as long as the message is. */
+  #parameter(number: number): Buffer | null | Unreadable {
+    const missing = new Unreadable(`parameter $${number} was not given`);
+    if (this.#bind === null) return missing;
+    const { buffer, offset, end } = this.#bind;
+    if (offset + 2 > end) return missing;
+    let at = offset + 2 + buffer.readUInt16BE(offset) * 2;
+    if (at + 2 > end || number > buffer.readUInt16BE(at)) return missing;
+    at += 2;
+    for (let n = 1; at + 4 <= end; n++) {
+      const length = buffer.readInt32BE(at);
+      at += 4;
+      if (length > end - at) return missing;
+      if (n === number) return length < 0 ? null : buffer.subarray(at, at + length);
+      if (length > 0) at += length;
+    }
+    return missing;
+  }
+}
+
+/** What a literal says; null where that takes more than is done here. https://www.postgresql.org/docs/current/sql-syntax-lexical.html */
+export function literalValue(source: string, kind: number): string | null {
+  switch (kind) {
+    case LiteralKind.integer:
+    case LiteralKind.numeric:
+      return source;
+    case LiteralKind.dollar: {
+      const tagEnd = source.indexOf('$', 1) + 1;
+      return source.slice(tagEnd, source.length - tagEnd);
+    }
+    case LiteralKind.string:
+      return quotedParts(source, false);
+    case LiteralKind.escape:
+      return quotedParts(source.startsWith("'") ? source : source.slice(1), true);
+    default:
+      return null;
+  }
+}
+
+const ESCAPES: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' };
+
+/** A string may go on in quotes behind a line end. */
+function quotedParts(source: string, escapes: boolean): string | null {
+  let value = '';
+  let at = 1;
+  while (at < source.length) {
+    const character = source[at]!;
+    if (character === "'") {
+      if (source[at + 1] === "'") {
+        value += "'";
+        at += 2;
+        continue;
+      }
+      const next = source.indexOf("'", at + 1);
+      if (next < 0) return value;
+      // Comments between the parts are not read here.
+      if (source.slice(at + 1, next).trim() !== '') return null;
+      at = next + 1;
+      continue;
+    }
+    if (character === '\\' && escapes) {
+      const escaped = source[at + 1] ?? '';
+      if (/[0-7xuU]/.test(escaped)) return null;
+      value += ESCAPES[escaped] ?? escaped;
+      at += 2;
+      continue;
+    }
+    value += character;
+    at++;
+  }
+  return null;
+}

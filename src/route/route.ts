@@ -1,0 +1,101 @@
+// Where a statement on a key-value table goes (D8). Pure: a plan, its values and a view give a frozen Route, and nothing
+// behind it reads SQL again.
+import type { ClusterView, HashSlot, ShardView } from '../cluster/cluster-view.js';
+import { homeShard, shardOf } from '../cluster/cluster-view.js';
+import { hashSlotOf } from '../cluster/key-hash.js';
+import type { KeyRef, KvPlan, Refusal } from '../sql/kv-plan.js';
+import { isRefusal } from '../sql/kv-plan.js';
+import { type KeyValues, Unreadable } from './key-values.js';
+
+export type Route =
+  /** One shard holds every key; `slots` in the order of the keys, without those that are NULL. */
+  | { readonly kind: 'keyed'; readonly shard: ShardView; readonly slots: readonly HashSlot[] }
+  /** The shards that hold the keys, by id. */
+  | { readonly kind: 'multi-keyed'; readonly shards: readonly ShardView[]; readonly slots: readonly HashSlot[] }
+  /** All shards: rows may be anywhere. */
+  | { readonly kind: 'scattered'; readonly shards: readonly ShardView[] }
+  | ({ readonly kind: 'refused' } & Refusal);
+
+const refused = (detail: string, hint: string): Route => ({ kind: 'refused', detail, hint });
+
+export interface RouteValues extends KeyValues {
+  integer(ref: KeyRef['key']): bigint | null | Unreadable;
+}
+
+export function route(plan: KvPlan, values: RouteValues, view: ClusterView): Route {
+  const { keys } = plan;
+  if (keys === null) {
+    if (view.shards.length === 1) return { kind: 'keyed', shard: homeShard(view), slots: [] };
+    return isRefusal(plan.scatter)
+      ? refused(plan.scatter.detail, plan.scatter.hint)
+      : { kind: 'scattered', shards: view.shards };
+  }
+  const slots: HashSlot[] = [];
+  for (let index = 0; index < keys.length; index++) {
+    const before = slots.length;
+    const failure = addSlots(keys[index]!, values, slots);
+    if (failure !== null) {
+      return refused(`the key cannot be read: ${failure.reason}`, 'Give tenant_id and key as text, in UTF8.');
+    }
+    const wrong = wrongSlot(plan, index, slots.length > before ? slots[before]! : null, values);
+    if (wrong !== null) return wrong;
+  }
+  return routeSlots(plan, slots, view);
+}
+
+function routeSlots(plan: KvPlan, slots: readonly HashSlot[], view: ClusterView): Route {
+  // Nothing can match NULL, and every shard says so alike.
+  if (slots.length === 0) return { kind: 'keyed', shard: homeShard(view), slots };
+  const first = shardOf(view, slots[0]!);
+  if (slots.every((slot) => view.shardOfSlot[slot] === first.id)) return { kind: 'keyed', shard: first, slots };
+  if (isRefusal(plan.scatter)) return refused(plan.scatter.detail, plan.scatter.hint);
+  const ids = [...new Set(slots.map((slot) => view.shardOfSlot[slot]!))].sort((a, b) => a - b);
+  return { kind: 'multi-keyed', shards: ids.map((id) => view.shards[id]!), slots };
+}
+
+/** Adds the slots of the keys that a reference stands for; NULLs have none. */
+function addSlots(ref: KeyRef, values: KeyValues, slots: HashSlot[]): Unreadable | null {
+  if (ref.kind === 'lists') return addPairs(ref, values, slots);
+  const tenant = values.text(ref.tenant);
+  if (tenant instanceof Unreadable) return tenant;
+  if (ref.kind === 'one') {
+    const key = values.text(ref.key);
+    if (key instanceof Unreadable) return key;
+    if (tenant !== null && key !== null) slots.push(hashSlotOf(tenant, key));
+    return null;
+  }
+  const keys = values.list(ref.key);
+  if (keys instanceof Unreadable) return keys;
+  if (tenant === null || keys === null) return null;
+  for (const key of keys) if (key !== null) slots.push(hashSlotOf(tenant, key));
+  return null;
+}
+
+function addPairs(ref: KeyRef, values: KeyValues, slots: HashSlot[]): Unreadable | null {
+  const tenants = values.list(ref.tenant);
+  const keys = values.list(ref.key);
+  if (tenants instanceof Unreadable) return tenants;
+  if (keys instanceof Unreadable) return keys;
+  if (tenants === null || keys === null) return null;
+  for (let index = 0; index < Math.min(tenants.length, keys.length); index++) {
+    const tenant = tenants[index]!;
+    const key = keys[index]!;
+    if (tenant !== null && key !== null) slots.push(hashSlotOf(tenant, key));
+  }
+  return null;
+}
+
+/** A slot that an INSERT states has to be the key's own (D2). */
+function wrongSlot(plan: KvPlan, keyIndex: number, slot: HashSlot | null, values: RouteValues): Route | null {
+  for (const stated of plan.slots) {
+    if (stated.keyIndex !== keyIndex) continue;
+    const value = values.integer(stated.value);
+    if (value instanceof Unreadable) return refused(`the slot cannot be read: ${value.reason}`, 'Leave slot out.');
+    if (value === null || slot === null || value === BigInt(slot)) continue;
+    return refused(
+      `the statement states slot ${value} for a key whose slot is ${slot}`,
+      'Leave slot out, or give NULL: pgkv fills it in.',
+    );
+  }
+  return null;
+}

@@ -1,0 +1,76 @@
+// Arrays of text as Postgres writes and sends them. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+
+const TEXT_OIDS: ReadonlySet<number> = new Set([25, 1043]);
+
+/** Elements of a one-dimensional array literal; null where it is none. */
+export function arrayElements(literal: string): (string | null)[] | null {
+  const text = literal.trim();
+  if (!text.startsWith('{') || !text.endsWith('}')) return null;
+  const elements: (string | null)[] = [];
+  let at = 1;
+  const end = text.length - 1;
+  const skipBlanks = (): void => {
+    while (at < end && /[ \t\n\r\v\f]/.test(text[at]!)) at++;
+  };
+  skipBlanks();
+  if (at === end) return elements;
+  for (;;) {
+    skipBlanks();
+    let value = '';
+    let quoted = false;
+    if (text[at] === '"') {
+      quoted = true;
+      at++;
+      while (at < end && text[at] !== '"') {
+        if (text[at] === '\\') at++;
+        value += text[at++] ?? '';
+      }
+      if (at >= end) return null;
+      at++;
+    } else {
+      let kept = 0;
+      while (at < end && text[at] !== ',') {
+        const character = text[at]!;
+        if (character === '{' || character === '}' || character === '"') return null;
+        if (character === '\\') {
+          at++;
+          if (at >= end) return null;
+          value += text[at++];
+          kept = value.length;
+          continue;
+        }
+        value += character;
+        if (!/[ \t\n\r\v\f]/.test(character)) kept = value.length;
+        at++;
+      }
+      value = value.slice(0, kept);
+      if (value === '') return null;
+    }
+    elements.push(!quoted && value.toUpperCase() === 'NULL' ? null : value);
+    skipBlanks();
+    if (at === end) return elements;
+    if (text[at] !== ',') return null;
+    at++;
+  }
+}
+
+/** Elements of a one-dimensional array of text in binary (array_send); null where it is none. */
+export function binaryArrayElements(bytes: Buffer): (string | null)[] | null {
+  if (bytes.length < 12) return null;
+  const dimensions = bytes.readInt32BE(0);
+  if (!TEXT_OIDS.has(bytes.readInt32BE(8))) return null;
+  if (dimensions === 0) return [];
+  if (dimensions !== 1 || bytes.length < 20) return null;
+  const count = bytes.readInt32BE(12);
+  const elements: (string | null)[] = [];
+  let at = 20;
+  for (let n = 0; n < count; n++) {
+    if (at + 4 > bytes.length) return null;
+    const length = bytes.readInt32BE(at);
+    at += 4;
+    if (length > bytes.length - at) return null;
+    elements.push(length < 0 ? null : bytes.toString('utf8', at, at + length));
+    if (length > 0) at += length;
+  }
+  return at === bytes.length ? elements : null;
+}
