@@ -192,7 +192,7 @@ BEGIN
   RETURN lengths[1];
 END $$;
 
-CREATE OR REPLACE FUNCTION pgkv.check_batch(tenants text[], keys text[], VARIADIC others integer[]) RETURNS integer
+CREATE OR REPLACE FUNCTION pgkv.check_batch(tenants text[], keys text[], VARIADIC others integer[] DEFAULT '{}') RETURNS integer
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   members integer := pgkv.check_lengths(VARIADIC array[cardinality(tenants), cardinality(keys)] || others);
@@ -247,20 +247,23 @@ END $$;
 -- The functions of a table, `<name>_<suffix>`: what create_table and refresh_table make.
 --
 -- In the bodies stand {table} for the table, {value} for the type of its values, {=} for OPERATOR(pg_catalog.=) and so
--- on for other operators, {now}, {live} and {expired} for the rule of D9 on row t, {is_key} for "t is the row of $1, $2".
--- Parameters go by number, as their names are those of columns. Argument and result types are spelt as Postgres shows
--- them: install_functions compares.
+-- on for other operators, and what pgkv.expand lists; t is always a row of the table. Parameters go by number, as their
+-- names are those of columns. Argument and result types are spelt as Postgres shows them: install_functions compares.
 --
--- Writes of one key. A key that is there but expired makes INSERT … ON CONFLICT DO UPDATE … WHERE {live} do nothing but
--- lock the row; it is then deleted and the INSERT repeated: so its next life gets a version, and defaults of columns
--- that users added, of its own. A statement that does nothing though nothing expired was there was suppressed by a
--- trigger.
+-- An expired key is absent (D9): it is deleted and then inserted, never updated, so that its next life has a version,
+-- and defaults of columns that users added, of its own.
 --
--- Plural forms. One INSERT, UPDATE or DELETE for the whole batch, rows locked in the order of their keys, so that two
--- batches cannot deadlock. INSERT takes its rows in the order of its SELECT. UPDATE and DELETE follow a nested loop over
--- the sorted members, or an index scan: the SET clauses leave the planner no other plan, which also keeps a plan made on
--- an empty table good when the table has grown. A RETURNING clause of INSERT cannot see the member's place in the batch:
--- UNION ALL and GROUP BY bring them together again in linear time, whatever joins the session's settings allow.
+-- Writes of one key try UPDATE, then INSERT, then to delete what expired, until one of the first two succeeds; between
+-- two of these statements other sessions may create, delete or let expire the key. UPDATE comes first because most
+-- writes are to keys that are there: 0.07 ms instead of 0.12 ms with INSERT … ON CONFLICT DO UPDATE, which computes the
+-- slot. In REPEATABLE READ what others did since the snapshot raises 40001.
+--
+-- Plural forms: one INSERT, UPDATE or DELETE for the whole batch, rows locked in the order of their keys, so that two
+-- batches do not deadlock. INSERT … ON CONFLICT takes rows in the order of its SELECT, and locks those that it leaves
+-- alone because they expired; they are deleted and inserted in a second round. UPDATE and DELETE follow a nested loop
+-- over the sorted members, or an index scan: the SET clauses leave the planner no other plan, which also keeps a plan
+-- made on an empty table good when the table has grown. RETURNING of an INSERT cannot see a member's place in the
+-- batch: UNION ALL and GROUP BY bring them together again in linear time, whatever joins the session's settings allow.
 
 -- Puts the texts of placeholders in; a later one may stand in the text of an earlier one.
 CREATE OR REPLACE FUNCTION pgkv.expand(template text, value_type text) RETURNS text
@@ -269,11 +272,10 @@ DECLARE
   placeholder text[];
 BEGIN
   FOREACH placeholder SLICE 1 IN ARRAY ARRAY[
-    ['{sum}', $$pg_catalog.to_jsonb(CASE WHEN pg_catalog.jsonb_typeof(t.value) {=} 'number'
-          THEN t.value::pg_catalog.numeric {+} excluded.value::pg_catalog.numeric
-          ELSE pgkv.refuse_value(t.tenant_id, t.key, 'number')::pg_catalog.numeric END)$$],
-    ['{merged}', $$CASE WHEN pg_catalog.jsonb_typeof(t.value) {=} 'object' THEN t.value {||} excluded.value
-          ELSE pgkv.refuse_value(t.tenant_id, t.key, 'object')::pg_catalog.jsonb END$$],
+    ['{number}', $$CASE WHEN pg_catalog.jsonb_typeof(t.value) {=} 'number' THEN t.value::pg_catalog.numeric
+      ELSE pgkv.refuse_value(t.tenant_id, t.key, 'number')::pg_catalog.numeric END$$],
+    ['{object}', $$CASE WHEN pg_catalog.jsonb_typeof(t.value) {=} 'object' THEN t.value
+      ELSE pgkv.refuse_value(t.tenant_id, t.key, 'object')::pg_catalog.jsonb END$$],
     ['{reap_members}', $$DELETE FROM {table} t USING unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord)
     WHERE m.ord {<>} ALL (done) AND {is_member} AND {expired};$$],
     ['{sorted_members}', $$
@@ -313,21 +315,24 @@ $$), (
   'sql STABLE PARALLEL SAFE ROWS 1', $$
 SELECT t.value, t.version, t.ttl, t.updated_at FROM {table} t WHERE {is_key} AND {live}
 $$), (
-  'put', false, 'tenant text, key text, value {value}, ttl interval DEFAULT NULL::interval', 'bigint', 'plpgsql VOLATILE', $$
+  'put', false, 'tenant text, key text, value {value}, ttl interval DEFAULT NULL::interval', 'bigint',
+  'plpgsql VOLATILE', $$
 #variable_conflict use_column
 DECLARE
   written bigint;
 BEGIN
-  LOOP
+  FOR attempt IN 1 .. 100 LOOP
+    UPDATE {table} t SET value = $3, ttl = {now} {+} $4, version = t.version {+} 1, updated_at = {now}
+    WHERE {is_key} AND {live}
+    RETURNING t.version INTO written;
+    IF FOUND THEN RETURN written; END IF;
     INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, $3, {now} {+} $4)
-    ON CONFLICT (tenant_id, key, slot) DO UPDATE
-      SET value = excluded.value, ttl = excluded.ttl, version = t.version {+} 1, updated_at = {now}
-      WHERE {live}
+    ON CONFLICT (tenant_id, key, slot) DO NOTHING
     RETURNING t.version INTO written;
     IF FOUND THEN RETURN written; END IF;
     DELETE FROM {table} t WHERE {is_key} AND {expired};
-    IF NOT FOUND THEN RETURN NULL; END IF;
   END LOOP;
+  PERFORM pgkv.refuse_restless_key($1, $2);
 END
 $$), (
   -- "value" goes in and out, so RETURNS TABLE cannot say it; the results come first to be in the order we want.
@@ -349,7 +354,6 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  -- Between two of these statements another session may create, delete or let expire the key.
   FOR attempt IN 1 .. 100 LOOP
     INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($3, $4, new_value, {now} {+} $7)
     ON CONFLICT (tenant_id, key, slot) DO NOTHING
@@ -386,37 +390,45 @@ $$), (
   'plpgsql VOLATILE', $$
 #variable_conflict use_column
 DECLARE
+  addend jsonb := pgkv.check_delta($3);
   written numeric;
 BEGIN
-  LOOP
-    INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, pgkv.check_delta($3), {now} {+} $4)
-    ON CONFLICT (tenant_id, key, slot) DO UPDATE
-      SET value = {sum}, version = t.version {+} 1, updated_at = {now}
-      WHERE {live}
+  FOR attempt IN 1 .. 100 LOOP
+    UPDATE {table} t SET value = pg_catalog.to_jsonb({number} {+} $3), version = t.version {+} 1, updated_at = {now}
+    WHERE {is_key} AND {live}
+    RETURNING t.value::pg_catalog.numeric INTO written;
+    IF FOUND THEN RETURN written; END IF;
+    INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, addend, {now} {+} $4)
+    ON CONFLICT (tenant_id, key, slot) DO NOTHING
     RETURNING t.value::pg_catalog.numeric INTO written;
     IF FOUND THEN RETURN written; END IF;
     DELETE FROM {table} t WHERE {is_key} AND {expired};
-    IF NOT FOUND THEN RETURN NULL; END IF;
   END LOOP;
+  PERFORM pgkv.refuse_restless_key($1, $2);
 END
 $$), (
   'merge', true, 'tenant text, key text, patch jsonb, ttl interval DEFAULT NULL::interval',
   'TABLE(value jsonb, version bigint)', 'plpgsql VOLATILE ROWS 1', $$
 #variable_conflict use_column
+DECLARE
+  addition jsonb := pgkv.check_patch($3);
 BEGIN
-  LOOP
-    INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, pgkv.check_patch($3), {now} {+} $4)
-    ON CONFLICT (tenant_id, key, slot) DO UPDATE
-      SET value = {merged}, version = t.version {+} 1, updated_at = {now}
-      WHERE {live}
+  FOR attempt IN 1 .. 100 LOOP
+    UPDATE {table} t SET value = {object} {||} addition, version = t.version {+} 1, updated_at = {now}
+    WHERE {is_key} AND {live}
     RETURNING t.value, t.version INTO value, version;
+    IF NOT FOUND THEN
+      INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, addition, {now} {+} $4)
+      ON CONFLICT (tenant_id, key, slot) DO NOTHING
+      RETURNING t.value, t.version INTO value, version;
+    END IF;
     IF FOUND THEN
       RETURN NEXT;
       RETURN;
     END IF;
     DELETE FROM {table} t WHERE {is_key} AND {expired};
-    IF NOT FOUND THEN RETURN; END IF;
   END LOOP;
+  PERFORM pgkv.refuse_restless_key($1, $2);
 END
 $$), (
   'expire', false, 'tenant text, key text, ttl interval', 'boolean', 'plpgsql VOLATILE', $$
@@ -591,7 +603,7 @@ BEGIN
       INSERT INTO {table} AS t (tenant_id, key, value)
       SELECT m.tenant_id, m.key, pgkv.check_delta(m.delta) FROM member m ORDER BY m.tenant_id, m.key
       ON CONFLICT (tenant_id, key, slot) DO UPDATE
-        SET value = {sum}, version = t.version {+} 1, updated_at = {now}
+        SET value = pg_catalog.to_jsonb({number} {+} excluded.value::pg_catalog.numeric), version = t.version {+} 1, updated_at = {now}
         WHERE {live}
       RETURNING t.tenant_id, t.key, t.value::pg_catalog.numeric AS value
     )
@@ -627,7 +639,7 @@ BEGIN
       INSERT INTO {table} AS t (tenant_id, key, value)
       SELECT m.tenant_id, m.key, pgkv.check_patch(m.patch) FROM member m ORDER BY m.tenant_id, m.key
       ON CONFLICT (tenant_id, key, slot) DO UPDATE
-        SET value = {merged}, version = t.version {+} 1, updated_at = {now}
+        SET value = {object} {||} excluded.value, version = t.version {+} 1, updated_at = {now}
         WHERE {live}
       RETURNING t.tenant_id, t.key, t.value, t.version
     )

@@ -26,7 +26,7 @@ export function viewFrom(shards: readonly ShardSettings[], state: CatalogState):
   const descriptions = state.shards.map(({ name, hashSlots }) => {
     return { name, hashSlots, nodes: primaryFirst(configured.get(name)!.nodes) };
   });
-  return initialView(descriptions, state.tables, state.epoch);
+  return initialView(descriptions, state.tables, state.epoch, state.database);
 }
 
 /** Nodes whose role is not stated count as stated in order: the first is taken for the primary (D18 verifies later). */

@@ -2,12 +2,14 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ListenError } from '../base/listen-error.js';
+import { FileCatalog } from '../catalog/file-catalog.js';
 import { defaultSettings } from '../config/load.js';
-import { startEmbeddedCluster } from '../dev/embedded-cluster.js';
+import { catalogPath, type EmbeddedCluster, startEmbeddedCluster } from '../dev/embedded-cluster.js';
 import { EmbeddedClusterError } from '../dev/embedded-cluster-error.js';
 import { isPortFree } from '../dev/free-port.js';
 import { type Router, startRouter } from '../main.js';
-import { createLogger } from '../telemetry/log.js';
+import { createLogger, type Logger } from '../telemetry/log.js';
+import { prepareDevTables } from './cluster/dev-tables.js';
 import { CommandFailure } from './command-failure.js';
 import type { DevOptions } from './options.js';
 import { runUntilSignalled } from './process-life.js';
@@ -35,32 +37,42 @@ export async function runDev(options: DevOptions): Promise<number> {
   });
   let router: Router;
   try {
-    router = await startRouter({
-      settings: defaultSettings({
-        listen: { host: HOST, port: options.port },
-        http: { host: HOST, port: options.httpPort },
-        auth: { method: 'trust' },
-        servers: { tls: 'disable' },
-        shards: cluster.shards.map(({ name, host, port }) => ({
-          name,
-          nodes: [{ host, port, role: 'primary' as const }],
-        })),
-      }),
-      log,
-      version: packageVersion(),
-      probeAs: { user: ROLE, database: DATABASE },
-    });
+    router = await startDevRouter(cluster, options, log);
   } catch (error) {
     await cluster.stop();
     throw error instanceof ListenError ? new CommandFailure(1, error.message) : error;
   }
-  const runFile = options.ephemeral ? null : writeRunFile(options.dataDir, router);
+  const runFile = options.ephemeral ? null : writeRunFile(options.dataDir, router, cluster);
   process.stdout.write(`pgkv ready\n  psql -h ${HOST} -p ${router.port} -U ${ROLE} ${DATABASE}\n`);
   // Nobody's work is lost by ending at once here, and a developer's Ctrl-C should not wait for an open psql.
   const exitCode = await runUntilSignalled(router, log, { graceful: false });
   if (runFile !== null) rmSync(runFile, { force: true });
   await cluster.stop();
   return exitCode;
+}
+
+async function startDevRouter(cluster: EmbeddedCluster, options: DevOptions, log: Logger): Promise<Router> {
+  const path = catalogPath(cluster.dataDir);
+  const settings = defaultSettings({
+    listen: { host: HOST, port: options.port },
+    http: { host: HOST, port: options.httpPort },
+    auth: { method: 'trust' },
+    catalog: { path },
+    servers: { tls: 'disable' },
+    shards: cluster.shards.map(({ name, host, port }) => ({
+      name,
+      nodes: [{ host, port, role: 'primary' as const }],
+    })),
+  });
+  const catalog = new FileCatalog(path);
+  await prepareDevTables(settings, catalog, { user: ROLE, database: DATABASE, value: options.value });
+  return await startRouter({
+    settings,
+    log,
+    version: packageVersion(),
+    probeAs: { user: ROLE, database: DATABASE },
+    catalog,
+  });
 }
 
 async function requireFreePort(port: number, flag: string): Promise<void> {
@@ -73,7 +85,7 @@ async function requireFreePort(port: number, flag: string): Promise<void> {
 }
 
 /** Lets `pgkv status --data-dir` find the router. */
-function writeRunFile(dataDir: string, router: Router): string {
+function writeRunFile(dataDir: string, router: Router, cluster: EmbeddedCluster): string {
   mkdirSync(dataDir, { recursive: true });
   const path = join(dataDir, RUN_FILE);
   const content: RunFile = {
@@ -84,6 +96,8 @@ function writeRunFile(dataDir: string, router: Router): string {
     user: ROLE,
     database: DATABASE,
     startedAt: new Date().toISOString(),
+    shards: cluster.shards.map(({ name, host, port }) => ({ name, host, port })),
+    catalog: catalogPath(cluster.dataDir),
   };
   writeFileSync(path, `${JSON.stringify(content, null, 2)}\n`);
   return path;

@@ -10,7 +10,6 @@ import { readServerFacts } from './cluster/server-facts.js';
 import { accessFrom, endAll, shardPlaces, tryShards } from './cluster/shard-connection.js';
 import { readShardState } from './cluster/shard-state.js';
 import { readTableDefinition } from './cluster/table-definition.js';
-import { CommandFailure } from './command-failure.js';
 import type { DriverClient } from './connect.js';
 import type { DoctorOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
@@ -46,7 +45,9 @@ export async function runDoctor(options: DoctorOptions, terminal: Terminal): Pro
 }
 
 /** A cluster whose catalogue is missing or damaged is examined all the same. */
-async function examineCatalog({ settings }: ClusterAccess): Promise<{ state: CatalogState | null; findings: Finding[] }> {
+async function examineCatalog({
+  settings,
+}: ClusterAccess): Promise<{ state: CatalogState | null; findings: Finding[] }> {
   const finding = (severity: Severity, message: string): Finding => {
     return { severity, shard: null, check: 'catalogue', message };
   };
@@ -70,7 +71,8 @@ async function examineShard(client: DriverClient, state: CatalogState | null): P
   try {
     const facts = await readServerFacts(client);
     const extension = await orReason(installedExtension(client));
-    const shardState = await orReason(readShardState(client));
+    const isInstalled = typeof extension !== 'string' && extension.kind !== 'none';
+    const shardState = isInstalled ? await orReason(readShardState(client)) : null;
     const tables: ShardReport['tables'][number][] = [];
     for (const table of state?.tables ?? []) tables.push(await orReason(readTableDefinition(client, table)));
     return { facts, extension, state: shardState, tables };

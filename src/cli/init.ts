@@ -7,6 +7,7 @@ import type { KvTable } from '../cluster/kv-table.js';
 import type { Settings } from '../config/settings.js';
 import { type ClusterAccess, clusterAccess, requireCatalog } from './cluster/cluster-access.js';
 import { type ExtensionSource, extensionSource } from './cluster/extension.js';
+import { explainRefusal } from './cluster/server-refusal.js';
 import { accessFrom, type ShardConnection, shardPlaces, withShards } from './cluster/shard-connection.js';
 import {
   ensureExtension,
@@ -17,7 +18,6 @@ import {
 } from './cluster/shard-setup.js';
 import { slotText } from './cluster/slot-text.js';
 import { CommandFailure } from './command-failure.js';
-import { explainRefusal } from './cluster/server-refusal.js';
 import type { InitOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
 import type { Terminal } from './terminal.js';
@@ -121,6 +121,8 @@ function report(
     return `${name} (${host}:${port}): hash slots ${slotText(hashSlots)}; extension ${extension}${made}`;
   });
   const named = tables.map((table) => `${table.schema}.${table.name} (${table.valueType})`).join(', ') || 'no table';
-  const last = dryRun ? 'nothing was changed: this was a dry run' : `catalogue ${catalog.place}: epoch ${epoch}, ${named}`;
+  const last = dryRun
+    ? 'nothing was changed: this was a dry run'
+    : `catalogue ${catalog.place}: epoch ${epoch}, ${named}`;
   terminal.output.write(`${[...lines, last].join('\n')}\n`);
 }

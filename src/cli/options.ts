@@ -85,6 +85,8 @@ export interface StatusOptions extends ConnectionOptions {
   readonly json: boolean;
 }
 
+/** Of key-value tables, where none is named. */
+export const DEFAULT_SCHEMA = 'public';
 export const SHARDS_MAX = 64;
 export const PORT_MAX = 65_535;
 

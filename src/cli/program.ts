@@ -2,10 +2,14 @@
 // `pgkv sql` starts without the router's code.
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { messageOf } from '../base/errors.js';
+import type { ValueType } from '../cluster/kv-table.js';
 import { CommandFailure } from './command-failure.js';
 import {
+  type ClusterOptions,
   type ConnectionOptions,
+  DEFAULT_SCHEMA,
   type DevOptions,
+  type InitOptions,
   listenPort,
   SHARDS_MAX,
   type SqlAction,
@@ -61,6 +65,9 @@ function buildProgram(terminal: Terminal, finish: Finish): Command {
   addCheckConfig(program, terminal, finish);
   addSql(program, terminal, finish);
   addStatus(program, terminal, finish);
+  addInit(program, terminal, finish);
+  addTable(program, terminal, finish);
+  addDoctor(program, terminal, finish);
   return program;
 }
 
@@ -78,12 +85,16 @@ function addDev(program: Command, finish: Finish): void {
     .option('--http-port <port>', 'port for HTTP; 0 takes a free one', listenPort, 7433)
     .option('--data-dir <dir>', 'where the servers keep their data', '.pgkv')
     .option('--ephemeral', 'remove the data at the end')
-    .addOption(new Option('--value <type>', 'type of the value column').choices(['jsonb', 'bytea']).default('jsonb'))
+    .addOption(valueOption('type of the values of table kv (jsonb where it is made now)'))
     .addHelpText('after', example('pgkv dev --shards 4 --ephemeral'))
     .action(async (options: Omit<DevOptions, 'ephemeral'> & { ephemeral?: true }) => {
       const { runDev } = await import('./dev.js');
       finish(await runDev({ ...options, ephemeral: options.ephemeral ?? false }));
     });
+}
+
+function valueOption(description: string): Option {
+  return new Option('--value <type>', description).choices(['jsonb', 'bytea']);
 }
 
 function addStart(program: Command, finish: Finish): void {
@@ -187,5 +198,111 @@ function addStatus(program: Command, terminal: Terminal, finish: Finish): void {
     .action(async ({ json, ...options }: Omit<StatusOptions, 'json'> & { json?: true }) => {
       const { runStatus } = await import('./status.js');
       finish(await runStatus({ ...options, json: json ?? false }, terminal));
+    });
+}
+
+/** Which cluster, and who connects to its servers. */
+function addClusterOptions(command: Command, { withDataDir }: { readonly withDataDir: boolean }): Command {
+  command.addOption(new Option('--config <file>', 'configuration (TOML) with the shards and the catalogue'));
+  if (withDataDir) {
+    command.addOption(new Option('--data-dir <dir>', 'data folder of a running "pgkv dev"').conflicts('config'));
+  }
+  return command.option('--user <name>', 'role on the servers, its password in PGPASSWORD (default: the service role)');
+}
+
+interface ClusterFlags {
+  readonly config?: string;
+  readonly dataDir?: string;
+  readonly user?: string;
+  readonly json?: true;
+}
+
+function clusterOptions({ config, dataDir, user }: ClusterFlags): ClusterOptions {
+  return {
+    ...(config !== undefined && { configFile: config }),
+    ...(dataDir !== undefined && { dataDir }),
+    ...(user !== undefined && { user }),
+  };
+}
+
+interface InitFlags extends ClusterFlags {
+  readonly dbname: string;
+  /** False by --no-table. */
+  readonly table: string | false;
+  readonly value?: ValueType;
+  readonly dryRun?: true;
+}
+
+function addInit(program: Command, terminal: Terminal, finish: Finish): void {
+  const command = program
+    .command('init')
+    .description('make existing servers a cluster: extension, first table, catalogue')
+    .option('--dbname <name>', 'database of the key-value tables, the same on every server', 'kv')
+    .option('--table <name>', 'name of the first table', 'kv')
+    .option('--no-table', 'make no table')
+    .addOption(valueOption('type of its values (jsonb)'))
+    .option('--dry-run', 'do everything, then undo it')
+    .option('--json', 'print what was done as JSON');
+  addClusterOptions(command, { withDataDir: false })
+    .addHelpText('after', example('pgkv init --config /etc/pgkv/pgkv.toml --user postgres'))
+    .action(async ({ dbname, table, value = 'jsonb', dryRun, json, ...flags }: InitFlags) => {
+      const { runInit } = await import('./init.js');
+      const options: InitOptions = {
+        ...clusterOptions(flags),
+        database: dbname,
+        table: table === false ? null : { schema: DEFAULT_SCHEMA, name: table, valueType: value },
+        dryRun: dryRun ?? false,
+        json: json ?? false,
+      };
+      finish(await runInit(options, terminal));
+    });
+}
+
+interface TableFlags extends ClusterFlags {
+  readonly schema: string;
+  readonly value?: ValueType;
+  readonly yes?: true;
+}
+
+function addTable(program: Command, terminal: Terminal, finish: Finish): void {
+  const table = program.command('table').description('create, list and drop key-value tables').helpCommand(false);
+  const command = (name: string, description: string, schema: boolean) => {
+    const made = table.command(name).description(description);
+    if (schema) made.option('--schema <name>', 'schema of the table', DEFAULT_SCHEMA);
+    return addClusterOptions(made, { withDataDir: true }).option('--json', 'print the outcome as JSON');
+  };
+  command('create <name>', 'make a key-value table on all shards', true)
+    .addOption(valueOption('type of its values (jsonb)'))
+    .addHelpText('after', example('pgkv table create blobs --value bytea --config /etc/pgkv/pgkv.toml --user postgres'))
+    .action(async (name: string, { schema, value = 'jsonb', json, ...flags }: TableFlags) => {
+      const { runTableCreate } = await import('./table.js');
+      const wanted = { schema, name, valueType: value };
+      finish(await runTableCreate({ ...clusterOptions(flags), table: wanted, json: json ?? false }, terminal));
+    });
+  command('drop <name>', 'drop a key-value table with all its keys on all shards', true)
+    .option('--yes', 'yes, drop it')
+    .action(async (name: string, { schema, yes, json, ...flags }: TableFlags) => {
+      const { runTableDrop } = await import('./table.js');
+      const options = { ...clusterOptions(flags), schema, name, yes: yes ?? false, json: json ?? false };
+      finish(await runTableDrop(options, terminal));
+    });
+  command('list', 'show the key-value tables', false).action(async ({ json, ...flags }: ClusterFlags) => {
+    const { runTableList } = await import('./table.js');
+    finish(await runTableList({ ...clusterOptions(flags), json: json ?? false }, terminal));
+  });
+}
+
+function addDoctor(program: Command, terminal: Terminal, finish: Finish): void {
+  const command = program
+    .command('doctor')
+    .description('check servers, extension, tables, clocks and limits of a cluster')
+    .option('--dbname <name>', 'database of the key-value tables (default: that of the catalogue)')
+    .option('--json', 'print {"ok":…,"findings":[…]}');
+  addClusterOptions(command, { withDataDir: true })
+    .addHelpText('after', example('pgkv doctor --config /etc/pgkv/pgkv.toml'))
+    .action(async ({ dbname, json, ...flags }: ClusterFlags & { readonly dbname?: string }) => {
+      const { runDoctor } = await import('./doctor.js');
+      const database = dbname === undefined ? {} : { database: dbname };
+      finish(await runDoctor({ ...clusterOptions(flags), ...database, json: json ?? false }, terminal));
     });
 }

@@ -1,7 +1,9 @@
 // `pgkv start`: a router in front of servers that are already there.
 import { ListenError } from '../base/listen-error.js';
+import { openCatalog } from '../catalog/open-catalog.js';
 import { startRouter } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
+import { requireState } from './cluster/cluster-access.js';
 import { CommandFailure } from './command-failure.js';
 import { settingsFrom } from './config-file.js';
 import type { StartOptions } from './options.js';
@@ -19,8 +21,11 @@ export async function runStart(options: StartOptions): Promise<number> {
     );
   }
   const log = createLogger(settings.log);
+  const cluster = { settings, source: configFile, user: undefined };
+  const catalog = openCatalog(settings);
+  if (catalog !== null) await requireState(catalog, cluster);
   try {
-    const router = await startRouter({ settings, log, version: packageVersion() });
+    const router = await startRouter({ settings, log, version: packageVersion(), catalog });
     process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
     return await runUntilSignalled(router, log, { graceful: true });
   } catch (error) {

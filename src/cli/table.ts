@@ -78,7 +78,9 @@ export async function runTableList(options: TableListOptions, terminal: Terminal
   const lines = alignedTable({
     columns: ['schema', 'table', 'value'].map((name) => ({ name, align: 'left' })),
     rows: state.tables.map(({ schema, name, valueType }) => [schema, name, valueType]),
-    footers: [`(${state.tables.length} ${state.tables.length === 1 ? 'table' : 'tables'} in database ${state.database})`],
+    footers: [
+      `(${state.tables.length} ${state.tables.length === 1 ? 'table' : 'tables'} in database ${state.database})`,
+    ],
   });
   terminal.output.write(`${[...lines].join('\n')}`);
   return 0;

@@ -30,6 +30,8 @@ export interface ClusterView {
   readonly shards: readonly ShardView[];
   /** Key-value tables, the same on every shard; none where pgkv only pools one server. */
   readonly tables: readonly KvTable[];
+  /** The database in which they are, on every shard; sessions of other databases have none. */
+  readonly database: string | null;
   /** Index of the shard in `shards` by hash slot. */
   readonly shardOfSlot: Uint16Array;
 }
@@ -49,10 +51,12 @@ export function initialView(
   shards: readonly ShardDescription[],
   tables: readonly KvTable[] = [],
   epoch: number = 1,
+  database: string | null = null,
 ): ClusterView {
   return {
     epoch: epoch as Epoch,
     tables,
+    database,
     shardOfSlot: slotOwners(shards, tables.length > 0),
     shards: shards.map(({ name, hashSlots, nodes }, index) => {
       const [primary, ...replicas] = nodes;

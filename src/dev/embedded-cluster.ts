@@ -4,6 +4,8 @@
 import { chownSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
+import { CatalogError } from '../catalog/catalog-error.js';
+import { FileCatalog } from '../catalog/file-catalog.js';
 import { type Binaries, prepareBinaries } from './binaries.js';
 import type { ClusterLog } from './cluster-log.js';
 import { type DataHome, existingShards, makeTemporaryFolder, openDataHome, shardName } from './data-home.js';
@@ -14,7 +16,7 @@ import { ShardServer } from './shard-server.js';
 import { Watchdog } from './watchdog.js';
 
 export interface EmbeddedClusterOptions {
-  /** At least as many as `dataDir` already holds. */
+  /** At least as many as `dataDir` already holds; exactly as many where it has a catalogue. */
   readonly shards: number;
   /** Made if missing; not used when `ephemeral`. */
   readonly dataDir: string;
@@ -49,6 +51,11 @@ export interface EmbeddedCluster {
   readonly dataDir: string;
   /** Resolves within about 5 s, when no server is left. Idempotent. */
   stop(): Promise<void>;
+}
+
+/** Where the catalogue of a cluster is whose data lies in `dataDir`. */
+export function catalogPath(dataDir: string): string {
+  return join(dataDir, 'catalog.json');
 }
 
 /** Throws EmbeddedClusterError for what the user can mend. Servers that die later are logged and started again. */
@@ -149,9 +156,24 @@ class RunningCluster implements EmbeddedCluster {
         },
       );
     }
+    await this.#refuseToGrow();
     for (const id of existing) checkVersion(this.#shardDir(id), binaries.major);
     removeDrafts(this.dataDir);
     await Promise.all(existing.map((id) => clearRemains(this.#shardDir(id), log)));
+  }
+
+  /** Once keys are spread over the shards, another one holds none: moving slots is not done by starting it. */
+  async #refuseToGrow(): Promise<void> {
+    const { shards } = this.#options;
+    const state = await new FileCatalog(catalogPath(this.dataDir)).read().catch((error: unknown) => {
+      if (!(error instanceof CatalogError)) throw error;
+      throw new EmbeddedClusterError(error.message, { hint: error.hint ?? 'Use another --data-dir.', cause: error });
+    });
+    if (state === null || state.shards.length === shards) return;
+    throw new EmbeddedClusterError(
+      `${this.dataDir} holds ${state.shards.length} shards, over which its keys are spread, not ${shards}`,
+      { hint: `Start with --shards ${state.shards.length}, or use another --data-dir.` },
+    );
   }
 
   #prepareServer(id: number, port: number, socketDir: string, binaries: Binaries): ShardServer {

@@ -314,7 +314,8 @@ export class ClientConnection implements ConversationHost {
     // A name that Postgres would shorten or clean is left to Postgres, at the price of a pool group of its own.
     if (PLAIN_APPLICATION_NAME.test(applicationName)) startup.delete('application_name');
     else applicationName = '';
-    if (this.#services.view().tables.length > 0) startup.set('options', withRouterSetting(startup.get('options')));
+    const { tables, database } = this.#services.view();
+    if (tables.length > 0 && startup.get('database') === database) startup.set('options', withRouterSetting(startup.get('options')));
     const login: Login = { packet, startup, credential, applicationName };
     const group = pool!.group(startup, credential);
     if (group.parameters !== null) return this.#begin(login, group, group.parameters);

@@ -3,7 +3,7 @@
 import type { RewrittenText, StatementSource, TextReading } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
 import type { ClusterView } from '../cluster/cluster-view.js';
-import { type TableScope, tableScope } from '../cluster/table-scope.js';
+import { NO_TABLES, type TableScope, tableScope } from '../cluster/table-scope.js';
 import { type BindValues, StatementValues, Unreadable } from '../route/key-values.js';
 import { type Route, route } from '../route/route.js';
 import type { Session } from '../session/session.js';
@@ -41,7 +41,8 @@ export class KvStatements {
 
   /** Whether there are any: where not, pgkv passes everything on as it is. */
   get exist(): boolean {
-    return this.#view().tables.length > 0;
+    const { tables, database } = this.#view();
+    return tables.length > 0 && database === this.#session.database;
   }
 
   get view(): ClusterView {
@@ -50,6 +51,7 @@ export class KvStatements {
 
   /** What names in the session's texts stand for at present. */
   get scope(): TableScope {
+    if (!this.exist) return NO_TABLES;
     const view = this.#view();
     const { told, settings } = this.#session;
     const path = told.get('search_path') ?? settings.values.get('search_path') ?? this.#startSearchPath;

@@ -51,50 +51,49 @@ const isStar = (node: Node): boolean =>
 
 /** `expression [AS] label` without the label. */
 function withoutLabel(tokens: readonly TextToken[], item: TokenSpan): TokenSpan {
-  let end = item.end - 1;
-  // U&"…" UESCAPE '…'
-  if (tokens[end]!.kind === 'literal' && tokens[end - 1]!.folded === 'uescape') end -= 2;
+  const end = item.end - 1;
   const isAs = tokens[end - 1]?.folded === 'as' && tokens[end - 2]?.folded !== '.';
   return { start: item.start, end: isAs ? end - 1 : end };
 }
 
 const NAMELESS = '?column?';
 
-export const figureName = (node: Node): string => figure(node)?.name ?? NAMELESS;
+/**
+ * The name of a column without a label. A cast and a CASE give way to the name of what is in them; of several the
+ * outermost counts.
+ */
+export function figureName(expression: Node): string {
+  let weak: string | null = null;
+  let node: Node | undefined = expression;
+  while (node !== undefined) {
+    if ('TypeCast' in node) {
+      weak ??= namePath(node.TypeCast.typeName?.names ?? []).at(-1) ?? null;
+      node = node.TypeCast.arg;
+    } else if ('CaseExpr' in node) {
+      weak ??= 'case';
+      node = node.CaseExpr.defresult;
+    } else if ('CollateClause' in node) node = node.CollateClause.arg;
+    else if ('A_Indirection' in node) {
+      const field = lastName(node.A_Indirection.indirection ?? []);
+      if (field !== undefined) return field;
+      node = node.A_Indirection.arg;
+    } else return ownName(node) ?? weak ?? NAMELESS;
+  }
+  return weak ?? NAMELESS;
+}
 
-/** `weak`: by a cast or a CASE, whose own name gives way to that of what is in it. */
-function figure(node: Node): { readonly name: string; readonly weak: boolean } | null {
-  const strong = (name: string) => ({ name, weak: false });
-  if ('ColumnRef' in node) {
-    const name = namePath((node.ColumnRef.fields ?? []).filter((field) => 'String' in field)).at(-1);
-    return name === undefined ? null : strong(name);
-  }
-  if ('A_Indirection' in node) {
-    const { indirection = [], arg } = node.A_Indirection;
-    const name = namePath(indirection.filter((part) => 'String' in part)).at(-1);
-    if (name !== undefined) return strong(name);
-    return arg === undefined ? null : figure(arg);
-  }
-  if ('FuncCall' in node) return strong(namePath(node.FuncCall.funcname ?? []).at(-1) ?? NAMELESS);
-  if ('A_Expr' in node) return node.A_Expr.kind === 'AEXPR_NULLIF' ? strong('nullif') : null;
-  if ('CollateClause' in node) return node.CollateClause.arg === undefined ? null : figure(node.CollateClause.arg);
-  if ('TypeCast' in node) {
-    const { arg, typeName } = node.TypeCast;
-    const inner = arg === undefined ? null : figure(arg);
-    if (inner !== null && !inner.weak) return inner;
-    const name = namePath(typeName?.names ?? []).at(-1);
-    return name === undefined ? inner : { name, weak: true };
-  }
-  if ('CaseExpr' in node) {
-    const inner = node.CaseExpr.defresult === undefined ? null : figure(node.CaseExpr.defresult);
-    return inner !== null && !inner.weak ? inner : { name: 'case', weak: true };
-  }
-  if ('A_ArrayExpr' in node) return strong('array');
-  if ('RowExpr' in node) return strong('row');
-  if ('CoalesceExpr' in node) return strong('coalesce');
-  if ('MinMaxExpr' in node) return strong(node.MinMaxExpr.op === 'IS_LEAST' ? 'least' : 'greatest');
-  if ('SQLValueFunction' in node) return strong(valueFunctionName(node.SQLValueFunction.op));
-  return null;
+const lastName = (parts: readonly Node[]): string | undefined =>
+  namePath(parts.filter((part) => 'String' in part)).at(-1);
+
+function ownName(node: Node): string | undefined {
+  if ('ColumnRef' in node) return lastName(node.ColumnRef.fields ?? []);
+  if ('FuncCall' in node) return lastName(node.FuncCall.funcname ?? []);
+  if ('A_Expr' in node) return node.A_Expr.kind === 'AEXPR_NULLIF' ? 'nullif' : undefined;
+  if ('A_ArrayExpr' in node) return 'array';
+  if ('RowExpr' in node) return 'row';
+  if ('CoalesceExpr' in node) return 'coalesce';
+  if ('MinMaxExpr' in node) return node.MinMaxExpr.op === 'IS_LEAST' ? 'least' : 'greatest';
+  return 'SQLValueFunction' in node ? valueFunctionName(node.SQLValueFunction.op) : undefined;
 }
 
 /** SVFOP_CURRENT_TIMESTAMP_N is current_timestamp(n). */

@@ -117,6 +117,9 @@ function refuseNode(type: string): Refusal {
   if (type === 'SubLink') {
     return refuse('A subquery', 'Ask for its result first and put it in, or name one key in the statement.');
   }
+  if (type.startsWith('Grouping')) {
+    return refuse('GROUPING SETS, ROLLUP or CUBE', 'Use GROUP BY on columns of the table, once for each set.');
+  }
   return refuse(`An expression of this kind (${type})`, 'Write it with functions and operators of Postgres.');
 }
 

@@ -25,7 +25,7 @@ export function planScatter(source: ScatterSource): ScatterPlan | Refusal {
   return isGrouped ? combinePlan(source) : mergePlan(source, facts.isVolatile);
 }
 
-function refusalOfForm({ select, clauses }: ScatterSource): Refusal | null {
+function refusalOfForm({ select, clauses, tokens }: ScatterSource): Refusal | null {
   const [from, ...more] = select.fromClause ?? [];
   if (select.withClause !== undefined)
     return refuse('WITH', 'Name one key in the statement, or ask for each part singly.');
@@ -46,6 +46,10 @@ function refusalOfForm({ select, clauses }: ScatterSource): Refusal | null {
   }
   if ((select.windowClause ?? []).length > 0)
     return refuse('WINDOW', 'Name one key, or compute it in the application.');
+  // Such a name is three tokens, where a name in the tree is taken for one.
+  if (tokens.some(({ kind, folded }) => kind === 'word' && folded === 'uescape')) {
+    return refuse('A name or string with UESCAPE', 'Write its characters as they are.');
+  }
   if (select.intoClause !== undefined) return refuse('SELECT INTO', 'Read the rows, then write them.');
   return null;
 }

@@ -1,5 +1,7 @@
 // Reads on several servers that become one answer: order, limits, errors, cancel, back-pressure, and nothing left behind.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import t from 'tap';
 import { RecordingClient, ScatterBench, sourceOf, textParameters } from '../support/scatter-bench.js';
 
@@ -71,7 +73,7 @@ t.test('OFFSET and LIMIT count rows of the merged answer', async (t) => {
 t.test('once the limit is reached, shards that are at work are cancelled and their errors are not told', async (t) => {
   const began = Date.now();
   const client = await bench.answer({
-    text: `select key from kv where n <= 2 union all select key from kv, pg_sleep(20) where n = 3`,
+    text: `select case when n = 3 then pg_sleep(20)::text else key end from kv where n <= 3`,
     limit: 2n,
   });
   t.equal(client.tag, 'SELECT 2');
@@ -83,7 +85,7 @@ t.test('an error of one shard is the answer, as that shard put it, and the other
   const client = await bench.answer({
     text: `select case when n = 2 then 1 / (n - 2) else length(pg_sleep(10)::text) end from kv where n in (2, 3, 4)`,
   });
-  t.match(client.error, { C: '22012', M: 'division by zero', R: 'int8div' });
+  t.match(client.error, { C: '22012', M: 'division by zero', R: 'int48div' });
   t.equal(client.tag, null);
   t.ok(Date.now() - began < 5_000);
 });
@@ -216,7 +218,7 @@ t.test('an abandoned read tells nothing more and lets go of its connections', as
   await sleep(50);
   asleep.run.abandon();
   await bench.quiet();
-  t.same(asleep.client.events, []);
+  t.same(asleep.client.events, ['described']);
 });
 
 t.test('the client may end the read from within a call', async (t) => {
@@ -234,6 +236,12 @@ t.test('the client may end the read from within a call', async (t) => {
 });
 
 t.test('a slow client holds the shards back: 100 MB pass through a few', { timeout: 120_000 }, async (t) => {
+  setFlagsFromString('--expose_gc');
+  const collectGarbage = runInNewContext('gc') as () => void;
+  const memory = (): number => {
+    collectGarbage();
+    return process.memoryUsage().arrayBuffers;
+  };
   for (const sortKeys of [[], [ASCENDING]]) {
     const client = new RecordingClient();
     client.keep = false;
@@ -242,30 +250,33 @@ t.test('a slow client holds the shards back: 100 MB pass through a few', { timeo
       { text: `select repeat('x', 10000), i from generate_series(1, 3400) i order by i`, sortKeys },
       client,
     );
-    globalThis.gc?.();
-    const before = process.memoryUsage();
-    let most = 0;
+    const before = memory();
     run.start();
-    for (let bytes = -1; client.tag === null && client.error === null; ) {
-      if (client.bytes === bytes) await sleep(1);
-      bytes = client.bytes;
-      const { arrayBuffers, external } = process.memoryUsage();
-      most = Math.max(most, arrayBuffers + external - before.arrayBuffers - before.external);
+    await client.until(() => client.rowCount > 0);
+    await sleep(300);
+    const most = [memory() - before];
+    const { bytes } = client;
+    t.ok(bytes < 1e6, 'nothing is told until the client asks');
+    for (let rounds = 0; client.tag === null && client.error === null; rounds++) {
+      const told = client.bytes;
       run.resume();
+      if (client.bytes === told) await sleep(1);
+      if (rounds % 200 === 0) most.push(memory() - before);
     }
     t.equal(client.tag, 'SELECT 10200');
     t.ok(client.bytes > 100e6);
-    t.ok(most < 40e6, `${Math.round(most / 1e6)} MB at most`);
+    t.ok(most.length > 3);
+    // Per shard 256 KiB of rows, a chunk on top, and the buffers the sockets read into.
+    t.ok(Math.max(...most) < 4e6, `${most.join(" ")} bytes at most`);
   }
 });
 
 t.test('a row larger than what is kept per shard passes', async (t) => {
-  const client = new RecordingClient();
   for (const sortKeys of [[], [ASCENDING]]) {
-    await bench.answer(
-      { text: `select repeat('x', 3000000 * i), i from generate_series(1, 2) i order by i`, sortKeys },
-      client,
-    );
+    const client = await bench.answer({
+      text: `select repeat('x', 3000000 * i), i from generate_series(1, 2) i order by i`,
+      sortKeys,
+    });
     t.equal(client.tag, 'SELECT 6');
     t.same(
       client.values

@@ -2,6 +2,7 @@
 // check every test ends with: nothing of it is left in the router.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
+import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import { type Clock, systemClock } from '../../src/base/clock.js';
 import { defaultSettings } from '../../src/config/load.js';
 import type { Settings, SettingsOverrides } from '../../src/config/settings.js';
@@ -86,6 +87,7 @@ export async function liveRouter(
     readonly servicePassword?: string;
     /** For settings that would be refused in a file. */
     readonly adjust?: (settings: Settings) => Settings;
+    readonly catalog?: CatalogDriver;
   } = {},
 ): Promise<LiveRouter> {
   const before = ownSockets();
@@ -99,6 +101,7 @@ export async function liveRouter(
     log: createLogger({ level: 'silent', format: 'json', values: false }),
     version: '0.0.0-test',
     clock,
+    catalog: options.catalog ?? null,
     ...(trusts ? { probeAs: { user: home!.superuser, database: 'postgres' } } : {}),
   });
   const clients: SqlClient[] = [];
@@ -133,15 +136,17 @@ export async function liveRouter(
 }
 
 function leftovers(router: Router, clock: CountingClock): string[] {
-  const { pool, listener } = router;
+  const { pools, listener } = router;
   const left: string[] = [];
   if (listener.connections.size > 0) left.push(`${listener.connections.size} clients`);
-  if (pool.waitingCount > 0) left.push(`${pool.waitingCount} waiting requests`);
-  if (pool.openCount !== pool.idleCount) left.push(`${pool.openCount - pool.idleCount} leases`);
+  for (const pool of pools) {
+    if (pool.waitingCount > 0) left.push(`${pool.waitingCount} waiting requests`);
+    if (pool.openCount !== pool.idleCount) left.push(`${pool.openCount - pool.idleCount} leases`);
+  }
   if (router.counters.startupsPending !== 0) left.push(`${router.counters.startupsPending} start-ups`);
   if (router.counters.clientsConnected !== 0) left.push(`${router.counters.clientsConnected} clients counted`);
-  if (clock.pending.size > STANDING_TIMERS_MAX) left.push(`timers: ${[...clock.pending.values()].join(', ')} ms`);
-  for (const connection of pool.connections()) {
+  if (clock.pending.size > STANDING_TIMERS_MAX + 2 * pools.length) left.push(`timers: ${[...clock.pending.values()].join(', ')} ms`);
+  for (const connection of pools.flatMap((pool) => [...pool.connections()])) {
     if (!connection.atRest || connection.receiver !== null) left.push(`connection ${connection.pid} is not at rest`);
   }
   return left;

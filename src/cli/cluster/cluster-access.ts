@@ -25,7 +25,11 @@ export function clusterAccess(options: ClusterOptions): ClusterAccess {
   const { configFile, dataDir, user } = options;
   if (configFile !== undefined) return { settings: settingsFrom(configFile), source: configFile, user };
   if (dataDir === undefined) {
-    throw new CommandFailure(1, 'which cluster?', 'Name its configuration (--config FILE) or its data (--data-dir DIR).');
+    throw new CommandFailure(
+      1,
+      'which cluster?',
+      'Name its configuration (--config FILE) or its data (--data-dir DIR).',
+    );
   }
   const run = readRunFile(dataDir);
   return { settings: devSettings(run), source: join(dataDir, RUN_FILE), user: user ?? run.user };

@@ -58,7 +58,9 @@ export function diagnose(
     examineServer(report.facts, settings, add);
     if (catalog === null) continue;
     examineExtension(report.extension, extensionVersion, add);
-    examineState(report.state, place.name, catalog, add);
+    if (typeof report.extension !== 'string' && report.extension.kind !== 'none') {
+      examineState(report.state, place.name, catalog, add);
+    }
   }
   if (catalog !== null) examineTables(catalog, reached, findings);
   examineClocks(reached, findings);
@@ -149,7 +151,10 @@ function examineTables(
   }
 }
 
-function examineClocks(reached: readonly { readonly name: string; readonly report: ShardReport }[], findings: Finding[]) {
+function examineClocks(
+  reached: readonly { readonly name: string; readonly report: ShardReport }[],
+  findings: Finding[],
+) {
   for (const { name, report } of reached) {
     const { clockOffsetMs, clockDoubtMs } = report.facts;
     const ahead = clockOffsetMs > 0 ? 'ahead of' : 'behind';
@@ -167,7 +172,10 @@ function examineClocks(reached: readonly { readonly name: string; readonly repor
   adder(findings, null)('warning', 'clock', message);
 }
 
-function examineTwins(reached: readonly { readonly name: string; readonly report: ShardReport }[], findings: Finding[]) {
+function examineTwins(
+  reached: readonly { readonly name: string; readonly report: ShardReport }[],
+  findings: Finding[],
+) {
   const seen = new Map<string, string>();
   for (const { name, report } of reached) {
     const twin = seen.get(report.facts.identity);

@@ -46,6 +46,11 @@ export async function installExtension(client: DriverClient, source: ExtensionSo
     await client.query(`CREATE EXTENSION pgkv VERSION ${client.escapeLiteral(source.version)}`);
     return { kind: 'extension', version: source.version };
   }
-  await client.query(source.sql);
+  await runScript(client, source);
   return { kind: 'plain', version: source.version };
+}
+
+/** Installs or renews by plain SQL, in the transaction of the caller. */
+export async function runScript(client: DriverClient, source: ExtensionSource): Promise<void> {
+  await client.query(source.sql);
 }

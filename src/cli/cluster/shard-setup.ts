@@ -4,7 +4,7 @@ import type { CatalogShard } from '../../catalog/catalog-state.js';
 import type { KvTable } from '../../cluster/kv-table.js';
 import { CommandFailure } from '../command-failure.js';
 import type { DriverClient } from '../connect.js';
-import { type ExtensionSource, installedExtension, installExtension } from './extension.js';
+import { type ExtensionSource, installExtension, installedExtension } from './extension.js';
 import { readServerFacts, SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
 import type { ShardConnection } from './shard-connection.js';
 import { readShardState, sameRanges, writeShardState } from './shard-state.js';
@@ -13,11 +13,18 @@ import { kvFault, readTableDefinition } from './table-definition.js';
 
 /** Held to the end of the transaction by whoever sets up a shard; the number is 'pgkv' in ASCII. */
 const SETUP_LOCK = 0x70676b76;
+/** Whoever waits for a table's lock makes all later statements on it wait too. */
+const LOCK_TIMEOUT_MS = 5000;
 
 /** Runs `work` in one transaction, alone among those that set up this database. */
-export async function inTransaction<T>(client: DriverClient, end: 'COMMIT' | 'ROLLBACK', work: () => Promise<T>) {
+export async function inTransaction<T>(
+  client: DriverClient,
+  end: 'COMMIT' | 'ROLLBACK',
+  work: () => Promise<T>,
+): Promise<T> {
   await client.query('BEGIN');
   try {
+    await client.query(`SET LOCAL lock_timeout = '${LOCK_TIMEOUT_MS}ms'`);
     await client.query('SELECT pg_catalog.pg_advisory_xact_lock($1)', [SETUP_LOCK]);
     const result = await work();
     await client.query(end);
@@ -89,6 +96,18 @@ export async function ensureTable({ name, client }: ShardConnection, table: KvTa
   return true;
 }
 
+/** Functions and triggers of a table as this version of the extension makes them. */
+export async function refreshTable(client: DriverClient, table: KvTable): Promise<void> {
+  await client.query('SELECT pgkv.refresh_table($1)', [qualifiedName(client, table)]);
+}
+
+/** @returns whether it was there */
+export async function dropTable({ client }: ShardConnection, table: KvTable): Promise<boolean> {
+  if ((await readTableDefinition(client, table)) === null) return false;
+  await client.query('SELECT pgkv.drop_table($1)', [qualifiedName(client, table)]);
+  return true;
+}
+
 /** Refuses a server that belongs to another cluster, or is another shard of this one. */
 export async function ensureFirstShardState({ name, client }: ShardConnection, shard: CatalogShard): Promise<void> {
   const present = await readShardState(client);
@@ -102,6 +121,6 @@ export async function ensureFirstShardState({ name, client }: ShardConnection, s
   );
 }
 
-export function qualifiedName(client: DriverClient, { schema, name }: Pick<KvTable, 'schema' | 'name'>): string {
+function qualifiedName(client: DriverClient, { schema, name }: Pick<KvTable, 'schema' | 'name'>): string {
   return `${client.escapeIdentifier(schema)}.${client.escapeIdentifier(name)}`;
 }

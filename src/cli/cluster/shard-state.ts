@@ -11,15 +11,19 @@ export interface ShardState {
 
 /** Null where none was written yet. */
 export async function readShardState(client: DriverClient): Promise<ShardState | null> {
-  const { rows } = await client.query<{ name: string; epoch: string; ranges: HashSlotRange[] }>(
-    'SELECT name, epoch, ranges FROM pgkv.shard_state',
-  );
+  const { rows } = await client.query<{ name: string; epoch: string; ranges: [number, number][] }>(`
+    SELECT shard_name AS name, epoch,
+           (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(lower(r), upper(r) - 1) ORDER BY r)
+              FROM unnest(slots) AS r) AS ranges
+      FROM pgkv.shard_state`);
   const [row] = rows;
-  return row === undefined ? null : { name: row.name, epoch: Number(row.epoch), hashSlots: row.ranges };
+  return row === undefined ? null : { name: row.name, epoch: Number(row.epoch), hashSlots: row.ranges ?? [] };
 }
 
+/** Refused by the shard where it is at a later epoch. */
 export async function writeShardState(client: DriverClient, { name, epoch, hashSlots }: ShardState): Promise<void> {
-  await client.query('SELECT pgkv.set_shard_state($1, $2, $3)', [name, epoch, JSON.stringify(hashSlots)]);
+  const ranges = hashSlots.map(([first, last]) => `[${first},${last}]`).join(',');
+  await client.query('SELECT pgkv.set_shard_state($1, $2, $3)', [name, epoch, `{${ranges}}`]);
 }
 
 /** The same hash slots, however they are cut into ranges. */

@@ -8,9 +8,10 @@ import { Frontend, LARGE_MESSAGE_BYTES_MAX } from '../../wire/protocol.js';
 export const NO_PARAMETERS = Buffer.alloc(4);
 export const FLUSH = Buffer.from([Frontend.flush, 0, 0, 0, 4]);
 
-const EXECUTE_ALL = Buffer.from([Frontend.execute, 0, 0, 0, 9, 0, 0, 0, 0, 0]);
-/** Describe and Execute of the unnamed portal, all rows, then Sync. */
-export const DESCRIBE_EXECUTE_SYNC = Buffer.concat([encodeNamed(Frontend.describe, 'P', ''), EXECUTE_ALL, SYNC]);
+/** Describe of the unnamed portal. */
+export const DESCRIBE = encodeNamed(Frontend.describe, 'P', '');
+/** Execute of the unnamed portal, all rows, then Sync. */
+export const EXECUTE_SYNC = Buffer.concat([Buffer.from([Frontend.execute, 0, 0, 0, 9, 0, 0, 0, 0, 0]), SYNC]);
 
 /**
  * A Bind of the unnamed portal in parts, so that large parameters are not copied once more.

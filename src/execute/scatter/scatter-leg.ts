@@ -17,7 +17,7 @@ import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import { Backend, backendLimits, Frontend } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { ClientPort, LeasedLane } from '../leased-lane.js';
-import { DESCRIBE_EXECUTE_SYNC, encodeBind, FLUSH } from './extended-messages.js';
+import { DESCRIBE, EXECUTE_SYNC, encodeBind, FLUSH } from './extended-messages.js';
 import { type Column, readColumns, readParameterTypes } from './row-description.js';
 import type { SortedRows } from './row-merge.js';
 import { RowQueue } from './row-queue.js';
@@ -41,6 +41,8 @@ export interface LegStatement {
   readonly hidden: number;
   /** The types of the parameters are wanted too. */
   readonly asksParameterTypes: boolean;
+  /** The description of the result is wanted before there are rows. */
+  readonly describesEarly: boolean;
 }
 
 /** A leg that is no longer wanted is read to its end up to here: that costs less than a cancel request. */
@@ -290,7 +292,10 @@ export class ScatterLeg implements ClientPort, SortedRows {
     }
     this.phase = 'running';
     for (const part of bind) connection.output.push(part);
-    connection.output.push(DESCRIBE_EXECUTE_SYNC);
+    connection.output.push(DESCRIBE);
+    // The server would keep it until it has 8 KiB to send.
+    if (this.#statement.describesEarly) connection.output.push(FLUSH);
+    connection.output.push(EXECUTE_SYNC);
     connection.replies.push(forwarded(Reply.bind));
     connection.replies.push(forwarded(Reply.describePortal));
     connection.replies.push(forwarded(Reply.execute));

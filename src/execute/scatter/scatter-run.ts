@@ -12,6 +12,7 @@ import { messageOf, PgkvError } from '../../base/errors.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { finalStatement, internFinal } from './combine-statement.js';
+import { NO_PARAMETERS } from './extended-messages.js';
 import { sameColumns, withoutLastColumns } from './row-description.js';
 import { RowMerge } from './row-merge.js';
 import { RowOutput } from './row-output.js';
@@ -97,10 +98,16 @@ export class ScatterRun implements LegOwner {
       resultFormats: combines ? [1] : resultFormats,
       hidden: this.#hidden,
       asksParameterTypes: false,
+      describesEarly: false,
     };
-    const asking = { ...statement, asksParameterTypes: combines && parameters.length > 4 };
+    const telling = {
+      ...statement,
+      asksParameterTypes: combines && parameters.length > NO_PARAMETERS.length,
+      // Rows of others may go out, or be all that is wanted, before this shard has any.
+      describesEarly: !combines && this.#hidden === 0,
+    };
     this.#run(
-      targets.map((target, index) => this.#leg(target, index === told ? asking : statement)),
+      targets.map((target, index) => this.#leg(target, index === told ? telling : statement)),
       told,
     );
   }
@@ -357,7 +364,15 @@ export class ScatterRun implements LegOwner {
     const source = internFinal(shardSource, text, parseTail);
     source.uses++;
     this.#stage = 'final';
-    this.#run([this.#leg(home, { source, parameters, resultFormats, hidden: 0, asksParameterTypes: false })], 0);
+    const statement = {
+      source,
+      parameters,
+      resultFormats,
+      hidden: 0,
+      asksParameterTypes: false,
+      describesEarly: false,
+    };
+    this.#run([this.#leg(home, statement)], 0);
   }
 
   /** No more rows go out; the answer follows when the legs have ended. */
