@@ -20,6 +20,7 @@ import { ViewHolder } from './cluster/view-holder.js';
 import type { Settings } from './config/settings.js';
 import { ShardHealthMonitor } from './control/shard-health.js';
 import { CancelRegistry } from './frontend/cancel-registry.js';
+import { FailedLogins } from './frontend/failed-logins.js';
 import type { FrontendServices } from './frontend/frontend-services.js';
 import { Listener } from './frontend/listener.js';
 import { ProtocolTap } from './frontend/protocol-tap.js';
@@ -29,9 +30,10 @@ import { type HttpServer, startHttpServer } from './http/health-server.js';
 import { createMetrics } from './http/metrics.js';
 import { loadParser } from './sql/parse.js';
 import { TemplateCache } from './sql/template-cache.js';
-import { type Counters, createCounters } from './telemetry/counters.js';
+import { type Counters, countError, createCounters, type ErrorCounts, SQLSTATE_CLASSES } from './telemetry/counters.js';
 import type { Logger } from './telemetry/log.js';
 import { Frontend, frontendLimits } from './wire/protocol.js';
+import { errorsWritten } from './wire/server-messages.js';
 
 export interface RouterOptions {
   readonly settings: Settings;
@@ -88,6 +90,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   });
   const { shards } = views.current;
   const counters = createCounters();
+  const errorsBefore = new Map(errorsWritten);
   const registry = new SettingsRegistry();
   const templates = new TemplateCache({ bytesMax: settings.limits.templateCacheBytes });
   const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);
@@ -182,6 +185,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
         return new ProtocolTap((line) => log.info({ session: session.pid }, line), settings.log.values);
       },
     },
+    failedLogins: new FailedLogins(clock, (fields, message) => log.info(fields, message)),
     tlsRequired: settings.tls.required,
     tls: () => tls,
   };
@@ -241,6 +245,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
             contentType: metrics.contentType,
             text: () => {
               refreshGauges(counters, pools, listener);
+              refreshOwnErrors(counters.ownErrors, errorsBefore);
               return metrics.text();
             },
           },
@@ -257,10 +262,13 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   void health.start();
   const stopWatching = catalog === null ? null : watchCatalog(catalog, settings, views, log);
 
+  const logCut = (sessions: number): void => {
+    if (sessions > 0) log.warn({ sessions }, 'sessions were cut');
+  };
   const stop = async (): Promise<void> => {
     health.stop();
     stopWatching?.();
-    listener.destroy();
+    logCut(listener.destroy());
     destroyPools();
     catalog?.close();
     routerLock?.release();
@@ -281,7 +289,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
     async drain() {
       draining = true;
-      await listener.drain(settings.drain.timeoutMs);
+      logCut(await listener.drain(settings.drain.timeoutMs));
       await stop();
     },
     stop,
@@ -388,11 +396,25 @@ function refreshGauges(counters: Counters, pools: readonly NodePool[], listener:
   counters.waits = sum((pool) => pool.waitingCount);
   counters.serverConnectionsOpened = sum((pool) => pool.counters.connectsTotal);
   counters.serverConnectionsFailed = sum((pool) => pool.counters.connectFailuresTotal);
+  counters.serverConnectionsDestroyed = sum((pool) => pool.counters.destroyedTotal);
   counters.waitsStarted = sum((pool) => pool.counters.waitsTotal);
   counters.waitsTimedOut = sum((pool) => pool.counters.waitTimeoutsTotal);
+  counters.waitsRefused = sum((pool) => pool.counters.waitsRefusedTotal);
+  counters.leasesGranted = sum((pool) => pool.counters.grantsTotal);
+  counters.transactions = sum((pool) => pool.counters.transactionsTotal);
+  counters.clientBytesOut = listener.bytesOut;
+  counters.serverBytesIn = sum((pool) => pool.bytesIn);
+  counters.serverBytesOut = sum((pool) => pool.bytesOut);
+  for (const name of SQLSTATE_CLASSES) counters.serverErrors[name] = sum((pool) => pool.counters.errors[name]);
   counters.leases = sum((pool) => pool.openCount - pool.idleCount);
   counters.sessionsPinned = 0;
   for (const { conversation } of listener.connections) {
     if (conversation?.lanes.pinned === true) counters.sessionsPinned++;
   }
+}
+
+/** @param before how many had been written when this router started */
+function refreshOwnErrors(counts: ErrorCounts, before: ReadonlyMap<string, number>): void {
+  for (const name of SQLSTATE_CLASSES) counts[name] = 0;
+  for (const [sqlstate, total] of errorsWritten) countError(counts, sqlstate, total - (before.get(sqlstate) ?? 0));
 }

@@ -5,6 +5,7 @@
 import type { Duplex } from 'node:stream';
 import type { Clock, Random } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
+import { createErrorCounts, type ErrorCounts } from '../telemetry/counters.js';
 import type { Credential } from './credential.js';
 import { Handshake, type LoggedIn, type LoginFailure } from './handshake.js';
 import { internParameters, type ReportedParameters } from './parameter-status.js';
@@ -62,8 +63,15 @@ export interface LeaseRequest {
 export interface PoolCounters {
   connectsTotal: number;
   connectFailuresTotal: number;
+  grantsTotal: number;
+  /** Requests that found every connection in use; one that only has to be opened is no wait. */
   waitsTotal: number;
   waitTimeoutsTotal: number;
+  waitsRefusedTotal: number;
+  /** Closed because a session left them in a state nobody knows. */
+  destroyedTotal: number;
+  transactionsTotal: number;
+  readonly errors: ErrorCounts;
 }
 
 /** A waiter of another group that is this much older than the next of the own group goes first. */
@@ -74,7 +82,17 @@ export class NodePool {
   readonly address: ServerAddress;
   /** For messages: the node, and its shard where there are several. */
   readonly label: string;
-  readonly counters: PoolCounters = { connectsTotal: 0, connectFailuresTotal: 0, waitsTotal: 0, waitTimeoutsTotal: 0 };
+  readonly counters: PoolCounters = {
+    connectsTotal: 0,
+    connectFailuresTotal: 0,
+    grantsTotal: 0,
+    waitsTotal: 0,
+    waitTimeoutsTotal: 0,
+    waitsRefusedTotal: 0,
+    destroyedTotal: 0,
+    transactionsTotal: 0,
+    errors: createErrorCounts(),
+  };
   readonly #limits: PoolLimits;
   readonly #openStream: OpenStream;
   readonly #clock: Clock;
@@ -87,6 +105,9 @@ export class NodePool {
   #opening = 0;
   #waitingCount = 0;
   #schemaEpoch = 0;
+  /** Bytes of connections that are closed by now. */
+  #bytesInBefore = 0;
+  #bytesOutBefore = 0;
   #closed = false;
 
   constructor(options: {
@@ -123,6 +144,20 @@ export class NodePool {
     return count;
   }
 
+  /** Bytes received from the node in all, logins not counted. */
+  get bytesIn(): number {
+    let bytes = this.#bytesInBefore;
+    for (const connection of this.#connections) bytes += connection.bytesReceived;
+    return bytes;
+  }
+
+  /** Bytes sent to the node in all, logins not counted. */
+  get bytesOut(): number {
+    let bytes = this.#bytesOutBefore;
+    for (const connection of this.#connections) bytes += connection.output.bytesWritten;
+    return bytes;
+  }
+
   connections(): Iterable<ServerConnection> {
     return this.#connections;
   }
@@ -149,11 +184,13 @@ export class NodePool {
     if (group.waiting.size === 0) {
       const connection = this.#takeIdle(group, request.settings);
       if (connection !== null) {
+        this.counters.grantsTotal++;
         request.granted(connection);
         return;
       }
     }
     if (this.#waitingCount >= this.#limits.queueMax) {
+      this.counters.waitsRefusedTotal++;
       this.#forgetIfUnused(group);
       const detail = `${this.#waitingCount} statements wait for ${this.label} (pool.queue_max)`;
       request.refused(new PgkvError('pool_queue_full', { detail }), null);
@@ -162,8 +199,8 @@ export class NodePool {
     request.queuedAt = this.#clock.now();
     group.waiting.add(request);
     this.#waitingCount++;
-    this.counters.waitsTotal++;
     this.#openFor(group);
+    if (group.opening < group.waiting.size) this.counters.waitsTotal++;
   }
 
   /** Withdraws a request that is still waiting. Returns whether it was. */
@@ -181,6 +218,7 @@ export class NodePool {
     const index = idle.indexOf(connection);
     if (index < 0) return false;
     idle.splice(index, 1);
+    this.counters.grantsTotal++;
     return true;
   }
 
@@ -194,18 +232,25 @@ export class NodePool {
     // A cancel request that lands late must not hit the next user.
     if (!connection.atRest || connection.cancelsUnderWay > 0 || wornOut || this.#closed) {
       if (connection.atRest) connection.terminate();
-      else connection.destroy('given back in the middle of a transaction');
+      else this.destroyUnclean(connection, 'given back in the middle of a transaction');
       return;
     }
     const next = this.#nextWaiter(group, connection, now);
     if (next !== null) {
       this.withdraw(next);
+      this.counters.grantsTotal++;
       next.granted(connection);
       return;
     }
     connection.idleSince = now;
     group.idle.push(connection);
     if (this.#waitingCount > 0) this.#makeRoom();
+  }
+
+  /** Closes a connection that its session has left in a state nobody knows. */
+  destroyUnclean(connection: ServerConnection, reason: string): void {
+    this.counters.destroyedTotal++;
+    connection.destroy(reason);
   }
 
   /** Counts the times DDL went through. */
@@ -376,6 +421,7 @@ export class NodePool {
       preparedMax: this.#limits.preparedStatementsMax,
       messageBytesMax: this.#limits.serverMessageBytesMax,
       createdAt: this.#clock.now(),
+      errorCounts: this.counters.errors,
     });
     connection.schemaChanged(this.#schemaEpoch);
     this.#connections.add(connection);
@@ -383,6 +429,8 @@ export class NodePool {
     group.parameters = connection.parameters;
     connection.onClosed = () => {
       this.#connections.delete(connection);
+      this.#bytesInBefore += connection.bytesReceived;
+      this.#bytesOutBefore += connection.output.bytesWritten;
       group.open--;
       const index = group.idle.indexOf(connection);
       if (index >= 0) group.idle.splice(index, 1);

@@ -4,6 +4,7 @@
 // never handed on again.
 import type { Duplex } from 'node:stream';
 import { messageOf, PgkvError } from '../base/errors.js';
+import { countError, type ErrorCounts } from '../telemetry/counters.js';
 import { encodeNamed, encodeParse, encodeQuery, SYNC, stringEnd, TERMINATE } from '../wire/client-messages.js';
 import { type ErrorFields, encodeErrorResponse, readErrorFields } from '../wire/error-fields.js';
 import { Frame, type FrameFound, FrameReader } from '../wire/frame-reader.js';
@@ -20,8 +21,8 @@ import {
   controlSync,
   describing,
   localReply,
-  parsing,
   type Owed,
+  parsing,
   Reply,
   ReplyQueue,
 } from './reply-queue.js';
@@ -94,6 +95,8 @@ export interface ServerConnectionOptions {
   /** Longest message other than rows and COPY data taken from a server, bytes. */
   readonly messageBytesMax: number;
   readonly createdAt: number;
+  /** Counts the errors that receivers are given. */
+  readonly errorCounts: ErrorCounts;
 }
 
 /** Names of prepared statements on servers begin with this. */
@@ -118,6 +121,8 @@ export class ServerConnection {
   readonly pid: number;
   readonly secretKey: Buffer;
   readonly createdAt: number;
+  /** Behind the login. */
+  bytesReceived = 0;
   /** Settings as the server reports them (ParameterStatus). */
   parameters: ReportedParameters;
   readonly replies = new ReplyQueue();
@@ -149,6 +154,7 @@ export class ServerConnection {
   readonly #readBuffer: ReadBuffer | null;
   readonly #reader: FrameReader;
   readonly #preparedMax: number;
+  readonly #errorCounts: ErrorCounts;
   #receiver: ReplyReceiver | null = null;
   /** Errors of what is under way are for pgkv itself. */
   #quiet = false;
@@ -186,6 +192,7 @@ export class ServerConnection {
     this.settings = options.settings;
     this.createdAt = options.createdAt;
     this.#preparedMax = options.preparedMax;
+    this.#errorCounts = options.errorCounts;
     this.#reader = new FrameReader(limitsFor(options.messageBytesMax), Backend.dataRow, 'backend');
     this.output = new Output(options.stream);
     options.stream.on('data', (chunk: Buffer) => this.#received(chunk));
@@ -202,6 +209,11 @@ export class ServerConnection {
 
   get receiver(): ReplyReceiver | null {
     return this.#receiver;
+  }
+
+  /** Whether a message has been forwarded in part. */
+  get midMessage(): boolean {
+    return this.#streamForwarded && this.#reader.midMessage;
   }
 
   /** Takes the connection (or gives it back with null). Only between leases. */
@@ -407,7 +419,7 @@ export class ServerConnection {
       owedReadies: this.replies.owedReadies(),
       unsynced: this.replies.unsynced(),
       told: this.#told,
-      midMessage: this.#streamForwarded && this.#reader.midMessage,
+      midMessage: this.midMessage,
       status: this.status,
     };
     this.#flushRun();
@@ -435,6 +447,7 @@ export class ServerConnection {
 
   #received(chunk: Buffer): void {
     const reader = this.#reader;
+    this.bytesReceived += chunk.length;
     if (this.#readBuffer !== null && !this.#holdsChunks) this.#readBuffer.earlierAreFree();
     reader.push(chunk);
     this.#runStart = this.#runEnd = 0;
@@ -620,6 +633,7 @@ export class ServerConnection {
     const severity = fields['V'] ?? fields['S'];
     if (severity === 'FATAL' || severity === 'PANIC') {
       // The server closes behind it, so nothing more may be sent; whoever holds the connection decides who hears of it.
+      if (this.#receiver !== null) countError(this.#errorCounts, fields['C'] ?? '');
       this.#fatal = Buffer.from(buffer.subarray(start, end));
       this.destroy(`server ${this.address}: ${fields['M'] ?? 'ended the session without a reason'}`);
       return;
@@ -635,6 +649,7 @@ export class ServerConnection {
       return;
     }
     if (this.guarded && !this.#withheld && this.#receiver!.guardedError(fields)) this.#withheld = true;
+    if (!this.#withheld) countError(this.#errorCounts, fields['C'] ?? '');
     this.#emitPrefix(head);
     if (head.insteadOfError !== null) {
       this.#flushRun();

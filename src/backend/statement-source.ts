@@ -2,8 +2,8 @@
 // StatementSource, and a server connection prepares each source once, under a name of its own.
 import { LRUCache } from 'lru-cache';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
-import { originalPosition, renderText } from '../sql/kv-text.js';
 import type { KvRefused, TextParts } from '../sql/kv-plan.js';
+import { originalPosition, renderText } from '../sql/kv-text.js';
 import { lexShape } from '../sql/shape-lexer.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 
@@ -123,12 +123,7 @@ const OWN_READ: Template = { ...NEUTRAL_TEMPLATE, kind: 'read' };
  * The template of a text that may be unreadable: in an encoding that hides ASCII it is read where it is all ASCII, and
  * refused where it may mean a key-value table.
  */
-export function templateIn(
-  templateOf: ReadTemplate,
-  text: string,
-  reading: TextReading,
-  scope: TableScope,
-): Template {
+export function templateIn(templateOf: ReadTemplate, text: string, reading: TextReading, scope: TableScope): Template {
   if (reading !== 'opaque') return templateOf(text, reading === 'standard', scope);
   // Without backslashes both other readings are the same.
   if (scope !== NO_TABLES && ASCII_ONLY.test(text)) return templateOf(text, false, scope);

@@ -19,6 +19,7 @@ import type { StatementSource } from '../backend/statement-source.js';
 import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import type { Session } from '../session/session.js';
+import type { PrologueStatement } from '../session/transaction-block.js';
 import { Effect, type EffectBits, type Template } from '../sql/template.js';
 import type { ErrorFields } from '../wire/error-fields.js';
 import { TransactionStatus } from '../wire/protocol.js';
@@ -247,9 +248,10 @@ export class LeasedLane implements ReplyReceiver {
   }
 
   /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
-  openBlock(sql: string, template: Template): void {
-    this.note(template, sql);
-    this.connection!.sendControl(sql, IGNORED);
+  openBlock(prologue: readonly PrologueStatement[]): void {
+    for (const { template, text } of prologue) this.note(template, text);
+    // A line end ends a comment at the end of any of them.
+    this.connection!.sendControl(prologue.map(({ text }) => text).join('\n;\n'), IGNORED);
   }
 
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
@@ -342,7 +344,7 @@ export class LeasedLane implements ReplyReceiver {
       // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
       // refuses what it is at.
       connection.attach(null);
-      connection.destroy('the client is gone');
+      this.#pool.destroyUnclean(connection, 'the client is gone');
       return;
     }
     connection.attach(null);
@@ -378,6 +380,7 @@ export class LeasedLane implements ReplyReceiver {
 
   serverReady(status: number): void {
     this.connection!.guarded = false;
+    if (status === TransactionStatus.idle) this.#pool.counters.transactionsTotal++;
     if (status === TransactionStatus.idle && this.connection!.atRest) {
       if (!this.midMessage) this.#finish();
       return;
@@ -511,7 +514,7 @@ export class LeasedLane implements ReplyReceiver {
         this.connection = null;
         this.mode = 'free';
         connection.attach(null);
-        connection.destroy('the session settings could not be applied');
+        this.#pool.destroyUnclean(connection, 'the session settings could not be applied');
         this.#client.refused(new PgkvError('internal'), failure);
         return;
       }

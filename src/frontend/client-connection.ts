@@ -17,6 +17,7 @@ import { homeShard } from '../cluster/cluster-view.js';
 import { LeasedLane } from '../execute/leased-lane.js';
 import { type MakeLane, SessionLanes } from '../execute/session-lanes.js';
 import { Session } from '../session/session.js';
+import { readErrorFields } from '../wire/error-fields.js';
 import { Frame, FrameReader } from '../wire/frame-reader.js';
 import { Output } from '../wire/output.js';
 import { AUTH_MESSAGE_BYTES_MAX, Frontend, PROTOCOL_NEWEST, STARTUP_PACKET_BYTES_MAX } from '../wire/protocol.js';
@@ -31,6 +32,7 @@ import {
 import { readStartupPacket, type StartupPacket } from '../wire/startup-packet.js';
 import { Authentication } from './authentication.js';
 import { Conversation, type ConversationHost } from './conversation.js';
+import { reasonFor } from './failed-logins.js';
 import type { FrontendServices } from './frontend-services.js';
 
 const ACCEPT = Buffer.from('S');
@@ -39,6 +41,9 @@ const TLS_HANDSHAKE_RECORD = 0x16;
 const NOTHING = Buffer.alloc(0);
 /** During start-up only SASL messages are read; a client that pipelines behind them is held back by this much. */
 const EARLY_BYTES_MAX = 65_536;
+
+/** Whoever is cut gets this long to take what was sent, before the process ends. */
+const CUT_GRACE_MS = 250;
 
 const AUTHENTICATION_LIMITS = new Int32Array(256);
 AUTHENTICATION_LIMITS[Frontend.password] = AUTH_MESSAGE_BYTES_MAX;
@@ -105,6 +110,17 @@ export class ClientConnection implements ConversationHost {
   destroy(): void {
     this.#closed();
     this.#stream.destroy();
+  }
+
+  /** Ends the connection now, whatever it is at: the client is told why, unless that fell into the middle of a message. */
+  cut(error: PgkvError): void {
+    if (this.#stage === 'closed') return;
+    const stream = this.#stream;
+    const midMessage = this.conversation?.lane.connection?.midMessage === true;
+    if (!midMessage) this.output.push(encodeError(error, 'FATAL'));
+    this.close();
+    const timer = this.#services.clock.after(CUT_GRACE_MS, () => stream.destroy());
+    stream.once('close', () => timer.cancel());
   }
 
   terminate(error: PgkvError): void {
@@ -285,7 +301,7 @@ export class ClientConnection implements ConversationHost {
         },
         accepted: (credential) => this.#greet(packet, credential),
         refused: (error) => {
-          services.counters.loginsFailed++;
+          this.#loginFailed(user, error.sqlstate, reasonFor(error));
           this.#fatal(error);
         },
       },
@@ -315,7 +331,8 @@ export class ClientConnection implements ConversationHost {
     if (PLAIN_APPLICATION_NAME.test(applicationName)) startup.delete('application_name');
     else applicationName = '';
     const { tables, database } = this.#services.view();
-    if (tables.length > 0 && startup.get('database') === database) startup.set('options', withRouterSetting(startup.get('options')));
+    if (tables.length > 0 && startup.get('database') === database)
+      startup.set('options', withRouterSetting(startup.get('options')));
     const login: Login = { packet, startup, credential, applicationName };
     const group = pool!.group(startup, credential);
     if (group.parameters !== null) return this.#begin(login, group, group.parameters);
@@ -331,6 +348,8 @@ export class ClientConnection implements ConversationHost {
       },
       refused: (error, message) => {
         if (this.#stage !== 'greeting') return;
+        const told = message === null ? null : readErrorFields(message, 0, message.length);
+        this.#loginFailed(group.user, told?.['C'] ?? error.sqlstate, told?.['M'] ?? reasonFor(error));
         if (message === null) return this.#fatal(error);
         // The server's own words: no such database, no such role, not allowed.
         this.output.push(message);
@@ -392,6 +411,13 @@ export class ClientConnection implements ConversationHost {
     this.resumeReading();
     conversation.resume();
     if (this.#ended) conversation.clientEnded();
+  }
+
+  #loginFailed(role: string, sqlstate: string, reason: string): void {
+    const { counters, failedLogins } = this.#services;
+    const { remoteAddress } = this.#socket;
+    counters.loginsFailed++;
+    failedLogins.note({ role, address: remoteAddress ?? 'Unix socket', sqlstate, reason });
   }
 
   #startupOver(): void {

@@ -36,11 +36,11 @@ import {
   READY_IDLE,
   READY_IN_BLOCK,
 } from '../wire/server-messages.js';
+import { batchAhead } from './batch-ahead.js';
 import { ExtendedProtocol } from './extended-protocol.js';
 import { type KvStatement, KvStatements, refusal } from './kv-statements.js';
 import { LostTransaction } from './lost-transaction.js';
 import type { ProtocolTap } from './protocol-tap.js';
-import { batchAhead } from './batch-ahead.js';
 import { type Placement, ShardPlacement } from './shard-placement.js';
 import { ShardReads } from './shard-reads.js';
 import { scanSingleBatch } from './single-batch.js';
@@ -80,7 +80,6 @@ const NO_STATEMENT = encodeQuery('pgkv refuses');
 
 /** Of a Bind that a server refuses, for an error of pgkv's own in its place. */
 const BIND_OF_NOTHING = bindOf(`${STATEMENT_NAME_PREFIX}nothing`);
-const BEGIN_TEMPLATE: Template = { ...NEUTRAL_TEMPLATE, kind: 'begin', readOnly: false, leavesBlock: 'open' };
 const ON_HOME = 'the statement is for the home shard';
 /** OIDs from here on are functions of users (FirstNormalObjectId). */
 const USER_OID_MIN = 16_384;
@@ -525,7 +524,7 @@ export class Conversation implements ClientPort {
     let tag: string | null = null;
     if (template.kind === 'begin' && !block.held && !this.lane.busy && this.kv.view.shards.length > 1) {
       tag = heldBeginTag(text);
-      if (tag !== null) block.begin(text, true);
+      if (tag !== null) block.begin(template, text, true);
     } else if (block.held && (template.kind === 'commit' || template.kind === 'rollback')) {
       tag = plainEndTag(text);
       if (tag !== null) block.bind();
@@ -599,11 +598,11 @@ export class Conversation implements ClientPort {
     if (!this.kv.exist) return;
     const block = this.#block;
     if (block.held) {
-      this.lane.openBlock(block.prologue, BEGIN_TEMPLATE);
+      this.lane.openBlock(block.prologue);
       block.held = false;
     } else if (!this.lane.busy) block.bind();
     if (template.kind === 'begin') {
-      if (!block.movable) block.begin(text, false);
+      if (!block.movable) block.begin(template, text, false);
     } else if (template.leavesBlock !== null || template.kind === 'multi') block.bind();
     else block.note(template, text);
   }

@@ -10,6 +10,7 @@ import type { AuthenticationServices } from './authentication.js';
 import type { CancelRegistry } from './cancel-registry.js';
 import type { ClientConnection } from './client-connection.js';
 import type { ConversationServices } from './conversation.js';
+import type { FailedLogins } from './failed-logins.js';
 import type { TlsMaterial } from './tls-material.js';
 
 export interface FrontendLimits {
@@ -37,6 +38,7 @@ export interface FrontendServices {
   readonly cancels: CancelRegistry;
   cancelStatement(shard: ShardView, ...rest: Parameters<CancelStatement>): void;
   readonly authentication: AuthenticationServices;
+  readonly failedLogins: FailedLogins;
   readonly conversation: ConversationServices;
   readonly tlsRequired: boolean;
   /** The certificate in force, null without TLS. */

@@ -2,12 +2,12 @@
 // it runs over several shards. It holds no queue of its own: answers go through the conversation.
 import type { RewrittenText, StatementSource, TextReading } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
-import type { ClusterView } from '../cluster/cluster-view.js';
+import { type ClusterView, homeShard } from '../cluster/cluster-view.js';
 import { NO_TABLES, type TableScope, tableScope } from '../cluster/table-scope.js';
 import { type BindValues, StatementValues, Unreadable } from '../route/key-values.js';
 import { type Route, route } from '../route/route.js';
 import type { Session } from '../session/session.js';
-import type { KvPlan, KvRefused, ValueRef } from '../sql/kv-plan.js';
+import { isRefusal, type KvPlan, type KvRefused, type ValueRef } from '../sql/kv-plan.js';
 import { lexShape } from '../sql/shape-lexer.js';
 import { stringEnd } from '../wire/client-messages.js';
 
@@ -89,7 +89,12 @@ export class KvStatements {
   }
 
   route(statement: KvStatement): Route {
-    return route(statement.plan, statement.values, this.#view());
+    const view = this.#view();
+    const found = route(statement.plan, statement.values, view);
+    const isRead = found.kind === 'scattered' || found.kind === 'multi-keyed';
+    // LIMIT -1 is an error before any row is looked at: the home shard words it.
+    if (isRead && hasNegativeCount(statement)) return { kind: 'keyed', shard: homeShard(view), slots: [] };
+    return found;
   }
 
   rewrite(statement: KvStatement): RewrittenText {
@@ -97,12 +102,24 @@ export class KvStatements {
   }
 }
 
+function hasNegativeCount({ plan, values }: KvStatement): boolean {
+  const { scatter } = plan;
+  if (isRefusal(scatter) || scatter.kind !== 'merge') return false;
+  return [scatter.limit, scatter.offset].some((ref) => {
+    const count = ref === null ? null : values.integer(ref);
+    return typeof count === 'bigint' && count < 0n;
+  });
+}
+
 /** A row count of LIMIT or OFFSET; null: none. */
 export function rowCount(values: StatementValues, ref: ValueRef | null, clause: string): bigint | null | PgkvError {
   if (ref === null) return null;
   const count = values.integer(ref);
   if (!(count instanceof Unreadable)) return count;
-  return new PgkvError('unsupported', { detail: `${clause} cannot be read: ${count.reason}`, hint: 'Give an integer.' });
+  return new PgkvError('unsupported', {
+    detail: `${clause} cannot be read: ${count.reason}`,
+    hint: 'Give an integer.',
+  });
 }
 
 export const refusal = ({ detail, hint }: Pick<KvRefused, 'detail' | 'hint'>): PgkvError =>

@@ -26,6 +26,8 @@ export class Listener {
   readonly #servers: Server[] = [];
   /** Clients that were refused and have not closed their side yet. */
   readonly #refused = new Set<Socket>();
+  /** To clients that are gone by now. */
+  #bytesOutBefore = 0;
   #draining = false;
   #drained: (() => void) | null = null;
   #sweepTimer: Timer | null = null;
@@ -63,25 +65,47 @@ export class Listener {
     return bound !== null && typeof bound === 'object' ? bound.port : address.port;
   }
 
-  /** Stops accepting, ends idle sessions now and busy ones when their transaction ends, all after `timeoutMs`. */
-  async drain(timeoutMs: number): Promise<void> {
-    this.#draining = true;
-    for (const server of this.#servers) server.close();
-    await new Promise<void>((resolve) => {
-      this.#drained = resolve;
-      this.#services.clock.after(timeoutMs, () => this.destroy());
-      this.#sweep();
-      if (this.connections.size === 0) resolve();
-    });
+  /** Bytes sent to clients in all. */
+  get bytesOut(): number {
+    let bytes = this.#bytesOutBefore;
+    for (const { output } of this.connections) bytes += output.bytesWritten;
+    return bytes;
   }
 
-  /** Cuts every connection now. */
-  destroy(): void {
+  /**
+   * Stops accepting, ends idle sessions now and busy ones when their transaction ends, all after `timeoutMs`.
+   * @returns how many sessions had to be cut then
+   */
+  async drain(timeoutMs: number): Promise<number> {
+    this.#draining = true;
+    for (const server of this.#servers) server.close();
+    let cut = 0;
+    await new Promise<void>((resolve) => {
+      const deadline = this.#services.clock.after(timeoutMs, () => {
+        cut = this.destroy();
+      });
+      this.#drained = () => {
+        deadline.cancel();
+        resolve();
+      };
+      this.#sweep();
+      if (this.connections.size === 0) this.#drained();
+    });
+    return cut;
+  }
+
+  /** Cuts every connection now. Returns how many of them were sessions. */
+  destroy(): number {
     this.#draining = true;
     this.#sweepTimer?.cancel();
     for (const server of this.#servers) server.close();
-    for (const connection of [...this.connections]) connection.destroy();
+    let sessions = 0;
+    for (const connection of [...this.connections]) {
+      if (!connection.inStartup) sessions++;
+      connection.cut(new PgkvError('shutting_down'));
+    }
     for (const socket of this.#refused) socket.destroy();
+    return sessions;
   }
 
   #accepted(socket: Socket): void {
@@ -115,17 +139,20 @@ export class Listener {
     // Read to its end: closing on unread bytes would reset the connection, and the error would be lost with it.
     socket.on('end', () => socket.destroy());
     socket.resume();
-    socket.end(encodeError(error, 'FATAL'));
+    const message = encodeError(error, 'FATAL');
+    this.#bytesOutBefore += message.length;
+    socket.end(message);
   }
 
   #forget(connection: ClientConnection): void {
-    this.connections.delete(connection);
+    if (this.connections.delete(connection)) this.#bytesOutBefore += connection.output.bytesWritten;
     if (this.#draining && this.connections.size === 0) this.#drained?.();
   }
 
   #scheduleSweep(): void {
     this.#sweepTimer = this.#services.clock.after(SWEEP_INTERVAL_MS, () => {
       this.#sweep();
+      this.#services.failedLogins.tellRest();
       this.#scheduleSweep();
     });
   }

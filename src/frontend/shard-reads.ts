@@ -4,8 +4,8 @@ import { rewrittenText, type StatementSource, type StatementSources } from '../b
 import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import { homeShard, type ShardView } from '../cluster/cluster-view.js';
-import { ScatterRun } from '../execute/scatter/scatter-run.js';
 import type { ScatterClient, ScatterRequest, ScatterTarget } from '../execute/scatter/scatter-request.js';
+import { ScatterRun } from '../execute/scatter/scatter-run.js';
 import type { SessionLanes } from '../execute/session-lanes.js';
 import type { Session } from '../session/session.js';
 import { isRefusal, type TextParts } from '../sql/kv-plan.js';

@@ -41,12 +41,8 @@ export class VerifierSource {
     try {
       rows = await serviceQuery(pool, group, clock, sql);
     } catch (error) {
-      const detail = error instanceof PgkvError ? (error.detail ?? error.message) : String(error);
-      throw new PgkvError('server_unreachable', {
-        message: 'the role cannot be looked up at present',
-        detail,
-        cause: error,
-      });
+      // No detail: it would tell somebody who has not logged in where the server is and who pgkv is there.
+      throw new PgkvError('server_unreachable', { message: 'the role cannot be looked up at present', cause: error });
     }
     const verifier = usableVerifier(rows[0], clock.wallTime());
     if (verifier !== null) this.iterations = verifier.iterations;

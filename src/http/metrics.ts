@@ -41,21 +41,21 @@ const HELP: Readonly<Record<NumberName, string>> = {
   protocolViolations: 'Client connections closed for a protocol violation',
   sessionsPinned: 'Sessions that hold a server connection between transactions now',
   statements: 'Statements run',
-  transactions: 'Transactions finished',
+  transactions: 'Transactions finished, a single statement being one; one that is scattered counts on each shard',
   serverConnections: 'Server connections open now',
   serverConnectionsOpened: 'Server connections opened',
   serverConnectionsFailed: 'Attempts to open a server connection that failed',
-  serverConnectionsDestroyed: 'Server connections closed because they could not be proven clean',
+  serverConnectionsDestroyed: 'Server connections closed because a session left them in a state nobody knows',
   leases: 'Server connections leased to a session now',
-  leasesGranted: 'Leases granted',
-  waits: 'Statements waiting for a server connection now',
-  waitsStarted: 'Statements that had to wait for a server connection',
+  leasesGranted: 'Server connections given to a session; a pinned one counts once',
+  waits: 'Statements waiting for a server connection now, one that is being opened included',
+  waitsStarted: 'Statements that found every server connection in use and had to wait',
   waitsTimedOut: 'Statements that waited for a server connection in vain',
   waitsRefused: 'Statements refused because the queue was full',
   clientBytesIn: 'Bytes received from clients',
   clientBytesOut: 'Bytes sent to clients',
-  serverBytesIn: 'Bytes received from servers',
-  serverBytesOut: 'Bytes sent to servers',
+  serverBytesIn: 'Bytes received from servers for clients, logins not counted',
+  serverBytesOut: 'Bytes sent to servers for clients, logins not counted',
 };
 
 const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
@@ -99,7 +99,7 @@ function addErrors(registry: Registry, counters: Readonly<Counters>): void {
   ];
   new Counter({
     name: 'pgkv_errors_total',
-    help: 'Errors sent to clients, by origin and SQLSTATE class',
+    help: 'Errors for clients, by origin and SQLSTATE class; a scattered statement may have one from each shard',
     labelNames: ['origin', 'sqlstate_class'],
     registers: [registry],
     collect() {

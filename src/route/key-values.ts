@@ -61,7 +61,8 @@ export class StatementValues implements KeyValues {
         return this.#literal(ref.index);
       case 'parameter': {
         const type = this.#bind?.types[ref.number - 1] ?? 0;
-        if (!TEXT_TYPES.has(type)) return new Unreadable(`parameter $${ref.number} was declared with type ${type}, not text`);
+        if (!TEXT_TYPES.has(type))
+          return new Unreadable(`parameter $${ref.number} was declared with type ${type}, not text`);
         const bytes = this.#parameter(ref.number);
         return bytes === null || bytes instanceof Unreadable ? bytes : this.#decode(bytes, ref.number);
       }
@@ -72,7 +73,9 @@ export class StatementValues implements KeyValues {
     if (ref.kind === 'null') return null;
     if (ref.kind === 'literal') {
       const text = this.#literal(ref.index);
-      return text === null || text instanceof Unreadable ? text : (arrayElements(text) ?? new Unreadable('not an array'));
+      return text === null || text instanceof Unreadable
+        ? text
+        : (arrayElements(text) ?? new Unreadable('not an array'));
     }
     const type = this.#bind?.types[ref.number - 1] ?? 0;
     if (!TEXT_ARRAY_TYPES.has(type)) {

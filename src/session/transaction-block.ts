@@ -5,7 +5,10 @@ import type { Template } from '../sql/template.js';
 /** Plain forms that cannot fail and give no warnings. https://www.postgresql.org/docs/current/sql-begin.html */
 const OPTIONS =
   '(?:[\\s,]+(?:isolation\\s+level\\s+(?:serializable|repeatable\\s+read|read\\s+committed|read\\s+uncommitted)|read\\s+write|read\\s+only|(?:not\\s+)?deferrable))*';
-const BEGIN = new RegExp(`^\\s*(?:begin(?:\\s+(?:work|transaction))?|(start)\\s+transaction)${OPTIONS}\\s*;?\\s*$`, 'i');
+const BEGIN = new RegExp(
+  `^\\s*(?:begin(?:\\s+(?:work|transaction))?|(start)\\s+transaction)${OPTIONS}\\s*;?\\s*$`,
+  'i',
+);
 const END = /^\s*(?:(commit|end)|rollback|abort)(?:\s+(?:work|transaction))?\s*;?\s*$/i;
 const OTHER_ISOLATION = /serializable|repeatable\s+read/i;
 /** Statements kept for being said again. */
@@ -25,31 +28,36 @@ export function plainEndTag(text: string): 'COMMIT' | 'ROLLBACK' | null {
   return found[1] === undefined ? 'ROLLBACK' : 'COMMIT';
 }
 
+export interface PrologueStatement {
+  readonly template: Template;
+  readonly text: string;
+}
+
 export class TransactionBlock {
   /** BEGIN was answered here, and no server has heard of it. */
   held = false;
   /** What opens the block again elsewhere: its BEGIN, settings and savepoints; null where it cannot move any more. */
-  #prologue: string[] | null = null;
+  #prologue: PrologueStatement[] | null = null;
 
   /** Whether the block, if there is one, can still go to any shard. */
   get movable(): boolean {
     return this.#prologue !== null;
   }
 
-  /** Statements that open the block, as one text. A line end ends a comment at the end of any of them. */
-  get prologue(): string {
-    return (this.#prologue ?? []).join('\n;\n');
+  /** Statements that open the block. */
+  get prologue(): readonly PrologueStatement[] {
+    return this.#prologue ?? [];
   }
 
   /** Every statement in it sees what was committed before the statement. */
   get isReadCommitted(): boolean {
-    return this.#prologue !== null && !this.#prologue.some((text) => OTHER_ISOLATION.test(text));
+    return this.#prologue !== null && !this.#prologue.some(({ text }) => OTHER_ISOLATION.test(text));
   }
 
   /** BEGIN was sent, or is held. */
-  begin(text: string, held: boolean): void {
+  begin(template: Template, text: string, held: boolean): void {
     this.held = held;
-    this.#prologue = [text];
+    this.#prologue = [{ template, text }];
   }
 
   /** A statement inside the block is about to be sent. */
@@ -57,7 +65,7 @@ export class TransactionBlock {
     const prologue = this.#prologue;
     if (prologue === null) return;
     if (!template.neutral || prologue.length >= PROLOGUE_MAX) this.#prologue = null;
-    else if (template.kind === 'set' || template.kind === 'savepoint') prologue.push(text);
+    else if (template.kind === 'set' || template.kind === 'savepoint') prologue.push({ template, text });
   }
 
   /** The block has ended, or is bound to where it is. */

@@ -218,7 +218,7 @@ class Combiner {
     if (type === null) {
       throw uncombinable(
         `The parameter $${parameter.number} beside an aggregate`,
-        `Say its type: $${parameter.number}::bigint, $${parameter.number}::text …`,
+        `Say its type, as in $${parameter.number}::bigint.`,
       );
     }
     const start = this.tokenAt(parameter.location);

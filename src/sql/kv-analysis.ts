@@ -1,6 +1,6 @@
 // What a text does to key-value tables: nothing (null), something that is refused, or a plan. What is planned is proven:
 // each statement is of a form known here, and the text for a shard is parsed again and compared with what was meant (D10).
-import type { ExplainStmt, FuncCall, Node, RangeVar } from 'libpg-query';
+import type { ExplainStmt, FuncCall, Node } from 'libpg-query';
 import { namePath } from './ast-survey.js';
 import { findClauses } from './clauses.js';
 import { keyArgumentsOf, planCalls } from './kv-calls.js';
@@ -166,11 +166,17 @@ function planStatement(
   return relations.length === 1 && otherRelations === 0 ? planned : BESIDE_TABLE;
 }
 
-/** Whether a changing statement changes a key-value table, not another one by values of such. */
+/** Whether INSERT, UPDATE or DELETE changes a key-value table, not another one by values of such. */
 function isOnTable(node: Node, find: FindTable): boolean {
-  const [content] = Object.values(node) as { relation?: RangeVar }[];
-  if ('SelectStmt' in node || content?.relation === undefined) return true;
-  return find(content.relation.schemaname ?? null, content.relation.relname ?? '') !== null;
+  const relation =
+    'InsertStmt' in node
+      ? node.InsertStmt.relation
+      : 'UpdateStmt' in node
+        ? node.UpdateStmt.relation
+        : 'DeleteStmt' in node
+          ? node.DeleteStmt.relation
+          : undefined;
+  return relation === undefined || find(relation.schemaname ?? null, relation.relname ?? '') !== null;
 }
 
 const BESIDE_TABLE = refused(

@@ -178,7 +178,7 @@ function keysOfRows(
 }
 
 const KEY_COMPUTED = refused(
-  'tenant_id and key of a new row have to be known before the statement is run.',
+  'The tenant_id and key of a new row have to be known before the statement is run.',
   'Give them as literals or parameters of type text; a parameter that is used elsewhere, too, needs ::text in each place.',
 );
 const SLOT_COMPUTED = refused(

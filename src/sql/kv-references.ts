@@ -114,7 +114,7 @@ function mentionInCode(arg: Node | undefined, find: FindTable): KvTable | null {
     let previous: string | null = null;
     for (const [, quoted, plain] of code.matchAll(WORD)) {
       const word: string = quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
-      const found = find(null, word) ?? (previous === null ? null : find(previous, word)) ?? calledIn(word, find);
+      const found = namedBy(null, word, find) ?? (previous === null ? null : namedBy(previous, word, find));
       if (found !== null) return found;
       previous = word;
     }
@@ -122,4 +122,6 @@ function mentionInCode(arg: Node | undefined, find: FindTable): KvTable | null {
   return null;
 }
 
-const calledIn = (word: string, find: FindTable): KvTable | null => functionOf([word], find)?.table ?? null;
+/** As a table or as a function of one. */
+const namedBy = (schema: string | null, name: string, find: FindTable): KvTable | null =>
+  find(schema, name) ?? functionOf(schema === null ? [name] : [schema, name], find)?.table ?? null;

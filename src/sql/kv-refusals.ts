@@ -98,6 +98,9 @@ const BY_STATEMENT: ReadonlyMap<string, KvRefused> = new Map(
   ).map(([statement, detail, hint]) => [statement, refused(detail, hint)]),
 );
 
-const ANY_OTHER = refused('Changes of a key-value table’s definition are not supported.', SCHEMA_HINT);
+const ANY_OTHER = refused(
+  'This kind of statement is not supported on a key-value table: it would reach one shard only.',
+  SCHEMA_HINT,
+);
 
 export const refusalOfStatement = (nodeType: string): KvRefused => BY_STATEMENT.get(nodeType) ?? ANY_OTHER;

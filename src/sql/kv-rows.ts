@@ -93,7 +93,7 @@ function refusalOfRelation(relation: RangeVar): KvRefused | null {
   if (relation.alias?.colnames !== undefined) {
     return refused(
       'New names for the columns of a key-value table are not supported in FROM.',
-      'Name them in the select list: tenant_id AS …',
+      'Name them in the select list (tenant_id AS …).',
     );
   }
   return null;

@@ -2,8 +2,8 @@
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import { classify } from './classify.js';
 import { explainsRoute, planKv } from './kv-analysis.js';
-import { isKvFunction } from './kv-references.js';
 import { dependsOnPositions } from './kv-positions.js';
+import { isKvFunction } from './kv-references.js';
 import { type ParsedStatement, parse } from './parse.js';
 import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './source-text.js';

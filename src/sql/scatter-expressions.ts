@@ -175,7 +175,7 @@ export function columnOf(reference: ColumnRef, alias: string): KvColumn | null {
   return COLUMNS.has(name) ? (name as KvColumn) : null;
 }
 
-export const isByteOrdered = (collation: string): boolean => collation === 'C' || collation === 'POSIX';
+const isByteOrdered = (collation: string): boolean => collation === 'C' || collation === 'POSIX';
 
 const COLLATABLE_TYPES = words('text varchar bpchar char name');
 const UNCOLLATABLE_TYPES = words(`
@@ -195,6 +195,9 @@ const typeNameOf = (type: TypeName): string => {
  */
 export type TextOrder = 'none' | 'bytes' | 'database' | 'mixed';
 
+const hasByteOrderedCollate = (node: Node): boolean =>
+  'CollateClause' in node && isByteOrdered(namePath(node.CollateClause.collname ?? []).at(-1) ?? '');
+
 export function textOrderOf(node: Node, scope: Scope): TextOrder | Refusal {
   const facts = expressionFacts(node, scope);
   if (facts.collations.some((collation) => !isByteOrdered(collation) && collation !== 'default')) {
@@ -206,9 +209,11 @@ export function textOrderOf(node: Node, scope: Scope): TextOrder | Refusal {
     .find((type) => !COLLATABLE_TYPES.has(type) && !UNCOLLATABLE_TYPES.has(type));
   if (foreign !== undefined)
     return refuse(`An order by values cast to ${foreign}`, 'Cast to a basic type of Postgres.');
-  if ('CollateClause' in node) {
-    const collation = namePath(node.CollateClause.collname ?? []).at(-1) ?? '';
-    return isByteOrdered(collation) ? 'bytes' : 'database';
+  if ('CollateClause' in node) return hasByteOrderedCollate(node) ? 'bytes' : 'database';
+  if ('A_Expr' in node && node.A_Expr.kind === 'AEXPR_OP') {
+    // In value->>'a' COLLATE "C" the COLLATE belongs to the operand; what an operator answers inherits it.
+    const { lexpr, rexpr } = node.A_Expr;
+    if ([lexpr, rexpr].some((operand) => operand !== undefined && hasByteOrderedCollate(operand))) return 'bytes';
   }
   if ('ColumnRef' in node) {
     const column = columnOf(node.ColumnRef, scope.alias);

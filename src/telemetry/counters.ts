@@ -47,21 +47,22 @@ export interface Counters {
   serverConnections: number;
   serverConnectionsOpened: number;
   serverConnectionsFailed: number;
-  /** Closed because they could not be proven clean. */
+  /** Closed because a session left them in a state nobody knows. */
   serverConnectionsDestroyed: number;
   // Leases
   leases: number;
   leasesGranted: number;
   waits: number;
+  /** Found every connection in use; one that only had to be opened is no wait. */
   waitsStarted: number;
   waitsTimedOut: number;
   waitsRefused: number;
-  // Bytes on sockets, TLS not counted
+  // Bytes on sockets, TLS not counted; those of servers without logins and without pgkv's own connections
   clientBytesIn: number;
   clientBytesOut: number;
   serverBytesIn: number;
   serverBytesOut: number;
-  /** Errors sent to clients, raised by pgkv. */
+  /** Errors written for clients, raised by pgkv. */
   readonly ownErrors: ErrorCounts;
   /** Errors forwarded from servers. */
   readonly serverErrors: ErrorCounts;
@@ -112,12 +113,12 @@ export function createCounters(): Counters {
   };
 }
 
-function createErrorCounts(): ErrorCounts {
+export function createErrorCounts(): ErrorCounts {
   return Object.fromEntries(SQLSTATE_CLASSES.map((name) => [name, 0])) as ErrorCounts;
 }
 
-/** Counts an error by the first two characters of its SQLSTATE. */
-export function countError(counts: ErrorCounts, sqlstate: string): void {
+/** Counts an error, or several, by the first two characters of its SQLSTATE. */
+export function countError(counts: ErrorCounts, sqlstate: string, times = 1): void {
   const name = sqlstate.slice(0, 2);
-  counts[Object.hasOwn(counts, name) ? (name as SqlstateClass) : 'other']++;
+  counts[Object.hasOwn(counts, name) ? (name as SqlstateClass) : 'other'] += times;
 }

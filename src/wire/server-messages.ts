@@ -83,8 +83,12 @@ export function encodeTextRow(value: string): Buffer {
   return frame(Backend.dataRow, body);
 }
 
+/** How often each SQLSTATE of the catalogue was written for a client, in this process. */
+export const errorsWritten = new Map<string, number>();
+
 /** An error of our catalogue as ErrorResponse. `severity` FATAL means that the connection closes behind it. */
 export function encodeError(error: PgkvError, severity: 'ERROR' | 'FATAL'): Buffer {
+  errorsWritten.set(error.sqlstate, (errorsWritten.get(error.sqlstate) ?? 0) + 1);
   const fields: Record<string, string> = { S: severity, V: severity, C: error.sqlstate, M: error.message };
   if (error.detail !== undefined) fields['D'] = error.detail;
   if (error.hint !== undefined) fields['H'] = error.hint;

@@ -15,7 +15,7 @@ const pick = <T>(values: readonly T[]): T => values[random(values.length)]!;
 const digits = (count: number): string => Array.from({ length: count }, () => random(10)).join('');
 const hex = (bytes: number): string => Array.from({ length: bytes * 2 }, () => random(16).toString(16)).join('');
 const sign = (): string => pick(['', '-']);
-const day = (): string => `${1 + random(9998)}-${1 + random(12)}-${1 + random(28)}`.replace(/\b\d\b/g, '0$&');
+const day = (): string => `${1000 + random(9000)}-${1 + random(12)}-${1 + random(28)}`;
 const time = (): string => `${random(24)}:${random(60)}:${random(60)}.${digits(6)}`;
 const CHARACTERS = [
   'a',
@@ -64,7 +64,7 @@ const TYPES: Readonly<Record<string, [readonly string[], () => string]>> = {
     () => `${sign()}${digits(1 + random(18))}`,
   ],
   oid: [['0', '4294967295', '2147483648', '2147483647'], () => String(random(2 ** 32))],
-  xid8: [['0', '18446744073709551615', '9223372036854775808'], () => digits(1 + random(19))],
+  xid8: [['0', '18446744073709551615', '9223372036854775808'], () => `1${digits(random(19))}`],
   pg_lsn: [['0/0', 'FFFFFFFF/FFFFFFFF'], () => `${hex(4)}/${hex(4)}`],
   money: [['-92233720368547758.08', '92233720368547758.07'], () => `${sign()}${digits(1 + random(15))}.${digits(2)}`],
   float4: [

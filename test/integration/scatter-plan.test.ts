@@ -289,6 +289,7 @@ const AGGREGATED: readonly (readonly [text: string, ...values: (string | null)[]
   ['SELECT min(key), max(key), min(tenant_id), max(tenant_id) FROM kv'],
   ["SELECT min(value->>'name'), max(value->>'name') FROM kv"],
   ['SELECT min((value->>\'name\') COLLATE "C"), max(lower(key) COLLATE "C") FROM kv'],
+  ['SELECT min(value->>\'name\' COLLATE "C"), max((value->>\'name\') COLLATE "default") FROM kv'],
   ['SELECT min(ttl), max(ttl), min(updated_at), max(version), min(slot) FROM kv'],
   ['SELECT min(length(key)), max(version::text) FROM kv'],
   ["SELECT bool_and((value->>'on')::bool), bool_or((value->>'on')::bool), every(version > 0) FROM kv"],

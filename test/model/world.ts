@@ -11,6 +11,7 @@ import { messageOf } from '../../src/base/errors.js';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { CancelRegistry } from '../../src/frontend/cancel-registry.js';
 import { ClientConnection } from '../../src/frontend/client-connection.js';
+import { FailedLogins } from '../../src/frontend/failed-logins.js';
 import type { FrontendServices } from '../../src/frontend/frontend-services.js';
 import { TemplateCache } from '../../src/sql/template-cache.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
@@ -268,6 +269,7 @@ class World {
         clock,
         random,
       },
+      failedLogins: new FailedLogins(clock, () => undefined),
       conversation: {
         clock,
         counters,

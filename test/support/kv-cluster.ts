@@ -34,7 +34,11 @@ export async function kvServers(
 }
 
 /** The extension as plain SQL, and its tables with versions that begin at 1, as in a plain table. */
-export async function prepareShard(server: PostgresServer, tables: readonly KvTable[], database = 'postgres'): Promise<void> {
+export async function prepareShard(
+  server: PostgresServer,
+  tables: readonly KvTable[],
+  database = 'postgres',
+): Promise<void> {
   const client = await SqlClient.connect(server, { user: server.superuser, database });
   await client.run(EXTENSION_SQL);
   for (const { schema, name, valueType } of tables) {

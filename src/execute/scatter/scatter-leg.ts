@@ -404,9 +404,10 @@ export class ScatterLeg implements ClientPort, SortedRows {
     this.#owner.failed(message);
   }
 
-  #missing(name: ErrorName, message: string, reason: string | undefined): PgkvError {
-    const detail = `shard "${this.shardName}" is missing from the answer${reason === undefined ? '' : `: ${reason}`}`;
-    return new PgkvError(name, { message, detail });
+  #missing(name: ErrorName, message: string, reason = ''): PgkvError {
+    // The pool names its shard, too.
+    const why = reason.replace(`shard ${this.shardName}, `, '');
+    return new PgkvError(name, { message, detail: `shard "${this.shardName}" is missing from the answer: ${why}` });
   }
 
   #unreadableBytes(error: unknown): PgkvError {

@@ -15,7 +15,10 @@ export interface ScatterTarget {
 export interface FinalStatement {
   /** The plan's `finalText` with `substitute` applied to its strings and the literals put in as they are. */
   render(substitute: (part: string) => string): string;
-  /** The client's parameters; they keep their numbers, the partial columns get those behind them. */
+  /**
+   * The client's parameters where the text has any ($1 …), else `NO_PARAMETERS`. They keep their numbers, the partial
+   * columns get those behind them. Types are those that the shards' text gives them.
+   */
   readonly parameters: Buffer;
 }
 

@@ -81,7 +81,7 @@ export class ScatterRun implements LegOwner {
   /** @param rowsMax rows after which `suspended` is called; 0: never */
   start(rowsMax = 0): void {
     assert(this.#stage === 'new', 'a scattered read is started once');
-    const { plan, shardSource, parameters, resultFormats, targets, home } = this.#request;
+    const { plan, shardSource, parameters, final, resultFormats, targets, home } = this.#request;
     this.#want(rowsMax);
     this.#stage = 'shards';
     shardSource.uses++;
@@ -102,7 +102,7 @@ export class ScatterRun implements LegOwner {
     };
     const telling = {
       ...statement,
-      asksParameterTypes: combines && parameters.length > NO_PARAMETERS.length,
+      asksParameterTypes: final !== null && final.parameters.length > NO_PARAMETERS.length,
       // Rows of others may go out, or be all that is wanted, before this shard has any.
       describesEarly: !combines && this.#hidden === 0,
     };

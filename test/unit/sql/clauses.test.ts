@@ -282,7 +282,7 @@ t.test('items of a list end at commas outside brackets', async (t) => {
   t.strictSame(listItems(tokens, { start: 3, end: 3 }), []);
 });
 
-t.test('clauses do not depend on blanks and comments', async (t) => {
+t.test('clauses do not depend on blanks and comments', async () => {
   const blank = fc.constantFrom(' ', '\n', '\t /* a /* b */ WHERE */ ', ' -- FROM x\n');
   fc.assert(
     fc.property(fc.constantFrom(...PLACES), fc.array(blank, { minLength: 1, maxLength: 20 }), ([text], blanks) => {

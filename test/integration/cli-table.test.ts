@@ -1,0 +1,286 @@
+// `pgkv table` and `pgkv doctor` on a cluster of two real servers, and on the same cluster when it is ill.
+import { rmSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import type { CatalogState } from '../../src/catalog/catalog-state.js';
+import { FileCatalog } from '../../src/catalog/file-catalog.js';
+import { runCli } from '../support/cli-run.js';
+import { ask, type ClusterFolder, clusterFolder } from '../support/cluster-folder.js';
+import { findPostgres } from '../support/postgres-binaries.js';
+import { freePort, startPostgres } from '../support/postgres-server.js';
+
+const [first, second] = await Promise.all([
+  startPostgres({ version: findPostgres('15') ? '15' : 'embedded' }),
+  startPostgres({
+    version: findPostgres('embedded') ? 'embedded' : '15',
+    parameters: { max_prepared_transactions: '0' },
+  }),
+]);
+t.teardown(() => Promise.all([first.stop(), second.stop()]));
+const both = [first, second];
+const servers = both.map(({ host, port }, index) => ({ name: 'ab'[index]!, host, port }));
+
+let count = 0;
+interface Cluster extends ClusterFolder {
+  readonly database: string;
+  /** Runs a command with `--config` and as superuser. */
+  run(...args: string[]): ReturnType<typeof runCli>;
+}
+
+/** A cluster in a database of its own, with table kv. */
+async function newCluster(t: Test): Promise<Cluster> {
+  const database = `cluster_${++count}`;
+  for (const server of both) await ask(server, 'postgres', `CREATE DATABASE ${database}`);
+  const folder = clusterFolder(t, servers);
+  const run: Cluster['run'] = (...args) => runCli([...args, '--config', folder.configFile, '--user', first.superuser]);
+  const { exitCode, errors } = await run('init', '--dbname', database);
+  t.equal(exitCode, 0, errors);
+  return { ...folder, database, run };
+}
+
+t.test('a table is made on all shards, listed, and dropped again, and watchers are told', async (t) => {
+  const { run, catalogFile, catalog, database } = await newCluster(t);
+  const watched = new FileCatalog(catalogFile, { pollMs: 20 });
+  t.teardown(() => watched.close());
+  await watched.read();
+  const seen: CatalogState[] = [];
+  watched.watch((state) => seen.push(state));
+
+  const made = await run('table', 'create', 'blobs', '--value', 'bytea');
+  t.strictSame(made, {
+    exitCode: 0,
+    output: 'table public.blobs (bytea) created on all shards; catalogue epoch 2\n',
+    errors: '',
+  });
+  for (const server of both) {
+    const [row] = await ask(server, database, `SELECT blobs_put('t', 'k', '\\x01') IS NOT NULL AS done`);
+    t.strictSame(row, { done: true });
+    t.strictSame(await ask(server, database, 'SELECT epoch::int FROM pgkv.shard_state'), [{ epoch: 2 }]);
+  }
+  const again = await run('table', 'create', 'blobs', '--value', 'bytea', '--json');
+  t.match(JSON.parse(again.output), { ok: true, outcome: 'present', epoch: 2 });
+  const otherwise = await run('table', 'create', 'blobs');
+  t.equal(otherwise.exitCode, 1);
+  t.match(otherwise.errors, 'there is a table public.blobs already, with bytea values');
+
+  const list = await run('table', 'list');
+  t.match(list.output, / public \| kv {4}\| jsonb\n public \| blobs \| bytea\n\(2 tables in database cluster_1\)\n$/);
+  t.match(JSON.parse((await run('table', 'list', '--json')).output), {
+    epoch: 2,
+    tables: [{ name: 'kv' }, { schema: 'public', name: 'blobs', valueType: 'bytea' }],
+  });
+
+  const unsure = await run('table', 'drop', 'blobs');
+  t.equal(unsure.exitCode, 1);
+  t.match(unsure.errors, 'this drops public.blobs with all its keys\n\tIf so, add --yes.');
+  t.equal(catalog().epoch, 2);
+  t.equal(
+    (await run('table', 'drop', 'blobs', '--yes')).output,
+    'table public.blobs (bytea) dropped on all shards; catalogue epoch 3\n',
+  );
+  for (const server of both) {
+    const left = await ask(server, database, `SELECT proname FROM pg_proc WHERE proname LIKE 'blobs%'`);
+    t.strictSame(left, [], 'its functions are gone as well');
+  }
+  const gone = await run('table', 'drop', 'blobs', '--yes');
+  t.match(gone.errors, 'there is no key-value table public.blobs\n\tThere is: public.kv.');
+  for (const end = performance.now() + 3000; seen.length < 2 && performance.now() < end; ) await sleep(10);
+  t.strictSame(
+    seen.map(({ epoch, tables }) => [epoch, tables.length]),
+    [
+      [2, 2],
+      [3, 1],
+    ],
+  );
+});
+
+t.test('what failed on one shard is run again; the catalogue only knows tables that are everywhere', async (t) => {
+  const { run, catalog, database } = await newCluster(t);
+  await ask(second, database, 'CREATE TABLE carts (id int)');
+  const failed = await run('table', 'create', 'carts');
+  t.equal(failed.exitCode, 1);
+  t.match(failed.errors, 'shard b has another table public.carts: it has no column tenant_id');
+  t.strictSame(
+    catalog().tables.map(({ name }) => name),
+    ['kv'],
+  );
+  await ask(second, database, 'DROP TABLE carts');
+  t.equal((await run('table', 'create', 'carts')).exitCode, 0);
+
+  await ask(first, database, 'CREATE SCHEMA shop');
+  const noSchema = await run('table', 'create', 'kv', '--schema', 'shop');
+  t.match(noSchema.errors, 'shard b: schema "shop" does not exist');
+  await ask(second, database, 'CREATE SCHEMA shop');
+  t.equal((await run('table', 'create', 'kv', '--schema', 'shop')).exitCode, 0);
+
+  // Dropped on one shard, then cut off.
+  await ask(first, database, `SELECT pgkv.drop_table('shop.kv')`);
+  t.equal((await run('table', 'drop', 'kv', '--schema', 'shop', '--yes')).exitCode, 0);
+  t.strictSame(
+    catalog().tables.map(({ name }) => name),
+    ['kv', 'carts'],
+  );
+});
+
+t.test('two that create at the same time both succeed', async (t) => {
+  const { run, catalog } = await newCluster(t);
+  const outcomes = await Promise.all(['x', 'y', 'z'].map((name) => run('table', 'create', name)));
+  t.strictSame(
+    outcomes.map(({ exitCode, errors }) => [exitCode, errors]),
+    [0, 0, 0].map((code) => [code, '']),
+  );
+  t.equal(catalog().epoch, 4);
+  t.strictSame(
+    catalog()
+      .tables.map(({ name }) => name)
+      .sort(),
+    ['kv', 'x', 'y', 'z'],
+  );
+});
+
+t.test('a table whose lock is held is not waited for without end', { timeout: 20_000 }, async (t) => {
+  const { run, database, catalog } = await newCluster(t);
+  const { default: pg } = await import('pg');
+  const holder = new pg.Client({ host: second.host, port: second.port, user: second.superuser, database });
+  await holder.connect();
+  t.teardown(() => holder.end());
+  await holder.query('BEGIN; SELECT FROM kv');
+  const { exitCode, errors } = await run('table', 'drop', 'kv', '--yes');
+  t.equal(exitCode, 1);
+  t.match(errors, 'shard b: canceling statement due to lock timeout');
+  t.equal(catalog().tables.length, 1);
+});
+
+t.test('without a catalogue, and with shards it does not know', async (t) => {
+  const { run, configure, catalogFile } = await newCluster(t);
+  configure([...servers, { name: 'c', host: first.host, port: 1 }]);
+  const unknown = await run('table', 'create', 'x');
+  t.equal(unknown.exitCode, 1);
+  t.match(unknown.errors, 'the configuration has shard "c", the catalogue does not');
+  configure(servers);
+  rmSync(catalogFile);
+  t.match((await run('table', 'list')).errors, /there is no catalogue .*\n\tMake one: pgkv init --config /);
+  writeFileSync(catalogFile, '{');
+  t.match((await run('table', 'list')).errors, 'is not usable: it is not JSON');
+  t.match(
+    (await runCli(['table', 'list', '--data-dir', '/absent'])).errors,
+    'no pgkv runs with the data folder /absent',
+  );
+});
+
+interface Finding {
+  readonly severity: string;
+  readonly shard: string | null;
+  readonly check: string;
+  readonly message: string;
+}
+
+async function findings({ run }: Cluster): Promise<{ exitCode: number; ill: Finding[]; all: Finding[] }> {
+  const { exitCode, output, errors } = await run('doctor', '--json');
+  if (errors !== '') throw new Error(errors);
+  const { ok, findings: all } = JSON.parse(output) as { ok: boolean; findings: Finding[] };
+  if (ok !== (exitCode === 0)) throw new Error(`ok is ${ok}, exit code ${exitCode}`);
+  return { exitCode, all, ill: all.filter(({ severity }) => severity === 'wrong' || severity === 'warning') };
+}
+
+t.test('the doctor finds nothing wrong with a cluster just made', async (t) => {
+  const cluster = await newCluster(t);
+  const { exitCode, ill, all } = await findings(cluster);
+  t.strictSame(ill, []);
+  t.equal(exitCode, 0);
+  for (const shard of ['a', 'b']) {
+    const checks = all.filter((finding) => finding.shard === shard).map(({ check }) => check);
+    t.strictSame(checks, ['reach', 'encoding', 'connections', 'prepared', 'extension', 'state', 'table', 'clock']);
+  }
+  t.match(all, [{ shard: null, check: 'catalogue', message: `${cluster.catalogFile}: epoch 1, 16384 hash slots` }]);
+  const prepared = all.find(({ shard, check }) => shard === 'b' && check === 'prepared');
+  t.match(prepared, { severity: 'info', message: 'max_prepared_transactions = 0' });
+  const { output } = await cluster.run('doctor');
+  t.match(output, /^shard a\n {2}ok {7}reach {8}127\.0\.0\.1:\d+ answers, PostgreSQL/m);
+  t.match(output, '\n0 wrong, 0 warnings\n');
+});
+
+t.test('the doctor names each thing that is wrong', async (t) => {
+  const only = async (
+    cluster: Cluster,
+    severity: string,
+    shard: string | null,
+    check: string,
+    message: string | RegExp,
+  ) => {
+    const { exitCode, ill } = await findings(cluster);
+    t.match(ill, [{ severity, shard, check, message }]);
+    t.equal(ill.length, 1, JSON.stringify(ill));
+    t.equal(exitCode, severity === 'wrong' ? 1 : 0);
+  };
+  const cluster = await newCluster(t);
+  const { database, configure, catalogFile, catalog } = cluster;
+  const healthy = catalog();
+
+  await ask(second, database, 'ALTER TABLE kv ADD COLUMN note text');
+  await only(cluster, 'wrong', 'b', 'table', 'public.kv differs from shard a: note text');
+  await ask(second, database, 'ALTER TABLE kv DROP COLUMN note; DROP TRIGGER pgkv_version ON kv');
+  await only(cluster, 'wrong', 'b', 'table', /differs from shard a: CREATE TRIGGER pgkv_version/);
+  await ask(second, database, `SELECT pgkv.refresh_table('kv')`);
+  await ask(first, database, 'ALTER TABLE kv ALTER COLUMN value TYPE text USING value::text');
+  t.match((await findings(cluster)).ill, [
+    { shard: 'a', message: /is no key-value table: its column is "value text"/ },
+  ]);
+  await ask(first, database, 'DROP TABLE kv');
+  await only(cluster, 'wrong', 'a', 'table', 'public.kv is missing');
+  await ask(first, database, `DROP SCHEMA pgkv CASCADE`);
+  t.match((await findings(cluster)).ill, [{ shard: 'a', check: 'extension', message: 'pgkv is not installed' }]);
+
+  const mixed = await newCluster(t);
+  mixed.configure([
+    { ...servers[0]!, name: 'b' },
+    { ...servers[1]!, name: 'a' },
+  ]);
+  t.match((await findings(mixed)).ill, [
+    { shard: 'b', check: 'state', message: 'says that it is shard a: addresses are mixed up' },
+    { shard: 'a', check: 'state', message: 'says that it is shard b' },
+  ]);
+  mixed.configure(servers);
+  writeFileSync(mixed.catalogFile, JSON.stringify({ ...mixed.catalog(), epoch: 3 }));
+  t.match(await findings(mixed), {
+    exitCode: 0,
+    ill: [{ severity: 'warning' }, { message: /behind the catalogue's 3/ }],
+  });
+  for (const server of both) await ask(server, mixed.database, 'UPDATE pgkv.shard_state SET epoch = 4');
+  t.match(await findings(mixed), { exitCode: 1, ill: [{ message: 'is at epoch 4, the catalogue at 3' }, {}] });
+  await ask(first, mixed.database, `UPDATE pgkv.shard_state SET epoch = 3, slots = '{[0,8000]}'`);
+  t.match((await findings(mixed)).ill, [{ message: 'holds hash slots 0-8000, the catalogue says 0-8191' }, {}]);
+
+  const third = await newCluster(t);
+  third.configure(servers, '[pool]\nsize_max = 100\n');
+  t.match((await findings(third)).ill, [
+    { shard: 'a', check: 'connections', message: /= 105, max_connections = 60: does not fit/ },
+    { shard: 'b', check: 'connections' },
+  ]);
+  third.configure([servers[0]!, { ...servers[1]!, port: await freePort() }]);
+  await only(third, 'wrong', 'b', 'reach', /Connection refused/);
+  third.configure(servers);
+  rmSync(third.catalogFile);
+  const missing = await third.run('doctor', '--json', '--dbname', third.database);
+  t.equal(missing.exitCode, 1);
+  t.match(JSON.parse(missing.output).findings, [
+    { severity: 'wrong', check: 'catalogue', message: /is missing: run pgkv init/ },
+  ]);
+  writeFileSync(catalogFile, 'torn');
+  t.match((await cluster.run('doctor', '--dbname', database)).output, / WRONG {4}catalogue {4}.* is not JSON/);
+  writeFileSync(catalogFile, JSON.stringify({ ...healthy, database: 'absent_db' }));
+  t.match((await findings(cluster)).ill, [{ check: 'reach', message: /database "absent_db" does not exist/ }, {}]);
+
+  await ask(first, 'postgres', `CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1'`);
+  await ask(second, 'postgres', `CREATE DATABASE latin TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'und'`);
+  writeFileSync(catalogFile, JSON.stringify({ ...healthy, database: 'latin', tables: [] }));
+  const { ill } = await findings(cluster);
+  t.match(
+    ill.find(({ check }) => check === 'encoding'),
+    { severity: 'wrong', shard: 'a', message: 'LATIN1, not UTF8' },
+  );
+  t.match(
+    ill.find(({ check }) => check === 'collation'),
+    { severity: 'warning', shard: 'b' },
+  );
+});
