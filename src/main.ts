@@ -21,6 +21,7 @@ import type { Settings } from './config/settings.js';
 import { ShardHealthMonitor } from './control/shard-health.js';
 import { CancelRegistry } from './frontend/cancel-registry.js';
 import { FailedLogins } from './frontend/failed-logins.js';
+import { MergedLanes } from './execute/merged/merged-lanes.js';
 import type { FrontendServices } from './frontend/frontend-services.js';
 import { Listener } from './frontend/listener.js';
 import { ProtocolTap } from './frontend/protocol-tap.js';
@@ -140,6 +141,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     counters,
     pools,
     view: () => views.current,
+    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock),
     registry,
     cancels,
     limits: {

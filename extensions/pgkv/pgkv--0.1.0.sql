@@ -122,18 +122,18 @@ CREATE OR REPLACE FUNCTION pgkv.slot(tenant text, key text) RETURNS integer
   LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT AS $$
 DECLARE
   part pg_catalog.bytea := pg_catalog.convert_to(key, 'UTF8');
-  opened integer := pg_catalog."position"(part, '\x7b');
+  opened integer := pg_catalog."position"(part, E'\\x7b');
   tail pg_catalog.bytea;
   closed integer;
 BEGIN
   IF opened OPERATOR(pg_catalog.>) 0 THEN
     tail := pg_catalog.substring(part, opened OPERATOR(pg_catalog.+) 1);
-    closed := pg_catalog."position"(tail, '\x7d');
+    closed := pg_catalog."position"(tail, E'\\x7d');
     IF closed OPERATOR(pg_catalog.>) 1 THEN
       part := pg_catalog.substring(tail, 1, closed OPERATOR(pg_catalog.-) 1);
     END IF;
   END IF;
-  RETURN pgkv.xxh32(pg_catalog.convert_to(tenant, 'UTF8') OPERATOR(pg_catalog.||) '\x00' OPERATOR(pg_catalog.||) part)
+  RETURN pgkv.xxh32(pg_catalog.convert_to(tenant, 'UTF8') OPERATOR(pg_catalog.||) E'\\x00' OPERATOR(pg_catalog.||) part)
     OPERATOR(pg_catalog.&) 16383;
 END $$;
 COMMENT ON FUNCTION pgkv.slot(text, text) IS
@@ -526,8 +526,8 @@ DECLARE
   unsettled bigint[];
 BEGIN
   -- Members that must not exist lose to a row that is there; if it is gone when it is looked at, or expired, they are
-  -- tried again. All inserts come before all updates: against another batch that has a key of each kind in the other
-  -- order, 40P01 is possible.
+  -- tried again. Inserts come before updates and deletes of what expired: with another batch that has keys of both
+  -- kinds in the other order, a deadlock (40P01) remains possible.
   FOR attempt IN 1 .. 100 LOOP
     WITH member AS MATERIALIZED (
       SELECT m.ord, m.tenant_id COLLATE pg_catalog."C" AS tenant_id, m.key COLLATE pg_catalog."C" AS key,
@@ -565,8 +565,7 @@ BEGIN
     WHERE NOT EXISTS (
       SELECT FROM (SELECT ($1)[u.ord] AS tenant_id, ($2)[u.ord] AS key) m, {table} t WHERE {is_member} AND {live});
     EXIT WHEN unsettled IS NULL;
-    DELETE FROM {table} t USING unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord)
-    WHERE m.ord {=} ANY (unsettled) AND {is_member} AND {expired};
+    DELETE FROM {table} t USING ({sorted_members}) m WHERE m.ord {=} ANY (unsettled) AND {is_member} AND {expired};
   END LOOP;
   IF unsettled IS NOT NULL THEN PERFORM pgkv.refuse_restless_key(($1)[unsettled[1]], ($2)[unsettled[1]]); END IF;
   RETURN QUERY SELECT m.ord, m.applied, found.version, found.value
@@ -763,16 +762,17 @@ DECLARE
   value_type text := pgkv.value_type(relation);
   table_schema text;
   table_name text;
+  home oid;
   mark text;
   stale text;
   wanted record;
 BEGIN
-  SELECT n.nspname, c.relname INTO table_schema, table_name
+  SELECT n.nspname, n.oid, c.relname INTO table_schema, home, table_name
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
   mark := pgkv.function_mark(table_schema, table_name);
   FOR stale IN
     SELECT p.oid::regprocedure FROM pg_proc p
-    WHERE p.pronamespace = table_schema::regnamespace AND obj_description(p.oid, 'pg_proc') = mark
+    WHERE p.pronamespace = home AND obj_description(p.oid, 'pg_proc') = mark
       AND NOT EXISTS (
         SELECT FROM pgkv.table_functions(value_type) f
         WHERE p.proname = table_name || '_' || f.suffix AND pg_get_function_arguments(p.oid) = f.arguments
@@ -788,7 +788,7 @@ BEGIN
     EXECUTE format('CREATE %s FUNCTION %s(%s) RETURNS %s LANGUAGE %s AS %L',
       CASE WHEN EXISTS (
         SELECT FROM pg_proc p
-        WHERE p.pronamespace = table_schema::regnamespace AND p.proname = table_name || '_' || wanted.suffix
+        WHERE p.pronamespace = home AND p.proname = table_name || '_' || wanted.suffix
           AND pg_get_function_identity_arguments(p.oid) = wanted.signature AND obj_description(p.oid, 'pg_proc') = mark
       ) THEN 'OR REPLACE' ELSE '' END,
       wanted.name, wanted.arguments, wanted.result, wanted.attributes,

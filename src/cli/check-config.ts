@@ -1,10 +1,9 @@
 // `pgkv check-config`: all problems of a configuration file at once, or what the router would do with it.
 import { readFileSync } from 'node:fs';
-import { messageOf } from '../base/errors.js';
 import { describeSettings } from '../config/check.js';
 import { loadSettings } from '../config/load.js';
 import { formatProblem } from '../config/problems.js';
-import { CommandFailure } from './command-failure.js';
+import { unreadable } from './command-failure.js';
 import type { CheckConfigOptions } from './options.js';
 import type { Terminal } from './terminal.js';
 
@@ -14,7 +13,7 @@ export async function runCheckConfig({ configFile, json }: CheckConfigOptions, t
   try {
     text = readFileSync(configFile, 'utf8');
   } catch (error) {
-    throw new CommandFailure(1, `cannot read ${configFile}: ${messageOf(error)}`, undefined, error);
+    throw unreadable(1, configFile, error);
   }
   const result = loadSettings(text, configFile);
   if (json) {

@@ -1,5 +1,7 @@
 // How a command ends when the user, not the program, has to do something: one message, perhaps a hint, an exit code.
 
+import { messageOf } from '../base/errors.js';
+
 /** 1: wrong input; 2: no connection (as psql). */
 export type FailureExitCode = 1 | 2;
 
@@ -13,4 +15,11 @@ export class CommandFailure extends Error {
     this.exitCode = exitCode;
     this.hint = hint;
   }
+}
+
+/** A file that cannot be read. Node's message of a failed system call ends with the path, which is said already. */
+export function unreadable(exitCode: FailureExitCode, path: string, error: unknown): CommandFailure {
+  const { syscall } = error as NodeJS.ErrnoException;
+  const reason = syscall === undefined ? messageOf(error) : messageOf(error).replace(/, \w+(?: '.*')?$/s, '');
+  return new CommandFailure(exitCode, `cannot read ${path}: ${reason}`, undefined, error);
 }

@@ -1,9 +1,9 @@
 // A configuration file as the commands read it: usable settings, or a message that says where the first problem is.
 import { readFileSync } from 'node:fs';
-import { messageOf } from '../base/errors.js';
 import { loadSettings } from '../config/load.js';
+import { formatProblem } from '../config/problems.js';
 import type { Settings } from '../config/settings.js';
-import { CommandFailure } from './command-failure.js';
+import { CommandFailure, unreadable } from './command-failure.js';
 
 /** @throws CommandFailure */
 export function settingsFrom(configFile: string): Settings {
@@ -11,7 +11,7 @@ export function settingsFrom(configFile: string): Settings {
   try {
     text = readFileSync(configFile, 'utf8');
   } catch (error) {
-    throw new CommandFailure(1, `cannot read ${configFile}: ${messageOf(error)}`, undefined, error);
+    throw unreadable(1, configFile, error);
   }
   const loaded = loadSettings(text, configFile);
   if (loaded.ok) return loaded.settings;
@@ -19,7 +19,7 @@ export function settingsFrom(configFile: string): Settings {
   const more = loaded.problems.length > 1 ? ` (and ${loaded.problems.length - 1} more)` : '';
   throw new CommandFailure(
     1,
-    `${configFile}:${first?.line ?? 1}: ${first?.message ?? 'not usable'}${more}`,
+    `${first === undefined ? `${configFile} is not usable` : formatProblem(first)}${more}`,
     `pgkv check-config ${configFile}`,
   );
 }

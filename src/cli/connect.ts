@@ -3,7 +3,7 @@
 import pg from 'pg';
 import { messageOf } from '../base/errors.js';
 import { CommandFailure } from './command-failure.js';
-import { type ConnectionTarget, placeOf, tlsSettings } from './connection-target.js';
+import { type ConnectionTarget, DEFAULT_HOST, DEFAULT_PORT, placeOf, tlsSettings } from './connection-target.js';
 
 /** The driver's protocol connection, as far as its documented extension points (Submittable) give it. */
 export interface DriverConnection {
@@ -96,12 +96,15 @@ async function tryConnect(
 
 function failure(target: ConnectionTarget, error: unknown, hint?: string): CommandFailure {
   const where = target.host.startsWith('/') ? placeOf(target) : `at ${placeOf(target)}`;
-  const { reason, remedy } = explain(error);
+  const { reason, remedy } = explain(error, target);
   return new CommandFailure(2, `connection to server ${where} failed: ${reason}`, hint ?? remedy, error);
 }
 
+const STARTS_THERE = ` "pgkv dev" starts one on port ${DEFAULT_PORT}.`;
+const isDefault = ({ host, port }: ConnectionTarget): boolean => host === DEFAULT_HOST && port === DEFAULT_PORT;
+
 /** System errors in libpq's words, the server's own refusals with their severity. */
-function explain(error: unknown): { reason: string; remedy?: string } {
+function explain(error: unknown, target: ConnectionTarget): { reason: string; remedy?: string } {
   if (error instanceof pg.DatabaseError) {
     const detail = error.detail ? `\nDETAIL:  ${error.detail}` : '';
     return {
@@ -114,7 +117,7 @@ function explain(error: unknown): { reason: string; remedy?: string } {
   const code = (causes[0] as NodeJS.ErrnoException | undefined)?.code;
   switch (code) {
     case 'ECONNREFUSED':
-      return { reason: 'Connection refused', remedy: 'Is pgkv running there? "pgkv dev" starts one on port 7432.' };
+      return { reason: 'Connection refused', remedy: `Is pgkv running there?${isDefault(target) ? STARTS_THERE : ''}` };
     case 'ENOENT':
       return { reason: 'No such file or directory', remedy: 'Is the server running and using that socket?' };
     case 'ENOTFOUND':

@@ -2,8 +2,7 @@
 // `pgkv dev`. TLS modes mean what they mean to libpq, except that without one there is no TLS.
 import { readFileSync } from 'node:fs';
 import type { ConnectionOptions as TlsOptions } from 'node:tls';
-import { messageOf } from '../base/errors.js';
-import { CommandFailure } from './command-failure.js';
+import { CommandFailure, unreadable } from './command-failure.js';
 import { type ConnectionOptions, PORT_MAX } from './options.js';
 
 export const DEFAULT_HOST = '127.0.0.1';
@@ -119,7 +118,7 @@ export function tlsSettings(target: ConnectionTarget): TlsOptions | false {
     try {
       return path === undefined ? undefined : readFileSync(path);
     } catch (error) {
-      throw new CommandFailure(2, `cannot read ${path}: ${messageOf(error)}`, undefined, error);
+      throw unreadable(2, String(path), error);
     }
   };
   const ca = read(target.sslRootCert);

@@ -12,15 +12,15 @@ import { createLogger, type Logger } from '../telemetry/log.js';
 import { prepareDevTables } from './cluster/dev-tables.js';
 import { CommandFailure } from './command-failure.js';
 import type { DevOptions } from './options.js';
-import { runUntilSignalled } from './process-life.js';
-import { RUN_FILE, type RunFile } from './status.js';
+import { type EndSignals, runUntilSignalled } from './process-life.js';
+import { RUN_FILE, type RunFile } from './run-file.js';
 import { packageVersion } from './version.js';
 
 const HOST = '127.0.0.1';
 const ROLE = 'pgkv';
 const DATABASE = 'kv';
 
-export async function runDev(options: DevOptions): Promise<number> {
+export async function runDev(options: DevOptions, signals: EndSignals): Promise<number> {
   // Before half a minute's work is done for nothing.
   await requireFreePort(options.port, '--port');
   await requireFreePort(options.httpPort, '--http-port');
@@ -45,7 +45,7 @@ export async function runDev(options: DevOptions): Promise<number> {
   const runFile = options.ephemeral ? null : writeRunFile(options.dataDir, router, cluster);
   process.stdout.write(`pgkv ready\n  psql -h ${HOST} -p ${router.port} -U ${ROLE} ${DATABASE}\n`);
   // Nobody's work is lost by ending at once here, and a developer's Ctrl-C should not wait for an open psql.
-  const exitCode = await runUntilSignalled(router, log, { graceful: false });
+  const exitCode = await runUntilSignalled(router, log, { graceful: false, signals });
   if (runFile !== null) rmSync(runFile, { force: true });
   await cluster.stop();
   return exitCode;

@@ -67,12 +67,17 @@ export interface ConnectionOptions {
   readonly dbname?: string;
 }
 
+/** Or the router of a `pgkv dev`, by its data folder. */
+export interface RouterOptions extends ConnectionOptions {
+  readonly dataDir?: string;
+}
+
 /** `-c` and `-f` in the order they were given. */
 export type SqlAction =
   | { readonly kind: 'command'; readonly sql: string }
   | { readonly kind: 'file'; readonly path: string };
 
-export interface SqlOptions extends ConnectionOptions {
+export interface SqlOptions extends RouterOptions {
   readonly actions: readonly SqlAction[];
   readonly format: 'aligned' | 'csv' | 'json';
   readonly expanded: boolean;
@@ -80,8 +85,7 @@ export interface SqlOptions extends ConnectionOptions {
   readonly onErrorStop: boolean;
 }
 
-export interface StatusOptions extends ConnectionOptions {
-  readonly dataDir?: string;
+export interface StatusOptions extends RouterOptions {
   readonly json: boolean;
 }
 

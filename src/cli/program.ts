@@ -6,11 +6,11 @@ import type { ValueType } from '../cluster/kv-table.js';
 import { CommandFailure } from './command-failure.js';
 import {
   type ClusterOptions,
-  type ConnectionOptions,
   DEFAULT_SCHEMA,
   type DevOptions,
   type InitOptions,
   listenPort,
+  type RouterOptions,
   SHARDS_MAX,
   type SqlAction,
   type SqlOptions,
@@ -18,6 +18,7 @@ import {
   serverPort,
   wholeNumber,
 } from './options.js';
+import { EndSignals } from './process-life.js';
 import { processTerminal, type Terminal } from './terminal.js';
 import { packageVersion } from './version.js';
 
@@ -52,13 +53,13 @@ function buildProgram(terminal: Terminal, finish: Finish): Command {
   const program = new Command('pgkv')
     .description('PostgreSQL wire-compatible router: ordinary Postgres servers as one key-value store')
     .version(packageVersion(), '-V, --version', 'print the version')
-    .helpCommand(false)
+    .helpCommand('help [command]', 'show help')
     .showHelpAfterError('(add --help for the options)')
     .exitOverride()
     .configureOutput({
       writeOut: (text) => terminal.output.write(text),
       writeErr: (text) => terminal.errors.write(text),
-      outputError: (text, write) => write(text.replace(/^error:/, 'pgkv: error:')),
+      outputError: (text, write) => write(shownError(text)),
     });
   addDev(program, finish);
   addStart(program, finish);
@@ -70,6 +71,8 @@ function buildProgram(terminal: Terminal, finish: Finish): Command {
   addDoctor(program, terminal, finish);
   return program;
 }
+
+const shownError = (text: string): string => text.replace(/^error:/, 'pgkv: error:');
 
 /** A command's example, below its options. */
 function example(...lines: string[]): string {
@@ -88,8 +91,13 @@ function addDev(program: Command, finish: Finish): void {
     .addOption(valueOption('type of the values of table kv (jsonb where it is made now)'))
     .addHelpText('after', example('pgkv dev --shards 4 --ephemeral'))
     .action(async (options: Omit<DevOptions, 'ephemeral'> & { ephemeral?: true }) => {
-      const { runDev } = await import('./dev.js');
-      finish(await runDev({ ...options, ephemeral: options.ephemeral ?? false }));
+      const signals = new EndSignals();
+      try {
+        const { runDev } = await import('./dev.js');
+        finish(await runDev({ ...options, ephemeral: options.ephemeral ?? false }, signals));
+      } finally {
+        signals.release();
+      }
     });
 }
 
@@ -104,8 +112,13 @@ function addStart(program: Command, finish: Finish): void {
     .requiredOption('--config <file>', 'configuration (TOML); see config/pgkv.toml')
     .addHelpText('after', example('pgkv start --config /etc/pgkv/pgkv.toml'))
     .action(async ({ config }: { config: string }) => {
-      const { runStart } = await import('./start.js');
-      finish(await runStart({ configFile: config }));
+      const signals = new EndSignals();
+      try {
+        const { runStart } = await import('./start.js');
+        finish(await runStart({ configFile: config }, signals));
+      } finally {
+        signals.release();
+      }
     });
 }
 
@@ -127,6 +140,7 @@ function addCheckConfig(program: Command, terminal: Terminal, finish: Finish): v
 
 function addConnectionOptions(command: Command): Command {
   return command
+    .option('--data-dir <dir>', 'find the router of "pgkv dev" by its data folder (.pgkv where it exists)')
     .option('--host <host>', 'server host or socket folder (PGHOST, else 127.0.0.1)')
     .option('--port <port>', 'server port (PGPORT, else 7432)', serverPort)
     .option('--user <name>', 'user (PGUSER, else pgkv)')
@@ -138,10 +152,23 @@ function addConnectionOptions(command: Command): Command {
         'user',
         'dbname',
       ]),
-    );
+    )
+    .configureOutput({ outputError: (text, write) => write(namingLongOption(shownError(text))) });
 }
 
-interface SqlFlags extends ConnectionOptions {
+/** What psql's users write out of habit. */
+const LONG_OPTIONS = new Map([
+  ['U', '--user'],
+  ['d', '--dbname'],
+  ['p', '--port'],
+]);
+
+function namingLongOption(text: string): string {
+  const long = LONG_OPTIONS.get(/unknown option '-(?<letter>[A-Za-z])/.exec(text)?.groups?.['letter'] ?? '');
+  return long === undefined ? text : `${text.trimEnd()} (write ${long})\n`;
+}
+
+interface SqlFlags extends RouterOptions {
   readonly json?: true;
   readonly csv?: true;
   readonly expanded?: boolean;
@@ -191,7 +218,6 @@ function addStatus(program: Command, terminal: Terminal, finish: Finish): void {
   const command = program
     .command('status')
     .description('show shards, servers and slots of a running router')
-    .option('--data-dir <dir>', 'find the router of "pgkv dev" by its data folder (.pgkv where it exists)')
     .option('--json', 'print the status as JSON');
   addConnectionOptions(command)
     .addHelpText('after', example('pgkv status --port 7432 --json'))

@@ -2,9 +2,9 @@
 // Exit codes as psql: 0 ok, 1 an error of ours or of -c's SQL, 2 no connection, 3 a script stopped by an error.
 
 import { CommandFailure } from './command-failure.js';
-import { connectionTarget } from './connection-target.js';
 import type { SqlAction, SqlOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
+import { routerTarget } from './run-file.js';
 import { runBackslashCommand } from './sql/backslash-commands.js';
 import { historyPath, InteractiveSource } from './sql/interactive-source.js';
 import { StreamSource } from './sql/line-source.js';
@@ -17,7 +17,7 @@ import { packageVersion } from './version.js';
 
 /** @returns the exit code. @throws CommandFailure */
 export async function runSql(options: SqlOptions, terminal: Terminal): Promise<number> {
-  const target = connectionTarget(options, terminal.env);
+  const target = routerTarget(options, terminal.env);
   const askPassword = passwordPrompt(terminal.input, terminal.errors);
   const shell = await Shell.start({
     open: () => SqlSession.open(target, askPassword),

@@ -7,19 +7,12 @@ import { requireState } from './cluster/cluster-access.js';
 import { CommandFailure } from './command-failure.js';
 import { settingsFrom } from './config-file.js';
 import type { StartOptions } from './options.js';
-import { runUntilSignalled } from './process-life.js';
+import { type EndSignals, runUntilSignalled } from './process-life.js';
 import { packageVersion } from './version.js';
 
-export async function runStart(options: StartOptions): Promise<number> {
+export async function runStart(options: StartOptions, signals: EndSignals): Promise<number> {
   const { configFile } = options;
   const settings = settingsFrom(configFile);
-  if (settings.workers > 1) {
-    throw new CommandFailure(
-      1,
-      `${configFile}: workers = ${settings.workers}: this version runs one data process`,
-      'set workers = 1',
-    );
-  }
   const log = createLogger(settings.log);
   const cluster = { settings, source: configFile, user: undefined };
   const catalog = openCatalog(settings);
@@ -27,7 +20,7 @@ export async function runStart(options: StartOptions): Promise<number> {
   try {
     const router = await startRouter({ settings, log, version: packageVersion(), catalog });
     process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
-    return await runUntilSignalled(router, log, { graceful: true });
+    return await runUntilSignalled(router, log, { graceful: true, signals });
   } catch (error) {
     if (error instanceof ListenError) throw new CommandFailure(1, error.message);
     throw error;

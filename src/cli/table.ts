@@ -8,7 +8,7 @@ import { type ClusterAccess, clusterAccess, requireCatalog, requireState } from 
 import { explainRefusal } from './cluster/server-refusal.js';
 import { accessFrom, type ShardConnection, shardPlaces, withShards } from './cluster/shard-connection.js';
 import { dropTable, ensureTable, inTransaction, requireUsableServers } from './cluster/shard-setup.js';
-import { writeShardState } from './cluster/shard-state.js';
+import { readShardState, writeShardState } from './cluster/shard-state.js';
 import { CommandFailure } from './command-failure.js';
 import type { TableCreateOptions, TableDropOptions, TableListOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
@@ -126,7 +126,10 @@ async function change(
   throw new CommandFailure(1, `the catalogue ${catalog.place} is changed by others all the time`, 'Run this again.');
 }
 
+/** In a transaction alone on this shard; whoever changed the catalogue after us may have been here first. */
 async function recordEpoch({ name, client }: ShardConnection, { epoch, shards }: CatalogState): Promise<void> {
+  const present = await readShardState(client);
+  if (present !== null && present.epoch >= epoch) return;
   await writeShardState(client, { epoch, ...shards.find((shard) => shard.name === name)! });
 }
 

@@ -7,6 +7,7 @@ export function describeSettings(settings: Settings): string[] {
   return [
     ...listenLines(settings),
     ...authLines(settings),
+    `catalog  ${settings.catalog.path ?? 'none: no key-value tables, only the first shard is used'}`,
     `shards   ${settings.shards.length}`,
     ...settings.shards.flatMap((shard, index) => shardLines(shard, index === 0)),
     ...arithmeticLines(settings),

@@ -5,15 +5,39 @@ import type { Fault } from './problems.js';
 import type { FileSettings } from './settings.js';
 import { type CoverageFault, coverageFaults, HASH_SLOT_COUNT, type OwnedRange, type SlotRange } from './slot-ranges.js';
 
-export function crossCheck(file: FileSettings): Fault[] {
-  return [
-    ...listenFaults(file),
-    ...shardFaults(file),
-    ...slotFaults(file),
-    ...tlsFaults(file),
-    ...authFaults(file),
-    ...limitFaults(file),
-  ];
+type Section = keyof FileSettings;
+type Sections<Read extends Section> = Pick<FileSettings, Read>;
+
+interface Rule {
+  readonly reads: readonly Section[];
+  readonly faults: (file: FileSettings) => Fault[];
+}
+
+/** The types hold a rule to the sections it says it reads. */
+function rule<Read extends Section>(reads: readonly Read[], faults: (file: Sections<Read>) => Fault[]): Rule {
+  return { reads, faults };
+}
+
+const RULES: readonly Rule[] = [
+  rule(['workers'], workerFaults),
+  rule(['listen'], listenFaults),
+  rule(['http'], httpFaults),
+  rule(['listen', 'http'], portFaults),
+  rule(['shards'], shardFaults),
+  rule(['shards'], slotFaults),
+  rule(['tls'], tlsFaults),
+  rule(['servers'], serverFaults),
+  rule(['auth', 'listen'], trustFaults),
+  rule(['auth'], authFaults),
+  rule(['clients'], clientFaults),
+  rule(['pool'], poolFaults),
+];
+
+/** @param file the sections that are sound by themselves; a rule that reads another one is left out */
+export function crossCheck(file: Partial<FileSettings>): Fault[] {
+  return RULES.flatMap(({ reads, faults }) =>
+    reads.every((section) => file[section] !== undefined) ? faults(file as FileSettings) : [],
+  );
 }
 
 /** Loopback by name or address; any other name is taken as reachable from elsewhere. */
@@ -28,22 +52,26 @@ export function nodeAddress(node: { readonly host: string; readonly port: number
   return isIP(host) === 6 ? `[${host}]:${node.port}` : `${host}:${node.port}`;
 }
 
-function listenFaults({ listen, http }: FileSettings): Fault[] {
+function workerFaults({ workers }: Sections<'workers'>): Fault[] {
+  if (workers === 1) return [];
+  return [{ path: ['workers'], message: `only 1 for now: this version runs one data process, not ${workers}` }];
+}
+
+function portFaults({ listen, http }: Sections<'listen' | 'http'>): Fault[] {
+  if (http.disabled || http.port === 0 || http.port !== listen.port || http.host !== listen.host) return [];
+  return [{ path: ['http', 'port'], message: `is the port of [listen] too: ${listen.port}` }];
+}
+
+function httpFaults({ http }: Sections<'http'>): Fault[] {
+  const message = hostFault(http.host) ?? (http.host.startsWith('/') ? 'is not an address' : null);
+  return message === null ? [] : [{ path: ['http', 'host'], message }];
+}
+
+function listenFaults({ listen }: Sections<'listen'>): Fault[] {
   const faults: Fault[] = [];
-  if (!http.disabled && http.port !== 0 && http.port === listen.port && http.host === listen.host) {
-    faults.push({ path: ['http', 'port'], message: `is the port of [listen] too: ${listen.port}` });
-  }
-  for (const [section, host] of [
-    ['listen', listen.host],
-    ['http', http.host],
-  ] as const) {
-    const message = hostFault(host);
-    if (message !== null) faults.push({ path: [section, 'host'], message });
-    else if (host.startsWith('/')) {
-      const message = section === 'listen' ? 'is not an address: use listen.socket_dir' : 'is not an address';
-      faults.push({ path: [section, 'host'], message });
-    }
-  }
+  const isPath = listen.host.startsWith('/');
+  const message = hostFault(listen.host) ?? (isPath ? 'is not an address: use listen.socket_dir' : null);
+  if (message !== null) faults.push({ path: ['listen', 'host'], message });
   // The kernel's sun_path holds 107 bytes and a NUL.
   if (listen.socket_dir !== null && Buffer.byteLength(nodeAddress({ host: listen.socket_dir, port: 65535 })) > 107) {
     faults.push({ path: ['listen', 'socket_dir'], message: 'is too long for a Unix socket (107 bytes with its name)' });
@@ -57,7 +85,7 @@ function hostFault(host: string): string | null {
   return /\s/.test(host) ? 'contains white space' : null;
 }
 
-function shardFaults({ shards }: FileSettings): Fault[] {
+function shardFaults({ shards }: Sections<'shards'>): Fault[] {
   const faults: Fault[] = [];
   const shardOfName = new Map<string, number>();
   const shardOfAddress = new Map<string, string>();
@@ -90,7 +118,7 @@ function shardFaults({ shards }: FileSettings): Fault[] {
   return faults;
 }
 
-function slotFaults({ shards }: FileSettings): Fault[] {
+function slotFaults({ shards }: Sections<'shards'>): Fault[] {
   const withSlots = shards.filter((shard) => shard.slots !== undefined);
   if (withSlots.length === 0) return [];
   if (withSlots.length < shards.length) {
@@ -120,7 +148,7 @@ function describeCoverage(fault: CoverageFault, shards: FileSettings['shards']):
   }
 }
 
-function tlsFaults({ tls, servers }: FileSettings): Fault[] {
+function tlsFaults({ tls }: Sections<'tls'>): Fault[] {
   const faults: Fault[] = [];
   if (tls.cert_file !== null && tls.key_file === null) {
     faults.push({ path: ['tls', 'cert_file'], message: 'needs tls.key_file' });
@@ -131,34 +159,34 @@ function tlsFaults({ tls, servers }: FileSettings): Fault[] {
   if (tls.required && tls.cert_file === null) {
     faults.push({ path: ['tls', 'required'], message: 'needs tls.cert_file and tls.key_file' });
   }
-  if (servers.tls_ca_file !== null && !servers.tls.startsWith('verify-')) {
-    const message = `has no effect with servers.tls = "${servers.tls}": use "verify-ca" or "verify-full"`;
-    faults.push({ path: ['servers', 'tls_ca_file'], message });
-  }
   return faults;
 }
 
-function authFaults({ auth, listen }: FileSettings): Fault[] {
-  const faults: Fault[] = [];
-  if (auth.method === 'trust' && !isLoopback(listen.host)) {
-    const message = `"trust" is for loopback and Unix sockets only, but listen.host is "${listen.host}"`;
-    faults.push({ path: ['auth', 'method'], message });
-  }
-  if (!auth.service.query.includes('$1')) {
-    faults.push({ path: ['auth', 'service', 'query'], message: 'must name the role as $1' });
-  }
-  return faults;
+function serverFaults({ servers }: Sections<'servers'>): Fault[] {
+  if (servers.tls_ca_file === null || servers.tls.startsWith('verify-')) return [];
+  const message = `has no effect with servers.tls = "${servers.tls}": use "verify-ca" or "verify-full"`;
+  return [{ path: ['servers', 'tls_ca_file'], message }];
 }
 
-function limitFaults({ clients, pool }: FileSettings): Fault[] {
-  const faults: Fault[] = [];
-  if (clients.query_bytes_max > clients.message_bytes_max) {
-    const message = `is more than clients.message_bytes_max (${clients.message_bytes_max}), which cuts it first`;
-    faults.push({ path: ['clients', 'query_bytes_max'], message });
-  }
-  if (pool.idle_timeout_ms > pool.lifetime_max_ms && pool.lifetime_max_ms > 0) {
-    const message = `is more than pool.lifetime_max_ms (${pool.lifetime_max_ms}), which ends connections first`;
-    faults.push({ path: ['pool', 'idle_timeout_ms'], message });
-  }
-  return faults;
+function trustFaults({ auth, listen }: Sections<'auth' | 'listen'>): Fault[] {
+  if (auth.method !== 'trust' || isLoopback(listen.host)) return [];
+  const message = `"trust" is for loopback and Unix sockets only, but listen.host is "${listen.host}"`;
+  return [{ path: ['auth', 'method'], message }];
+}
+
+function authFaults({ auth }: Sections<'auth'>): Fault[] {
+  if (auth.service.query.includes('$1')) return [];
+  return [{ path: ['auth', 'service', 'query'], message: 'must name the role as $1' }];
+}
+
+function clientFaults({ clients }: Sections<'clients'>): Fault[] {
+  if (clients.query_bytes_max <= clients.message_bytes_max) return [];
+  const message = `is more than clients.message_bytes_max (${clients.message_bytes_max}), which cuts it first`;
+  return [{ path: ['clients', 'query_bytes_max'], message }];
+}
+
+function poolFaults({ pool }: Sections<'pool'>): Fault[] {
+  if (pool.idle_timeout_ms <= pool.lifetime_max_ms || pool.lifetime_max_ms === 0) return [];
+  const message = `is more than pool.lifetime_max_ms (${pool.lifetime_max_ms}), which ends connections first`;
+  return [{ path: ['pool', 'idle_timeout_ms'], message }];
 }

@@ -7,7 +7,7 @@ import { messageOf, PgkvError } from '../base/errors.js';
 import { camelKeys, snakeKeys } from './camel-keys.js';
 import { crossCheck } from './cross-check.js';
 import { type Fault, keyText, type Problem, schemaFaults } from './problems.js';
-import { resolveSecret, Secret, type SecretSources } from './secrets.js';
+import { resolveSecret, Secret, type SecretResult, type SecretSources } from './secrets.js';
 import { type FileSettings, type Settings, type SettingsOverrides, settingsSchema } from './settings.js';
 import { evenSlotRanges, type SlotRange } from './slot-ranges.js';
 import { keyLines } from './toml-lines.js';
@@ -51,17 +51,30 @@ export function loadSettings(text: string, fileName: string, sources: SecretSour
     const faults = schemaFaults(checked.error, syntax.document);
     // Where lines had to be left out, what they would have given is not missing.
     report(faults.filter((fault) => syntax.problems.length === 0 || !fault.isMissing));
-    return failed();
   }
+  // What was left out might have satisfied a rule that seems broken now.
   if (syntax.problems.length > 0) return failed();
-  if (checked.data.shards.length === 0) report([NO_SHARD]);
-  report(crossCheck(checked.data));
-  const file = absolutePaths(checked.data, path.dirname(path.resolve(fileName)));
-  report(fileFaults(file, sources));
-  const secret = resolveSecret(file.auth.service, sources);
+  const folder = path.dirname(path.resolve(fileName));
+  const complete = checked.success ? absolutePaths(checked.data, folder) : null;
+  const sound = complete ?? absolutePaths(soundSections(syntax.document), folder);
+  if (sound.shards?.length === 0) report([NO_SHARD]);
+  report(crossCheck(sound));
+  report(fileFaults(sound, sources));
+  const secret: SecretResult = sound.auth === undefined ? { kind: 'none' } : resolveSecret(sound.auth.service, sources);
   if (secret.kind === 'fault') report([{ path: ['auth', 'service', secret.key], message: secret.message }]);
-  if (problems.length > 0) return failed();
-  return { ok: true, settings: completeSettings(file, secret.kind === 'found' ? secret.secret : null) };
+  if (complete === null || problems.length > 0) return failed();
+  return { ok: true, settings: completeSettings(complete, secret.kind === 'found' ? secret.secret : null) };
+}
+
+/** Of a document with faults, the sections that have none. */
+function soundSections(document: unknown): Partial<FileSettings> {
+  const given = document as Readonly<Record<string, unknown>>;
+  const sound: Record<string, unknown> = {};
+  for (const [name, schema] of Object.entries(settingsSchema.shape)) {
+    const section = schema.safeParse(given[name]);
+    if (section.success) sound[name] = section.data;
+  }
+  return sound;
 }
 
 /**
@@ -121,27 +134,28 @@ function blankStatement(lines: string[], index: number): void {
   for (let next = index + 1; next < lines.length && !lines[next]?.trimStart().startsWith('['); next++) lines[next] = '';
 }
 
-function absolutePaths(file: FileSettings, folder: string): FileSettings {
+function absolutePaths<File extends Partial<FileSettings>>(file: File, folder: string): File {
   const absolute = (given: string | null) => (given === null ? null : path.resolve(folder, given));
-  const { service } = file.auth;
+  const { listen, catalog, servers, tls, auth } = file;
+  const service = auth && { ...auth.service, password_file: absolute(auth.service.password_file) };
   return {
     ...file,
-    listen: { ...file.listen, socket_dir: absolute(file.listen.socket_dir) },
-    catalog: { ...file.catalog, path: absolute(file.catalog.path) },
-    servers: { ...file.servers, tls_ca_file: absolute(file.servers.tls_ca_file) },
-    tls: { ...file.tls, cert_file: absolute(file.tls.cert_file), key_file: absolute(file.tls.key_file) },
-    auth: { ...file.auth, service: { ...service, password_file: absolute(service.password_file) } },
+    ...(listen && { listen: { ...listen, socket_dir: absolute(listen.socket_dir) } }),
+    ...(catalog && { catalog: { ...catalog, path: absolute(catalog.path) } }),
+    ...(servers && { servers: { ...servers, tls_ca_file: absolute(servers.tls_ca_file) } }),
+    ...(tls && { tls: { ...tls, cert_file: absolute(tls.cert_file), key_file: absolute(tls.key_file) } }),
+    ...(auth && { auth: { ...auth, service } }),
   };
 }
 
-function fileFaults({ tls, servers }: FileSettings, sources: SecretSources): Fault[] {
+function fileFaults({ tls, servers }: Partial<FileSettings>, sources: SecretSources): Fault[] {
   const named = [
-    [['tls', 'cert_file'], tls.cert_file],
-    [['tls', 'key_file'], tls.key_file],
-    [['servers', 'tls_ca_file'], servers.tls_ca_file],
+    [['tls', 'cert_file'], tls?.cert_file],
+    [['tls', 'key_file'], tls?.key_file],
+    [['servers', 'tls_ca_file'], servers?.tls_ca_file],
   ] as const;
   return named.flatMap(([key, file]): Fault[] => {
-    if (file === null) return [];
+    if (file === null || file === undefined) return [];
     try {
       const isPem = sources.readFile(file).includes('-----BEGIN ');
       return isPem ? [] : [{ path: key, message: `${file} is not a PEM file` }];

@@ -53,7 +53,9 @@ export function resolveSecret(
     const text = sources.environment[variable];
     if (text !== undefined && text !== '') return { kind: 'found', secret: new Secret(text) };
     const state = text === undefined ? 'not set' : 'empty';
-    return { kind: 'fault', key: 'password_env', message: `the environment variable it names is ${state}` };
+    // Somebody may have written the password itself here: only what looks like a variable is repeated.
+    const named = /^[A-Z][A-Z0-9_]*$/.test(variable) ? variable : 'it names';
+    return { kind: 'fault', key: 'password_env', message: `the environment variable ${named} is ${state}` };
   }
   if (path !== null) {
     let text: string;

@@ -73,6 +73,12 @@ const catalog = z
   })
   .prefault({});
 
+const merged = z
+  .strictObject({
+    disabled: flag(false, 'Run every statement on a key by itself instead of many together.'),
+  })
+  .prefault({});
+
 const servers = z
   .strictObject({
     tls: z
@@ -180,6 +186,7 @@ export const settingsSchema = z.strictObject({
   http,
   shards: z.array(shard).max(1024).default([]).describe('At least one; the first is the home shard.'),
   catalog,
+  merged,
   servers,
   pool,
   clients,

@@ -150,6 +150,11 @@ export class LeasedLane implements ReplyReceiver {
     return this.mode !== 'free' && !(this.mode === 'leased' && this.connection!.atRest);
   }
 
+  /** Holds nothing for the statement at hand: it is free, or keeps its connection, at rest, for state of the session. */
+  get unused(): boolean {
+    return this.mode === 'free' || (this.mode === 'leased' && this.#pinned && this.connection!.atRest);
+  }
+
   /** The session keeps its connection between statements. */
   get #pinned(): boolean {
     return this.#sticky || this.#readsSequences || this.pins.length > 0;

@@ -14,6 +14,8 @@ import { type ReportedParameters, withParameter } from '../backend/parameter-sta
 import type { Timer } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
 import { homeShard } from '../cluster/cluster-view.js';
+import type { MergedLane } from '../execute/merged/merged-lane.js';
+import type { MergedServices } from './merged-statements.js';
 import { LeasedLane } from '../execute/leased-lane.js';
 import { type MakeLane, SessionLanes } from '../execute/session-lanes.js';
 import { Session } from '../session/session.js';
@@ -404,7 +406,8 @@ export class ClientConnection implements ConversationHost {
         applicationName,
       });
     };
-    conversation.useLanes(new SessionLanes(homeShard(services.view()), conversation, makeLane));
+    const lanes = new SessionLanes(homeShard(services.view()), conversation, makeLane);
+    conversation.useLanes(lanes, this.#mergedServices(startup, credential));
     for (const [name, value] of session.told) this.output.push(encodeParameterStatus(name, value));
     this.output.push(encodeBackendKeyData(pid, secretKey));
     this.output.push(READY_IDLE);
@@ -418,6 +421,26 @@ export class ClientConnection implements ConversationHost {
     const { remoteAddress } = this.#socket;
     counters.loginsFailed++;
     failedLogins.note({ role, address: remoteAddress ?? 'Unix socket', sqlstate, reason });
+  }
+
+  #mergedServices(startup: ReadonlyMap<string, string>, credential: Credential): MergedServices | null {
+    const { merged, pools, clock, conversation } = this.#services;
+    if (merged === null) return null;
+    const lanes: (MergedLane | undefined)[] = [];
+    return {
+      lane(shard) {
+        let lane = lanes[shard.id];
+        if (lane === undefined) {
+          const pool = pools[shard.id]!;
+          lane = merged.lane(pool, pool.group(startup, credential));
+          lanes[shard.id] = lane;
+        }
+        return lane;
+      },
+      settings: (of) => merged.settings(of),
+      clock,
+      sources: conversation.sources,
+    };
   }
 
   #startupOver(): void {

@@ -19,6 +19,7 @@ import type { ClusterView } from '../cluster/cluster-view.js';
 import type { ClientPort, LeasedLane } from '../execute/leased-lane.js';
 import type { SessionLanes } from '../execute/session-lanes.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
+import type { Route } from '../route/route.js';
 import type { Session } from '../session/session.js';
 import { heldBeginTag, plainEndTag, TransactionBlock } from '../session/transaction-block.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
@@ -42,6 +43,7 @@ import { type KvStatement, KvStatements, refusal } from './kv-statements.js';
 import { LostTransaction } from './lost-transaction.js';
 import type { ProtocolTap } from './protocol-tap.js';
 import { type Placement, ShardPlacement } from './shard-placement.js';
+import { type MergedServices, MergedStatements } from './merged-statements.js';
 import { ShardReads } from './shard-reads.js';
 import { scanSingleBatch } from './single-batch.js';
 
@@ -116,6 +118,11 @@ export class Conversation implements ClientPort {
   readonly #block = new TransactionBlock();
   #placement!: ShardPlacement;
   #reads!: ShardReads;
+  #merged: MergedStatements | null = null;
+  /** The statement at hand was given back by the merged lane, and runs on a lease. */
+  #unmerged = false;
+  /** Bytes of the messages that the merged lane is answering. */
+  #mergedBytes = 0;
   readonly #host: ConversationHost;
   readonly #services: ConversationServices;
   readonly #reader: FrameReader;
@@ -129,6 +136,8 @@ export class Conversation implements ClientPort {
   #terminated = false;
   /** What was sent may change how texts are to be read: those behind it wait for its answer. */
   #readsTextAnew = false;
+  /** What the Bind behind the Parse at hand binds belongs to the lane that the Parse was given. */
+  #bindIsPlaced = true;
   /** The error that ends the session, behind the answers that are still to come. */
   #lastWords: Buffer | null = null;
   #closed = false;
@@ -165,8 +174,12 @@ export class Conversation implements ClientPort {
   }
 
   /** Before the first message. */
-  useLanes(lanes: SessionLanes): void {
+  useLanes(lanes: SessionLanes, merged: MergedServices | null): void {
     this.lanes = lanes;
+    if (merged !== null) {
+      const host = { answered: (answer: Buffer) => this.#mergedAnswer(answer), rerun: () => this.#mergedRerun() };
+      this.#merged = new MergedStatements(host, this.session, merged);
+    }
     this.#placement = new ShardPlacement(lanes, this.#block);
     this.#reads = new ShardReads(
       {
@@ -214,12 +227,14 @@ export class Conversation implements ClientPort {
     if (this.#closed) return;
     this.#closed = true;
     this.#reads.abandon();
+    this.#merged?.abandon();
     this.lanes.end();
   }
 
   /** CancelRequest from the client. */
   cancel(): void {
-    if (!this.#reads.cancel()) this.lane.cancel();
+    if (this.#merged?.busy === true) this.#merged.cancel();
+    else if (!this.#reads.cancel()) this.lane.cancel();
   }
 
   send(bytes: Buffer, lane: LeasedLane): void {
@@ -358,6 +373,7 @@ export class Conversation implements ClientPort {
     this.#closed = true;
     this.#host.output.flush();
     this.#reads.abandon();
+    this.#merged?.abandon();
     this.lanes.end();
     this.#host.close();
   }
@@ -395,6 +411,7 @@ export class Conversation implements ClientPort {
     while (!this.#closed) {
       const { lane } = this;
       if (lane.mode === 'waiting' || lane.mode === 'preparing' || this.clogged || this.#reads.busy) return true;
+      if (this.#merged?.busy === true) return true;
       const { connection } = lane;
       if (connection !== null) {
         // What is sent behind a guarded batch would be answered before its repetition.
@@ -552,6 +569,10 @@ export class Conversation implements ClientPort {
     const route = this.kv.route(statement);
     if (route.kind === 'refused') return this.#refuse(Frontend.query, refusal(route));
     if (route.kind === 'keyed') {
+      if (this.#mayMerge(route) && this.#merged!.offerQuery(statement, template, route.shard, route.slots[0]!)) {
+        this.#mergedBytes = this.#reader.end - this.#reader.start;
+        return 'wait';
+      }
       const target = this.lanes.of(route.shard);
       const why = `the statement's key is on shard ${route.shard.name}`;
       return this.#moved(placement.move(target, why, this.#skip), this.kv.rewrite(statement));
@@ -562,6 +583,27 @@ export class Conversation implements ClientPort {
     this.#services.counters.statements++;
     this.#reads.query(statement, route.shards);
     return 'answered';
+  }
+
+  /** Whether the statement at hand stands for itself: outside blocks and batches, with nothing owed and nothing kept. */
+  #mayMerge(route: Route & { kind: 'keyed' }): boolean {
+    if (this.#merged === null || this.#unmerged || this.#block.held || route.slots.length !== 1) return false;
+    return this.lane.unused && !this.#placement.batchOpen;
+  }
+
+  #mergedAnswer(answer: Buffer): void {
+    const reader = this.#reader;
+    // It was put back when it was offered.
+    if (this.#closed || reader.next() === Frame.none) return;
+    reader.skipTo(reader.start + this.#mergedBytes);
+    this.#services.counters.statements++;
+    this.#toClient(answer);
+    this.#pump();
+  }
+
+  #mergedRerun(): void {
+    this.#unmerged = true;
+    this.#pump();
   }
 
   #moved(placement: Placement, rewritten: RewrittenText | null): RewrittenText | null | 'wait' | 'answered' {
@@ -577,6 +619,7 @@ export class Conversation implements ClientPort {
   /** Answers the message at hand with an error, which aborts what a server's error would abort. */
   #refuse(type: number, error: PgkvError): 'answered' {
     const bytes = encodeError(error, 'ERROR');
+    this.#unmerged = false;
     const { connection } = this.lane;
     if (connection === null || this.lane.mode !== 'leased') {
       this.#answerWithError(type, bytes);
@@ -596,6 +639,7 @@ export class Conversation implements ClientPort {
   /** A statement is about to be sent on the current lane: opens the held block there, and keeps what moves with it. */
   #noteBlock(template: Template, text: string): void {
     if (!this.kv.exist) return;
+    this.#unmerged = false;
     const block = this.#block;
     if (block.held) {
       this.lane.openBlock(block.prologue);
@@ -633,6 +677,10 @@ export class Conversation implements ClientPort {
     const reader = this.#reader;
     if (type === Frontend.bind && this.#settleDescription()) return this.#wasAnswered;
     if (this.kv.exist) {
+      if (this.#offerBatch(type)) {
+        reader.unread();
+        return false;
+      }
       const placed = this.#placeExtended(type);
       if (placed === 'answered') return true;
       if (placed === 'wait') {
@@ -641,7 +689,8 @@ export class Conversation implements ClientPort {
       }
     }
     const { lane } = this;
-    if ((type === Frontend.parse || type === Frontend.bind) && !lane.busy && !this.#block.held) {
+    const isPlaced = type === Frontend.bind || (type === Frontend.parse && this.#bindIsPlaced);
+    if (isPlaced && !lane.busy && !this.#block.held) {
       const batch = scanSingleBatch(reader.buffer, reader.start);
       // With more behind it the batch is not on its own: see `guarded` in #takeMessages.
       const alone = batch !== null && batch.end === reader.buffer.length;
@@ -686,6 +735,29 @@ export class Conversation implements ClientPort {
     return true;
   }
 
+  /** Gives a batch of one statement on one key, seen before, to the merged lane; the usual case under load. */
+  #offerBatch(type: number): boolean {
+    const merged = this.#merged;
+    if (merged === null || (type !== Frontend.parse && type !== Frontend.bind)) return false;
+    if (this.#unmerged || this.#block.held || !this.lane.unused) return false;
+    const { buffer, start } = this.#reader;
+    const batch = scanSingleBatch(buffer, start);
+    if (batch === null || !batch.all || batch.end !== buffer.length) return false;
+    const source = this.#extended.batchSource(buffer, batch);
+    const kv = source?.template.kv ?? null;
+    if (source === null || kv === null || kv.kind === 'refused' || kv.keys?.length !== 1) return false;
+    const statement = this.kv.bound(kv, source, buffer, batch.bindStart, batch.bindEnd);
+    const route = this.kv.route(statement);
+    if (route.kind !== 'keyed' || route.slots.length !== 1) return false;
+    if (!merged.offerBatch(statement, source, batch, buffer, route.shard, route.slots[0]!)) return false;
+    this.#mergedBytes = batch.end - start;
+    if (batch.parses) {
+      this.session.dropDescription('');
+      this.session.unnamed.set(source);
+    }
+    return true;
+  }
+
   /** Finds the lane of a message of the extended protocol. */
   #placeExtended(type: number): 'ready' | 'wait' | 'answered' {
     const placement = this.#placement;
@@ -706,6 +778,7 @@ export class Conversation implements ClientPort {
     }
     if (kv?.kind === 'refused') return this.#refuse(type, refusal(kv));
     if (type === Frontend.parse) {
+      this.#bindIsPlaced = true;
       const lane = this.#laneForParse(template, kv !== null);
       const placed = placement.move(lane, ON_HOME, this.#skip);
       return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
@@ -724,6 +797,7 @@ export class Conversation implements ClientPort {
     if (!placement.batchOpen && (isKv || template.neutral || template.kind === 'begin')) {
       const shard = batchAhead(this.#reader.buffer, this.#reader.start, this.#extended, this.kv);
       if (shard !== null) return this.lanes.of(shard);
+      this.#bindIsPlaced = !isKv;
       if (isKv) return placement.inBlock ? this.lane : this.lanes.home;
     }
     return placement.laneFor(template);

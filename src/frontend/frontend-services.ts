@@ -5,6 +5,7 @@ import type { SettingsRegistry } from '../backend/settings-group.js';
 import type { Clock } from '../base/clock.js';
 import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
 import type { CancelStatement } from '../execute/leased-lane.js';
+import type { MergedLanes } from '../execute/merged/merged-lanes.js';
 import type { Counters } from '../telemetry/counters.js';
 import type { AuthenticationServices } from './authentication.js';
 import type { CancelRegistry } from './cancel-registry.js';
@@ -35,6 +36,8 @@ export interface FrontendServices {
   /** The map in force. */
   view(): ClusterView;
   readonly registry: SettingsRegistry;
+  /** Null: statements are not merged. */
+  readonly merged: MergedLanes | null;
   readonly cancels: CancelRegistry;
   cancelStatement(shard: ShardView, ...rest: Parameters<CancelStatement>): void;
   readonly authentication: AuthenticationServices;

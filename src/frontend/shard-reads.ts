@@ -309,7 +309,11 @@ export class ShardReads {
       final:
         scatter.kind === 'merge'
           ? null
-          : { render: (substitute) => rendered(statement, scatter.finalText, substitute), parameters },
+          : {
+              render: (substitute) => rendered(statement, scatter.finalText, substitute),
+              // What it needs of them travels in the partial rows.
+              parameters: NO_PARAMETERS,
+            },
       resultFormats,
       limit,
       offset: offset ?? 0n,

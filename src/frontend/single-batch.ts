@@ -16,6 +16,10 @@ export interface SingleBatch {
   /** Statement name in the Bind, without its NUL. */
   nameStart: number;
   nameEnd: number;
+  /** Of the count of parameter formats in the Bind. */
+  formatsAt: number;
+  /** The Execute has no row limit. */
+  all: boolean;
   describes: boolean;
   /** End of the Sync. */
   end: number;
@@ -31,6 +35,8 @@ const batch: SingleBatch = {
   bindEnd: 0,
   nameStart: 0,
   nameEnd: 0,
+  formatsAt: 0,
+  all: true,
   describes: false,
   end: 0,
 };
@@ -67,6 +73,7 @@ export function scanSingleBatch(buffer: Buffer, start: number): SingleBatch | nu
   batch.nameStart = offset + 6;
   batch.nameEnd = buffer.indexOf(0, offset + 6);
   if (batch.nameEnd < 0 || batch.nameEnd >= bindEnd || (batch.parses && batch.nameEnd !== batch.nameStart)) return null;
+  batch.formatsAt = batch.nameEnd + 1;
   offset = bindEnd;
   batch.describes = buffer[offset] === Frontend.describe;
   if (batch.describes) {
@@ -77,6 +84,7 @@ export function scanSingleBatch(buffer: Buffer, start: number): SingleBatch | nu
   }
   const executeEnd = messageEnd(buffer, offset, Frontend.execute, 9);
   if (executeEnd !== offset + 10 || buffer[offset + 5] !== 0) return null;
+  batch.all = buffer.readInt32BE(executeEnd - 4) === 0;
   batch.end = messageEnd(buffer, executeEnd, Frontend.sync, 4);
   return batch.end === executeEnd + 5 ? batch : null;
 }

@@ -208,7 +208,8 @@ function quotedParts(source: string, escapes: boolean): string | null {
     }
     if (character === '\\' && escapes) {
       const escaped = source[at + 1] ?? '';
-      if (/[0-7xuU]/.test(escaped)) return null;
+      // Characters by number; and \v, which is the letter v before Postgres 16.
+      if (/[0-7xuUv]/.test(escaped)) return null;
       value += ESCAPES[escaped] ?? escaped;
       at += 2;
       continue;

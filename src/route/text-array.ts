@@ -17,6 +17,7 @@ export function arrayElements(literal: string): (string | null)[] | null {
   for (;;) {
     skipBlanks();
     let value = '';
+    // A backslash makes it a string as quotes do: it is never NULL then.
     let quoted = false;
     if (text[at] === '"') {
       quoted = true;
@@ -35,6 +36,7 @@ export function arrayElements(literal: string): (string | null)[] | null {
         if (character === '\\') {
           at++;
           if (at >= end) return null;
+          quoted = true;
           value += text[at++];
           kept = value.length;
           continue;
@@ -44,7 +46,7 @@ export function arrayElements(literal: string): (string | null)[] | null {
         at++;
       }
       value = value.slice(0, kept);
-      if (value === '') return null;
+      if (value === '' && !quoted) return null;
     }
     elements.push(!quoted && value.toUpperCase() === 'NULL' ? null : value);
     skipBlanks();

@@ -149,6 +149,8 @@ class ClauseFinder {
   private readonly tokens: readonly TextToken[];
   private at: number;
   private end: number;
+  /** Where the first of the clauses behind a select list, assignments or a target stands. */
+  private firstClause = 0;
 
   constructor(tokens: readonly TextToken[], span: TokenSpan) {
     this.tokens = tokens;
@@ -217,9 +219,7 @@ class ClauseFinder {
     return found;
   }
 
-  private firstClause = 0;
-
-  /** Notes all clauses from `at` on; `firstClause` is where the first stands. */
+  /** Notes all clauses from `at` on. */
   private clauses(found: Found): void {
     let open: { readonly name: ClauseName; readonly start: number; readonly bodyStart: number } | null = null;
     const close = (end: number) => {
@@ -268,8 +268,7 @@ class ClauseFinder {
 
   /** [ONLY] name [*] [[AS] alias], or ONLY (name). */
   private targetTable(): NonNullable<Clauses['target']> {
-    const isOnly = this.isWord(this.at, 'only') && !this.isSymbol(this.at + 1, '.') && this.beginsName(this.at + 1);
-    if (isOnly) this.at++;
+    if (this.isWord(this.at, 'only')) this.at++;
     const inBrackets = this.isSymbol(this.at, '(');
     if (inBrackets) this.at++;
     const start = this.at++;
@@ -282,14 +281,6 @@ class ClauseFinder {
     const aliasStart = this.at;
     if (hasAs || this.beginsAlias(this.at)) this.at++;
     return { name, alias: { start: aliasStart, end: this.at } };
-  }
-
-  /** Behind ONLY; a table may be called only. */
-  private beginsName(i: number): boolean {
-    const token = this.tokens[i];
-    if (token === undefined || i >= this.end) return false;
-    if (token.kind === 'quoted' || this.isSymbol(i, '(')) return true;
-    return token.kind === 'word' && !ENDS_TARGET.has(token.folded);
   }
 
   private beginsAlias(i: number): boolean {

@@ -250,10 +250,21 @@ function withoutParentheses(tokens: readonly TextToken[], span: TokenSpan): Toke
   return { start, end };
 }
 
-function spanOf(tokens: readonly TextToken[], { startByte, endByte }: ParsedStatement): TokenSpan {
-  const start = tokens.findIndex((token) => token.startByte >= startByte);
-  const end = tokens.findIndex((token) => token.startByte >= endByte);
-  return { start, end: end < 0 ? tokens.length : end };
+const spanOf = (tokens: readonly TextToken[], { startByte, endByte }: ParsedStatement): TokenSpan => ({
+  start: firstTokenFrom(tokens, startByte),
+  end: firstTokenFrom(tokens, endByte),
+});
+
+/** By halving: a text may hold thousands of statements. */
+function firstTokenFrom(tokens: readonly TextToken[], byte: number): number {
+  let low = 0;
+  let high = tokens.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (tokens[middle]!.startByte < byte) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 const editedText = (

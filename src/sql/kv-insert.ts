@@ -17,7 +17,7 @@ import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } fr
 import { refusalOfAssignments, WITH_CLAUSE } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { ValueReader } from './kv-values.js';
-import { closingIndex, joinParts, listItems, spliceTokens, type TokenSpan } from './text-tokens.js';
+import { closingIndex, joinParts, listItems, spliceTokens, type TokenEdit, type TokenSpan } from './text-tokens.js';
 
 const REAPED = '"pgkv reaped"';
 const NEW_ROWS = '"pgkv new"';
@@ -49,7 +49,9 @@ export function planInsert(
   const named = keysOfRows(rows, columns, new ValueReader(source, types));
   if ('kind' in named) return named;
   const spans = valueSpans(source, clauses);
-  if (spans.length !== rows.length) return NOT_UNDERSTOOD;
+  if (spans.length !== rows.length || spans.some((row, index) => row.length !== rows[index]!.length)) {
+    return NOT_UNDERSTOOD;
+  }
 
   const widensTarget = needsSlot(statement.onConflictClause?.infer);
   const stamp = conflictStamp(statement.relation, statement.onConflictClause);
@@ -232,14 +234,15 @@ function reaping(
   return joinParts(`WITH ${REAPED} AS MATERIALIZED (`, deletion, 'RETURNING 1)');
 }
 
-function carrierEdits(tenant: TokenSpan) {
+/** Of the first row, which is the first to be computed. */
+function carrierEdits(tenant: TokenSpan): TokenEdit[] {
   return [
     insertion(tenant.start, `CASE WHEN (SELECT pg_catalog.count(*) FROM ${REAPED}) >= 0 THEN`),
     insertion(tenant.end, 'END'),
   ];
 }
 
-/** See carrierEdits() and reaping(); `false` where the tree is not as those make it. */
+/** Of carrierEdits() and the rest; false where the tree is not as those make it. */
 function takeReaping(statement: InsertStmt, { tenantAt }: Columns, widensTarget: boolean, stamp: Stamp): boolean {
   const [reaped, ...more] = statement.withClause?.ctes ?? [];
   if (reaped === undefined || !('CommonTableExpr' in reaped) || more.length > 0) return false;

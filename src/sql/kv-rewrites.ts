@@ -30,15 +30,12 @@ export function filterEdits(clauses: Clauses, bodyEnd: number, filter: string): 
   return [insertion(where.body.start, '('), insertion(where.body.end, `) AND ${filter}`)];
 }
 
-/** The last member of the WHERE; the parser makes one conjunction of `(a AND b) AND filter`. */
+/** The last member of the WHERE (the parser makes one conjunction of `(a AND b) AND filter`), or all there is. */
 export function takeFilter(statement: { whereClause?: Node }, filter: string): boolean {
   const { whereClause } = statement;
-  if (isExpression(whereClause, filter)) {
-    delete statement.whereClause;
-    return true;
-  }
   if (whereClause === undefined || !('BoolExpr' in whereClause) || whereClause.BoolExpr.boolop !== 'AND_EXPR') {
-    return false;
+    delete statement.whereClause;
+    return isExpression(whereClause, filter);
   }
   const members = whereClause.BoolExpr.args ?? [];
   if (!isExpression(members.pop(), filter)) return false;

@@ -7,7 +7,7 @@ import { isKvFunction } from './kv-references.js';
 import { type ParsedStatement, parse } from './parse.js';
 import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './source-text.js';
-import { Effect, type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './template.js';
+import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './template.js';
 
 /** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
 const PARSED_IN_FULL_MAX = 64 * 1024;
@@ -102,7 +102,7 @@ function withKvPlan(
     explainsRoute: routeOnly,
     neutral: false,
     kind: template.kind === 'multi' ? 'multi' : kv.writes ? 'write' : 'read',
-    readOnly: !kv.writes && template.effects === Effect.none,
+    readOnly: template.readOnly && !kv.writes,
   };
 }
 

@@ -1,21 +1,28 @@
 // Turns the run matrix of one Postgres version into tap results: one subtest a theme, one assertion a scenario.
 import type { Test } from 'tap';
 import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
-import { DifferenceJudge, describeDifference } from './compare.js';
+import { type DeliberateDifference, DifferenceJudge, describeDifference } from './compare.js';
 import { DELIBERATE_DIFFERENCES } from './deliberate-differences.js';
-import { CONTESTANTS, isDirect, runMatrix } from './matrix.js';
+import { CONTESTANTS, isDirect, type MatrixOptions, runMatrix } from './matrix.js';
 import { THEMES } from './themes.js';
+
+export interface Suite extends Omit<MatrixOptions, 'version'> {
+  readonly deliberate: readonly DeliberateDifference[];
+}
+
+/** Ordinary tables on one server. */
+const PLAIN: Suite = { themes: THEMES, contestants: CONTESTANTS, deliberate: DELIBERATE_DIFFERENCES };
 
 /** Where in this file the failure was noticed says nothing. */
 const WITHOUT_PLACE = { at: null, stack: '', source: '' } as unknown as { [name: string]: unknown };
 
-export async function checkVersion(t: Test, version: PostgresVersion): Promise<void> {
+export async function checkVersion(t: Test, version: PostgresVersion, suite: Suite = PLAIN): Promise<void> {
   if (!findPostgres(version)) {
     t.pass(`Postgres ${version} is not installed here`, { skip: 'not installed' });
     return;
   }
-  const result = await runMatrix({ version, themes: THEMES, contestants: CONTESTANTS });
-  const judge = new DifferenceJudge(isDirect() ? [] : DELIBERATE_DIFFERENCES, result.major);
+  const result = await runMatrix({ version, ...suite });
+  const judge = new DifferenceJudge(isDirect() ? [] : suite.deliberate, result.major);
   for (const difference of result.differences) judge.judge(difference);
   for (const theme of new Set(result.played.map((played) => played.theme))) {
     t.test(theme, async (t) => {

@@ -139,9 +139,9 @@ t.test('every kind of state left to the next client is noticed', async (t) => {
   const server = await startPostgres({ version: 'embedded' });
   t.teardown(() => server.stop());
   await createRoles(server);
-  const serverSide = await ServerSide.create(server, 'naive', 300);
+  const serverSide = await ServerSide.create([server], 'naive', { patienceMs: 300 });
   const through = async (scenario: Scenario, target: Target): Promise<Transcript> => {
-    await serverSide.makeFixture(sessionState.fixture ?? '');
+    await serverSide.makeFixture(sessionState);
     const played = await play(scenario, modesOf(scenario)[0] as Mode, { target, serverSide });
     const writer = new TranscriptWriter();
     await probeCleanliness(writer, target);

@@ -1,5 +1,6 @@
 // The run matrix of one Postgres version: every scenario in every mode, to Postgres itself and to each target, with
-// and without an intruder, on several databases ("lanes") at a time. Two servers, so that both sides begin alike.
+// and without an intruder, on several databases ("lanes") at a time. Servers of their own for each side, so that all
+// begin alike.
 
 import type { PostgresVersion } from '../support/postgres-binaries.js';
 import { type PostgresServer, startPostgres } from '../support/postgres-server.js';
@@ -11,7 +12,7 @@ import { compareTranscripts, type Difference } from './compare.js';
 import { Intruder } from './intruder.js';
 import { play } from './play.js';
 import { type Mode, modesOf, playedOn, type Scenario, sessionOf, type Theme } from './scenario.js';
-import { APP_ROLE, ServerSide } from './server-side.js';
+import { APP_ROLE, type Layout, ServerSide } from './server-side.js';
 import { printTranscript, type Transcript, TranscriptWriter } from './transcript.js';
 
 /** Two cores: two Postgres backends at work while the other lanes wait for a connection or for us. */
@@ -28,7 +29,11 @@ export interface Contestant {
   readonly name: string;
   readonly intruder: boolean;
   readonly plays: (scenario: Scenario) => boolean;
-  start(server: PostgresServer, database: string): Promise<Target>;
+  /** How many servers it has; default 1. */
+  readonly serverCount?: number;
+  /** Key-value tables are more to it than tables: see `behind` in scenario.ts. */
+  readonly routesKeys?: true;
+  start(servers: readonly PostgresServer[], database: string): Promise<Target>;
 }
 
 /** PGKV_DIFF_TARGET=direct compares Postgres with Postgres: it must be equal, or the suite is at fault. */
@@ -52,12 +57,13 @@ export const CONTESTANTS: readonly Contestant[] = isDirect()
     ];
 
 export function direct(name: string, intruder: boolean): Contestant {
-  const start: Contestant['start'] = async (server, database) => directTarget(server, APP_ROLE, database);
+  const start: Contestant['start'] = async ([server], database) => directTarget(server!, APP_ROLE, database);
   return { name, intruder, plays: always, start };
 }
 
 function router(name: string, poolSize: number, intruder: boolean, plays: Contestant['plays']): Contestant {
-  const start: Contestant['start'] = (server, database) => startRouter({ server, user: APP_ROLE, database, poolSize });
+  const start: Contestant['start'] = (servers, database) =>
+    startRouter({ servers, user: APP_ROLE, database, poolSize });
   return { name, intruder, plays, start };
 }
 
@@ -67,6 +73,11 @@ export interface MatrixOptions {
   readonly targetServer?: { readonly version?: PostgresVersion; readonly parameters?: Record<string, string> };
   readonly themes: readonly Theme[];
   readonly contestants: readonly Contestant[];
+  readonly laneCount?: number;
+  /** Default: empty databases. */
+  readonly layout?: Layout;
+  /** Makes roles and templates on a new server: the n-th behind a target, or Postgres (null). Default createRoles(). */
+  readonly prepareServer?: (server: PostgresServer, index: number | null) => Promise<void>;
 }
 
 export interface MatrixResult {
@@ -82,13 +93,14 @@ interface Job {
   readonly scenario: Scenario;
 }
 
-/** One side of a lane: a server, its database, and the scenario played there last. */
+/** One side of a lane: servers, their database, and the scenario played there last. */
 interface Side {
   readonly serverSide: ServerSide;
   readonly target: Target;
   readonly run: string;
   readonly intruder: boolean;
   readonly plays: Contestant['plays'];
+  readonly routesKeys: boolean;
 }
 
 interface Recording {
@@ -102,20 +114,28 @@ function flatten(recording: Recording, modes: readonly Mode[]): Transcript {
 }
 
 export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
-  const { version, targetServer: other } = options;
-  const referenceServer = await startPostgres({ version, parameters: PARAMETERS });
-  const targetServer = await startPostgres({
-    version: other?.version ?? version,
-    parameters: { ...PARAMETERS, ...other?.parameters },
-  });
+  const { version, contestants, laneCount = LANE_COUNT, prepareServer = createRoles } = options;
+  const started: PostgresServer[] = [];
+  const start = async (other: MatrixOptions['targetServer'], index: number | null): Promise<PostgresServer> => {
+    const parameters = { ...PARAMETERS, ...other?.parameters };
+    const server = await startPostgres({ version: other?.version ?? version, parameters });
+    started.push(server);
+    await prepareServer(server, index);
+    return server;
+  };
   try {
-    for (const server of [referenceServer, targetServer]) await createRoles(server);
-    const major = Number.parseInt(referenceServer.release, 10);
+    const reference = await start(undefined, null);
+    const targets = new Map<number, readonly PostgresServer[]>();
+    for (const count of new Set(contestants.map(({ serverCount = 1 }) => serverCount))) {
+      const group = Array.from({ length: count }, (_, index) => start(options.targetServer, index));
+      targets.set(count, await Promise.all(group));
+    }
+    const major = Number.parseInt(reference.release, 10);
     const jobs = jobsOf(options.themes, major);
     const [differences, defects]: [Difference[], string[]] = [[], []];
     const queue = jobs.values();
-    const lanes = Array.from({ length: Math.min(LANE_COUNT, jobs.length) }, async (_, index) => {
-      const lane = await Lane.open(`lane_${index}`, referenceServer, targetServer, options.contestants);
+    const lanes = Array.from({ length: Math.min(laneCount, jobs.length) }, async (_, index) => {
+      const lane = await Lane.open(`lane_${index}`, reference, targets, options);
       for (const job of queue) await lane.play(job, differences, defects);
       await lane.close();
     });
@@ -123,7 +143,7 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
     const played = jobs.map(({ theme, scenario }) => ({ theme: theme.name, scenario }));
     return { major, played, differences, defects };
   } finally {
-    await Promise.all([referenceServer.stop(), targetServer.stop()]);
+    await Promise.all(started.map((server) => server.stop()));
   }
 }
 
@@ -160,20 +180,28 @@ class Lane {
   static async open(
     database: string,
     referenceServer: PostgresServer,
-    targetServer: PostgresServer,
-    contestants: readonly Contestant[],
+    targets: ReadonlyMap<number, readonly PostgresServer[]>,
+    { contestants, layout }: MatrixOptions,
   ): Promise<Lane> {
+    const withLayout = layout === undefined ? {} : { layout };
     const reference: Side = {
-      serverSide: await ServerSide.create(referenceServer, database),
+      serverSide: await ServerSide.create([referenceServer], database, withLayout),
       target: directTarget(referenceServer, APP_ROLE, database),
       run: 'Postgres',
       intruder: false,
       plays: always,
+      routesKeys: false,
     };
-    const serverSide = await ServerSide.create(targetServer, database);
+    const serverSides = new Map<number, ServerSide>();
+    for (const [count, servers] of targets) {
+      const routesKeys = contestants.some((contestant) => contestant.routesKeys);
+      serverSides.set(count, await ServerSide.create(servers, database, { ...withLayout, routesKeys }));
+    }
     const sides: Side[] = [];
-    for (const { name, intruder, plays, start } of contestants) {
-      sides.push({ serverSide, target: await start(targetServer, database), run: name, intruder, plays });
+    for (const { name, intruder, plays, start, serverCount = 1, routesKeys = false } of contestants) {
+      const target = await start(targets.get(serverCount) ?? [], database);
+      const serverSide = serverSides.get(serverCount)!;
+      sides.push({ serverSide, target, run: name, intruder, plays, routesKeys });
     }
     return new Lane(reference, sides);
   }
@@ -206,8 +234,8 @@ class Lane {
 
   async close(): Promise<void> {
     for (const side of this.#contestants) await side.target.close();
-    await this.#reference.serverSide.close();
-    await this.#contestants[0]?.serverSide.close();
+    const all = [this.#reference, ...this.#contestants].map(({ serverSide }) => serverSide);
+    for (const serverSide of new Set(all)) await serverSide.close();
   }
 
   /** The modes one after the other, then a look at what they left to the next client, and on the server. */
@@ -233,7 +261,7 @@ class Lane {
   }
 
   async #prepare(serverSide: ServerSide, theme: Theme, scenario: Scenario): Promise<void> {
-    if (this.#fixtures.get(serverSide) !== theme) await serverSide.makeFixture(theme.fixture ?? '');
+    if (this.#fixtures.get(serverSide) !== theme) await serverSide.makeFixture(theme);
     if (scenario.readOnly) this.#fixtures.set(serverSide, theme);
     else this.#fixtures.delete(serverSide);
   }

@@ -2,17 +2,32 @@
 import { encodeAll } from '../support/frontend-message.js';
 import type { Target } from '../support/target.js';
 import { type Exchange, WireClient } from '../support/wire-client.js';
-import { type Mode, messagesOf, type Scenario, type Step, sessionOf, titleOf, untilOf } from './scenario.js';
+import { asRefusal, rowsInAnyOrder, withoutTimes } from './answer-forms.js';
+import {
+  type AnswerForm,
+  type Mode,
+  messagesOf,
+  type Scenario,
+  type Step,
+  sessionOf,
+  titleOf,
+  untilOf,
+} from './scenario.js';
 import type { ServerSide } from './server-side.js';
 import { type Transcript, TranscriptWriter } from './transcript.js';
 
 /** Longer than any step takes; a step that reaches it is shown as `(timeout)`. */
 const STEP_TIMEOUT_MS = 5_000;
 
+/** What Postgres is sent where pgkv refuses: it fails as well and changes nothing. */
+const STAND_IN = 'refused by pgkv';
+
 export interface PlayOptions {
   readonly target: Target;
-  /** The server that answers in the end: to prepare it and to look behind the target's back. */
+  /** The servers that answer in the end: to prepare them and to look behind the target's back. */
   readonly serverSide: ServerSide;
+  /** The target gives key-value tables their meaning, where Postgres only has tables. */
+  readonly routesKeys?: boolean;
   /** Called between the steps. */
   readonly betweenSteps?: () => Promise<void>;
 }
@@ -37,7 +52,7 @@ export async function play(scenario: Scenario, mode: Mode, options: PlayOptions)
 
 /** The sessions of one run. */
 class Stage {
-  readonly writer = new TranscriptWriter();
+  readonly writer: TranscriptWriter;
   readonly #scenario: Scenario;
   readonly #mode: Mode;
   readonly #options: PlayOptions;
@@ -47,25 +62,48 @@ class Stage {
     this.#scenario = scenario;
     this.#mode = mode;
     this.#options = options;
+    this.writer = new TranscriptWriter(options.serverSide.relations);
   }
 
   async perform(step: Step, label: string): Promise<void> {
     const session = sessionOf(step);
     if (typeof step === 'string') return this.perform({ sql: step }, label);
     if ('blocked' in step) return this.#options.serverSide.waitUntilBlocked();
+    if ('behind' in step) {
+      await this.#options.serverSide.run(this.#routesKeys ? step.behind.pgkv : step.behind.postgres);
+      return;
+    }
     if ('open' in step) return this.#open(session, step.open, label, step.until ?? 1);
+    if ('onlyPostgres' in step && this.#routesKeys) return;
     const client = await this.#client(session);
     if ('vanish' in step) {
       client.destroy();
       this.#clients.delete(session);
+    } else if ('onlyPostgres' in step) {
+      await client.exchange([{ query: step.onlyPostgres }]);
     } else if ('sql' in step) {
-      this.writer.write(label, session, await client.exchange(messagesOf(step, this.#mode)));
+      const isRefused = step.refused !== undefined && !this.#routesKeys;
+      const messages = messagesOf(isRefused ? { ...step, sql: STAND_IN } : step, this.#mode);
+      this.writer.write(label, session, await client.exchange(messages), this.#canonical(step));
     } else if (step.cutAt) {
       await client.sendCut(encodeAll(step.send), step.cutAt);
-      this.writer.write(label, session, await client.wait(untilOf(step)));
+      this.writer.write(label, session, await client.wait(untilOf(step)), this.#canonical(step));
     } else {
-      this.writer.write(label, session, await client.exchange(step.send, untilOf(step)));
+      const { send } = !this.#routesKeys && step.postgres ? { send: step.postgres } : step;
+      this.writer.write(label, session, await client.exchange(send, untilOf(step)), this.#canonical(step));
     }
+  }
+
+  get #routesKeys(): boolean {
+    return this.#options.routesKeys === true;
+  }
+
+  #canonical({ anyOrder, anyTime, refused }: AnswerForm): (lines: readonly string[]) => readonly string[] {
+    return (lines) => {
+      const timeless = anyTime ? lines.map(withoutTimes) : lines;
+      const ordered = anyOrder ? rowsInAnyOrder(timeless) : timeless;
+      return refused === undefined ? ordered : asRefusal(ordered, this.#routesKeys ? refused : null);
+    };
   }
 
   /** Says goodbye on every session; anything that still arrives is part of the comparison. */

@@ -12,6 +12,8 @@ export interface Theme {
   readonly name: string;
   /** Objects that exist, freshly made, before each scenario; made by the role `app`. */
   readonly fixture?: string;
+  /** Rows of key-value tables, as SQL of the superuser: each server keeps those that are its own. */
+  readonly rows?: string;
   readonly scenarios: readonly Scenario[];
 }
 
@@ -28,6 +30,8 @@ export interface Scenario {
   /** Leaves the fixture as it was, so that it need not be made again. */
   readonly readOnly?: boolean;
   readonly sessions?: Readonly<Record<string, SessionOptions>>;
+  /** Of key-value tables: played on one shard only, or on several only. */
+  readonly shards?: 'one' | 'several';
   /** Not played on servers of a lower or higher major version. */
   readonly sinceMajor?: number;
   readonly untilMajor?: number;
@@ -51,9 +55,26 @@ export type Step =
   /** Waits until a statement on the server is blocked by a lock. */
   | { readonly blocked: string }
   /** The session's connection vanishes without Terminate. */
-  | { readonly vanish: string };
+  | { readonly vanish: string }
+  /** SQL run by the superuser on the servers themselves: on Postgres, and on each server behind pgkv. */
+  | { readonly behind: { readonly postgres: string; readonly pgkv: string } }
+  /** A simple query of the session that is not sent to pgkv, where it has nothing to do; its answer is not compared. */
+  | { readonly onlyPostgres: string; readonly session?: string };
 
-export interface SqlStep {
+/** What of an answer is not compared as it stands. */
+export interface AnswerForm {
+  /** Rows that follow each other may come in any order. */
+  readonly anyOrder?: true;
+  /** Times with microseconds are those of the statement, and differ. */
+  readonly anyTime?: true;
+  /**
+   * pgkv answers 0A000 with a DETAIL that contains this, and a HINT. Postgres is sent something that fails: both are to
+   * be left as if the statement had not been.
+   */
+  readonly refused?: string;
+}
+
+export interface SqlStep extends AnswerForm {
   readonly sql: string;
   /** With parameters the extended protocol is used in every mode. */
   readonly params?: readonly Value[];
@@ -61,8 +82,10 @@ export interface SqlStep {
   readonly session?: string;
 }
 
-export interface SendStep {
+export interface SendStep extends AnswerForm {
   readonly send: readonly FrontendMessage[];
+  /** What Postgres is sent instead; the same number of answers is waited for. */
+  readonly postgres?: readonly FrontendMessage[];
   /** Default: as many ReadyForQuery as the messages ask for. */
   readonly until?: Until;
   readonly session?: string;
@@ -86,6 +109,7 @@ export function sessionOf(step: Step): string {
   if (typeof step === 'string') return 'a';
   if ('blocked' in step) return step.blocked;
   if ('vanish' in step) return step.vanish;
+  if ('behind' in step) return 'server';
   return step.session ?? 'a';
 }
 

@@ -25,6 +25,12 @@ export class TranscriptWriter {
   readonly #pids = new Map<number, string>();
   /** The columns of the DataRows that follow, by session. */
   readonly #columns = new Map<string, readonly ColumnDescription[]>();
+  readonly #relations: ReadonlyMap<number, string>;
+
+  /** @param relations names for OIDs that differ between servers though they mean the same */
+  constructor(relations: ReadonlyMap<number, string> = new Map()) {
+    this.#relations = relations;
+  }
 
   get transcript(): Transcript {
     return this.#entries;
@@ -35,10 +41,11 @@ export class TranscriptWriter {
     if (pid !== undefined) this.#pids.set(pid, `pid of ${session}`);
   }
 
-  write(step: string, session: string, exchange: Exchange): void {
+  /** @param canonical what is not compared as it stands: see answer-forms.ts */
+  write(step: string, session: string, exchange: Exchange, canonical: Canonical = asItIs): void {
     const lines = sortParameters(exchange.messages.map((message) => this.#line(message, session)));
     if (exchange.outcome !== 'reached') lines.push(`(${exchange.outcome})`);
-    this.#entries.push({ step, lines });
+    this.#entries.push({ step, lines: canonical(lines) });
   }
 
   note(step: string, line: string): void {
@@ -122,7 +129,7 @@ export class TranscriptWriter {
 
   #oid(oid: number): string {
     if (oid < FIRST_USER_OID) return String(oid);
-    const name = this.#oids.get(oid) ?? `user#${this.#oids.size + 1}`;
+    const name = this.#relations.get(oid) ?? this.#oids.get(oid) ?? `user#${this.#oids.size + 1}`;
     this.#oids.set(oid, name);
     return name;
   }
@@ -131,6 +138,10 @@ export class TranscriptWriter {
     return this.#pids.get(pid) ?? 'unknown pid';
   }
 }
+
+type Canonical = (lines: readonly string[]) => readonly string[];
+
+const asItIs: Canonical = (lines) => lines;
 
 /** Sorts ParameterStatus that follow each other: Postgres reports in no promised order, by its own history of changes. */
 function sortParameters(lines: readonly string[]): string[] {

@@ -1,11 +1,12 @@
 // `pgkv status` against what answers `SHOW pgkv.status`: a real server whose setting of that name plays the router.
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
 import pg from 'pg';
 import t from 'tap';
 import { runProgram } from '../../src/cli/program.js';
+import { runCli } from '../support/cli-run.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { freePort, startPostgres } from '../support/postgres-server.js';
 
@@ -120,6 +121,29 @@ t.test('a data folder leads to its router', async (t) => {
   t.equal(exitCode, 0);
   t.match(JSON.parse(output), { epoch: 7 });
 });
+
+t.test(
+  'sql finds the router the same way; an address in the environment goes before a folder nobody named',
+  async (t) => {
+    const where = process.cwd();
+    t.teardown(() => process.chdir(where));
+    mkdirSync(join(folder, 'project', '.pgkv'), { recursive: true });
+    const run = { pid: 1, host: server.host, port: server.port, httpPort: 1, user: server.superuser, database: 'kv' };
+    writeFileSync(join(folder, 'project', '.pgkv', 'run.json'), JSON.stringify(run));
+    const sql = ['sql', '-c', 'SELECT current_user, current_database()', '--csv'];
+    const found = { exitCode: 0, output: `current_user,current_database\n${server.superuser},kv\n`, errors: '' };
+    t.strictSame(await runCli([...sql, '--data-dir', join(folder, 'project', '.pgkv')]), found);
+    process.chdir(join(folder, 'project'));
+    t.strictSame(await runCli(sql), found);
+    t.match((await runCli(sql, { PGUSER: 'pgkv' })).output, '\npgkv,kv\n', 'another user of the same router');
+    const port = await freePort();
+    const elsewhere = await runCli(sql, { PGPORT: String(port) });
+    t.equal(elsewhere.exitCode, 2);
+    t.match(elsewhere.errors, `port ${port} failed: Connection refused\n\tIs pgkv running there?\n`);
+    t.notMatch(elsewhere.errors, 'pgkv dev', 'which would start one at another port');
+    t.match((await runCli(['status', '--json'])).output, '"epoch":7');
+  },
+);
 
 t.test('without a router, the message says where it was looked for', async (t) => {
   const absent = await status(['--data-dir', join(folder, 'absent')]);

@@ -214,7 +214,7 @@ t.test('the doctor names each thing that is wrong', async (t) => {
     t.equal(exitCode, severity === 'wrong' ? 1 : 0);
   };
   const cluster = await newCluster(t);
-  const { database, configure, catalogFile, catalog } = cluster;
+  const { database, catalogFile, catalog } = cluster;
   const healthy = catalog();
 
   await ask(second, database, 'ALTER TABLE kv ADD COLUMN note text');

@@ -82,8 +82,9 @@ t.test('SHOW pgkv.status and pgkv.version', async (t) => {
   const client = await live.connect();
   const status = JSON.parse((await client.value('SHOW pgkv.status'))!);
   t.strictSame(status, {
-    epoch: 1,
+    epoch: 0,
     version: '0.0.0-test',
+    tables: [],
     shards: [
       {
         id: 0,
@@ -108,6 +109,61 @@ t.test('SHOW pgkv.status and pgkv.version', async (t) => {
   await holder.run('commit');
   await holder.end();
   await client.end();
+});
+
+/** Metrics by name, `{…}` included. */
+async function metricsOf(live: LiveRouter): Promise<Map<string, number>> {
+  const text = await (await fetch(`http://127.0.0.1:${live.router.httpPort}/metrics`)).text();
+  return new Map([...text.matchAll(/^(pgkv_\S+) (\S+)$/gm)].map(([, name, value]) => [name!, Number(value)]));
+}
+
+t.test('/metrics counts what was done', async (t) => {
+  const live = await liveRouter(t, [server], { pool: { sizeMax: 1, queueMax: 1 }, http: HTTP });
+  const a = await live.connect();
+  const before = await metricsOf(live);
+  const grown = async () => {
+    const now = await metricsOf(live);
+    return (name: string) => now.get(`pgkv_${name}`)! - before.get(`pgkv_${name}`)!;
+  };
+  t.equal(before.get('pgkv_waits_started_total'), 0, 'a connection was opened, nobody waited');
+  await a.run('select 1', 'begin', 'select 2', 'commit');
+  await a.extended('select 3');
+  t.equal(await a.fails('select 1 / 0'), '22012');
+  t.equal(await a.fails('show pgkv.nothing'), '42704');
+  const first = await grown();
+  t.equal(first('transactions_total'), 5, 'one block, four single statements');
+  t.equal(first('leases_granted_total'), 5);
+  t.equal(first('waits_started_total'), 0);
+  t.equal(first('errors_total{origin="server",sqlstate_class="22"}'), 1);
+  t.equal(first('errors_total{origin="pgkv",sqlstate_class="22"}'), 0);
+  t.ok(first('client_bytes_out_total') > 50 && first('client_bytes_out_total') < 5_000);
+  t.ok(first('server_bytes_in_total') > 50 && first('server_bytes_in_total') < 20_000);
+  t.ok(first('server_bytes_out_total') > 50 && first('server_bytes_out_total') < 20_000);
+
+  const [b, c] = [await live.connect(), await live.connect()];
+  await a.run('begin', 'select 1');
+  const waiting = b.value('select 4');
+  await sleep(50);
+  t.equal(await c.fails('select 5'), '53300', 'there is a place for one to wait');
+  await a.run('commit');
+  t.equal(await waiting, '4');
+  const second = await grown();
+  t.equal(second('waits_started_total'), 1);
+  t.equal(second('waits_refused_total'), 1);
+  t.equal(second('errors_total{origin="pgkv",sqlstate_class="53"}'), 1);
+  t.equal(second('server_connections_destroyed_total'), 0);
+
+  const bytesOut = second('client_bytes_out_total');
+  await b.end();
+  await c.end();
+  await a.run('select pg_advisory_lock(7)');
+  a.wire.destroy();
+  await retried(async () => {
+    if ((await grown())('server_connections_destroyed_total') !== 1) throw new Error('not seen yet');
+  });
+  const last = await grown();
+  t.ok(last('client_bytes_out_total') > bytesOut, 'those of clients that are gone stay counted');
+  t.ok(last('server_bytes_in_total') > second('server_bytes_in_total'));
 });
 
 t.test('/metrics counts what is there', async (t) => {
@@ -179,8 +235,8 @@ t.test('drain cuts what has not ended in time', async (t) => {
   await live.router.drain();
   const elapsed = performance.now() - start;
   t.ok(elapsed >= 390 && elapsed < 2_500, `${Math.round(elapsed)} ms`);
-  await busy.wire.wait('closed', 2_000);
-  t.ok(busy.wire.closed);
+  t.equal((await errorAfter(busy.wire, 2_000))?.code, '57P01');
+  t.strictSame(live.logged('warn'), [{ sessions: 1, msg: 'sessions were cut' }]);
   const direct = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
   t.equal(await direct.value('select count(*) from cut'), '0', 'its work is undone');
   await direct.end();
@@ -195,10 +251,49 @@ t.test('a stop during a drain ends at once', async (t) => {
   t.notOk(busy.wire.closed);
   const start = performance.now();
   await live.router.stop();
-  await busy.wire.wait('closed', 2_000);
-  t.ok(busy.wire.closed);
+  t.equal((await errorAfter(busy.wire, 2_000))?.code, '57P01');
+  t.strictSame(live.logged('warn'), [{ sessions: 1, msg: 'sessions were cut' }]);
   await drained;
   t.ok(performance.now() - start < 2_000, 'the drain is over, too');
+});
+
+t.test('who is cut is told so, unless a message was on its way', async (t) => {
+  const live = await liveRouter(t, [server]);
+  const [running, reading] = [await live.connect(), await live.connect()];
+  running.wire.send({ query: 'select pg_sleep(60)' });
+  // A row of 40 MB, of which nobody reads more than the first bytes.
+  reading.wire.socket.pause();
+  reading.wire.send({ query: `select repeat('x', 40000000)` });
+  await sleep(700);
+  const start = performance.now();
+  await live.router.stop();
+  t.equal((await errorAfter(running.wire))?.code, '57P01', 'in the middle of a statement');
+  let tail = '';
+  reading.wire.socket.on('data', (chunk: Buffer) => {
+    tail = chunk.subarray(-20).toString('latin1');
+  });
+  reading.wire.socket.resume();
+  t.equal((await reading.wire.wait('closed', 3_000)).outcome, 'reached');
+  t.match(tail, /^x+$/, 'in the middle of a row');
+  t.ok(performance.now() - start < 2_000, 'and nobody holds it up');
+});
+
+t.test('failed logins are in the log, with what the client is not told', async (t) => {
+  const live = await liveRouter(t, [server]);
+  await t.rejects(live.connect({ database: 'not_there' }), /3D000/);
+  t.strictSame(
+    live.logged('info').filter(({ msg }) => msg === 'login failed'),
+    [
+      {
+        role: server.superuser,
+        address: '127.0.0.1',
+        sqlstate: '3D000',
+        reason: 'database "not_there" does not exist',
+        msg: 'login failed',
+      },
+    ],
+  );
+  t.equal(live.router.counters.loginsFailed, 1);
 });
 
 t.test('clients.connections_max', async (t) => {

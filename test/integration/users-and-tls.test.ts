@@ -249,7 +249,10 @@ t.test('a service role that cannot log in keeps everybody out, in words', async 
   const { error } = await refusal(live, 'alice', 'of alice');
   t.equal(error.code, '08006');
   t.equal(error.fields['M'], 'the role cannot be looked up at present');
-  t.match(error.fields['D'], /password authentication failed for user "pgkv_service"/);
+  t.equal(error.fields['D'], undefined, 'nobody who has not logged in hears of servers and service roles');
+  const [told] = live.logged('info').filter(({ msg }) => msg === 'login failed');
+  t.match(told, { role: 'alice', address: '127.0.0.1', sqlstate: '08006' });
+  t.match(told?.['reason'], /127\.0\.0\.1:\d+.*password authentication failed for user "pgkv_service"/);
   t.notMatch(JSON.stringify(error.fields), /of alice|wrong/);
 });
 

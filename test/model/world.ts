@@ -240,6 +240,7 @@ class World {
       counters,
       pools: [this.#pool],
       view: () => VIEW,
+      merged: null,
       registry: this.#registry,
       cancels: this.#cancels,
       limits: {

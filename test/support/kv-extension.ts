@@ -23,7 +23,7 @@ export function onEveryPostgres(run: (t: Test, kv: KvServer) => Promise<void>): 
     t.test(`Postgres ${version}`, skip, async (t) => {
       const server = await startPostgres({ version });
       t.teardown(() => server.stop());
-      const kv = { server, connect: (t: Test, config: pg.ClientConfig = {}) => connect(t, server, config) };
+      const kv = { server, connect: (t: Test, config?: pg.ClientConfig) => connectTo(t, server, config) };
       const installer = await kv.connect(t);
       await installer.query(EXTENSION_SQL);
       await run(t, kv);
@@ -31,7 +31,8 @@ export function onEveryPostgres(run: (t: Test, kv: KvServer) => Promise<void>): 
   }
 }
 
-async function connect(t: Test, server: PostgresServer, config: pg.ClientConfig): Promise<pg.Client> {
+/** A session of the superuser in database `postgres`, unless the configuration says otherwise; ended with the test. */
+export async function connectTo(t: Test, server: PostgresServer, config: pg.ClientConfig = {}): Promise<pg.Client> {
   const address = { host: server.host, port: server.port, user: server.superuser, database: 'postgres' };
   const client = new pg.Client({ ...address, ...config });
   await client.connect();
@@ -40,9 +41,9 @@ async function connect(t: Test, server: PostgresServer, config: pg.ClientConfig)
 }
 
 /** The only value of a query's only row. */
-export async function valueOf(client: pg.Client, sql: string, parameters: readonly unknown[] = []): Promise<unknown> {
-  const { rows } = await client.query({ text: sql, values: [...parameters], rowMode: 'array' });
-  if (rows.length !== 1 || rows[0].length !== 1) throw new Error(`not one value: ${JSON.stringify(rows)}`);
+export async function valueFrom(client: pg.Client, sql: string, parameters: readonly unknown[] = []): Promise<unknown> {
+  const rows = await rowsOf(client, sql, parameters);
+  if (rows.length !== 1 || rows[0]?.length !== 1) throw new Error(`not one value: ${JSON.stringify(rows)}`);
   return rows[0][0];
 }
 
@@ -74,7 +75,7 @@ export async function blocked(observer: pg.Client, session: pg.Client): Promise<
   const { processID } = session as unknown as { processID: number };
   for (let attempt = 0; attempt < 500; attempt++) {
     const waiting = `SELECT count(*)::int FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'`;
-    if ((await valueOf(observer, waiting, [processID])) === 1) return;
+    if ((await valueFrom(observer, waiting, [processID])) === 1) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   throw new Error('the session waits for no lock');

@@ -2,8 +2,8 @@
 // check every test ends with: nothing of it is left in the router.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
-import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import { type Clock, systemClock } from '../../src/base/clock.js';
+import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import { defaultSettings } from '../../src/config/load.js';
 import type { Settings, SettingsOverrides } from '../../src/config/settings.js';
 import { type Router, startRouter } from '../../src/main.js';
@@ -24,6 +24,8 @@ export interface LiveRouter {
   readonly port: number;
   /** Timers asked for and neither run nor cancelled. */
   readonly timersPending: () => number;
+  /** Lines of the log of that level, without time and process. */
+  logged(level: string): Record<string, unknown>[];
   /** Signs in; the client is cut off at the end of the test if it has not ended itself. */
   connect(options?: Partial<SqlClientOptions>): Promise<SqlClient>;
   /** Resolves when no client, lease, waiter or surplus timer is left; throws what is after a while. */
@@ -93,12 +95,13 @@ export async function liveRouter(
   const before = ownSockets();
   const clock = new CountingClock();
   const [home] = servers;
+  const lines: string[] = [];
   const settings = routerSettings(servers, overrides, options.servicePassword);
   // Under "trust" there is no service role: probes run as the superuser.
   const trusts = settings.auth.method === 'trust';
   const router = await startRouter({
     settings: options.adjust?.(settings) ?? settings,
-    log: createLogger({ level: 'silent', format: 'json', values: false }),
+    log: createLogger({ level: 'info', format: 'json', values: false }, { write: (line) => lines.push(line) }),
     version: '0.0.0-test',
     clock,
     catalog: options.catalog ?? null,
@@ -111,6 +114,11 @@ export async function liveRouter(
     host,
     port: router.port,
     timersPending: () => clock.pending.size,
+    logged: (level) =>
+      lines.flatMap((line) => {
+        const { level: its, time: _time, pid: _pid, ...fields } = JSON.parse(line) as Record<string, unknown>;
+        return its === level ? [fields] : [];
+      }),
     async connect(clientOptions) {
       const address = { host, port: router.port };
       const client = await SqlClient.connect(address, {
@@ -145,7 +153,8 @@ function leftovers(router: Router, clock: CountingClock): string[] {
   }
   if (router.counters.startupsPending !== 0) left.push(`${router.counters.startupsPending} start-ups`);
   if (router.counters.clientsConnected !== 0) left.push(`${router.counters.clientsConnected} clients counted`);
-  if (clock.pending.size > STANDING_TIMERS_MAX + 2 * pools.length) left.push(`timers: ${[...clock.pending.values()].join(', ')} ms`);
+  if (clock.pending.size > STANDING_TIMERS_MAX + 2 * pools.length)
+    left.push(`timers: ${[...clock.pending.values()].join(', ')} ms`);
   for (const connection of pools.flatMap((pool) => [...pool.connections()])) {
     if (!connection.atRest || connection.receiver !== null) left.push(`connection ${connection.pid} is not at rest`);
   }

@@ -1,4 +1,5 @@
-// The one place where the differential suite starts a pgkv router in front of a server.
+// The one place where the differential suite starts a pgkv router in front of servers.
+import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import { startRouter as startPgkv } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
 import { routerSettings } from './live-router.js';
@@ -6,21 +7,24 @@ import type { PostgresServer } from './postgres-server.js';
 import type { Target } from './target.js';
 
 export interface RouterOptions {
-  /** The server behind it; trusts TCP clients from loopback. */
-  readonly server: PostgresServer;
+  /** Those behind it, the first of them home; they trust TCP clients from loopback. */
+  readonly servers: readonly PostgresServer[];
+  /** Without one there are no key-value tables. */
+  readonly catalog?: CatalogDriver;
   readonly user: string;
   readonly database: string;
-  /** Server connections, all databases and roles together. */
+  /** Connections to a server, all databases and roles together. */
   readonly poolSize: number;
 }
 
-/** Starts a router in this process; it serves every database and role of the server. */
-export async function startRouter({ server, user, database, poolSize }: RouterOptions): Promise<Target> {
+/** Starts a router in this process; it serves every database and role of the servers. */
+export async function startRouter({ servers, user, database, poolSize, catalog }: RouterOptions): Promise<Target> {
   const router = await startPgkv({
-    settings: routerSettings([server], { pool: { sizeMax: poolSize } }),
+    settings: routerSettings(servers, { pool: { sizeMax: poolSize } }),
     log: createLogger({ level: 'silent', format: 'json', values: false }),
     version: '0.0.0-test',
-    probeAs: { user: server.superuser, database: 'postgres' },
+    probeAs: { user: servers[0]!.superuser, database: 'postgres' },
+    catalog: catalog ?? null,
   });
   return { host: '127.0.0.1', port: router.port, user, database, close: () => router.stop() };
 }

@@ -10,7 +10,7 @@ import type { Settings } from '../../config/settings.js';
 import { CommandFailure } from '../command-failure.js';
 import { settingsFrom } from '../config-file.js';
 import type { ClusterOptions } from '../options.js';
-import { RUN_FILE, type RunFile } from '../status.js';
+import { RUN_FILE, type RunFile } from '../run-file.js';
 
 export interface ClusterAccess {
   readonly settings: Settings;

@@ -37,7 +37,7 @@ export async function prepareDevTables(
       }
       const first = firstState(settings, { database, table: { ...FIRST_TABLE, valueType: value ?? 'jsonb' } });
       await initShards(shards, first, { dryRun: false });
-    await Promise.all(shards.map(({ client }) => keepOutOfExtension(client, user, database)));
+      await Promise.all(shards.map(({ client }) => keepOutOfExtension(client, user, database)));
       await catalog.compareAndSet(null, first); // nobody else writes it: the data folder is locked
     },
   );

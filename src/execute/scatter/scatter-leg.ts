@@ -233,8 +233,6 @@ export class ScatterLeg implements ClientPort, SortedRows {
 
   #granted(): void {
     this.#restoreTold();
-    // Nothing was sent yet, so the connection goes back as it is.
-    if (this.#discarding || this.#cancelled) return this.#settle();
     const { template, text } = this.#statement.source;
     this.#lane.note(template, text);
     this.#begin(this.#lane.connection!);

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import loadXxhash from 'xxhash-wasm';
 import { hashSlotOf, loadKeyHash } from '../../../src/cluster/key-hash.js';
-import { onEveryPostgres, rowsOf, valueOf } from '../../support/kv-extension.js';
+import { onEveryPostgres, rowsOf, valueFrom } from '../../support/kv-extension.js';
 
 const { h32Raw } = await loadXxhash();
 await loadKeyHash();
@@ -61,7 +61,7 @@ onEveryPostgres(async (t, kv) => {
   t.test('hashes bytes as XXH32 does', async (t) => {
     for (const [input, hash] of VECTORS) {
       t.equal(h32Raw(Buffer.from(input), 0), hash, 'the vector itself');
-      t.equal(Number(await valueOf(client, 'SELECT pgkv.xxh32($1::bytea)', [Buffer.from(input)])), hash, input);
+      t.equal(Number(await valueFrom(client, 'SELECT pgkv.xxh32($1::bytea)', [Buffer.from(input)])), hash, input);
     }
     // Every length up to four stripes, bytes above 127 and all ones: where signs and carries would show.
     for (const fill of [0x00, 0x7f, 0x80, 0xff]) {
@@ -106,8 +106,8 @@ onEveryPostgres(async (t, kv) => {
   t.test('does not depend on collations, and is null for null', async (t) => {
     await client.query(`CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level1', deterministic = false)`);
     const wanted = slotByTheBook('T', 'É{é}');
-    t.equal(await valueOf(client, `SELECT pgkv.slot('T' COLLATE blind, 'É{é}' COLLATE blind)`), wanted);
-    t.equal(await valueOf(client, `SELECT pgkv.slot(NULL, 'k')`), null);
+    t.equal(await valueFrom(client, `SELECT pgkv.slot('T' COLLATE blind, 'É{é}' COLLATE blind)`), wanted);
+    t.equal(await valueFrom(client, `SELECT pgkv.slot(NULL, 'k')`), null);
   });
 
   t.test('is quick', async (t) => {

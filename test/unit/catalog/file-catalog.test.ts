@@ -249,6 +249,7 @@ t.test('watching keeps no process alive', async (t) => {
     new FileCatalog(${JSON.stringify(path)}).watch(() => undefined);`;
   const child = spawn(process.execPath, [...process.execArgv, '--input-type=module', '-e', script], {
     stdio: 'inherit',
+    timeout: 20_000,
   });
   const [code] = await once(child, 'exit');
   t.equal(code, 0);

@@ -83,11 +83,12 @@ t.test('check-config', async (t) => {
   t.equal(wrong.exitCode, 1);
   t.equal(wrong.output, '');
   const places = wrong.errors.trimEnd().split('\n');
-  t.match(places[0], `${file}:2: listen.port: `);
+  t.match(places[0], `${file}:1: shards: no shard`);
+  t.match(places[1], `${file}:2: listen.port: `);
   t.match(wrong.errors, new RegExp(`^${file}:4: pool\\.nonsense: `, 'm'), 'all problems at once');
   const json = await run('check-config', '--config', file, '--json');
   t.equal(json.exitCode, 1);
-  t.match(JSON.parse(json.output), { ok: false, problems: [{ line: 2, key: 'listen.port' }] });
+  t.match(JSON.parse(json.output), { ok: false, problems: [{ line: 1 }, { line: 2, key: 'listen.port' }] });
 
   writeFileSync(file, '[[shards]]\nname = "a"\n[[shards.nodes]]\nhost = "127.0.0.1"\n');
   const right = await run('check-config', file);
@@ -97,5 +98,32 @@ t.test('check-config', async (t) => {
 
   const absent = await run('check-config', join(folder, 'absent.toml'));
   t.equal(absent.exitCode, 1);
-  t.match(absent.errors, 'cannot read');
+  const path = join(folder, 'absent.toml');
+  t.equal(absent.errors, `pgkv: error: cannot read ${path}: ENOENT: no such file or directory\n`, 'the path once');
+});
+
+t.test('start names the key at fault, and takes its hands off the signals', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'pgkv-cli-program-'));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const file = join(folder, 'bad.toml');
+  writeFileSync(file, 'workers = 0\n');
+  const before = process.listenerCount('SIGTERM');
+  const { exitCode, errors } = await run('start', '--config', file);
+  t.equal(exitCode, 1);
+  t.match(errors, `${file}:1: workers: expected a whole number from 1 to 64, found 0`);
+  t.equal(process.listenerCount('SIGTERM'), before);
+});
+
+t.test('help is a command, too, and what psql calls otherwise is named', async (t) => {
+  t.strictSame(await run('help'), await run('--help'));
+  t.match((await run('help', 'sql')).output, 'Usage: pgkv sql');
+  for (const [option, long] of [
+    ['-U', '--user'],
+    ['-d', '--dbname'],
+    ['-p', '--port'],
+  ] as const) {
+    const { exitCode, errors } = await run('sql', option, 'x');
+    t.equal(exitCode, 1);
+    t.match(errors, `pgkv: error: unknown option '${option}' (write ${long})\n`);
+  }
 });

@@ -112,6 +112,7 @@ t.test('a byte order mark and Windows line ends are accepted, lines stay right',
 t.test('rules across fields', async (t) => {
   const node = (host: string, more = '') => `[[shards.nodes]]\nhost = "${host}"\n${more}`;
   const cases: [string, string][] = [
+    [`workers = 4\n${SHARD}`, '1 workers: only 1 for now: this version runs one data process, not 4'],
     ['', '1 shards: no shard: add [[shards]] with a name and [[shards.nodes]] with a host'],
     [`${SHARD}[[shards]]\nname = "a"\n${node('b')}`, '6 shards[1].name: "a" is the name of shards[0] too'],
     [
@@ -161,6 +162,34 @@ t.test('rules across fields', async (t) => {
   const pem = '-----BEGIN CERTIFICATE-----\n';
   const given = sources({ [`${process.cwd()}/c`]: pem });
   for (const [text, expected] of cases) t.same(problems(text, given), [expected]);
+});
+
+t.test('rules across fields hold in sections beside one with a fault, and only there', async (t) => {
+  const text = [
+    '[listen]',
+    'host = "0.0.0.0"',
+    'port = "x"', // 3
+    '[auth]',
+    'method = "trust"', // 5, needs [listen], which is not known
+    'service.password_env = "PW"', // 6
+    '[tls]',
+    'cert_file = "c"', // 8
+    '[pool]',
+    'lifetime_max_ms = 10', // 10
+    'idle_timeout_ms = 20', // 11
+  ].join('\n');
+  t.same(problems(text, sources({ [`${process.cwd()}/c`]: '-----BEGIN ' })), [
+    '1 shards: no shard: add [[shards]] with a name and [[shards.nodes]] with a host',
+    '3 listen.port: expected a whole number from 0 to 65535, found the text "x"',
+    '6 auth.service.password_env: the environment variable PW is not set',
+    '8 tls.cert_file: needs tls.key_file',
+    '11 pool.idle_timeout_ms: is more than pool.lifetime_max_ms (10), which ends connections first',
+  ]);
+  t.notMatch(
+    problems(`[tls\nkey_file = "k"\n[pool]\nlifetime_max_ms = 1\n${SHARD}`).join(),
+    /lifetime/,
+    'nor beside what is no TOML',
+  );
 });
 
 t.test('a time-out that setTimeout would turn into none is refused', async (t) => {
@@ -216,12 +245,15 @@ t.test('secrets come from the environment or a file, and settings never show the
   t.notMatch(`${JSON.stringify(env)}${inspect(env, { depth: 9 })}${env.auth.service.password}`, /hunter2/);
 
   const at = (line: string, given: SecretSources) => problems(`[auth.service]\n${line}\n${SHARD}`, given);
-  t.same(at('password_env = "PW"', sources()), [
-    '2 auth.service.password_env: the environment variable it names is not set',
-  ]);
+  t.same(at('password_env = "PW"', sources()), ['2 auth.service.password_env: the environment variable PW is not set']);
   t.same(at('password_env = "PW"', sources({}, { PW: '' })), [
-    '2 auth.service.password_env: the environment variable it names is empty',
+    '2 auth.service.password_env: the environment variable PW is empty',
   ]);
+  t.same(
+    at('password_env = "hunter2"', sources()),
+    ['2 auth.service.password_env: the environment variable it names is not set'],
+    'what may be the password itself is not repeated',
+  );
   t.same(at('password_file = "/pw"', sources()), ['2 auth.service.password_file: cannot read the file (ENOENT)']);
   t.same(at('password_file = "/pw"', sources({ '/pw': '\n' })), ['2 auth.service.password_file: the file is empty']);
   t.same(at('password_env = "A"\npassword_file = "/pw"', sources()), [

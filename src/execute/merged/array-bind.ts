@@ -1,0 +1,100 @@
+// The Bind message of a merged statement: one array per value of the members' statements, in Postgres's binary array
+// format (array_recv), which needs no escaping. https://www.postgresql.org/docs/current/protocol-message-formats.html
+import { Frontend } from '../../wire/protocol.js';
+import type { MergedRequest } from './merged-request.js';
+
+const TEXT_OID = 25;
+const INT4_OID = 23;
+/** Dimensions, flags, element type, length of the dimension, lower bound. */
+const ARRAY_HEADER_BYTES = 20;
+
+/** Execute without a row limit, and Sync. */
+export const EXECUTE_SYNC = Buffer.from([Frontend.execute, 0, 0, 0, 9, 0, 0, 0, 0, 0, Frontend.sync, 0, 0, 0, 4]);
+
+/**
+ * @param order the members, in the order in which they are to stand
+ * @param values how many values each has
+ * @param withSlots an array of hash slots follows
+ * @param hidden columns at the front of the result, asked for in binary
+ * @param format of the others
+ */
+export function encodeArrayBind(
+  statement: string,
+  order: readonly MergedRequest[],
+  values: number,
+  withSlots: boolean,
+  hidden: number,
+  columns: number,
+  format: number,
+): Buffer {
+  const count = order.length;
+  const parameters = values + (withSlots ? 1 : 0);
+  let bytes = 7 + statement.length + 4 + 2 + parameters * (4 + ARRAY_HEADER_BYTES + 4 * count) + 2 + 2 * columns;
+  if (withSlots) bytes += 4 * count;
+  for (let index = 0; index < count; index++) bytes += order[index]!.bytes;
+  const message = Buffer.allocUnsafe(bytes);
+  message[0] = Frontend.bind;
+  message.writeInt32BE(bytes - 1, 1);
+  message[5] = 0;
+  let at = 6 + message.write(statement, 6, 'latin1');
+  message[at++] = 0;
+  // One format code, for all parameters: binary.
+  at = message.writeUInt16BE(1, at);
+  at = message.writeUInt16BE(1, at);
+  at = message.writeUInt16BE(parameters, at);
+  for (let value = 0; value < values; value++) {
+    const lengthAt = at;
+    at = arrayHeader(message, at + 4, count, TEXT_OID);
+    for (let index = 0; index < count; index++) {
+      const { buffer, offsets } = order[index]!;
+      const length = offsets[2 * value + 1]!;
+      at = message.writeInt32BE(length, at);
+      if (length > 0) {
+        const start = offsets[2 * value]!;
+        at += buffer.copy(message, at, start, start + length);
+      }
+    }
+    message.writeInt32BE(at - lengthAt - 4, lengthAt);
+  }
+  if (withSlots) {
+    const lengthAt = at;
+    at = arrayHeader(message, at + 4, count, INT4_OID);
+    for (let index = 0; index < count; index++) {
+      at = message.writeInt32BE(4, at);
+      at = message.writeInt32BE(order[index]!.slot, at);
+    }
+    message.writeInt32BE(at - lengthAt - 4, lengthAt);
+  }
+  at = message.writeUInt16BE(columns, at);
+  for (let column = 0; column < columns; column++) at = message.writeInt16BE(column < hidden ? 1 : format, at);
+  return message;
+}
+
+function arrayHeader(message: Buffer, at: number, count: number, elementType: number): number {
+  message.writeInt32BE(1, at);
+  // Whether there are NULLs; Postgres finds out by itself, the flag has to be 0 or 1.
+  message.writeInt32BE(1, at + 4);
+  message.writeInt32BE(elementType, at + 8);
+  message.writeInt32BE(count, at + 12);
+  return message.writeInt32BE(1, at + 16);
+}
+
+/** A Bind of one member's statement, values in text. */
+export function encodeSingleBind(statement: string, { buffer, offsets, bytes }: MergedRequest, values: number, format: number): Buffer {
+  const message = Buffer.allocUnsafe(7 + statement.length + 2 + 2 + 4 * values + bytes + 4);
+  message[0] = Frontend.bind;
+  message.writeInt32BE(message.length - 1, 1);
+  message[5] = 0;
+  let at = 6 + message.write(statement, 6, 'latin1');
+  message[at++] = 0;
+  at = message.writeUInt16BE(0, at);
+  at = message.writeUInt16BE(values, at);
+  for (let value = 0; value < values; value++) {
+    const length = offsets[2 * value + 1]!;
+    at = message.writeInt32BE(length, at);
+    if (length > 0) at += buffer.copy(message, at, offsets[2 * value]!, offsets[2 * value]! + length);
+  }
+  at = message.writeUInt16BE(1, at);
+  message.writeInt16BE(format, at);
+  return message;
+}

@@ -1,0 +1,351 @@
+// One merged statement under way: sends it, puts each row to its member, and answers the members when ReadyForQuery has
+// come and not before, since a CommandComplete may precede a commit that fails (D11 rule 2). A batch of one is the
+// member's own statement. Invariants: a member is told exactly once; of a batch that failed nothing was applied, so its
+// members run by themselves; of a batch whose connection was lost nobody knows, so members that write get 08007.
+import type { LeaseRequest } from '../../backend/node-pool.js';
+import { forwarded, Reply } from '../../backend/reply-queue.js';
+import type { ReplyReceiver, ServerConnection, ServerLoss } from '../../backend/server-connection.js';
+import { settingsChangeSql } from '../../backend/settings-group.js';
+import { PgkvError } from '../../base/errors.js';
+import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
+import { Backend } from '../../wire/protocol.js';
+import { READY_IDLE } from '../../wire/server-messages.js';
+import { EXECUTE_SYNC, encodeArrayBind, encodeSingleBind } from './array-bind.js';
+import type { MergedQueue } from './merged-lane.js';
+import type { MergedRequest } from './merged-request.js';
+
+/** Answers larger than this are not gathered: the members fetch them themselves. */
+const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
+const NOTHING = Buffer.alloc(0);
+const IGNORED = { row: () => undefined, failed: () => undefined, ready: () => undefined };
+const STALE_PLAN = '0A000';
+/** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
+const SYNC_REP_WARNING = '01000';
+
+export class MergedBatch implements ReplyReceiver {
+  readonly holdsBytes = false;
+  readonly #queue: MergedQueue;
+  /** In the order in which they stand in the statement. */
+  readonly #members: readonly MergedRequest[];
+  readonly #isSingle: boolean;
+  #connection: ServerConnection | null = null;
+  /** Answers so far; rows are copied, since the chunks they come in are read into again. */
+  #answers: Buffer;
+  #used = 0;
+  /** A part of a message whose rest has not come. */
+  #rest: Buffer = NOTHING;
+  #error: ErrorFields | null = null;
+  #overflow = false;
+  #unsafe = false;
+  /** Place of the member whose row came last. */
+  #at = -1;
+
+  constructor(queue: MergedQueue, members: readonly MergedRequest[]) {
+    this.#queue = queue;
+    this.#members = members;
+    this.#isSingle = members.length === 1;
+    const { answerBytes } = queue.statement;
+    this.#answers = Buffer.allocUnsafeSlow(Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64)));
+  }
+
+  /** Asks for a connection and sends; the queue hears of the end by `batchEnded`. */
+  start(): void {
+    const { lane, settings } = this.#queue;
+    const request: LeaseRequest = {
+      group: lane.group,
+      settings,
+      queuedAt: 0,
+      granted: (connection) => this.#send(connection),
+      // Nothing was sent: each member finds out by itself what is wrong.
+      refused: () => this.#end('rerun'),
+    };
+    lane.pool.acquire(request);
+  }
+
+  #send(connection: ServerConnection): void {
+    const { statement, format, settings } = this.#queue;
+    const form = statement.form!;
+    const members = this.#members;
+    this.#connection = connection;
+    connection.attach(this);
+    const change = settingsChangeSql(connection.settings, settings);
+    if (change !== null) {
+      // Where it fails the batch runs under the former ones, which are not the members': it must not be answered.
+      connection.sendControl(change, { ...IGNORED, failed: (message) => this.#fail(readErrorFields(message, 0, message.length)) });
+    }
+    connection.settings = settings;
+    for (let index = 0; index < members.length; index++) {
+      const member = members[index]!;
+      member.sent = true;
+      member.rows = 0;
+      member.start = member.end = -1;
+    }
+    const { plan } = form;
+    const values = plan.refs.length;
+    const { semantics } = settings;
+    if (this.#isSingle) {
+      const name = connection.prepare(form.one, semantics);
+      connection.output.push(encodeSingleBind(name, members[0]!, values, format));
+    } else {
+      const name = connection.prepare(form.many, semantics);
+      const columns = plan.hidden + form.columnCount;
+      connection.output.push(
+        encodeArrayBind(name, members, values, plan.withSlots, plan.hidden, columns, format),
+      );
+    }
+    connection.output.push(EXECUTE_SYNC);
+    connection.replies.push(forwarded(Reply.bind));
+    connection.replies.push(forwarded(Reply.execute));
+    connection.replies.push(forwarded(Reply.sync));
+    connection.output.flush();
+  }
+
+  serverBytes(bytes: Buffer): void {
+    let buffer = bytes;
+    if (this.#rest.length > 0) {
+      buffer = Buffer.concat([this.#rest, bytes]);
+      this.#rest = NOTHING;
+    }
+    let at = 0;
+    const { length } = buffer;
+    while (at + 5 <= length) {
+      const end = at + 1 + buffer.readInt32BE(at + 1);
+      if (end > length) break;
+      const type = buffer[at];
+      if (type === Backend.dataRow) this.#row(buffer, at, end);
+      else if (type === Backend.commandComplete) this.#tag(buffer, at, end);
+      else if (type === Backend.errorResponse) this.#fail(readErrorFields(buffer, at, end));
+      else if (type === Backend.noticeResponse) this.#notice(readErrorFields(buffer, at, end));
+      at = end;
+    }
+    if (at < length) this.#rest = Buffer.from(buffer.subarray(at));
+  }
+
+  /** The member's own statement says by its tag how many rows it touched, with or without RETURNING. */
+  #tag(buffer: Buffer, start: number, end: number): void {
+    if (!this.#isSingle) return;
+    const tag = buffer.toString('latin1', start + 5, end - 1);
+    this.#members[0]!.rows = Number(tag.slice(tag.lastIndexOf(' ') + 1));
+  }
+
+  #row(buffer: Buffer, start: number, end: number): void {
+    if (this.#overflow) return;
+    const { plan, columnCount } = this.#queue.statement.form!;
+    let member: MergedRequest;
+    let visible = start + 7;
+    if (this.#isSingle) member = this.#members[0]!;
+    else {
+      const { hidden } = plan;
+      const index = plan.identifies === 'ordinal' ? buffer.readInt32BE(start + 15) - 1 : this.#byKey(buffer, start);
+      for (let column = 0; column < hidden; column++) visible += 4 + Math.max(0, buffer.readInt32BE(visible));
+      const found = this.#members[index];
+      if (found === undefined) throw new Error(`a row for member ${index} of ${this.#members.length}`);
+      member = found;
+      member.rows++;
+      if (columnCount === 0) return;
+      this.#continue(member, index);
+    }
+    if (this.#isSingle && member.start < 0) this.#begin(member);
+    const bytes = end - visible + 7;
+    if (!this.#room(bytes)) return;
+    const answers = this.#answers;
+    const to = this.#used;
+    answers[to] = Backend.dataRow;
+    answers.writeInt32BE(bytes - 1, to + 1);
+    answers.writeUInt16BE(columnCount, to + 5);
+    buffer.copy(answers, to + 7, visible, end);
+    this.#used = to + bytes;
+    member.end = this.#used;
+  }
+
+  /** Rows of a member stand together: they nearly always come so, and else those before are copied to where it goes on. */
+  #continue(member: MergedRequest, index: number): void {
+    if (member.start < 0) {
+      this.#at = index;
+      this.#begin(member);
+    } else if (this.#at !== index) {
+      this.#at = index;
+      const { start, end } = member;
+      if (!this.#room(end - start)) return;
+      this.#answers.copy(this.#answers, this.#used, start, end);
+      member.start = this.#used;
+      this.#used += end - start;
+      member.end = this.#used;
+    }
+  }
+
+  #begin(member: MergedRequest): void {
+    const { prefix } = member;
+    if (!this.#room(prefix.length)) return;
+    member.start = this.#used;
+    this.#used += prefix.copy(this.#answers, this.#used);
+    member.end = this.#used;
+  }
+
+  /** Finds the member of an inserted row by tenant_id and key, the row's first two columns. */
+  #byKey(buffer: Buffer, start: number): number {
+    const tenantLength = buffer.readInt32BE(start + 7);
+    const tenantAt = start + 11;
+    const keyAt = tenantAt + tenantLength + 4;
+    const keyLength = buffer.readInt32BE(keyAt - 4);
+    const { keyValues } = this.#queue.statement.form!.plan;
+    const members = this.#members;
+    // Rows come in the order of the members, but for those that were not inserted.
+    for (let step = 0; step < members.length; step++) {
+      const index = (this.#at + 1 + step) % members.length;
+      const member = members[index]!;
+      if (
+        valueEquals(member, keyValues[1], buffer, keyAt, keyLength) &&
+        valueEquals(member, keyValues[0], buffer, tenantAt, tenantLength)
+      ) {
+        return index;
+      }
+    }
+    return -1;
+  }
+
+  /** Whether there is room for that many bytes more; where there must not be, the answer is given up. */
+  #room(bytes: number): boolean {
+    const wanted = this.#used + bytes;
+    if (wanted <= this.#answers.length) return true;
+    if (wanted > ANSWER_BYTES_MAX && !this.#isSingle && !this.#queue.writes) {
+      this.#overflow = true;
+      return false;
+    }
+    const larger = Buffer.allocUnsafeSlow(Math.max(wanted, this.#answers.length * 2));
+    this.#answers.copy(larger, 0, 0, this.#used);
+    this.#answers = larger;
+    return true;
+  }
+
+  #fail(fields: ErrorFields): void {
+    this.#error ??= fields;
+  }
+
+  #notice(fields: ErrorFields): void {
+    if (fields['C'] === SYNC_REP_WARNING) this.#unsafe = true;
+  }
+
+  serverPaused(): void {}
+
+  serverReady(): void {
+    const connection = this.#connection!;
+    const { lane, statement } = this.#queue;
+    this.#connection = null;
+    const now = lane.clock.now();
+    if (this.#error !== null) {
+      // The statement's plan is out of date: it is learnt anew.
+      if (this.#error['C'] === STALE_PLAN) {
+        statement.stage = 'unknown';
+        connection.forget(statement.form!.many);
+        connection.forget(statement.form!.one);
+        connection.output.flush();
+      } else statement.failed(now);
+      if (connection.replies.length === 0) lane.release(connection);
+      else connection.destroy('a merged statement left replies behind');
+      this.#end('rerun');
+      return;
+    }
+    statement.succeeded();
+    lane.release(connection);
+    if (this.#overflow) {
+      statement.answerBytes = Math.max(statement.answerBytes * 2, ANSWER_BYTES_MAX / this.#members.length);
+      this.#end('rerun');
+    } else if (this.#unsafe && this.#queue.writes) this.#end('unknown', 'the standby has not confirmed the commit');
+    else this.#answer();
+  }
+
+  #answer(): void {
+    const { statement } = this.#queue;
+    const { plan } = statement.form!;
+    const members = this.#members;
+    statement.answerBytes += (this.#used / members.length - statement.answerBytes) / 8;
+    this.#queue.batchEnded();
+    for (let index = 0; index < members.length; index++) {
+      const member = members[index]!;
+      if (member.dropped) continue;
+      if (plan.insertsPlainly && member.rows === 0 && !this.#isSingle) {
+        // Something stands in its way: by itself it gets the error, with Postgres's own words.
+        member.client.rerun();
+        continue;
+      }
+      member.client.answered(this.#answerOf(member, plan.tag));
+    }
+  }
+
+  /** Rows, CommandComplete and ReadyForQuery as one view or one buffer. */
+  #answerOf(member: MergedRequest, tag: string): Buffer {
+    const suffix = suffixOf(tag, member.rows);
+    const { start, prefix } = member;
+    const rowsEnd = member.end;
+    const bytes = (start < 0 ? prefix.length : rowsEnd - start) + suffix.length;
+    const answer = Buffer.allocUnsafe(bytes);
+    const at = start < 0 ? prefix.copy(answer, 0) : this.#answers.copy(answer, 0, start, rowsEnd);
+    suffix.copy(answer, at);
+    return answer;
+  }
+
+  serverLost(loss: ServerLoss): void {
+    this.#connection = null;
+    this.#queue.statement.failed(this.#queue.lane.clock.now());
+    if (this.#queue.writes) this.#end('unknown', loss.error.detail ?? 'the server connection was lost');
+    else this.#end('rerun');
+  }
+
+  #end(how: 'rerun' | 'unknown', detail = ''): void {
+    this.#queue.batchEnded();
+    for (const member of this.#members) {
+      if (member.dropped) continue;
+      if (how === 'rerun') member.client.rerun();
+      else member.client.unknown(detail);
+    }
+  }
+
+  clientStatementName(): undefined {
+    return undefined;
+  }
+
+  serverParameter(): void {}
+
+  serverTag(): void {}
+
+  guardedError(): boolean {
+    return false;
+  }
+
+  guardedReady(): void {
+    throw new PgkvError('internal', { detail: 'a merged batch is not guarded' });
+  }
+}
+
+function valueEquals(
+  { buffer, offsets }: MergedRequest,
+  value: number,
+  row: Buffer,
+  at: number,
+  length: number,
+): boolean {
+  if (offsets[2 * value + 1] !== length) return false;
+  const start = offsets[2 * value]!;
+  return buffer.compare(row, at, at + length, start, start + length) === 0;
+}
+
+/** CommandComplete and ReadyForQuery by tag and row count; those up to a few rows are made once. */
+const SUFFIXES = new Map<string, (Buffer | undefined)[]>();
+const SUFFIX_ROWS_KEPT = 64;
+
+function suffixOf(tag: string, rows: number): Buffer {
+  let kept = SUFFIXES.get(tag);
+  if (kept === undefined) {
+    kept = [];
+    SUFFIXES.set(tag, kept);
+  }
+  const known = kept[rows];
+  if (known !== undefined) return known;
+  const text = Buffer.from(`\0\0\0\0\0${tag} ${rows}\0`, 'latin1');
+  text[0] = Backend.commandComplete;
+  text.writeInt32BE(text.length - 1, 1);
+  const suffix = Buffer.concat([text, READY_IDLE]);
+  if (rows < SUFFIX_ROWS_KEPT) kept[rows] = suffix;
+  return suffix;
+}

@@ -1,0 +1,195 @@
+// The merged lane (D11): statements on one key, of many clients, run as few. One lane per server and log-in: all its
+// connections belong to the clients' own role, so that privileges and policies are those of each client. Requests queue by
+// statement, result format and settings. What comes in during one turn of the event loop goes out together behind it;
+// while as many batches as may be are under way, the next one gathers. No timers.
+import type { NodePool, PoolGroup } from '../../backend/node-pool.js';
+import type { ServerConnection } from '../../backend/server-connection.js';
+import type { SettingsGroup } from '../../backend/settings-group.js';
+import type { Clock } from '../../base/clock.js';
+import { MergedBatch } from './merged-batch.js';
+import type { MergedRequest } from './merged-request.js';
+import { MergedStatement } from './merged-statement.js';
+
+export interface MergedLimits {
+  /** Members of one batch, and bytes of their values. */
+  readonly membersMax: number;
+  readonly bytesMax: number;
+  /** Bytes expected of one batch's answer. */
+  readonly answerBytesMax: number;
+  /** Batches of one statement under way. */
+  readonly readsInFlight: number;
+  readonly writesInFlight: number;
+}
+
+export const MERGED_LIMITS: MergedLimits = {
+  membersMax: 256,
+  bytesMax: 256 * 1024,
+  answerBytesMax: 1024 * 1024,
+  readsInFlight: 2,
+  writesInFlight: 2,
+};
+
+export class MergedLane {
+  readonly pool: NodePool;
+  readonly group: PoolGroup;
+  readonly clock: Clock;
+  readonly limits: MergedLimits;
+  readonly #later: (task: () => void) => void;
+  #scheduled: MergedQueue[] = [];
+
+  readonly #statements = new WeakMap<object, MergedStatement>();
+
+  /** @param later runs a task behind the events that are being handled: setImmediate */
+  constructor(options: {
+    pool: NodePool;
+    group: PoolGroup;
+    clock: Clock;
+    limits: MergedLimits;
+    later: (task: () => void) => void;
+  }) {
+    this.pool = options.pool;
+    this.group = options.group;
+    this.clock = options.clock;
+    this.limits = options.limits;
+    this.#later = options.later;
+  }
+
+  /** What is known of a statement, by what stands for it elsewhere: a StatementSource or a Template. */
+  statement(identity: object): MergedStatement {
+    let statement = this.#statements.get(identity);
+    if (statement === undefined) {
+      statement = new MergedStatement();
+      this.#statements.set(identity, statement);
+    }
+    return statement;
+  }
+
+  /** Takes a request; its client hears of it later, never from within this call. */
+  offer(request: MergedRequest, format: number, settings: SettingsGroup): void {
+    const { statement } = request;
+    let queue = statement.queues[format] ?? null;
+    if (queue === null) {
+      queue = new MergedQueue(this, statement, format, settings);
+      statement.queues[format] = queue;
+    }
+    while (queue.settings !== settings) {
+      queue.next ??= new MergedQueue(this, statement, format, settings);
+      queue = queue.next;
+    }
+    request.sent = false;
+    request.dropped = false;
+    queue.pending.push(request);
+    this.schedule(queue);
+  }
+
+  schedule(queue: MergedQueue): void {
+    if (queue.scheduled) return;
+    queue.scheduled = true;
+    this.#scheduled.push(queue);
+    if (this.#scheduled.length === 1) this.#later(this.#flush);
+  }
+
+  readonly #flush = (): void => {
+    const queues = this.#scheduled;
+    this.#scheduled = [];
+    for (const queue of queues) {
+      queue.scheduled = false;
+      queue.flush();
+    }
+  };
+
+  release(connection: ServerConnection): void {
+    this.pool.release(connection, this.group);
+  }
+}
+
+/** Requests for one statement under one format and settings group. */
+export class MergedQueue {
+  readonly lane: MergedLane;
+  readonly statement: MergedStatement;
+  readonly format: number;
+  readonly settings: SettingsGroup;
+  readonly writes: boolean;
+  pending: MergedRequest[] = [];
+  scheduled = false;
+  /** The queue for the next settings group of the same statement. */
+  next: MergedQueue | null = null;
+  #inFlight = 0;
+
+  constructor(lane: MergedLane, statement: MergedStatement, format: number, settings: SettingsGroup) {
+    this.lane = lane;
+    this.statement = statement;
+    this.format = format;
+    this.settings = settings;
+    this.writes = statement.form!.plan.writes;
+  }
+
+  /** Sends what waits, as far as batches may be under way. */
+  flush(): void {
+    const { readsInFlight, writesInFlight } = this.lane.limits;
+    const inFlightMax = this.writes ? writesInFlight : readsInFlight;
+    while (this.pending.length > 0 && this.#inFlight < inFlightMax) {
+      const members = this.#take();
+      if (members.length === 0) return;
+      this.#inFlight++;
+      new MergedBatch(this, members).start();
+    }
+  }
+
+  batchEnded(): void {
+    this.#inFlight--;
+    if (this.pending.length > 0) this.lane.schedule(this);
+  }
+
+  /** The oldest requests that fit in one batch. Of those that write the same key one goes, the others wait (rule 3). */
+  #take(): MergedRequest[] {
+    const { membersMax, bytesMax, answerBytesMax } = this.lane.limits;
+    const { pending, statement, writes } = this;
+    const expected = Math.max(1, Math.floor(answerBytesMax / statement.answerBytes));
+    const most = Math.min(membersMax, expected);
+    const taken: MergedRequest[] = [];
+    const left: MergedRequest[] = [];
+    const keys = writes ? new Set<string>() : null;
+    let bytes = 0;
+    let index = 0;
+    for (; index < pending.length && taken.length < most && bytes < bytesMax; index++) {
+      const request = pending[index]!;
+      if (request.dropped) continue;
+      if (keys !== null) {
+        const key = keyOf(request);
+        if (keys.has(key)) {
+          left.push(request);
+          continue;
+        }
+        keys.add(key);
+      }
+      bytes += request.bytes;
+      taken.push(request);
+    }
+    for (; index < pending.length; index++) left.push(pending[index]!);
+    this.pending = left;
+    // Rows are locked in one order by all batches.
+    if (writes && taken.length > 1) taken.sort(byKey);
+    return taken;
+  }
+}
+
+function keyOf({ statement, buffer, offsets }: MergedRequest): string {
+  const [tenant, key] = statement.form!.plan.keyValues;
+  const part = (value: number): string =>
+    buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
+  return `${part(tenant)}\0${part(key)}`;
+}
+
+function byKey(a: MergedRequest, b: MergedRequest): number {
+  const { keyValues } = a.statement.form!.plan;
+  for (const value of keyValues) {
+    const aStart = a.offsets[2 * value]!;
+    const bStart = b.offsets[2 * value]!;
+    const aEnd = aStart + a.offsets[2 * value + 1]!;
+    const bEnd = bStart + b.offsets[2 * value + 1]!;
+    const order = a.buffer.compare(b.buffer, bStart, bEnd, aStart, aEnd);
+    if (order !== 0) return order;
+  }
+  return 0;
+}

@@ -1,0 +1,191 @@
+// Finds out what the merged lane has to know of a statement: asks the server for the types of its parameters and for its
+// result, has the merged statement made, and asks the server whether that one means the same. Statements on tables whose
+// triggers, rules or policies could tell one statement from many are not merged (D11).
+import type { LeaseRequest } from '../../backend/node-pool.js';
+import { describing, forwarded, Reply } from '../../backend/reply-queue.js';
+import type { ReplyReceiver, ServerConnection } from '../../backend/server-connection.js';
+import type { StatementSource, StatementSources } from '../../backend/statement-source.js';
+import type { SettingsGroup } from '../../backend/settings-group.js';
+import { quoteLiteral } from '../../backend/quote-literal.js';
+import type { KvPlan } from '../../sql/kv-plan.js';
+import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/merge-statement.js';
+import { encodeNamed, SYNC } from '../../wire/client-messages.js';
+import { Backend, Frontend } from '../../wire/protocol.js';
+import { builtinTypeName, TypeOid } from '../scatter/builtin-types.js';
+import { readColumns } from '../scatter/row-description.js';
+import type { MergedLane } from './merged-lane.js';
+import type { MergedStatement } from './merged-statement.js';
+
+const NOTHING = Buffer.alloc(0);
+
+export class MergedLearner implements ReplyReceiver {
+  readonly holdsBytes = false;
+  readonly #lane: MergedLane;
+  readonly #statement: MergedStatement;
+  readonly #plan: KvPlan;
+  readonly #single: SingleStatement;
+  readonly #sources: StatementSources;
+  readonly #settings: SettingsGroup;
+  readonly #one: StatementSource;
+  #many: StatementSource | null = null;
+  #merge: MergeStatement | null = null;
+  #connection!: ServerConnection;
+  #rest: Buffer = NOTHING;
+  #types: number[] = [];
+  #description: Buffer | null = null;
+  #columns = 0;
+  #failed = false;
+  #special = false;
+
+  constructor(options: {
+    lane: MergedLane;
+    statement: MergedStatement;
+    plan: KvPlan;
+    single: SingleStatement;
+    sources: StatementSources;
+    settings: SettingsGroup;
+  }) {
+    this.#lane = options.lane;
+    this.#statement = options.statement;
+    this.#plan = options.plan;
+    this.#single = options.single;
+    this.#sources = options.sources;
+    this.#settings = options.settings;
+    this.#one = options.sources.ownText(options.single.text, options.single.types);
+  }
+
+  /** Ends with the statement merged, or single; where no connection could be had it stays unknown. */
+  start(): void {
+    this.#statement.learning = true;
+    const request: LeaseRequest = {
+      group: this.#lane.group,
+      settings: this.#settings,
+      queuedAt: 0,
+      granted: (connection) => this.#begin(connection),
+      refused: () => {
+        this.#statement.learning = false;
+      },
+    };
+    this.#lane.pool.acquire(request);
+  }
+
+  #begin(connection: ServerConnection): void {
+    this.#connection = connection;
+    connection.attach(this);
+    const { schema, name } = this.#plan.table;
+    const table = quoteLiteral(`"${schema.replaceAll('"', '""')}"."${name.replaceAll('"', '""')}"`);
+    connection.sendControl(specialTableSql(table), {
+      row: () => {
+        this.#special = true;
+      },
+      failed: () => {
+        this.#special = true;
+      },
+      ready: () => undefined,
+    });
+    this.#describe(this.#one);
+  }
+
+  #describe(source: StatementSource): void {
+    const connection = this.#connection;
+    const name = connection.prepare(source, this.#settings.semantics);
+    connection.output.push(encodeNamed(Frontend.describe, 'S', name));
+    connection.replies.push(describing(false, () => undefined));
+    connection.output.push(SYNC);
+    connection.replies.push(forwarded(Reply.sync));
+    connection.output.flush();
+  }
+
+  serverBytes(bytes: Buffer): void {
+    const buffer = this.#rest.length > 0 ? Buffer.concat([this.#rest, bytes]) : bytes;
+    let at = 0;
+    while (at + 5 <= buffer.length) {
+      const end = at + 1 + buffer.readInt32BE(at + 1);
+      if (end > buffer.length) break;
+      const message = Buffer.from(buffer.subarray(at, end));
+      if (message[0] === Backend.errorResponse) this.#failed = true;
+      else if (message[0] === Backend.parameterDescription) this.#parameters(message);
+      else if (message[0] === Backend.rowDescription) this.#described(message);
+      at = end;
+    }
+    this.#rest = Buffer.from(buffer.subarray(at));
+  }
+
+  #parameters(message: Buffer): void {
+    if (this.#many !== null) return;
+    for (let at = 7; at + 4 <= message.length; at += 4) this.#types.push(message.readUInt32BE(at));
+  }
+
+  #described(message: Buffer): void {
+    const columns = readColumns(message).length;
+    if (this.#many !== null) {
+      // It says for each row whose it is, and the rest is the client's.
+      if (columns !== this.#merge!.hidden + this.#columns) this.#failed = true;
+      return;
+    }
+    this.#description = message;
+    this.#columns = columns;
+  }
+
+  serverReady(): void {
+    if (this.#many === null && !this.#failed && !this.#special) {
+      const types = this.#types.map((oid) => builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid));
+      const known = types.every((type) => type !== undefined);
+      this.#merge = known
+        ? mergeStatement(this.#plan, this.#single, (types as string[]).map((type) => `pg_catalog.${type}`))
+        : null;
+      if (this.#merge !== null) {
+        this.#many = this.#sources.ownText(this.#merge.text, []);
+        this.#describe(this.#many);
+        return;
+      }
+    }
+    this.#end();
+  }
+
+  #end(): void {
+    const statement = this.#statement;
+    statement.learning = false;
+    statement.schemaEpoch = this.#lane.pool.schemaEpoch;
+    if (this.#failed || this.#special || this.#merge === null || this.#many === null) statement.stage = 'single';
+    else {
+      statement.form = {
+        plan: this.#merge,
+        many: this.#many,
+        one: this.#one,
+        types: this.#types,
+        description: this.#description,
+        columnCount: this.#columns,
+      };
+      statement.learnt();
+    }
+    this.#lane.release(this.#connection);
+  }
+
+  serverLost(): void {
+    this.#statement.learning = false;
+  }
+
+  serverPaused(): void {}
+
+  clientStatementName(): undefined {
+    return undefined;
+  }
+
+  serverParameter(): void {}
+
+  serverTag(): void {}
+
+  guardedError(): boolean {
+    return false;
+  }
+
+  guardedReady(): void {}
+}
+
+/** A row where the table has triggers other than the extension's, rules, or row-level security. */
+const specialTableSql = (table: string): string =>
+  `SELECT 1 FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ${table}::pg_catalog.regclass AND (c.relrowsecurity OR c.relhasrules
+   OR EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
+     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+     WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND n.nspname OPERATOR(pg_catalog.<>) 'pgkv'))`;

@@ -1,0 +1,50 @@
+// One statement of one client on its way through the merged lane (D11). A client has at most one, so that its object is
+// made once and used again; nothing else is allocated per statement but the answer.
+import type { MergedStatement } from './merged-statement.js';
+
+/** Whoever sent the statement. Exactly one call follows an `offer` that was taken, synchronously with what caused it. */
+export interface MergedClient {
+  /** The whole answer, ReadyForQuery included; the client's to keep. */
+  answered(bytes: Buffer): void;
+  /** Nothing of it was done: it is to be run by itself, on a lease. */
+  rerun(): void;
+  /** It was sent, and whether it was done cannot be known: 08007. `detail` says why. */
+  unknown(detail: string): void;
+}
+
+export class MergedRequest {
+  readonly client: MergedClient;
+  statement!: MergedStatement;
+  /** Holds the values; a view that is not changed while the request is under way. */
+  buffer: Buffer = EMPTY;
+  /** Start and length of each value of the statement; length -1: NULL. Values are in text format. */
+  readonly offsets = new Int32Array(2 * VALUES_MAX);
+  /** For statements that write: hash slot of the key. */
+  slot = 0;
+  /** What the answer begins with: ParseComplete, BindComplete, RowDescription, as far as they are owed. */
+  prefix: Buffer = EMPTY;
+  /** Values, in bytes. */
+  bytes = 0;
+  /** Handed to a socket. */
+  sent = false;
+  /** The client is gone, or has cancelled it before it was sent: no call follows. */
+  dropped = false;
+  /** Rows so far, and where they are in the batch's answer. */
+  rows = 0;
+  start = -1;
+  end = 0;
+
+  constructor(client: MergedClient) {
+    this.client = client;
+  }
+
+  /** Drops it if it was not handed to a socket yet. Returns whether it was dropped. */
+  withdraw(): boolean {
+    if (this.sent) return false;
+    this.dropped = true;
+    return true;
+  }
+}
+
+const EMPTY = Buffer.alloc(0);
+export const VALUES_MAX = 16;

@@ -1,0 +1,41 @@
+// Answers that are equal though their lines are not: rows without an order, and refusals.
+
+const ROW = 'DataRow ';
+/** What comes before an error, depending on which message it answers. */
+const PREPARATION = /^(ParseComplete|BindComplete|NoData|ParameterDescription|RowDescription)\b/;
+
+/** Sorts rows that follow each other. */
+export function rowsInAnyOrder(lines: readonly string[]): string[] {
+  const sorted: string[] = [];
+  let rows: string[] = [];
+  for (const line of [...lines, '']) {
+    if (line.startsWith(ROW)) rows.push(line);
+    else {
+      sorted.push(...rows.sort(), line);
+      rows = [];
+    }
+  }
+  return sorted.slice(0, -1);
+}
+
+export const withoutTimes = (line: string): string => line.replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+/g, 'a time');
+
+/**
+ * An error and nothing but the preparation before it, reduced to the fact.
+ * @param detail what the refusal must say; null: any error will do
+ */
+export function asRefusal(lines: readonly string[], detail: string | null): string[] {
+  return lines
+    .filter((line) => !PREPARATION.test(line))
+    .map((line) => (line.startsWith('ErrorResponse ') && isRefusal(line, detail) ? 'refused' : line));
+}
+
+function isRefusal(line: string, detail: string | null): boolean {
+  if (detail === null) return true;
+  return line.includes(' C="0A000" ') && fieldOf(line, 'H') !== '' && fieldOf(line, 'D').includes(detail);
+}
+
+function fieldOf(line: string, code: string): string {
+  const quoted = new RegExp(` ${code}=("(?:[^"\\\\]|\\\\.)*")`).exec(line)?.[1];
+  return quoted === undefined ? '' : JSON.parse(quoted);
+}

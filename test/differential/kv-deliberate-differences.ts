@@ -1,0 +1,20 @@
+// Where pgkv deliberately answers other than Postgres with a table of the same definition, each with its reason. What
+// pgkv refuses is not here: a scenario's step says so itself (`refused` in scenario.ts).
+import type { DeliberateDifference } from './compare.js';
+
+export const KV_DELIBERATE_DIFFERENCES: readonly DeliberateDifference[] = [
+  {
+    scenario: 'kv: every assignment',
+    step: /set updated_at = /,
+    lines: /^[-+] DataRow "k03" "200[01]"/,
+    reason:
+      'D3: through pgkv an UPDATE that sets updated_at keeps what it sets; the trigger cannot tell the same time set again from none set.',
+  },
+  {
+    scenario: /./,
+    step: /./,
+    lines: /^[-+] ErrorResponse S="ERROR" V="ERROR" C="25P02" M="current transaction is aborted, commands ignored/,
+    reason:
+      'D13: a block that failed before a statement named a shard is known to no server: pgkv says 25P02 itself, without a source file.',
+  },
+];

@@ -1,0 +1,77 @@
+// What the doctor concludes where a real server cannot be made ill on purpose: clocks, releases, replicas.
+import t from 'tap';
+import type { CatalogState } from '../../../src/catalog/catalog-state.js';
+import { diagnose, type ShardExamination } from '../../../src/cli/cluster/diagnosis.js';
+import type { ServerFacts } from '../../../src/cli/cluster/server-facts.js';
+import { defaultSettings } from '../../../src/config/load.js';
+
+const FACTS: ServerFacts = {
+  major: 18,
+  version: '18.4',
+  encoding: 'UTF8',
+  collation: 'C',
+  sortsByBytes: true,
+  inRecovery: false,
+  identity: '1/1',
+  connectionsMax: 100,
+  connectionsReserved: 3,
+  preparedTransactionsMax: 10,
+  clockOffsetMs: 0,
+  clockDoubtMs: 1,
+};
+const CATALOG: CatalogState = {
+  epoch: 1,
+  database: 'kv',
+  shards: [
+    { name: 'a', hashSlots: [[0, 8191]] },
+    { name: 'b', hashSlots: [[8192, 16383]] },
+  ],
+  tables: [],
+};
+const settings = defaultSettings({ shards: ['a', 'b'].map((name) => ({ name, nodes: [{ host: `host-${name}` }] })) });
+
+function examination(index: number, facts: Partial<ServerFacts>): ShardExamination {
+  const shard = CATALOG.shards[index]!;
+  const report = {
+    facts: { ...FACTS, identity: `${index}`, ...facts },
+    extension: { kind: 'extension', version: '0.1.0' } as const,
+    state: { ...shard, epoch: 1 },
+    tables: [],
+  };
+  return { place: { name: shard.name, primary: { host: `host-${shard.name}`, port: 5432 } }, report };
+}
+
+function illness(a: Partial<ServerFacts>, b: Partial<ServerFacts> = {}): string[] {
+  return diagnose(settings, CATALOG, '0.1.0', [examination(0, a), examination(1, b)])
+    .filter(({ severity }) => severity === 'wrong' || severity === 'warning')
+    .map(({ severity, shard, check }) => `${severity} ${shard} ${check}`);
+}
+
+t.test('clocks: against this machine, against one another, and not beyond what is known', async (t) => {
+  t.strictSame(illness({}), []);
+  t.strictSame(illness({ clockOffsetMs: 499 }), []);
+  t.strictSame(illness({ clockOffsetMs: -600 }), ['warning a clock', 'warning null clock']);
+  t.strictSame(illness({ clockOffsetMs: -300 }, { clockOffsetMs: 300 }), ['warning null clock']);
+  t.strictSame(illness({ clockOffsetMs: 600 }, { clockOffsetMs: 600 }), ['warning a clock', 'warning b clock']);
+  t.strictSame(illness({ clockOffsetMs: 600, clockDoubtMs: 200 }), [], 'an answer that took 400 ms proves nothing');
+});
+
+t.test('releases of 15 to 18, primaries, one server for each shard', async (t) => {
+  for (const major of [15, 16, 17, 18]) t.strictSame(illness({ major }), []);
+  for (const major of [14, 19]) t.strictSame(illness({ major }), ['wrong a version']);
+  t.strictSame(illness({ inRecovery: true }), ['wrong a primary']);
+  t.strictSame(illness({ identity: 'x' }, { identity: 'x' }), ['wrong null reach']);
+});
+
+t.test('connections: exactly as many as fit are fine', async (t) => {
+  t.strictSame(illness({ connectionsMax: 25 }), []);
+  t.strictSame(illness({ connectionsMax: 24 }), ['wrong a connections']);
+});
+
+t.test('another version of the extension', async (t) => {
+  const findings = diagnose(settings, CATALOG, '0.2.0', [examination(0, {})]);
+  t.match(
+    findings.find(({ check }) => check === 'extension'),
+    { severity: 'wrong', message: 'pgkv 0.1.0, this program needs 0.2.0' },
+  );
+});

@@ -1,0 +1,109 @@
+// Array literals and array_send by Postgres's rules; test/integration/key-values.test.ts compares with servers.
+import fc from 'fast-check';
+import t from 'tap';
+import { arrayElements, binaryArrayElements } from '../../../src/route/text-array.js';
+
+t.test('elements of an array literal', async (t) => {
+  const CASES: readonly (readonly [literal: string, elements: readonly (string | null)[]])[] = [
+    ['{}', []],
+    [' { } ', []],
+    ['{a}', ['a']],
+    ['{a,b}', ['a', 'b']],
+    [' { a , b c , "d" } \n', ['a', 'b c', 'd']],
+    ['{"a,b","{}"}', ['a,b', '{}']],
+    ['{""}', ['']],
+    ['{"",a,""}', ['', 'a', '']],
+    ['{NULL,null,Null}', [null, null, null]],
+    ['{"NULL",NULLS,"null"}', ['NULL', 'NULLS', 'null']],
+    ['{"\\"","\\\\","a\\b"}', ['"', '\\', 'ab']],
+    ['{\\",\\\\,a\\,b,\\{\\}}', ['"', '\\', 'a,b', '{}']],
+    ['{a\\ ,\\  b}', ['a ', '  b']],
+    ['{\t"\t"\v}', ['\t']],
+    ['{ключ,"🔑 x"}', ['ключ', '🔑 x']],
+    ["{it's}", ["it's"]],
+    // A backslash makes it a string.
+    ['{\\NULL,NU\\LL}', ['NULL', 'NULL']],
+    ['{\u00a0a\u00a0}', ['\u00a0a\u00a0']],
+  ];
+  for (const [literal, elements] of CASES) t.same(arrayElements(literal), elements, literal);
+});
+
+t.test('what is no one-dimensional array', async (t) => {
+  const CASES = [
+    '',
+    ' ',
+    'a',
+    '{',
+    '}',
+    '{a',
+    'a}',
+    '{a}}',
+    '{{a}}',
+    '{{}}',
+    '{a}b',
+    'x{a}',
+    '{a,}',
+    '{,a}',
+    '{,}',
+    '{a,,b}',
+    '{a b"c"}',
+    '{a"b"}',
+    '{"a}',
+    '{"a\\"}',
+    '{"a"b}',
+    '{"a""b"}',
+    '{a\\}',
+    '[0:1]={a,b}',
+    '[1:1]={a}',
+    '{a{b}',
+    '{a,{b}}',
+  ];
+  for (const literal of CASES) t.equal(arrayElements(literal), null, literal);
+});
+
+const text = fc.oneof(
+  fc.string({ unit: 'grapheme', maxLength: 6 }),
+  fc.string({ unit: fc.constantFrom('"', '\\', ',', '{', '}', ' ', '\n', 'N', 'U', 'L', 'a', '🔑'), maxLength: 6 }),
+);
+const elements = fc.array(fc.option(text, { freq: 8 }), { maxLength: 8 });
+
+t.test('whatever is quoted comes back', async () => {
+  const blank = fc.constantFrom('', ' ', '\n\t', '\v\f\r');
+  fc.assert(
+    fc.property(elements, blank, (values, gap) => {
+      const written = values.map((one) => (one === null ? 'null' : `"${one.replace(/[\\"]/g, '\\$&')}"`));
+      const read = arrayElements(`${gap}{${gap}${written.join(`${gap},${gap}`)}${gap}}${gap}`);
+      return JSON.stringify(read) === JSON.stringify(values);
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+t.test('nothing makes it fail or run away', async () => {
+  const soup = fc.string({ unit: fc.constantFrom('{', '}', '"', '\\', ',', ' ', 'a', 'NULL', '['), maxLength: 20 });
+  fc.assert(
+    fc.property(soup, (literal) => {
+      const read = arrayElements(`{${literal}}`);
+      return read === null || read.length <= literal.length + 1;
+    }),
+    { numRuns: 5000 },
+  );
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
+      const read = binaryArrayElements(Buffer.from(bytes));
+      return read === null || read.length <= 10;
+    }),
+    { numRuns: 5000 },
+  );
+});
+
+t.test('a count that promises more than there is costs nothing', async (t) => {
+  const bytes = Buffer.alloc(20);
+  bytes.writeInt32BE(1, 0);
+  bytes.writeInt32BE(25, 8);
+  for (const count of [0x7fffffff, -1, -0x80000000]) {
+    bytes.writeInt32BE(count, 12);
+    const elements = binaryArrayElements(bytes);
+    t.ok(elements === null || elements.length === 0, `${count}`);
+  }
+});
