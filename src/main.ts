@@ -13,15 +13,16 @@ import { type Clock, type Random, systemClock, systemRandom } from './base/clock
 import { messageOf } from './base/errors.js';
 import { ListenError } from './base/listen-error.js';
 import type { CatalogDriver } from './catalog/catalog-driver.js';
+import { CatalogError } from './catalog/catalog-error.js';
 import { primaryFirst, viewFrom } from './catalog/view-from.js';
 import { type ClusterView, homeShard, initialView } from './cluster/cluster-view.js';
 import { loadKeyHash } from './cluster/key-hash.js';
 import { ViewHolder } from './cluster/view-holder.js';
 import type { Settings } from './config/settings.js';
 import { ShardHealthMonitor } from './control/shard-health.js';
+import { MergedLanes } from './execute/merged/merged-lanes.js';
 import { CancelRegistry } from './frontend/cancel-registry.js';
 import { FailedLogins } from './frontend/failed-logins.js';
-import { MergedLanes } from './execute/merged/merged-lanes.js';
 import type { FrontendServices } from './frontend/frontend-services.js';
 import { Listener } from './frontend/listener.js';
 import { ProtocolTap } from './frontend/protocol-tap.js';
@@ -176,6 +177,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       counters,
       sources: new StatementSources(settings.limits.templateCacheBytes, templateOf),
       templateOf,
+      literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
       view: () => views.current,
       show: (name) => (name === 'status' ? JSON.stringify(statusOf()) : name === 'version' ? options.version : null),
       bufferBytesMax: settings.clients.bufferBytesMax,
@@ -300,13 +302,17 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
 
 /** @throws CatalogError where configuration and catalogue do not fit */
 async function firstView(settings: Settings, catalog: CatalogDriver | null): Promise<ViewHolder> {
-  const state = (await catalog?.read()) ?? null;
-  if (state !== null) return new ViewHolder(viewFrom(settings.shards, state));
+  if (catalog !== null) {
+    const state = await catalog.read();
+    // Without its catalogue a key-value table would be taken for an ordinary one of the home shard.
+    if (state === null)
+      throw new CatalogError(`there is no catalogue at ${catalog.place}`, { hint: 'Run "pgkv init".' });
+    return new ViewHolder(viewFrom(settings.shards, state));
+  }
   const shards = settings.shards.map(({ name, slots, nodes }) => {
     return { name, hashSlots: slots, nodes: primaryFirst(nodes) };
   });
-  // Before `pgkv init` there is no state: what it writes has a later epoch.
-  return new ViewHolder(initialView(shards, [], 0));
+  return new ViewHolder(initialView(shards));
 }
 
 /** Takes over what is written to the catalogue while the router runs. */

@@ -1,5 +1,6 @@
 // What a Parse message says, interned: text and parameter types. Sessions that prepare the same statement share one
 // StatementSource, and a server connection prepares each source once, under a name of its own.
+import { isUtf8 } from 'node:buffer';
 import { LRUCache } from 'lru-cache';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import type { KvRefused, TextParts } from '../sql/kv-plan.js';
@@ -84,7 +85,9 @@ export class StatementSources {
     const known = this.#sources.get(key);
     if (known !== undefined) return known;
     const text = buffer.toString('utf8', start, textEnd);
-    const template = templateIn(this.#templateOf, text, reading, scope);
+    // What is no UTF-8 is not rewritten: decoding would change it, and the server has to say that it is invalid.
+    const readable = scope === NO_TABLES || isUtf8(buffer.subarray(start, textEnd));
+    const template = readable ? templateIn(this.#templateOf, text, reading, scope) : UNPARSED_TEMPLATE;
     const { kv } = template;
     const clientTail = buffer.subarray(start, end);
     const rewritten = kv?.kind === 'kv' ? rewrite(text, reading, kv.text) : null;

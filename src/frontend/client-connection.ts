@@ -14,9 +14,8 @@ import { type ReportedParameters, withParameter } from '../backend/parameter-sta
 import type { Timer } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
 import { homeShard } from '../cluster/cluster-view.js';
-import type { MergedLane } from '../execute/merged/merged-lane.js';
-import type { MergedServices } from './merged-statements.js';
 import { LeasedLane } from '../execute/leased-lane.js';
+import type { MergedLane } from '../execute/merged/merged-lane.js';
 import { type MakeLane, SessionLanes } from '../execute/session-lanes.js';
 import { Session } from '../session/session.js';
 import { readErrorFields } from '../wire/error-fields.js';
@@ -36,6 +35,7 @@ import { Authentication } from './authentication.js';
 import { Conversation, type ConversationHost } from './conversation.js';
 import { reasonFor } from './failed-logins.js';
 import type { FrontendServices } from './frontend-services.js';
+import type { MergedServices } from './merged-statements.js';
 
 const ACCEPT = Buffer.from('S');
 const DECLINE = Buffer.from('N');

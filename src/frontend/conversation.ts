@@ -2,6 +2,7 @@
 // the session's lane. Owns the order of things on the client's side; the only state beside the session is what the
 // protocol itself has (skipping to Sync, a lost transaction).
 
+import { isUtf8 } from 'node:buffer';
 import { forwarded, provokedError, queryOf, Reply } from '../backend/reply-queue.js';
 import { type ServerLoss, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
 import {
@@ -41,9 +42,9 @@ import { batchAhead } from './batch-ahead.js';
 import { ExtendedProtocol } from './extended-protocol.js';
 import { type KvStatement, KvStatements, refusal } from './kv-statements.js';
 import { LostTransaction } from './lost-transaction.js';
+import { type MergedServices, MergedStatements } from './merged-statements.js';
 import type { ProtocolTap } from './protocol-tap.js';
 import { type Placement, ShardPlacement } from './shard-placement.js';
-import { type MergedServices, MergedStatements } from './merged-statements.js';
 import { ShardReads } from './shard-reads.js';
 import { scanSingleBatch } from './single-batch.js';
 
@@ -62,6 +63,8 @@ export interface ConversationServices {
   readonly clock: Clock;
   readonly sources: StatementSources;
   readonly templateOf: ReadTemplate;
+  /** Literals of a text, under its reading of backslashes; cheap right after `templateOf`. */
+  literalsOf(text: string, standardStrings: boolean): readonly number[];
   /** The map in force. */
   view(): ClusterView;
   /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
@@ -167,7 +170,7 @@ export class Conversation implements ClientPort {
     this.#services = services;
     this.session = session;
     this.#reader = reader;
-    this.kv = new KvStatements(session, services.view, startSearchPath);
+    this.kv = new KvStatements(session, services, startSearchPath);
     this.#extended = new ExtendedProtocol(session, services, this.kv, () => this.lanes.home.schemaEpoch);
     this.#tap = services.tapFor(session);
     this.lastActivity = services.clock.now();
@@ -484,7 +487,9 @@ export class Conversation implements ClientPort {
     const textEnd = buffer.indexOf(0, start + 5);
     const wellFormed = textEnd === end - 1;
     const text = wellFormed ? buffer.toString('utf8', start + 5, textEnd) : '';
-    const template = wellFormed ? this.#template(text) : NEUTRAL_TEMPLATE;
+    // What is no UTF-8 is not rewritten: decoding would change it, and the server has to say that it is invalid.
+    const readable = !this.kv.exist || !wellFormed || isUtf8(buffer.subarray(start + 5, textEnd));
+    const template = !wellFormed ? NEUTRAL_TEMPLATE : readable ? this.#template(text) : UNPARSED_TEMPLATE;
     if (template.showName?.startsWith('pgkv.') && this.lane.mode === 'free') {
       const value = this.#services.show(template.showName.slice(5));
       if (value !== null) {

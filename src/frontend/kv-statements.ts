@@ -8,7 +8,6 @@ import { type BindValues, StatementValues, Unreadable } from '../route/key-value
 import { type Route, route } from '../route/route.js';
 import type { Session } from '../session/session.js';
 import { isRefusal, type KvPlan, type KvRefused, type ValueRef } from '../sql/kv-plan.js';
-import { lexShape } from '../sql/shape-lexer.js';
 import { stringEnd } from '../wire/client-messages.js';
 
 /** The client's own text is passed on to the server as it is in these. */
@@ -24,18 +23,26 @@ export interface KvStatement {
   readonly source: StatementSource | null;
 }
 
+export interface KvServices {
+  readonly view: () => ClusterView;
+  /** See ConversationServices. */
+  readonly literalsOf: (text: string, standardStrings: boolean) => readonly number[];
+}
+
 export class KvStatements {
   readonly #session: Session;
   readonly #view: () => ClusterView;
+  readonly #literalsOf: KvServices['literalsOf'];
   readonly #startSearchPath: string | null;
   #scope: TableScope | null = null;
   #scopeView: ClusterView | null = null;
   #scopePath: string | null = null;
 
   /** @param startSearchPath of the client's start-up packet */
-  constructor(session: Session, view: () => ClusterView, startSearchPath: string | null) {
+  constructor(session: Session, services: KvServices, startSearchPath: string | null) {
     this.#session = session;
-    this.#view = view;
+    this.#view = services.view;
+    this.#literalsOf = services.literalsOf;
     this.#startSearchPath = startSearchPath;
   }
 
@@ -72,7 +79,7 @@ export class KvStatements {
 
   /** A statement of the simple protocol. */
   simple(plan: KvPlan, text: string): KvStatement {
-    const literals = lexShape(text, this.#session.textReading !== 'escapes')?.literals ?? [];
+    const literals = this.#literalsOf(text, this.#session.textReading !== 'escapes');
     return { plan, text, literals, values: new StatementValues(text, literals, null), source: null };
   }
 

@@ -1,18 +1,19 @@
 // A conversation's way into the merged lane: decides whether the statement at hand may go there, reads its values, and
 // takes the answer. One statement at a time; the message stays unread until it is answered, so that a statement that has
 // to be run by itself after all is simply taken up again.
+
+import type { SettingsGroup } from '../backend/settings-group.js';
 import type { StatementSource, StatementSources } from '../backend/statement-source.js';
 import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import type { HashSlot, ShardView } from '../cluster/cluster-view.js';
-import { type MergedClient, MergedRequest, VALUES_MAX } from '../execute/merged/merged-request.js';
 import type { MergedLane } from '../execute/merged/merged-lane.js';
 import { MergedLearner } from '../execute/merged/merged-learner.js';
+import { type MergedClient, MergedRequest, VALUES_MAX } from '../execute/merged/merged-request.js';
 import type { MergedStatement } from '../execute/merged/merged-statement.js';
 import { TypeOid } from '../execute/scatter/builtin-types.js';
 import { literalValue } from '../route/key-values.js';
 import type { Session } from '../session/session.js';
-import type { SettingsGroup } from '../backend/settings-group.js';
 import { singleStatement } from '../sql/merge-statement.js';
 import { LITERAL_STRIDE } from '../sql/shape-lexer.js';
 import { encodeError, READY_IDLE } from '../wire/server-messages.js';
@@ -223,7 +224,8 @@ function resultFormat(buffer: Buffer, bindEnd: number, formatsAt: number): numbe
   return format > 1 || at + 2 + 2 * count !== bindEnd ? -1 : format;
 }
 
-const isTextual = (type: number): boolean => type === TypeOid.text || type === TypeOid.varchar || type === TypeOid.unknown;
+const isTextual = (type: number): boolean =>
+  type === TypeOid.text || type === TypeOid.varchar || type === TypeOid.unknown;
 
 /** A value in binary format as its text; null for types that are not read here. */
 function binaryToText(type: number, buffer: Buffer, at: number, length: number): Buffer | null {
@@ -258,4 +260,3 @@ function withConverted(buffer: Buffer, converted: readonly Buffer[], offsets: In
   }
   return joined;
 }
-

@@ -123,7 +123,7 @@ export class StatementValues implements KeyValues {
     if (start === undefined) return new Unreadable('the literal is not where it was expected');
     const source = this.#text.slice(start, this.#literals[at + 1]);
     const value = literalValue(source, this.#literals[at + 2]!);
-    return value ?? new Unreadable(`the literal ${source.slice(0, 60)} has escapes by number`);
+    return value ?? new Unreadable(`the literal ${source.slice(0, 60)} has escapes, or comments between its parts`);
   }
 
   /** Whether bytes mean to the server what they mean here. */

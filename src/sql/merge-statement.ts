@@ -155,13 +155,14 @@ function sameRef(one: ValueRef, other: ValueRef): boolean {
   return one.kind === 'parameter' && other.kind === 'parameter' && one.number === other.number;
 }
 
+/** Only an unqualified unnest() takes several arrays, and that one is found by search_path: one call for each. */
 const arrays = (count: number): string =>
-  Array.from({ length: count }, (_, index) => `$${index + 1}::pg_catalog.text[]`).join(', ');
+  Array.from({ length: count }, (_, index) => `pg_catalog.unnest($${index + 1}::pg_catalog.text[])`).join(', ');
 const columns = (count: number): string[] => Array.from({ length: count }, (_, index) => column(index));
 
 /** The members as rows, numbered. */
 const numberedRows = (count: number): string =>
-  `pg_catalog.unnest(${arrays(count)}) WITH ORDINALITY AS ${ROWS}(${[...columns(count), ORDINAL].join(', ')})`;
+  `ROWS FROM (${arrays(count)}) WITH ORDINALITY AS ${ROWS}(${[...columns(count), ORDINAL].join(', ')})`;
 
 /** Each parameter as the column of a member's row. */
 function carried({ text, tokens, types }: Statement, span: TokenSpan, more: readonly TokenEdit[] = []): string {
@@ -289,7 +290,7 @@ function mergeInsert(statement: Statement): Made | null {
     clauses.returning === null ? '' : `, ${renderInPlace(spliceTokens(text, tokens, clauses.returning.body), text)}`;
   if (clauses.returning !== null && hasParameter(tokens, clauses.returning.body)) return null;
   const made = [
-    `WITH ${ROWS} AS MATERIALIZED (SELECT * FROM pg_catalog.unnest(${arrays(types.length)}, $${types.length + 1}::pg_catalog.int4[])`,
+    `WITH ${ROWS} AS MATERIALIZED (SELECT * FROM ROWS FROM (${arrays(types.length)}, pg_catalog.unnest($${types.length + 1}::pg_catalog.int4[]))`,
     `AS ${ROWS}(${[...columns(types.length), SLOT].join(', ')})),`,
     `${REAPED} AS MATERIALIZED (DELETE FROM ${target} AS ${DEAD} USING ${ROWS} WHERE ${DEAD}.tenant_id = ${ROWS}.${column(tenant)}`,
     `AND ${DEAD}.key = ${ROWS}.${column(key)} AND ${DEAD}.ttl <= ${NOW} RETURNING 1)`,

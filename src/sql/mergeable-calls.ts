@@ -23,7 +23,15 @@ const TYPES = `bit char character decimal float interval numeric text time times
   precision zone`;
 const LISTED: ReadonlySet<string> = new Set(`${FUNCTIONS} ${KEYWORDS} ${TYPES}`.split(/\s+/));
 /** What makes a statement more than one row at a time, or more than a query. */
-const EXCLUDED: ReadonlySet<string> = new Set(['union', 'intersect', 'except', 'over', 'window', 'tablesample', 'into']);
+const EXCLUDED: ReadonlySet<string> = new Set([
+  'union',
+  'intersect',
+  'except',
+  'over',
+  'window',
+  'tablesample',
+  'into',
+]);
 
 export function callsOnlyMergeable(tokens: readonly TextToken[], clauses: Clauses, plan: KvPlan): boolean {
   const { statement, verb } = clauses;
@@ -37,7 +45,8 @@ export function callsOnlyMergeable(tokens: readonly TextToken[], clauses: Clause
     if (kind === 'word' && EXCLUDED.has(folded) && !(verb === 'insert' && folded === 'into')) return false;
     if (kind === 'word' && folded === 'select') selects++;
     const next = tokens[at + 1];
-    if (next === undefined || at + 1 >= statement.end || next.folded !== '(' || kind === 'symbol' || kind === 'literal') continue;
+    if (next === undefined || at + 1 >= statement.end || next.folded !== '(' || kind === 'symbol' || kind === 'literal')
+      continue;
     if (kind === 'quoted' || (!LISTED.has(folded) && !isOwnCall(folded, plan))) return false;
     if (LISTED.has(folded) && isQualified(tokens, at)) return false;
   }

@@ -3,9 +3,9 @@
 // of which a client may send a million, leave nothing behind.
 import { LRUCache } from 'lru-cache';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
-import { readTemplate } from './read-template.js';
-import { lexShape } from './shape-lexer.js';
 import { isRefusal } from './kv-plan.js';
+import { readTemplate } from './read-template.js';
+import { lexShape, type Shape } from './shape-lexer.js';
 import type { Template } from './template.js';
 
 /** Longer texts are not kept: comparing them costs about what lexing them does. In UTF-16 units. */
@@ -30,6 +30,9 @@ export class TemplateCache {
   readonly #byText: LRUCache<string, Template>;
   readonly #byShape: LRUCache<string, Template>;
   readonly #oldestServerMajor: number;
+  #lexedText = '';
+  #lexedAsStandard = true;
+  #lexed: Shape | null = null;
 
   constructor(options: TemplateCacheOptions) {
     const sizeCalculation = (template: Template, key: string): number => entryBytes(template, key);
@@ -59,6 +62,9 @@ export class TemplateCache {
       return byText;
     }
     const shape = lexShape(text, standard);
+    this.#lexedText = text;
+    this.#lexedAsStandard = standard;
+    this.#lexed = shape;
     const shapeKey = shape === null ? '' : `${scope.key}${shape.key}`;
     const byShape = shape === null ? undefined : this.#byShape.get(shapeKey);
     if (byShape !== undefined) {
@@ -67,17 +73,18 @@ export class TemplateCache {
       return byShape;
     }
     this.misses++;
-    const { template, holdsForShape } = readTemplate(
-      text,
-      standard,
-      shape,
-      this.#oldestServerMajor,
-      scope,
-    );
+    const { template, holdsForShape } = readTemplate(text, standard, shape, this.#oldestServerMajor, scope);
     if (template.kind === 'unparsed') return template;
     if (holdsForShape && shape !== null) this.#byShape.set(flat(shapeKey), template);
     if (!holdsForShape || shape?.literals.length === 0) this.#keepText(textKey, template);
     return template;
+  }
+
+  /** Literals of a text, see Shape.literals. The one that `get` has lexed last is not lexed again. */
+  literalsOf(text: string, standardConformingStrings: boolean): readonly number[] {
+    const standard = standardConformingStrings || !text.includes('\\');
+    const isLast = text === this.#lexedText && standard === this.#lexedAsStandard;
+    return (isLast ? this.#lexed : lexShape(text, standard))?.literals ?? [];
   }
 
   #keepText(textKey: string, template: Template): void {

@@ -1,6 +1,6 @@
 // Hostile texts as keys, tenants and values, in every spelling of a literal and as parameters: what is stored is what a
 // plain table of the same server stores, each row on the shard of its exact bytes, and nothing else happens.
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
 import type { BackendMessage } from '../support/backend-message.js';
@@ -233,7 +233,7 @@ const contents = (client: SqlClient, table: string): Promise<(string | null)[][]
   client.rows(`select tenant_id, key, value, version from ${table} order by tenant_id, key`);
 
 /** Both tables hold the same, each row of kv lies on the shard of its bytes and nowhere else, no relation is gone. */
-async function checkStored(t: Tap.Test, table = 'kv'): Promise<void> {
+async function checkStored(t: Test, table = 'kv'): Promise<void> {
   const client = await live.connect();
   const rows = await contents(client, table);
   t.same(rows, await contents(home, 'plain'));
@@ -255,10 +255,6 @@ async function checkStored(t: Tap.Test, table = 'kv'): Promise<void> {
   }
   t.same(await Promise.all(direct.map((one) => one.rows(RELATIONS))), relations, 'no relation came or went');
   await client.end();
-}
-
-declare namespace Tap {
-  type Test = Parameters<NonNullable<Parameters<typeof t.test>[1]>>[0];
 }
 
 async function clear(): Promise<void> {

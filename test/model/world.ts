@@ -276,6 +276,7 @@ class World {
         counters,
         sources: new StatementSources(1_000_000, templateOf),
         templateOf,
+        literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
         view: () => VIEW,
         show: () => null,
         bufferBytesMax: this.#bufferBytesMax,

@@ -32,7 +32,8 @@ try {
 
 export function makeProject(dir: string, options: { withPostgres: boolean }): string {
   mkdirSync(dir, { recursive: true });
-  for (const layer of ['base', 'config', 'cluster', 'catalog', 'dev']) compileFolder(join(SOURCES, layer), join(dir, 'src', layer));
+  for (const layer of ['base', 'config', 'cluster', 'catalog', 'dev'])
+    compileFolder(join(SOURCES, layer), join(dir, 'src', layer));
   writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
   writeFileSync(join(dir, 'program.js'), PROGRAM);
   for (const name of ['pg', 'zod']) copyPackage(name, join(dir, 'node_modules'), import.meta.url);

@@ -80,7 +80,12 @@ function arrayHeader(message: Buffer, at: number, count: number, elementType: nu
 }
 
 /** A Bind of one member's statement, values in text. */
-export function encodeSingleBind(statement: string, { buffer, offsets, bytes }: MergedRequest, values: number, format: number): Buffer {
+export function encodeSingleBind(
+  statement: string,
+  { buffer, offsets, bytes }: MergedRequest,
+  values: number,
+  format: number,
+): Buffer {
   const message = Buffer.allocUnsafe(7 + statement.length + 2 + 2 + 4 * values + bytes + 4);
   message[0] = Frontend.bind;
   message.writeInt32BE(message.length - 1, 1);

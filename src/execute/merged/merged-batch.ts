@@ -71,7 +71,10 @@ export class MergedBatch implements ReplyReceiver {
     const change = settingsChangeSql(connection.settings, settings);
     if (change !== null) {
       // Where it fails the batch runs under the former ones, which are not the members': it must not be answered.
-      connection.sendControl(change, { ...IGNORED, failed: (message) => this.#fail(readErrorFields(message, 0, message.length)) });
+      connection.sendControl(change, {
+        ...IGNORED,
+        failed: (message) => this.#fail(readErrorFields(message, 0, message.length)),
+      });
     }
     connection.settings = settings;
     for (let index = 0; index < members.length; index++) {
@@ -89,9 +92,7 @@ export class MergedBatch implements ReplyReceiver {
     } else {
       const name = connection.prepare(form.many, semantics);
       const columns = plan.hidden + form.columnCount;
-      connection.output.push(
-        encodeArrayBind(name, members, values, plan.withSlots, plan.hidden, columns, format),
-      );
+      connection.output.push(encodeArrayBind(name, members, values, plan.withSlots, plan.hidden, columns, format));
     }
     connection.output.push(EXECUTE_SYNC);
     connection.replies.push(forwarded(Reply.bind));
@@ -226,7 +227,9 @@ export class MergedBatch implements ReplyReceiver {
     if (fields['C'] === SYNC_REP_WARNING) this.#unsafe = true;
   }
 
-  serverPaused(): void {}
+  serverPaused(): void {
+    // Answers go out when all have come.
+  }
 
   serverReady(): void {
     const connection = this.#connection!;
@@ -305,9 +308,13 @@ export class MergedBatch implements ReplyReceiver {
     return undefined;
   }
 
-  serverParameter(): void {}
+  serverParameter(): void {
+    // No client's: its parameters are those of its own connections.
+  }
 
-  serverTag(): void {}
+  serverTag(): void {
+    // Not asked for.
+  }
 
   guardedError(): boolean {
     return false;

@@ -2,11 +2,11 @@
 // result, has the merged statement made, and asks the server whether that one means the same. Statements on tables whose
 // triggers, rules or policies could tell one statement from many are not merged (D11).
 import type { LeaseRequest } from '../../backend/node-pool.js';
+import { quoteLiteral } from '../../backend/quote-literal.js';
 import { describing, forwarded, Reply } from '../../backend/reply-queue.js';
 import type { ReplyReceiver, ServerConnection } from '../../backend/server-connection.js';
-import type { StatementSource, StatementSources } from '../../backend/statement-source.js';
 import type { SettingsGroup } from '../../backend/settings-group.js';
-import { quoteLiteral } from '../../backend/quote-literal.js';
+import type { StatementSource, StatementSources } from '../../backend/statement-source.js';
 import type { KvPlan } from '../../sql/kv-plan.js';
 import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/merge-statement.js';
 import { encodeNamed, SYNC } from '../../wire/client-messages.js';
@@ -132,7 +132,11 @@ export class MergedLearner implements ReplyReceiver {
       const types = this.#types.map((oid) => builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid));
       const known = types.every((type) => type !== undefined);
       this.#merge = known
-        ? mergeStatement(this.#plan, this.#single, (types as string[]).map((type) => `pg_catalog.${type}`))
+        ? mergeStatement(
+            this.#plan,
+            this.#single,
+            (types as string[]).map((type) => `pg_catalog.${type}`),
+          )
         : null;
       if (this.#merge !== null) {
         this.#many = this.#sources.ownText(this.#merge.text, []);
@@ -166,21 +170,29 @@ export class MergedLearner implements ReplyReceiver {
     this.#statement.learning = false;
   }
 
-  serverPaused(): void {}
+  serverPaused(): void {
+    // Answers go out when all have come.
+  }
 
   clientStatementName(): undefined {
     return undefined;
   }
 
-  serverParameter(): void {}
+  serverParameter(): void {
+    // No client's: its parameters are those of its own connections.
+  }
 
-  serverTag(): void {}
+  serverTag(): void {
+    // Not asked for.
+  }
 
   guardedError(): boolean {
     return false;
   }
 
-  guardedReady(): void {}
+  guardedReady(): void {
+    // Nothing is guarded.
+  }
 }
 
 /** A row where the table has triggers other than the extension's, rules, or row-level security. */

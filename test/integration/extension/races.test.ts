@@ -177,6 +177,38 @@ onEveryPostgres(async (t, kv) => {
     t.ok((await valueFrom(observer, `SELECT count(*) FROM kv`)) !== null);
   });
 
+  t.test('a batch locks its rows in the order of their keys, in whatever order they are given', async (t) => {
+    const batch = `'{t,t,t}', '{z,m,a}'`;
+    const cases: readonly (readonly ['there' | 'expired', string])[] = [
+      ['there', `kv_put_many(${batch}, '{1,1,1}')`],
+      ['expired', `kv_put_many(${batch}, '{1,1,1}')`],
+      ['there', `kv_incr_many(${batch}, '{1,1,1}')`],
+      ['there', `kv_merge_many(${batch}, '{"{}","{}","{}"}')`],
+      ['there', `kv_cas_many(${batch}, '{7,7,7}', '{1,1,1}')`],
+      ['expired', `kv_cas_many(${batch}, '{0,0,0}', '{1,1,1}')`],
+      ['there', `kv_touch_many(${batch})`],
+      ['there', `kv_persist_many(${batch})`],
+      ['there', `kv_expire_many(${batch}, '{1 h,1 h,1 h}')`],
+      ['there', `kv_expire_at_many(${batch}, '{2100-01-01,2100-01-01,2100-01-01}')`],
+      ['there', `kv_delete_many(${batch})`],
+    ];
+    for (const [state, call] of cases) {
+      await observer.query('DELETE FROM kv');
+      const content = call.includes('merge') ? '{}' : '0';
+      for (const key of ['z', 'a', 'm']) {
+        const ttl = state === 'expired' ? '2020-01-01Z' : null;
+        const row = `INSERT INTO kv (tenant_id, key, version, value, ttl) VALUES ('t', $1, 7, $2, $3)`;
+        await observer.query(row, [key, content, ttl]);
+      }
+      await first.query(`BEGIN; SELECT FROM kv WHERE key = 'm' FOR UPDATE`);
+      const answer = second.query(`SELECT * FROM ${call}`);
+      await blocked(observer, second);
+      t.strictSame(await rowsOf(observer, 'SELECT key FROM kv FOR UPDATE SKIP LOCKED'), [['z']], `${call} ${state}`);
+      await first.query('COMMIT');
+      t.equal((await answer).rowCount, 3);
+    }
+  });
+
   t.test('batches in opposite orders do not deadlock', async (t) => {
     const keys = Array.from({ length: 40 }, (_, index) => `key ${index}`);
     const tenants = keys.map(() => 't');
