@@ -1,9 +1,18 @@
-// Runs one workload once against one port, by pgbench where it is installed, else by loader.mjs.
+// Measures one cell on one lane once, by pgbench where it is installed, else by loader.mjs. What counts is a window in the middle
+// of the run, so that logging in, the first Parse and the end of the run are in no figure: throughput, latencies and the router's
+// CPU are all of that window.
 
 import { spawn } from 'node:child_process';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { latenciesBetween, percentile } from './latency-log.mjs';
+import { usageOf } from './process-usage.mjs';
 import { findProgram } from './processes.mjs';
-import { scriptOf } from './workloads.mjs';
+import { fixedVariables, pgbenchScript } from './scripts.mjs';
+
+const WINDOW_FROM = 0.35;
+const WINDOW_TO = 0.95;
 
 /** Which generator runs here: "pgbench" or "loader". */
 export function chooseGenerator(wanted) {
@@ -12,7 +21,7 @@ export function chooseGenerator(wanted) {
   return wanted ?? (installed ? 'pgbench' : 'loader');
 }
 
-function output(program, args) {
+function runProgram(program, args) {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const killNow = () => child.kill('SIGKILL');
@@ -28,50 +37,81 @@ function output(program, args) {
     child.once('error', reject);
     child.once('close', (status) => {
       process.off('exit', killNow);
-      if (status === 0) resolve(stdout);
-      else reject(new Error(`${program} ended with ${status}: ${stderr.slice(0, 2000)}`));
+      // pgbench ends with 2 when some clients were cut off, and with 0 when transactions failed: neither may pass for a figure.
+      const failed = stdout.match(/^number of failed transactions: ([1-9]\d*)/m);
+      if (status === 0 && failed === null) resolve(stdout);
+      else reject(new Error(`${program} ended with ${status}: ${stderr.slice(0, 2000)}${failed?.[0] ?? ''}`));
     });
   });
 }
 
-/**
- * @param {{ generator: string, workload: object, port: number, user: string, database: string, mode: string, clients: number, seconds: number }} run
- * @returns {Promise<{ tps: number, transactions: number, latencyUs: number }>}
- */
-export async function runLoad({ generator, workload, port, user, database, mode, clients, seconds }) {
-  const script = scriptOf(workload);
-  if (generator === 'loader') {
-    const loader = fileURLToPath(new URL('loader.mjs', import.meta.url));
-    const named = { port, user, database, script, mode, clients, seconds };
-    return JSON.parse(
-      await output(process.execPath, [
-        loader,
-        ...Object.entries(named).flatMap(([name, value]) => [`--${name}`, String(value)]),
-      ]),
-    );
-  }
+function pgbenchArguments({ workload, dialect, mode, keys, port, user, database, clients, seconds, log, scratch }) {
+  const scripts = workload.parts.flatMap(({ script, weight }) => {
+    const path = join(scratch, `${script}-${dialect}-${mode}-${keys}${workload.pipeline === undefined ? '' : '-pipelined'}.sql`);
+    writeFileSync(path, pgbenchScript(script, { dialect, mode, keys, pipeline: workload.pipeline }));
+    return ['-f', `${path}@${weight}`];
+  });
+  const variables = Object.entries(fixedVariables(dialect)).flatMap(([name, value]) => ['-D', `${name}=${value}`]);
   const where = ['-h', '127.0.0.1', '-p', String(port), '-U', user];
-  const text = await output('pgbench', [
-    ...where,
-    '-n',
-    '-M',
-    mode,
-    '-j',
-    '1',
-    '-c',
-    String(clients),
-    '-T',
-    String(seconds),
-    '-f',
-    script,
-    database,
-  ]);
-  const number = (pattern) => Number(text.match(pattern)?.[1]);
-  const result = {
-    tps: number(/^tps = ([\d.]+)/m),
-    transactions: number(/transactions actually processed: (\d+)/),
-    latencyUs: number(/^latency average = ([\d.]+) ms/m) * 1000,
-  };
-  if (!(result.tps > 0)) throw new Error(`pgbench measured nothing:\n${text}`);
-  return result;
+  const size = ['-j', '1', '-c', String(clients), '-T', String(seconds)];
+  return [...where, '-n', '-M', mode, ...size, '-l', `--log-prefix=${log}`, ...variables, ...scripts, database];
 }
+
+function loaderArguments({ workload, dialect, mode, keys, port, user, database, clients, seconds, log }) {
+  const parts = workload.parts.map(({ script, weight }) => `${script}@${weight}`).join(',');
+  const named = { port, user, database, parts, dialect, mode, keys, clients, seconds, log };
+  const pipeline = workload.pipeline === undefined ? {} : { pipeline: workload.pipeline };
+  return [
+    fileURLToPath(new URL('loader.mjs', import.meta.url)),
+    ...Object.entries({ ...named, ...pipeline }).flatMap(([name, value]) => [`--${name}`, String(value)]),
+  ];
+}
+
+/** Looks at the router at both ends of the window. */
+function watchWindow(pid, seconds) {
+  const look = () => ({ atUs: (performance.timeOrigin + performance.now()) * 1000, usage: usageOf(pid) });
+  const looks = [];
+  const timers = [WINDOW_FROM, WINDOW_TO].map((share) => setTimeout(() => looks.push(look()), seconds * 1000 * share));
+  return () => {
+    for (const timer of timers) clearTimeout(timer);
+    const [from, to] = looks;
+    if (to === undefined) throw new Error('the load ended before its time');
+    return { from, to };
+  };
+}
+
+/**
+ * @param {{ generator: string, workload: object, dialect: string, mode: string, keys: string, port: number, pid?: number, user: string, database: string, clients: number, seconds: number, scratch: string }} run
+ *   `pid` of the router, if there is one
+ * @returns {Promise<{ opsPerSecond: number, operations: number, p50Us: number, p99Us: number, p999Us: number, routerCpuUs?: number, routerRssBytes?: number }>}
+ *   latencies of transactions (of whole pipelines), all else by operation
+ */
+export async function runLoad(run) {
+  const { generator, workload, pid, seconds, scratch } = run;
+  const log = join(scratch, 'latencies');
+  const windowOf = watchWindow(pid, seconds);
+  if (generator === 'pgbench') await runProgram('pgbench', pgbenchArguments({ ...run, log }));
+  else await runProgram(process.execPath, loaderArguments({ ...run, log }));
+  const { from, to } = windowOf();
+  const [path] = logsOf(log);
+  const sorted = latenciesBetween(path, from.atUs, to.atUs);
+  for (const written of logsOf(log)) rmSync(written);
+  if (sorted.length === 0) throw new Error(`${workload.name} on port ${run.port}: nothing was done in ${seconds} s`);
+  const operations = sorted.length * (workload.pipeline ?? 1);
+  return {
+    opsPerSecond: (operations / (to.atUs - from.atUs)) * 1e6,
+    operations,
+    p50Us: percentile(sorted, 0.5),
+    p99Us: percentile(sorted, 0.99),
+    p999Us: percentile(sorted, 0.999),
+    ...(from.usage && to.usage
+      ? { routerCpuUs: (to.usage.cpuUs - from.usage.cpuUs) / operations, routerRssBytes: to.usage.rssBytes }
+      : {}),
+  };
+}
+
+/** pgbench puts its process id behind the prefix. */
+const logsOf = (prefix) =>
+  readdirSync(dirname(prefix))
+    .filter((name) => name.startsWith(`${basename(prefix)}.`))
+    .map((name) => join(dirname(prefix), name));

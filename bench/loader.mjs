@@ -1,8 +1,11 @@
-// A load generator for machines without pgbench: the same scripts, the same closed loop (each client sends its next statement when
-// it has the last answer), extended or prepared. Its own process, so that its CPU is not counted as the router's.
-// Prints one JSON object: {"tps", "transactions", "latencyUs"}.
+// A load generator for machines without pgbench: the same scripts, the same closed loop (each client sends its next transaction when
+// it has the last answer), extended or prepared, one statement at a time or a pipeline of them. Its own process, so that its CPU is
+// not counted as the router's. Writes a log as `pgbench -l` does.
 
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { logLine } from './latency-log.mjs';
+import { loaderScript } from './scripts.mjs';
 import {
   bindMessage,
   describePortalMessage,
@@ -12,7 +15,6 @@ import {
   syncMessage,
   WireClient,
 } from './wire-client.mjs';
-import { parseScript } from './workloads.mjs';
 
 const READY_FOR_QUERY = 90;
 const ERROR_RESPONSE = 69;
@@ -23,52 +25,75 @@ const { values: options } = parseArgs({
     port: string,
     user: string,
     database: string,
-    script: string,
+    parts: string,
+    dialect: string,
     mode: string,
+    keys: string,
     clients: string,
     seconds: string,
+    log: string,
+    pipeline: string,
   },
 });
-const { variables, statements } = parseScript(options.script);
 const prepared = options.mode === 'prepared';
-const statementName = (index) => (prepared ? `load${index}` : '');
+const pipeline = Number(options.pipeline ?? 1);
+const { dialect, keys } = options;
+const scripts = options.parts.split(',').map((part, index) => {
+  const [name, weight] = part.split('@');
+  const statements = loaderScript(name, { dialect, keys }).map((statement, place) => {
+    return { ...statement, name: prepared ? `load_${index}_${place}` : '' };
+  });
+  return { index, weight: Number(weight), statements };
+});
+const weightOfAll = scripts.reduce((sum, { weight }) => sum + weight, 0);
 
 let running = true;
-let transactions = 0;
+const lines = [];
 
-/** Runs the script's statements one after another until told to stop; resolves at the end of a script. */
-function loop(client) {
+function chooseScript() {
+  let left = Math.random() * weightOfAll;
+  for (const script of scripts) {
+    left -= script.weight;
+    if (left < 0) return script;
+  }
+  return scripts[0];
+}
+
+function messagesOf({ sql, name, valuesOf }) {
+  const parse = prepared ? [] : [parseMessage('', sql)];
+  return [...parse, bindMessage(name, valuesOf()), describePortalMessage, executeMessage];
+}
+
+/** Runs scripts one after another until told to stop; a pipeline is one script many times with one Sync. */
+function loop(client, number) {
   return new Promise((resolve, reject) => {
-    let index = 0;
-    let chosen;
+    let script;
+    let place = 0;
+    let startedMs;
+    let transactions = 0;
     const sendNext = () => {
-      if (index === 0) {
+      if (place === 0) {
         if (!running) {
           resolve();
           return;
         }
-        chosen = new Map();
-        for (const [name, { low, high }] of variables)
-          chosen.set(name, String(low + Math.floor(Math.random() * (high - low + 1))));
+        script = chooseScript();
+        startedMs = performance.now();
       }
-      const { sql, parameters } = statements[index];
-      const values = parameters.map((name) => chosen.get(name));
-      const head = prepared ? [] : [parseMessage('', sql)];
-      client.send(
-        Buffer.concat([
-          ...head,
-          bindMessage(statementName(index), values),
-          describePortalMessage,
-          executeMessage,
-          syncMessage,
-        ]),
-      );
+      const { statements } = script;
+      const taken = pipeline === 1 ? [statements[place]] : Array.from({ length: pipeline }, () => statements).flat();
+      place = pipeline === 1 ? (place + 1) % statements.length : 0;
+      client.send(Buffer.concat([...taken.flatMap(messagesOf), syncMessage]));
     };
     client.onFrame = (type, body) => {
       if (type === ERROR_RESPONSE) reject(new Error(errorText(body)));
       if (type !== READY_FOR_QUERY) return;
-      index = (index + 1) % statements.length;
-      if (index === 0) transactions += 1;
+      if (place === 0) {
+        const nowMs = performance.now();
+        const endedUs = (performance.timeOrigin + nowMs) * 1000;
+        lines.push(logLine(number, transactions, (nowMs - startedMs) * 1000, script.index, endedUs));
+        transactions += 1;
+      }
       sendNext();
     };
     client.onClose = () => reject(new Error('connection closed'));
@@ -83,21 +108,18 @@ function prepare(client) {
       if (type === ERROR_RESPONSE) reject(new Error(errorText(body)));
       if (type === READY_FOR_QUERY) resolve();
     };
-    client.send(
-      Buffer.concat([...statements.map(({ sql }, index) => parseMessage(statementName(index), sql)), syncMessage]),
-    );
+    const statements = scripts.flatMap((script) => script.statements);
+    client.send(Buffer.concat([...statements.map(({ sql, name }) => parseMessage(name, sql)), syncMessage]));
   });
 }
 
-const login = { port: Number(options.port), user: options.user, database: options.database };
-const clients = await Promise.all(Array.from({ length: Number(options.clients) }, () => WireClient.open(login)));
-if (prepared) await Promise.all(clients.map(prepare));
+// Logging in counts as running time, as with pgbench: whoever looks at a part of the run relies on when it ends.
 setTimeout(() => {
   running = false;
 }, Number(options.seconds) * 1000);
-const startedMs = performance.now();
+const login = { port: Number(options.port), user: options.user, database: options.database };
+const clients = await Promise.all(Array.from({ length: Number(options.clients) }, () => WireClient.open(login)));
+if (prepared) await Promise.all(clients.map(prepare));
 await Promise.all(clients.map(loop));
-const seconds = (performance.now() - startedMs) / 1000;
 for (const client of clients) client.close();
-const tps = transactions / seconds;
-console.log(JSON.stringify({ tps, transactions, latencyUs: (clients.length / tps) * 1e6 }));
+writeFileSync(`${options.log}.${process.pid}`, lines.join(''));

@@ -1,62 +1,102 @@
-// The table of workloads. A new one is a script in scripts/ and a row here; what it needs in the database goes into `setup`.
-// Scripts are pgbench scripts, so that pgbench and loader.mjs (for machines without pgbench) run the very same text; the loader
-// knows `\set NAME random(LOW, HIGH)` and one statement a line.
+// The table of workloads. A new one is a script in scripts/ and a row here. Scripts are pgbench scripts; the way they are written
+// is for -M extended and prepared, scripts.mjs makes the rest of it. NAME.sql is what an application sends (to pgkv);
+// NAME.postgres.sql, where there is one, is what pgkv would make of it, for Postgres asked directly or through PgBouncer.
 
-import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-
-export const ORDINARY_ROWS = 100_000;
+export const PIPELINE_LENGTH = 20;
 
 /**
  * @typedef {object} Workload
  * @property {string} name
  * @property {string} about for people
- * @property {string[]} setup statements that make what the script uses; run once
- * @property {{ clients: number, lane: string, against: string, atLeast: number }[]} goals ratios that the project promises
+ * @property {{ script: string, weight: number }[]} parts
+ * @property {number} [pipeline] statements sent before the first answer is awaited
+ * @property {boolean} [pgbenchOnly] uses what loader.mjs does not know
+ * @property {{ keys: string, protocol: string, clients: number[], quick: number[] }[]} cells where it is measured;
+ *   `quick` are the client counts with --quick
  */
+
+const kvCells = (quick) => [
+  { keys: 'uniform', protocol: 'prepared', clients: [1, 8, 32, 200], quick },
+  { keys: 'uniform', protocol: 'simple', clients: [1, 8, 32, 200], quick: [] },
+  { keys: 'zipf', protocol: 'prepared', clients: [32, 200], quick: [] },
+  { keys: 'zipf', protocol: 'simple', clients: [32, 200], quick: [] },
+];
 
 /** @type {Workload[]} */
 export const workloads = [
   {
     name: 'point-read',
-    about: `one row of an ordinary table of ${ORDINARY_ROWS} rows by its primary key`,
-    setup: [
-      'CREATE TABLE bench_ordinary (id int PRIMARY KEY, value text NOT NULL)',
-      `INSERT INTO bench_ordinary SELECT i, rpad(md5(i::text), 100, 'x') FROM generate_series(1, ${ORDINARY_ROWS}) AS i`,
-      'VACUUM (ANALYZE) bench_ordinary',
+    about: 'value and version of one key',
+    parts: [{ script: 'point-read', weight: 1 }],
+    cells: kvCells([1, 8, 32, 200]),
+  },
+  {
+    name: 'upsert',
+    about: 'INSERT … ON CONFLICT DO UPDATE of one key',
+    parts: [{ script: 'upsert', weight: 1 }],
+    cells: kvCells([32, 200]),
+  },
+  {
+    name: 'cas-update',
+    about: 'reads a version, then UPDATE … WHERE version = that; both are one operation',
+    parts: [{ script: 'cas-update', weight: 1 }],
+    pgbenchOnly: true,
+    cells: kvCells([]),
+  },
+  {
+    name: 'cas-function',
+    about: 'reads a version, then kv_cas expecting it; both are one operation',
+    parts: [{ script: 'cas-function', weight: 1 }],
+    pgbenchOnly: true,
+    cells: kvCells([]),
+  },
+  {
+    name: 'mix',
+    about: '95 % point reads, 5 % upserts',
+    parts: [
+      { script: 'point-read', weight: 95 },
+      { script: 'upsert', weight: 5 },
     ],
-    goals: [{ clients: 32, lane: 'pgkv', against: 'pgbouncer', atLeast: 0.85 }],
+    cells: kvCells([200]),
+  },
+  {
+    name: 'pipelined-read',
+    about: `point reads, ${PIPELINE_LENGTH} to a pipeline; latencies are those of whole pipelines`,
+    parts: [{ script: 'point-read', weight: 1 }],
+    pipeline: PIPELINE_LENGTH,
+    cells: [
+      { keys: 'uniform', protocol: 'prepared', clients: [1, 16], quick: [16] },
+      { keys: 'zipf', protocol: 'prepared', clients: [16], quick: [] },
+    ],
+  },
+  {
+    name: 'ordinary-read',
+    about: 'one row of an ordinary table by its primary key',
+    parts: [{ script: 'ordinary-read', weight: 1 }],
+    cells: [
+      { keys: 'uniform', protocol: 'extended', clients: [1, 8, 32], quick: [32] },
+      { keys: 'uniform', protocol: 'prepared', clients: [32], quick: [] },
+    ],
   },
 ];
 
-/** Path of a workload's pgbench script. */
-export function scriptOf(workload) {
-  return fileURLToPath(new URL(`scripts/${workload.name}.sql`, import.meta.url));
-}
-
-/**
- * A pgbench script in the loader's form: the random variables, and statements whose :names became $1, $2 ….
- * @returns {{ variables: Map<string, { low: number, high: number }>, statements: { sql: string, parameters: string[] }[] }}
- */
-export function parseScript(path) {
-  const variables = new Map();
-  const statements = [];
-  for (const line of readFileSync(path, 'utf8').split('\n')) {
-    if (line.trim() === '' || line.startsWith('--')) continue;
-    if (line.startsWith('\\')) {
-      const [, name, low, high] = line.match(/^\\set (\w+) random\((\d+), (\d+)\)$/) ?? [];
-      if (name === undefined) throw new Error(`${path}: the loader does not know "${line}"`);
-      variables.set(name, { low: Number(low), high: Number(high) });
-      continue;
-    }
-    const parameters = [];
-    const sql = line.replace(/;\s*$/, '').replace(/(?<!:):([a-z]\w*)/gi, (_, name) => {
-      if (!variables.has(name)) throw new Error(`${path}: ":${name}" is used before it is set`);
-      parameters.push(name);
-      return `$${parameters.length}`;
-    });
-    statements.push({ sql, parameters });
-  }
-  if (statements.length === 0) throw new Error(`${path} holds no statement`);
-  return { variables, statements };
+/** @returns {{ workload: Workload, keys: string, protocol: string, clients: number }[]} what a run measures, lane after lane */
+export function cellsOf({ workloads: chosen, keys, protocols, clients, quick, generator }) {
+  const isNarrowed = keys !== undefined || protocols !== undefined || clients !== undefined;
+  return chosen
+    .filter(({ pgbenchOnly }) => !(pgbenchOnly && generator === 'loader'))
+    .flatMap((workload) =>
+      workload.cells
+        .filter((cell) => keys?.includes(cell.keys) ?? true)
+        .filter((cell) => protocols?.includes(cell.protocol) ?? true)
+        .filter((cell) => !(cell.protocol === 'simple' && generator === 'loader'))
+        .flatMap((cell) =>
+          (clients ?? (quick && !isNarrowed ? cell.quick : cell.clients)).map((count) => ({
+            workload,
+            keys: cell.keys,
+            protocol: cell.protocol,
+            clients: count,
+          })),
+        ),
+    );
 }

@@ -1,2 +1,2 @@
-\set id random(1, 100000)
-SELECT id, value FROM bench_ordinary WHERE id = :id;
+\set id {random}
+SELECT value, version FROM kv WHERE tenant_id = :tenant AND key = :id::text;

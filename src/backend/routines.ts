@@ -28,9 +28,14 @@ const LEAVES_STATE = String.raw`set_config|pg_(try_)?advisory_lock|\mlisten\M|\m
 const DYNAMIC = String.raw`set_config\s*\(\s*[^'\s]|\mexecute\M`;
 const FROM_ROUTINES =
   'FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang';
-/** Routines that users made (OIDs below 16384 are Postgres's own) and that have a source: internal and C ones have none. */
-const READABLE =
-  "p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal','c']::pg_catalog.name[])";
+/**
+ * Routines that users made (OIDs below 16384 are Postgres's own) and that have a source: internal and C ones have none.
+ * Those of the extension are known: they make up SQL where they make tables, and leave nothing in the session.
+ */
+const READABLE = [
+  "p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal','c']::pg_catalog.name[])",
+  "AND p.pronamespace OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'pgkv'))",
+].join(' ');
 /** Of one database; far above what programs use. */
 const CUSTOM_NAMES_MAX = 200;
 

@@ -23,6 +23,7 @@ import { namesOwnStatements, replaceStatementNames } from '../execute/statement-
 import type { Route } from '../route/route.js';
 import type { Session } from '../session/session.js';
 import { heldBeginTag, plainEndTag, TransactionBlock } from '../session/transaction-block.js';
+import type { KvPlan } from '../sql/kv-plan.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 import type { Counters } from '../telemetry/counters.js';
 import { encodeQuery } from '../wire/client-messages.js';
@@ -96,6 +97,12 @@ function bindOf(statement: string): Buffer {
   message.write(statement, 6, 'latin1');
   return message;
 }
+
+type Keyed = Route & { kind: 'keyed' };
+
+/** Of statements that write, those on one key, which is no NULL; of reads, all whose keys one shard holds. */
+const isMergeable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
+  slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
 
 /** OID in a FunctionCall message; 0 where it is cut short. */
 const functionOf = ({ buffer, start, end }: FrameReader): number =>
@@ -574,7 +581,7 @@ export class Conversation implements ClientPort {
     const route = this.kv.route(statement);
     if (route.kind === 'refused') return this.#refuse(Frontend.query, refusal(route));
     if (route.kind === 'keyed') {
-      if (this.#mayMerge(route) && this.#merged!.offerQuery(statement, template, route.shard, route.slots[0]!)) {
+      if (this.#mayMerge(kv, route) && this.#merged!.offerQuery(statement, template, route.shard, route.slots[0]!)) {
         this.#mergedBytes = this.#reader.end - this.#reader.start;
         return 'wait';
       }
@@ -591,8 +598,8 @@ export class Conversation implements ClientPort {
   }
 
   /** Whether the statement at hand stands for itself: outside blocks and batches, with nothing owed and nothing kept. */
-  #mayMerge(route: Route & { kind: 'keyed' }): boolean {
-    if (this.#merged === null || this.#unmerged || this.#block.held || route.slots.length !== 1) return false;
+  #mayMerge(plan: KvPlan, route: Keyed): boolean {
+    if (this.#merged === null || this.#unmerged || this.#block.held || !isMergeable(plan, route)) return false;
     return this.lane.unused && !this.#placement.batchOpen;
   }
 
@@ -750,10 +757,10 @@ export class Conversation implements ClientPort {
     if (batch === null || !batch.all || batch.end !== buffer.length) return false;
     const source = this.#extended.batchSource(buffer, batch);
     const kv = source?.template.kv ?? null;
-    if (source === null || kv === null || kv.kind === 'refused' || kv.keys?.length !== 1) return false;
+    if (source === null || kv === null || kv.kind === 'refused') return false;
     const statement = this.kv.bound(kv, source, buffer, batch.bindStart, batch.bindEnd);
     const route = this.kv.route(statement);
-    if (route.kind !== 'keyed' || route.slots.length !== 1) return false;
+    if (route.kind !== 'keyed' || !isMergeable(kv, route)) return false;
     if (!merged.offerBatch(statement, source, batch, buffer, route.shard, route.slots[0]!)) return false;
     this.#mergedBytes = batch.end - start;
     if (batch.parses) {

@@ -37,7 +37,7 @@ export function readTemplate(
   scope: TableScope = NO_TABLES,
 ): ReadTemplate {
   const source = sourceText(text, standardConformingStrings, shape);
-  if (source === null) return unread(text, scope);
+  if (source === null) return scope.mentions(text) ? unread(text, scope) : UNPARSED;
   if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor, scope);
   const sourceShape = lexShape(source.text, true);
   if (sourceShape === null) return unread(text, scope);

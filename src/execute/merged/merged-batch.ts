@@ -332,6 +332,8 @@ function valueEquals(
   at: number,
   length: number,
 ): boolean {
+  // A constant of the statement is the same for all.
+  if (value < 0) return true;
   if (offsets[2 * value + 1] !== length) return false;
   const start = offsets[2 * value]!;
   return buffer.compare(row, at, at + length, start, start + length) === 0;

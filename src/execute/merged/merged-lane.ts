@@ -177,13 +177,14 @@ export class MergedQueue {
 function keyOf({ statement, buffer, offsets }: MergedRequest): string {
   const [tenant, key] = statement.form!.plan.keyValues;
   const part = (value: number): string =>
-    buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
+    value < 0 ? '' : buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
   return `${part(tenant)}\0${part(key)}`;
 }
 
 function byKey(a: MergedRequest, b: MergedRequest): number {
   const { keyValues } = a.statement.form!.plan;
   for (const value of keyValues) {
+    if (value < 0) continue;
     const aStart = a.offsets[2 * value]!;
     const bStart = b.offsets[2 * value]!;
     const aEnd = aStart + a.offsets[2 * value + 1]!;

@@ -63,7 +63,12 @@ export class MergedStatement {
   /** What an answer begins with. */
   prefix(parses: boolean, describes: boolean, format: number, simple: boolean): Buffer {
     const index = (parses ? 1 : 0) | (describes ? 2 : 0) | (format === 1 ? 4 : 0) | (simple ? 8 : 0);
-    return (this.#prefixes[index] ??= this.#makePrefix(parses, describes, format, simple));
+    let prefix = this.#prefixes[index];
+    if (prefix === undefined) {
+      prefix = this.#makePrefix(parses, describes, format, simple);
+      this.#prefixes[index] = prefix;
+    }
+    return prefix;
   }
 
   #makePrefix(parses: boolean, describes: boolean, format: number, simple: boolean): Buffer {

@@ -216,7 +216,6 @@ export const kvPoints: Theme = {
             `'acme' and key = $x$a\\b$x$`,
             `'acme' and key = $q$a"b$q$`,
             `'acme' and key = 'k'\n'01'`,
-            `'acme' and key = 'k' -- continued\n  '01'`,
             `'acme' and key = 'é'`,
             `'acme' and key = 'e\u0301'`,
             `'acme' and key = 'K01'`,

@@ -1,0 +1,69 @@
+// What the workloads find on a server: an ordinary table; the extension as plain SQL, table kv and its rows. Two tenants have the
+// same keys. Tenant "bench" is what pgkv is asked for: its slots are the real ones. Tenant "direct" is for statements that go to
+// Postgres without pgkv: they state a slot as pgkv's do, and pgbench can only compute a made-up one.
+
+import { readFileSync } from 'node:fs';
+import pg from 'pg';
+import { KEY_COUNT } from './keys.mjs';
+
+export const HASH_SLOTS = 16_384;
+/** What writes put in: as long as what is there. */
+export const DOCUMENT = JSON.stringify({ n: 123_456, text: 'v'.repeat(100) });
+
+const extensionSql = new URL('../extensions/pgkv/pgkv--0.1.0.sql', import.meta.url);
+const rows = (tenant, slot, count, where = '') =>
+  `INSERT INTO kv (tenant_id, key, value, slot)
+   SELECT '${tenant}', i::text, jsonb_build_object('n', i, 'text', rpad(md5(i::text), 100, 'x')), ${slot}
+   FROM generate_series(1, ${count}) AS i ${where}`;
+const REAL_SLOT = "pgkv.slot('bench', i::text)";
+
+export async function withClient({ port, user, database }, use) {
+  const client = new pg.Client({ host: '127.0.0.1', port, user, database });
+  await client.connect();
+  try {
+    return await use(client);
+  } finally {
+    await client.end();
+  }
+}
+
+/** The extension and an empty table kv. */
+export function createKvTable(postgres) {
+  return withClient(postgres, async (client) => {
+    await client.query(readFileSync(extensionSql, 'utf8'));
+    await client.query("SELECT pgkv.create_table('kv')");
+    // No session on this server has its slots checked, as none that pgkv opens: they are known to be right, or made up.
+    await client.query(`ALTER ROLE ${client.escapeIdentifier(postgres.user)} SET "pgkv.router" = 'on'`);
+  });
+}
+
+/** Both tenants' rows, on the only shard. */
+export async function loadKvTable(postgres) {
+  await withClient(postgres, async (client) => {
+    await client.query(rows('bench', REAL_SLOT, KEY_COUNT));
+    await client.query(rows('direct', `i % ${HASH_SLOTS}`, KEY_COUNT));
+    await client.query('VACUUM (ANALYZE) kv');
+  });
+}
+
+export async function loadOrdinaryTable(postgres) {
+  await withClient(postgres, async (client) => {
+    await client.query('CREATE TABLE bench_ordinary (id int PRIMARY KEY, value text NOT NULL)');
+    await client.query(
+      `INSERT INTO bench_ordinary SELECT i, rpad(md5(i::text), 100, 'x') FROM generate_series(1, ${KEY_COUNT}) AS i`,
+    );
+    await client.query('VACUUM (ANALYZE) bench_ordinary');
+  });
+}
+
+/**
+ * Of the keys of tenant "bench" those that one of several shards holds.
+ * @param {[number, number][]} hashSlots inclusive ranges
+ */
+export async function loadShard(postgres, hashSlots) {
+  const owned = hashSlots.map(([first, last]) => `${REAL_SLOT} BETWEEN ${first} AND ${last}`).join(' OR ');
+  await withClient(postgres, async (client) => {
+    await client.query(rows('bench', REAL_SLOT, KEY_COUNT, `WHERE ${owned}`));
+    await client.query('VACUUM (ANALYZE) kv');
+  });
+}

@@ -1,0 +1,4 @@
+-- The slot is stated, as pgkv does, so that no trigger has to compute it: the dearest part of an INSERT without it.
+\set id {random}
+\set slot :id % 16384
+INSERT INTO kv (tenant_id, key, value, slot) VALUES (:tenant, :id::text, :doc, :slot) ON CONFLICT (tenant_id, key, slot) DO UPDATE SET value = excluded.value, version = kv.version + 1, updated_at = statement_timestamp();
