@@ -35,7 +35,7 @@ export const lanes = [
     dialect: 'pgkv',
     modes: {},
     start: ({ scratch, postgres, pgkvOptions }) =>
-      startPgkv({ scratch, shards: [postgres], poolSize: POOL_SIZE, withCatalog: true, ...pgkvOptions }),
+      startPgkv({ scratch, postgres, poolSize: POOL_SIZE, withCatalog: true, ...pgkvOptions }),
   },
 ];
 

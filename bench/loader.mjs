@@ -90,8 +90,7 @@ function loop(client, number) {
       if (type !== READY_FOR_QUERY) return;
       if (place === 0) {
         const nowMs = performance.now();
-        const endedUs = (performance.timeOrigin + nowMs) * 1000;
-        lines.push(logLine(number, transactions, (nowMs - startedMs) * 1000, script.index, endedUs));
+        lines.push(logLine(number, transactions, (nowMs - startedMs) * 1000, script.index, Date.now() * 1000));
         transactions += 1;
       }
       sendNext();

@@ -1,7 +1,10 @@
 // From single runs to ratios and a table. Machines and their moods differ, so only ratios within one round count: each run is
-// divided by the base lane's run of the same round, and the median over the rounds is taken.
+// divided by another lane's run of the same cell and round, and the median over the rounds is taken.
 
-import { BASE, variantName } from './lanes.mjs';
+import { goals, goalText } from './goals.mjs';
+
+const FIGURES = ['opsPerSecond', 'p50Us', 'p99Us', 'p999Us', 'routerCpuUs', 'routerRssBytes'];
+const RATIO_FIGURES = ['opsPerSecond', 'p50Us', 'p99Us', 'p999Us'];
 
 export function median(values) {
   const sorted = values.filter((value) => value !== undefined && !Number.isNaN(value)).sort((a, b) => a - b);
@@ -10,82 +13,96 @@ export function median(values) {
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Median over the rounds of `measure(run of name) / measure(run of other)`. */
-function ratioOf(runs, name, other) {
-  const rounds = [...new Set(runs.map(({ round }) => round))];
-  const tps = (round, variant) => runs.find((run) => run.round === round && run.variant === variant)?.tps;
-  return median(rounds.map((round) => tps(round, name) / tps(round, other)));
+const inCell = (cell) => (run) =>
+  ['workload', 'keys', 'protocol', 'clients'].every((name) => cell[name] === undefined || cell[name] === run[name]);
+
+/** Median over the rounds of one figure of `lane` divided by that of `against`; undefined where one was not measured. */
+function ratioOf(runs, figure, lane, against) {
+  const ratios = runs
+    .filter((run) => run.lane === lane)
+    .map((run) => run[figure] / runs.find((other) => other.lane === against && other.round === run.round)?.[figure]);
+  return median(ratios);
 }
 
 /**
- * @param {object[]} runs { workload, clients, variant, round, tps, latencyUs, routerCpuUs?, routerRssBytes? }
- * @returns one entry per workload, client count and variant
+ * @param {object[]} runs { workload, keys, protocol, clients, lane, mode, round, opsPerSecond, p50Us, p99Us, p999Us, routerCpuUs?, routerRssBytes? }
+ * @returns one entry per cell: { workload, keys, protocol, clients, lanes: { NAME: medians of the figures, and `to` other lanes } }
  */
-export function summarise(runs, variants) {
-  const summary = [];
-  const cells = new Set(runs.map(({ workload, clients }) => `${workload}\0${clients}`));
-  for (const cell of cells) {
-    const [workload, clients] = cell.split('\0');
-    const own = runs.filter((run) => run.workload === workload && run.clients === Number(clients));
-    for (const variant of variants.map(variantName)) {
-      const those = own.filter((run) => run.variant === variant);
-      if (those.length === 0) continue;
-      summary.push({
-        workload,
-        clients: Number(clients),
-        variant,
-        tps: median(those.map(({ tps }) => tps)),
-        latencyUs: median(those.map(({ latencyUs }) => latencyUs)),
-        toDirect: ratioOf(own, variant, BASE),
-        toPgbouncer: ratioOf(own, variant, 'pgbouncer'),
-        routerCpuUs: median(those.map(({ routerCpuUs }) => routerCpuUs)),
-        routerRssBytes: median(those.map(({ routerRssBytes }) => routerRssBytes)),
-      });
-    }
-  }
-  return summary;
+export function summarise(runs) {
+  const cells = new Map();
+  for (const { workload, keys, protocol, clients } of runs)
+    cells.set(`${workload} ${keys} ${protocol} ${clients}`, { workload, keys, protocol, clients });
+  return [...cells.values()].map((cell) => {
+    const own = runs.filter(inCell(cell));
+    const names = [...new Set(own.map(({ lane }) => lane))].sort();
+    return { ...cell, lanes: Object.fromEntries(names.map((name) => [name, summariseLane(own, name, names)])) };
+  });
+}
+
+function summariseLane(runs, name, names) {
+  const own = runs.filter(({ lane }) => lane === name);
+  const figures = FIGURES.map((figure) => [figure, median(own.map((run) => run[figure]))]);
+  const ratios = names
+    .filter((other) => other !== name)
+    .map((other) => [other, Object.fromEntries(RATIO_FIGURES.map((of) => [of, ratioOf(runs, of, name, other)]))]);
+  return { mode: own[0].mode, ...Object.fromEntries(figures), to: Object.fromEntries(ratios) };
 }
 
 const shown = (value, digits, unit = '') => (value === undefined ? '-' : `${value.toFixed(digits)}${unit}`);
+const milliseconds = (us) => shown(us === undefined ? undefined : us / 1000, 2);
 
 const columns = [
-  ['workload', ({ workload }) => workload],
+  ['work', ({ workload }) => workload],
+  ['keys', ({ keys }) => keys],
+  ['protocol', ({ protocol }) => protocol],
   ['clients', ({ clients }) => String(clients)],
-  ['way', ({ variant }) => variant],
-  ['per second', ({ tps }) => shown(tps, 0)],
-  ['latency', ({ latencyUs }) => shown(latencyUs, 0, ' µs')],
-  ['to direct', ({ toDirect }) => shown(toDirect, 2, '×')],
-  ['to pgbouncer', ({ toPgbouncer }) => shown(toPgbouncer, 2, '×')],
-  ['router CPU', ({ routerCpuUs }) => shown(routerCpuUs, 1, ' µs/op')],
+  ['direct/s', ({ lanes }) => shown(lanes.direct?.opsPerSecond, 0)],
+  ['bouncer/s', ({ lanes }) => shown(lanes.pgbouncer?.opsPerSecond, 0)],
+  ['pgkv/s', ({ lanes }) => shown(lanes.pgkv?.opsPerSecond, 0)],
+  ['to direct', ({ lanes }) => shown(lanes.pgkv?.to.direct?.opsPerSecond, 2, '×')],
+  ['to bouncer', ({ lanes }) => shown(lanes.pgkv?.to.pgbouncer?.opsPerSecond, 2, '×')],
+  ['p50 ms', ({ lanes }) => milliseconds(lanes.pgkv?.p50Us)],
+  ['p99', ({ lanes }) => milliseconds(lanes.pgkv?.p99Us)],
+  ['p99.9', ({ lanes }) => milliseconds(lanes.pgkv?.p999Us)],
+  ['p99 direct', ({ lanes }) => milliseconds(lanes.direct?.p99Us)],
+  ['p99 bouncer', ({ lanes }) => milliseconds(lanes.pgbouncer?.p99Us)],
+  ['µs CPU', ({ lanes }) => shown(lanes.pgkv?.routerCpuUs, 1)],
+  ['bouncer', ({ lanes }) => shown(lanes.pgbouncer?.routerCpuUs, 1)],
   [
-    'router RSS',
-    ({ routerRssBytes }) => shown(routerRssBytes === undefined ? undefined : routerRssBytes / 2 ** 20, 0, ' MiB'),
+    'MiB',
+    ({ lanes }) => shown(lanes.pgkv?.routerRssBytes === undefined ? undefined : lanes.pgkv.routerRssBytes / 2 ** 20, 0),
   ],
 ];
+const TEXT_COLUMNS = 3;
 
 export function formatTable(summary) {
   const rows = [columns.map(([title]) => title), ...summary.map((entry) => columns.map(([, cell]) => cell(entry)))];
   const widths = columns.map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const isText = (column) => column === 0 || column === 2;
   const line = (row) =>
     row
-      .map((cell, column) => (isText(column) ? cell.padEnd(widths[column]) : cell.padStart(widths[column])))
+      .map((cell, column) => (column < TEXT_COLUMNS ? cell.padEnd(widths[column]) : cell.padStart(widths[column])))
       .join('  ');
   return rows.map((row) => line(row).trimEnd()).join('\n');
 }
 
-/** The project's promises beside what was measured. */
-export function judgeGoals(workloads, runs) {
-  return workloads.flatMap((workload) =>
-    workload.goals.map((goal) => {
-      const own = runs.filter((run) => run.workload === workload.name && run.clients === goal.clients);
-      const measured = ratioOf(own, goal.lane, goal.against);
-      return {
-        workload: workload.name,
-        ...goal,
-        measured,
-        met: measured === undefined ? undefined : measured >= goal.atLeast,
-      };
-    }),
-  );
+/** The project's promises beside what was measured: `measured` and `met` are undefined where it was not. */
+export function judgeGoals(runs) {
+  return goals.map((goal) => {
+    const measured = measuredFor(goal, runs.filter(inCell(goal)));
+    const { atLeast, atMost } = goal;
+    const met =
+      measured === undefined ? undefined : measured >= (atLeast ?? measured) && measured <= (atMost ?? measured);
+    const direct =
+      goal.against === undefined ? median(figuresOf(runs.filter(inCell(goal)), 'direct', goal.of)) : undefined;
+    return { ...goal, text: goalText(goal), measured, direct, met };
+  });
+}
+
+const figuresOf = (runs, lane, figure) => runs.filter((run) => run.lane === lane).map((run) => run[figure]);
+
+function measuredFor({ workload, of, against }, runs) {
+  if (against !== undefined) return ratioOf(runs, of, 'pgkv', against);
+  const figures = figuresOf(runs, 'pgkv', of).filter((figure) => figure !== undefined);
+  if (workload !== undefined || figures.length === 0) return median(figures);
+  return Math.max(...figures); // of no cell in particular: what must hold in all of them
 }

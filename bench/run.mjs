@@ -1,33 +1,51 @@
-// `npm run bench`: throughput of pgkv beside plain Postgres and PgBouncer, as ratios. Starts every server itself, as an ordinary
-// user, with durable commits; the lanes take turns within each round, so that a slow minute of the machine hits them all alike.
+// `npm run bench`: pgkv beside plain Postgres and PgBouncer, as ratios. Starts every server itself, as an ordinary user, with
+// durable commits; the lanes take turns at each cell of each round, so that a slow minute of the machine hits them all alike.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import pg from 'pg';
-import { clientCounts, lanes, POOL_SIZE, variantName, variants } from './lanes.mjs';
-import { chooseGenerator, runLoad } from './load.mjs';
-import { usageOf } from './process-usage.mjs';
+import { createKvTable, loadKvTable, loadOrdinaryTable } from './data.mjs';
+import { amount } from './goals.mjs';
+import { KEY_COUNT, keyDistributions } from './keys.mjs';
+import { lanes, modeOf, POOL_SIZE, protocols } from './lanes.mjs';
+import { chooseGenerator, runLoad, runSeconds } from './load.mjs';
+import { writePlot } from './plot.mjs';
 import { createScratch, stopServers, stopServersOnSignals } from './processes.mjs';
 import { formatTable, judgeGoals, summarise } from './report.mjs';
 import { startPostgres } from './servers.mjs';
-import { workloads } from './workloads.mjs';
+import { cellsOf, workloads } from './workloads.mjs';
 
-// --quick has to end within two minutes, servers and loading included, however many workloads there are.
-const QUICK_MEASURING_S = 95;
-const QUICK_RUN_MAX_S = 3;
-const FULL_RUN_S = 6;
+// --quick has to end within two minutes, servers and loading included: a round that would not fit is not begun.
+const QUICK_MS = 112_000;
+const QUICK_ROUNDS = 3;
+const QUICK_RUN_S = 1;
+const FULL_ROUNDS = 5;
+const FULL_RUN_S = 5;
 const WARM_UP_S = 2;
+const WARM_UP_CLIENTS = 8;
+const POSTGRES_SETTINGS = {
+  max_connections: 400,
+  // A checkpoint in the middle of one lane's turn would be counted against it.
+  max_wal_size: '8GB',
+  checkpoint_timeout: '1h',
+};
 
+const names = (list) => list.map(({ name }) => name).join(',');
 const usage = `npm run bench -- [options]
-  --quick            3 rounds within two minutes instead of 5 long ones
+  --quick            up to ${QUICK_ROUNDS} rounds of the most telling cells within two minutes
   --json FILE        where the results go; default bench/out/latest.json
-  --workloads NAMES  comma-separated; default all: ${workloads.map(({ name }) => name).join(',')}
-  --lanes NAMES      comma-separated; default all: ${lanes.map(({ name }) => name).join(',')}
-  --rounds N  --seconds N   overrule the above
-  --generator NAME   pgbench or loader (Node alone); default pgbench where installed
+  --svg FILE         draws them; bench/plot.mjs does it later from the JSON
+  --workloads NAMES  comma-separated; default all: ${names(workloads)}
+  --lanes NAMES      default all: ${names(lanes)}
+  --keys NAMES       default all: ${Object.keys(keyDistributions).join(',')}
+  --protocols NAMES  default all: ${protocols.join(',')}
+  --clients NUMBERS  instead of each workload's own
+  --rounds N  --seconds N   default ${FULL_ROUNDS} rounds, ${FULL_RUN_S} s of full load each
+  --generator NAME   pgbench or loader (Node alone: no simple protocol, no CAS); default pgbench where installed
+  --workers N        of pgkv
+  --node-options OPTIONS    for pgkv, such as "--cpu-prof --cpu-prof-dir=FOLDER"
   --assert           exit code 1 when a goal is missed`;
 
 /** Ends the program with what is wrong with its command line. */
@@ -37,14 +55,38 @@ function refuse(message) {
 }
 
 function parseCommandLine() {
-  const string = { type: 'string' };
-  const flag = { type: 'boolean' };
-  const texts = { json: string, workloads: string, lanes: string, rounds: string, seconds: string, generator: string };
+  const texts = 'json svg workloads lanes keys protocols clients rounds seconds generator workers node-options'.split(
+    ' ',
+  );
+  const flags = ['quick', 'assert', 'help'];
+  const typed = (list, type) => list.map((name) => [name, { type }]);
   try {
-    return parseArgs({ options: { ...texts, quick: flag, assert: flag, help: flag } }).values;
+    return parseArgs({ options: Object.fromEntries([...typed(texts, 'string'), ...typed(flags, 'boolean')]) }).values;
   } catch (error) {
     return refuse(error.message);
   }
+}
+
+function positive(name, text) {
+  const number = Number(text);
+  if (!(Number.isInteger(number) && number > 0)) refuse(`--${name} ${text}: a whole number above 0 is needed`);
+  return number;
+}
+
+/** The wanted ones of `known`; undefined where all are. */
+function choose(name, text, known) {
+  const wanted = text?.split(',');
+  for (const one of wanted ?? []) if (!known.includes(one)) refuse(`--${name}: there is no "${one}"`);
+  return wanted;
+}
+
+function pick(name, text, all) {
+  const wanted = choose(
+    name,
+    text,
+    all.map((entry) => entry.name),
+  );
+  return all.filter((entry) => wanted?.includes(entry.name) ?? true);
 }
 
 function readOptions() {
@@ -53,152 +95,139 @@ function readOptions() {
     console.log(usage);
     process.exit(0);
   }
-  const pick = (all, names) => {
-    const wanted = names?.split(',') ?? all.map(({ name }) => name);
-    for (const name of wanted) if (!all.some((entry) => entry.name === name)) refuse(`there is no "${name}"`);
-    return all.filter(({ name }) => wanted.includes(name));
-  };
-  const positive = (name) => {
-    const number = Number(values[name]);
-    if (values[name] !== undefined && !(Number.isInteger(number) && number > 0))
-      refuse(`--${name} ${values[name]}: a whole number above 0 is needed`);
-    return values[name] === undefined ? undefined : number;
-  };
   if (![undefined, 'pgbench', 'loader'].includes(values.generator))
     refuse(`--generator ${values.generator}: pgbench or loader`);
+  const quick = values.quick ?? false;
+  const generator = chooseGenerator(values.generator);
+  const chosen = {
+    workloads: pick('workloads', values.workloads, workloads),
+    keys: choose('keys', values.keys, Object.keys(keyDistributions)),
+    protocols: choose('protocols', values.protocols, protocols),
+    clients: values.clients?.split(',').map((text) => positive('clients', text)),
+  };
+  const cells = cellsOf({ ...chosen, quick, generator });
+  if (cells.length === 0) refuse('nothing is left to measure');
   return {
-    quick: values.quick ?? false,
+    cells,
+    generator,
     assert: values.assert ?? false,
-    rounds: positive('rounds') ?? (values.quick ? 3 : 5),
-    seconds: positive('seconds'),
+    rounds: values.rounds === undefined ? (quick ? QUICK_ROUNDS : FULL_ROUNDS) : positive('rounds', values.rounds),
+    seconds: values.seconds === undefined ? (quick ? QUICK_RUN_S : FULL_RUN_S) : positive('seconds', values.seconds),
+    deadlineMs: quick && values.rounds === undefined ? QUICK_MS : Number.POSITIVE_INFINITY,
     json: values.json ?? fileURLToPath(new URL('out/latest.json', import.meta.url)),
-    generator: chooseGenerator(values.generator),
-    workloads: pick(workloads, values.workloads),
-    lanes: pick(lanes, values.lanes),
+    svg: values.svg,
+    lanes: pick('lanes', values.lanes, lanes),
+    pgkvOptions: {
+      workers: values.workers === undefined ? 1 : positive('workers', values.workers),
+      nodeOptions: values['node-options']?.split(' ') ?? [],
+    },
   };
 }
 
-/** Turned by one place each round, so that no variant always runs behind the same other one. */
+/** Turned by one place each round, so that no lane always runs behind the same other one. */
 function rotate(list, by) {
   const from = by % list.length;
   return [...list.slice(from), ...list.slice(0, from)];
 }
 
-/** All single runs of one round, in the order in which they are made. */
-function planRound(options, started, round) {
-  const plan = [];
-  for (const workload of options.workloads) {
-    for (const clients of clientCounts) {
-      for (const variant of rotate(variants, round)) {
-        const isWanted = !options.quick || variant.quickClients.includes(clients);
-        if (isWanted && started.has(variant.lane)) plan.push({ workload, clients, variant });
-      }
-    }
-  }
-  return plan;
-}
-
-async function prepareDatabase(postgres, chosen) {
-  const client = new pg.Client({
-    host: '127.0.0.1',
-    port: postgres.port,
-    user: postgres.user,
-    database: postgres.database,
-  });
-  await client.connect();
-  for (const statement of new Set(chosen.flatMap(({ setup }) => setup))) await client.query(statement);
-  await client.end();
-}
-
-async function measure({ workload, clients, variant, round, lane, postgres, generator, seconds }) {
-  const before = usageOf(lane.pid);
-  const { user, database } = postgres;
-  const result = await runLoad({
-    generator,
-    workload,
-    port: lane.port,
-    user,
-    database,
-    mode: variant.mode,
-    clients,
-    seconds,
-  });
-  const after = usageOf(lane.pid);
-  const cost =
-    before && after
-      ? { routerCpuUs: (after.cpuUs - before.cpuUs) / result.transactions, routerRssBytes: after.rssBytes }
-      : {};
-  return { workload: workload.name, clients, variant: variantName(variant), round, ...result, ...cost };
-}
-
-/** Connections opened, caches filled, JavaScript compiled: none of it belongs to the first run. */
-async function warmUp({ workload, lane, postgres, generator }) {
-  const { user, database } = postgres;
-  await runLoad({
-    generator,
-    workload,
-    port: lane.port,
-    user,
-    database,
-    mode: 'extended',
-    clients: 8,
-    seconds: WARM_UP_S,
-  });
-}
-
 async function startLanes(options, context) {
-  const started = new Map();
+  const started = [];
   for (const lane of options.lanes) {
     const server = await lane.start(context);
     if (server === undefined) console.log(`  ${lane.name}: not installed, left out`);
     else {
       console.log(`  ${lane.name}: ${server.name}, port ${server.port}`);
-      started.set(lane.name, server);
+      started.push({ lane, server });
     }
   }
   return started;
 }
 
+/** One run of one cell on one lane. */
+async function measure(cell, { lane, server }, { postgres, generator, seconds, scratch }) {
+  const { user, database } = postgres;
+  const mode = modeOf(lane, cell.protocol);
+  const { port, pid } = server;
+  const where = { port, pid, user, database };
+  const figures = await runLoad({ ...cell, ...where, generator, dialect: lane.dialect, mode, seconds, scratch });
+  return { mode, ...figures };
+}
+
+/** Connections opened, caches filled, JavaScript compiled: none of it belongs to the first run. */
+async function warmUp(cells, started, context) {
+  for (const { lane, server } of started) {
+    for (const workload of new Set(cells.map((cell) => cell.workload))) {
+      const cell = { ...cells.find((one) => one.workload === workload), clients: WARM_UP_CLIENTS };
+      await measure(cell, { lane, server }, { ...context, seconds: Math.min(WARM_UP_S, context.seconds) });
+    }
+  }
+}
+
+async function measureRounds({ cells, rounds, deadlineMs }, started, context) {
+  const runs = [];
+  let roundMs = 0;
+  for (let round = 0; round < rounds; round++) {
+    const begunMs = performance.now();
+    if (round > 0 && begunMs + roundMs > deadlineMs) {
+      console.log(`no time for more than ${round} rounds`);
+      break;
+    }
+    for (const cell of cells) {
+      for (const way of rotate(started, round)) {
+        const { workload, keys, protocol, clients } = cell;
+        const figures = await measure(cell, way, context);
+        runs.push({ workload: workload.name, keys, protocol, clients, lane: way.lane.name, round, ...figures });
+      }
+    }
+    roundMs = Math.max(roundMs, performance.now() - begunMs);
+    console.log(`round ${round + 1} done after ${(performance.now() / 1000).toFixed(0)} s`);
+  }
+  return runs;
+}
+
 async function bench(options) {
   const scratch = createScratch('bench');
-  const postgres = await startPostgres({ scratch, label: 'postgres', user: 'bench', database: 'bench', newest: 15 });
-  await prepareDatabase(postgres, options.workloads);
+  const account = { user: 'bench', database: 'bench' };
+  const postgres = await startPostgres({
+    scratch,
+    label: 'postgres',
+    ...account,
+    newest: 15,
+    settings: POSTGRES_SETTINGS,
+  });
+  await createKvTable(postgres);
+  await loadKvTable(postgres);
+  await loadOrdinaryTable(postgres);
+  const { generator, seconds, cells, pgkvOptions } = options;
   const processor = cpus()[0]?.model ?? 'unknown processor';
-  console.log(
-    `${cpus().length} × ${processor}, Node ${process.version}, load by ${options.generator}, durable commits, pools of ${POOL_SIZE}, -M extended`,
-  );
-  const started = await startLanes(options, { scratch, postgres });
-  const runsPerRound = planRound(options, started, 0).length;
-  const quickSeconds = Math.max(
-    1,
-    Math.min(QUICK_RUN_MAX_S, Math.floor(QUICK_MEASURING_S / (runsPerRound * options.rounds))),
-  );
-  const seconds = options.seconds ?? (options.quick ? quickSeconds : FULL_RUN_S);
-  console.log(`${options.rounds} rounds of ${runsPerRound} runs of ${seconds} s`);
-  const { generator } = options;
-  for (const lane of started.values()) await warmUp({ workload: options.workloads[0], lane, postgres, generator });
-  const runs = [];
-  for (let round = 0; round < options.rounds; round++) {
-    for (const { workload, clients, variant } of planRound(options, started, round)) {
-      const lane = started.get(variant.lane);
-      runs.push(await measure({ workload, clients, variant, round, lane, postgres, generator, seconds }));
-    }
-    console.log(`round ${round + 1} done`);
-  }
-  const summary = summarise(runs, variants);
-  const goals = judgeGoals(options.workloads, runs);
-  const servers = Object.fromEntries([...started].map(([name, server]) => [name, server.name]));
+  const setting = `load by ${generator}, ${KEY_COUNT} keys, durable commits, pools of ${POOL_SIZE}`;
+  console.log(`${cpus().length} × ${processor}, Node ${process.version}, ${setting}`);
+  const started = await startLanes(options, { scratch, postgres, pgkvOptions });
+  const roundS = cells.reduce((sum, { clients }) => sum + runSeconds(clients, seconds), 0) * started.length;
+  console.log(`${options.rounds} rounds of ${cells.length * started.length} runs: ${roundS} s a round and more`);
+  const context = { postgres, generator, seconds, scratch };
+  await warmUp(cells, started, context);
+  const runs = await measureRounds(options, started, context);
+  const servers = Object.fromEntries(started.map(({ lane, server }) => [lane.name, server.name]));
   return {
     at: new Date().toISOString(),
-    processor,
-    node: process.version,
-    generator,
-    seconds,
-    servers,
-    summary,
-    goals,
+    machine: { processor, cores: cpus().length, node: process.version },
+    setting: { generator, seconds, keys: KEY_COUNT, poolSize: POOL_SIZE, workers: pgkvOptions.workers, servers },
+    summary: summarise(runs),
+    goals: judgeGoals(runs),
     runs,
   };
+}
+
+function printGoals(goals) {
+  for (const { text, of, against, measured, direct, met } of goals) {
+    if (met === undefined) continue;
+    const figure = against === undefined ? amount(of, measured) : `${measured.toFixed(2)}×`;
+    const beside = direct === undefined ? '' : ` (direct: ${amount(of, direct)})`;
+    console.log(`${met ? 'met   ' : 'MISSED'}  ${text}: ${figure}${beside}`);
+  }
+  const unmeasured = goals.filter(({ met }) => met === undefined).length;
+  if (unmeasured > 0) console.log(`${unmeasured} goals not measured in this run`);
 }
 
 const options = readOptions();
@@ -212,9 +241,7 @@ try {
 mkdirSync(dirname(options.json), { recursive: true });
 writeFileSync(options.json, `${JSON.stringify(results, null, 2)}\n`);
 console.log(`\n${formatTable(results.summary)}\n`);
-for (const { workload, clients, lane, against, atLeast, measured, met } of results.goals) {
-  const outcome = met === undefined ? 'not measured' : `${measured.toFixed(2)}× ${met ? 'met' : 'MISSED'}`;
-  console.log(`goal: ${workload}, ${clients} clients, ${lane} at least ${atLeast}× of ${against}: ${outcome}`);
-}
+printGoals(results.goals);
 console.log(`results: ${options.json}`);
+if (options.svg !== undefined) writePlot(results, options.svg);
 if (options.assert && results.goals.some(({ met }) => met === false)) process.exitCode = 1;

@@ -19,7 +19,8 @@ function sourceLines(name, dialect) {
 export const fixedVariables = (dialect) => ({ tenant: dialect === 'postgres' ? 'direct' : 'bench', doc: DOCUMENT });
 
 /** pgbench puts values into texts as they are with -M simple, so strings need their quotes there. */
-const quotedForSimple = (line) => line.replace(/:id::text|:(?:tenant|doc)\b/g, (name) => `'${name.replace('::text', '')}'`);
+const quotedForSimple = (line) =>
+  line.replace(/:id::text|:(?:tenant|doc)\b/g, (name) => `'${name.replace('::text', '')}'`);
 
 /**
  * A script for `pgbench -f`.

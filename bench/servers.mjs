@@ -164,24 +164,25 @@ async function installAuthentication(postgres) {
   await client.end();
 }
 
-/** `pgkv start` with the built router in front of one server; asks for passwords where that server does. */
-export async function startPgkv({ scratch, postgres, poolSize, logLevel = 'warn' }) {
-  await installAuthentication(postgres);
-  const folder = join(scratch, 'pgkv');
-  mkdirSync(folder);
-  const config = join(folder, 'pgkv.toml');
-  const method = postgres.password === undefined ? 'trust' : 'scram-sha-256';
-  const text = `[listen]
+const cliPath = join(repositoryRoot, 'dist', 'cli.js');
+
+function pgkvConfig({ shards, poolSize, logLevel, workers, catalog }) {
+  const method = shards[0].password === undefined ? 'trust' : 'scram-sha-256';
+  const shardTexts = shards.map(
+    ({ port }, index) => `[[shards]]
+name = "shard-${index + 1}"
+[[shards.nodes]]
+host = "127.0.0.1"
+port = ${port}
+`,
+  );
+  return `workers = ${workers}
+[listen]
 host = "127.0.0.1"
 port = 0
 [http]
 disabled = true
-[[shards]]
-name = "shard-1"
-[[shards.nodes]]
-host = "127.0.0.1"
-port = ${postgres.port}
-[servers]
+${shardTexts.join('')}${catalog === undefined ? '' : `[catalog]\npath = "${catalog}"\n`}[servers]
 tls = "disable"
 [pool]
 size_max = ${poolSize}
@@ -192,26 +193,55 @@ password_env = "PGKV_SERVICE_PASSWORD"
 [log]
 level = "${logLevel}"
 `;
-  writeFileSync(config, text);
+}
+
+/** `pgkv init`: extension and table kv where they are missing, and the catalogue. Gives each shard's hash slots. */
+function initialise(config, { user, database }) {
+  const options = ['--config', config, '--user', user, '--dbname', database, '--json'];
+  const env = { ...process.env, PGKV_SERVICE_PASSWORD: SERVICE_PASSWORD };
+  const { shards } = JSON.parse(runToEnd(process.execPath, [cliPath, 'init', ...options], { env }));
+  return shards.map(({ hashSlots }) => hashSlots);
+}
+
+/**
+ * `pgkv start` with the built router; asks for passwords where the servers do.
+ * @param {{ scratch: string, postgres: object, shards?: object[], poolSize: number, logLevel?: string, withCatalog?: boolean, workers?: number, nodeOptions?: string[] }} options
+ *   `postgres` is the home shard, the only one unless `shards` names them all; with a catalogue there is table kv.
+ *   Its files are in `scratch`/pgkv
+ */
+export async function startPgkv({
+  scratch,
+  postgres,
+  shards = [postgres],
+  poolSize,
+  logLevel = 'warn',
+  withCatalog = false,
+  workers = 1,
+  nodeOptions = [],
+}) {
+  for (const shard of shards) await installAuthentication(shard);
+  const folder = join(scratch, 'pgkv');
+  mkdirSync(folder);
+  const config = join(folder, 'pgkv.toml');
+  const catalog = withCatalog ? join(folder, 'catalog.json') : undefined;
+  writeFileSync(config, pgkvConfig({ shards, poolSize, logLevel, workers, catalog }));
+  const hashSlots = withCatalog ? initialise(config, postgres) : undefined;
   const { version } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8'));
   const env = { ...process.env, PGKV_SERVICE_PASSWORD: SERVICE_PASSWORD };
-  const server = launch(
-    `pgkv ${version}`,
-    process.execPath,
-    [join(repositoryRoot, 'dist', 'cli.js'), 'start', '--config', config],
-    { env, cwd: folder },
-  );
+  const server = launch(`pgkv ${version}`, process.execPath, [...nodeOptions, cliPath, 'start', '--config', config], {
+    env,
+    cwd: folder,
+  });
   const ready = /^pgkv ready on \S+:(\d+)$/m;
   await waitUntil(server, () => ready.test(server.output()), { timeoutMs: 15_000 });
   const port = Number(server.output().match(ready)[1]);
   const { user, password, database } = postgres;
   await waitUntil(server, () => canLogIn({ host: '127.0.0.1', port, user, password, database }), { timeoutMs: 15_000 });
-  return Object.assign(server, { port, version, user, password, database });
+  return Object.assign(server, { port, version, user, password, database, hashSlots });
 }
 
 /** `pgkv dev` with its embedded servers; also gives the port of its first (home) shard. */
 export async function startPgkvDev({ scratch }) {
-  const cli = join(repositoryRoot, 'dist', 'cli.js');
   const options = [
     '--port',
     '0',
@@ -223,12 +253,12 @@ export async function startPgkvDev({ scratch }) {
     '--shards',
     '2',
   ];
-  const server = launch('pgkv dev', process.execPath, [cli, 'dev', ...options], { cwd: scratch });
+  const server = launch('pgkv dev', process.execPath, [cliPath, 'dev', ...options], { cwd: scratch });
   const ready = /^ {2}psql -h \S+ -p (\d+) /m;
   await waitUntil(server, () => ready.test(server.output()), { timeoutMs: 30_000 });
   const port = Number(server.output().match(ready)[1]);
   const status = JSON.parse(
-    runToEnd(process.execPath, [cli, 'status', '--json', '--port', String(port)], { cwd: scratch }),
+    runToEnd(process.execPath, [cliPath, 'status', '--json', '--port', String(port)], { cwd: scratch }),
   );
   return Object.assign(server, { port, shardPort: status.shards[0].primary.port, user: 'pgkv', database: 'kv' });
 }

@@ -557,6 +557,7 @@ export class Conversation implements ClientPort {
     } else if (block.held && (template.kind === 'commit' || template.kind === 'rollback')) {
       tag = plainEndTag(text);
       if (tag !== null) block.bind();
+      this.#reads.sync(false);
     }
     if (tag === null) return false;
     this.#toClient(encodeCommandComplete(tag));
@@ -629,8 +630,8 @@ export class Conversation implements ClientPort {
   };
 
   /** Answers the message at hand with an error, which aborts what a server's error would abort. */
-  #refuse(type: number, error: PgkvError): 'answered' {
-    const bytes = encodeError(error, 'ERROR');
+  #refuse(type: number, error: PgkvError | Buffer): 'answered' {
+    const bytes = Buffer.isBuffer(error) ? error : encodeError(error, 'ERROR');
     this.#unmerged = false;
     const { connection } = this.lane;
     if (connection === null || this.lane.mode !== 'leased') {
@@ -659,8 +660,10 @@ export class Conversation implements ClientPort {
     } else if (!this.lane.busy) block.bind();
     if (template.kind === 'begin') {
       if (!block.movable) block.begin(template, text, false);
-    } else if (template.leavesBlock !== null || template.kind === 'multi') block.bind();
-    else block.note(template, text);
+    } else if (template.leavesBlock !== null || template.kind === 'multi') {
+      block.bind();
+      this.#reads.sync(false);
+    } else block.note(template, text);
   }
 
   #functionCall(): boolean {
@@ -733,7 +736,7 @@ export class Conversation implements ClientPort {
     if (!this.#ensure(template)) return this.#wasAnswered;
     if (this.kv.exist) {
       this.#noteBlock(type === Frontend.bind ? template : NEUTRAL_TEMPLATE, source === null ? '' : source.text);
-      if (type === Frontend.bind && !template.readOnly) this.#placement.batchWrites = true;
+      if (type === Frontend.bind) this.#placement.note(template);
     }
     if (type === Frontend.parse) lane.foresee(template);
     if (type === Frontend.bind) {
@@ -796,7 +799,7 @@ export class Conversation implements ClientPort {
       return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
     }
     if (kv === null || source === null) {
-      const placed = placement.move(placement.laneFor(template), ON_HOME, this.#skip);
+      const placed = placement.move(this.#laneForParse(template, false), ON_HOME, this.#skip);
       return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
     }
     return this.#placeBind(this.kv.bound(kv, source, buffer, start, end));
@@ -877,7 +880,7 @@ export class Conversation implements ClientPort {
 
   /** ReadyForQuery as it is where no server is asked. */
   get #ready(): Buffer {
-    if (this.#lost !== null) return READY_FAILED;
+    if (this.#lost !== null || this.lane.connection?.status === TransactionStatus.failed) return READY_FAILED;
     return this.#block.held || this.#placement.inBlock ? READY_IN_BLOCK : READY_IDLE;
   }
 

@@ -99,14 +99,31 @@ export class KvStatements {
     const view = this.#view();
     const found = route(statement.plan, statement.values, view);
     const isRead = found.kind === 'scattered' || found.kind === 'multi-keyed';
-    // LIMIT -1 is an error before any row is looked at: the home shard words it.
-    if (isRead && hasNegativeCount(statement)) return { kind: 'keyed', shard: homeShard(view), slots: [] };
+    // LIMIT -1 and a wrong number of parameters are errors before any row is looked at: the home shard words them.
+    if (isRead && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement.plan))))
+      return { kind: 'keyed', shard: homeShard(view), slots: [] };
     return found;
   }
 
   rewrite(statement: KvStatement): RewrittenText {
     return { parts: statement.plan.text, text: statement.text, literals: statement.literals };
   }
+}
+
+const PARAMETER_COUNTS = new WeakMap<KvPlan, number>();
+
+/** How many parameters the text has. Literals are no strings in it, so that a $ and a number is one. */
+function parametersOf(plan: KvPlan): number {
+  let count = PARAMETER_COUNTS.get(plan);
+  if (count === undefined) {
+    count = 0;
+    for (const part of plan.text) {
+      if (typeof part === 'number') continue;
+      for (const [, number] of part.matchAll(/\$(\d+)/g)) count = Math.max(count, Number(number));
+    }
+    PARAMETER_COUNTS.set(plan, count);
+  }
+  return count;
 }
 
 function hasNegativeCount({ plan, values }: KvStatement): boolean {

@@ -23,6 +23,8 @@ export class ShardPlacement {
   readonly #block: TransactionBlock;
   /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
   batchWrites = false;
+  /** COMMIT or ROLLBACK was sent, and its answer has not come. */
+  #blockEnds = false;
 
   constructor(lanes: SessionLanes, block: TransactionBlock) {
     this.#lanes = lanes;
@@ -48,10 +50,21 @@ export class ShardPlacement {
     return connection !== null && connection.status !== TransactionStatus.idle;
   }
 
-  /** Every statement is answered by 25P02, wherever it would belong. */
+  /** Every statement is answered by 25P02, wherever it would belong; unless what ends the block is under way. */
   get blockFailed(): boolean {
     const { connection } = this.#lanes.current;
-    return connection !== null && connection.replies.length === 0 && connection.status === TransactionStatus.failed;
+    if (connection === null || connection.status !== TransactionStatus.failed) return false;
+    return connection.replies.length === 0 || !this.#blockEnds;
+  }
+
+  /** A statement is about to be sent on the current lane. */
+  note(template: Template): void {
+    const ends = template.leavesBlock === 'closed';
+    const { connection } = this.#lanes.current;
+    this.#blockEnds = ends || (this.#blockEnds && connection !== null && connection.replies.length > 0);
+    // What stands before the end of a block is decided by it.
+    if (ends) this.batchWrites = false;
+    else if (!template.readOnly) this.batchWrites = true;
   }
 
   /**

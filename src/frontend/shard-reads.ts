@@ -1,6 +1,12 @@
 // Reads over several shards on behalf of a conversation, by simple query or through a portal of the extended protocol
 // that no server knows. One at a time; while one is under way the conversation takes no messages. Also EXPLAIN (ROUTE).
-import { rewrittenText, type StatementSource, type StatementSources } from '../backend/statement-source.js';
+import {
+  positionInOriginal,
+  type RewrittenText,
+  rewrittenText,
+  type StatementSource,
+  type StatementSources,
+} from '../backend/statement-source.js';
 import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import { homeShard, type ShardView } from '../cluster/cluster-view.js';
@@ -11,6 +17,7 @@ import type { Session } from '../session/session.js';
 import { isRefusal, type TextParts } from '../sql/kv-plan.js';
 import type { Template } from '../sql/template.js';
 import { stringEnd } from '../wire/client-messages.js';
+import { encodeErrorResponse, readErrorFields } from '../wire/error-fields.js';
 import { Frontend } from '../wire/protocol.js';
 import {
   BIND_COMPLETE,
@@ -55,6 +62,9 @@ const PORTAL = 0x50;
 
 interface Portal {
   readonly request: ScatterRequest;
+  readonly rewritten: RewrittenText;
+  /** RowDescription, once it is known. */
+  description: Buffer | null;
   run: ScatterRun | null;
   /** The client asked for its description and has not had it yet. */
   describe: boolean;
@@ -80,6 +90,7 @@ export class ShardReads {
     const request = this.#request(statement, shards, NO_PARAMETERS, []);
     if (request instanceof PgkvError) throw request;
     const host = this.#host;
+    const rewritten = shardTextOf(statement);
     this.#begin(request, {
       described: (description) => host.send(description),
       suspended: () => undefined,
@@ -88,7 +99,7 @@ export class ShardReads {
         host.send(host.ready());
       },
       failed: (error) => {
-        host.send(error);
+        host.send(placedError(error, rewritten));
         host.failed();
         host.send(host.ready());
       },
@@ -102,20 +113,19 @@ export class ShardReads {
     buffer: Buffer,
     start: number,
     end: number,
-  ): PgkvError | null {
+  ): PgkvError | Buffer | null {
     const name = buffer.toString('latin1', start + 5, stringEnd(buffer, start + 5, end));
     const parts = bindParts(buffer, start, end);
     if (parts === null) return new PgkvError('protocol_violation', { message: 'invalid Bind message' });
-    if (name !== '' && this.#portals.has(name)) {
-      return new PgkvError('protocol_violation', { message: `portal "${name}" already exists` });
-    }
+    if (name !== '' && this.#portals.has(name)) return cursorExists(name);
     if (this.#portals.size >= PORTALS_MAX) {
       return new PgkvError('limit_exceeded', { detail: `${PORTALS_MAX} portals over several shards are open` });
     }
     const request = this.#request(statement, shards, parts.parameters, parts.formats);
     if (request instanceof PgkvError) return request;
     this.#close(name);
-    this.#portals.set(name, { request, run: null, describe: false, ended: false });
+    const rewritten = shardTextOf(statement);
+    this.#portals.set(name, { request, rewritten, description: null, run: null, describe: false, ended: false });
     this.#host.send(BIND_COMPLETE);
     return null;
   }
@@ -188,7 +198,10 @@ export class ShardReads {
   }
 
   #describe(portal: Portal, executeFollows: boolean): void {
-    if (portal.run !== null) return;
+    if (portal.description !== null) {
+      this.#host.send(portal.description);
+      return;
+    }
     portal.describe = true;
     // Nearly always Execute is next, and brings the description along.
     if (executeFollows) return;
@@ -196,13 +209,14 @@ export class ShardReads {
     const run = this.#begin(portal.request, {
       described: (description) => {
         host.send(description);
+        portal.description = description;
         portal.describe = false;
         run.abandon();
         this.#end();
       },
       suspended: () => undefined,
       completed: () => undefined,
-      failed: (error) => this.#failed(error),
+      failed: (error) => this.#failed(placedError(error, portal.rewritten)),
     });
     run.start();
   }
@@ -223,6 +237,7 @@ export class ShardReads {
     portal.run = this.#begin(portal.request, {
       described: (description) => {
         if (portal.describe) host.send(description);
+        portal.description = description;
         portal.describe = false;
       },
       suspended: () => {
@@ -233,7 +248,7 @@ export class ShardReads {
         portal.ended = true;
         host.send(encodeCommandComplete(tag));
       },
-      failed: (error) => this.#failed(error),
+      failed: (error) => this.#failed(placedError(error, portal.rewritten)),
     });
     portal.run.start(rowsMax);
   }
@@ -329,6 +344,23 @@ export class ShardReads {
     return this.#services.sources.ownText(text, statement.source?.parameterTypes ?? []);
   }
 }
+
+/** What the shards run of a statement. */
+function shardTextOf({ plan, text, literals }: KvStatement): RewrittenText {
+  return { parts: isRefusal(plan.scatter) ? plan.text : plan.scatter.shardText, text, literals };
+}
+
+/** An error of a shard, its position told as one in the client's own text. */
+function placedError(message: Buffer, rewritten: RewrittenText): Buffer {
+  const fields = readErrorFields(message, 0, message.length);
+  const position = fields['P'];
+  if (position === undefined) return message;
+  return encodeErrorResponse({ ...fields, P: String(positionInOriginal(rewritten, Number(position))) });
+}
+
+/** In Postgres's words. */
+const cursorExists = (name: string): Buffer =>
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${name}" already exists` });
 
 function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {
   const substituted = parts.map((part) => (typeof part === 'string' ? substitute(part) : part));

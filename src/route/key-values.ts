@@ -8,8 +8,11 @@ import { arrayElements, binaryArrayElements } from './text-array.js';
 /** Why a value cannot be used, for a DETAIL. */
 export class Unreadable {
   readonly reason: string;
-  constructor(reason: string) {
+  /** The message is wrong in itself: any server refuses it, in Postgres's own words. */
+  readonly isFault: boolean;
+  constructor(reason: string, isFault = false) {
     this.reason = reason;
+    this.isFault = isFault;
   }
 }
 
@@ -93,6 +96,14 @@ export class StatementValues implements KeyValues {
     return arrayElements(text) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`);
   }
 
+  /** Whether exactly that many parameters were given. */
+  hasParameters(count: number): boolean {
+    if (this.#bind === null) return count === 0;
+    const { buffer, offset, end } = this.#bind;
+    const at = offset + 2 > end ? end : offset + 2 + buffer.readUInt16BE(offset) * 2;
+    return at + 2 <= end && buffer.readUInt16BE(at) === count;
+  }
+
   /** A row count or the like; null: NULL. */
   integer(ref: ValueRef): bigint | null | Unreadable {
     if (ref.kind === 'null') return null;
@@ -135,7 +146,7 @@ export class StatementValues implements KeyValues {
     if (!this.#mayBeRead(bytes)) {
       return new Unreadable(`parameter $${number} holds characters of another client_encoding than UTF8`);
     }
-    if (!isUtf8(bytes)) return new Unreadable(`parameter $${number} is not valid UTF-8`);
+    if (!isUtf8(bytes)) return new Unreadable(`parameter $${number} is not valid UTF-8`, true);
     return bytes.toString('utf8');
   }
 
@@ -148,7 +159,7 @@ export class StatementValues implements KeyValues {
 
   /** A view of the value; valid as long as the message is. */
   #parameter(number: number): Buffer | null | Unreadable {
-    const missing = new Unreadable(`parameter $${number} was not given`);
+    const missing = new Unreadable(`parameter $${number} was not given`, true);
     if (this.#bind === null) return missing;
     const { buffer, offset, end } = this.#bind;
     if (offset + 2 > end) return missing;

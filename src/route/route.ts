@@ -35,6 +35,7 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): Rou
     const before = slots.length;
     const failure = addSlots(keys[index]!, values, slots);
     if (failure !== null) {
+      if (failure.isFault) return { kind: 'keyed', shard: homeShard(view), slots: [] };
       return refused(`the key cannot be read: ${failure.reason}`, 'Give tenant_id and key as text, in UTF8.');
     }
     const wrong = wrongSlot(plan, index, slots.length > before ? slots[before]! : null, values);

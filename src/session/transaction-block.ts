@@ -65,7 +65,7 @@ export class TransactionBlock {
     const prologue = this.#prologue;
     if (prologue === null) return;
     if (!template.neutral || prologue.length >= PROLOGUE_MAX) this.#prologue = null;
-    else if (template.kind === 'set' || template.kind === 'savepoint') prologue.push({ template, text });
+    else if (!template.readOnly) prologue.push({ template, text });
   }
 
   /** The block has ended, or is bound to where it is. */

@@ -11,6 +11,8 @@ export interface Survey {
   readonly settingNames: string[];
   /** Something besides session state may change: rows locked or written, sequences, other sessions … */
   changes: boolean;
+  /** A setting is changed. */
+  sets: boolean;
   /** INSERT, UPDATE, DELETE or MERGE stands in it. */
   writes: boolean;
   /** SELECT … INTO stands in it. */
@@ -27,6 +29,7 @@ export const emptySurvey = (): Survey => ({
   effects: Effect.none,
   settingNames: [],
   changes: false,
+  sets: false,
   writes: false,
   createsTable: false,
   textDependent: false,
@@ -145,12 +148,12 @@ function noteConstant(constant: A_Const, found: Survey): void {
 
 function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): void {
   const path = namePath(call.funcname ?? []);
-  if (functionChanges(path)) found.changes = true;
   if (!isSetConfig(path)) {
+    if (functionChanges(path)) found.changes = true;
     found.effects |= functionEffects(path, oldestServerMajor);
     return;
   }
-  found.changes = true;
+  found.sets = true;
   const change = changeBySetConfig(call);
   if (change === null) {
     // A custom setting shows in no list of the server's: one whose name is not known cannot be carried over.

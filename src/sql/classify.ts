@@ -75,7 +75,8 @@ const NEUTRAL_KINDS: ReadonlySet<StatementKind> = new Set(['empty', 'set', 'show
 
 function isNeutral({ kind, readOnly, effects }: Findings, found: Survey): boolean {
   if (NEUTRAL_KINDS.has(kind)) return (effects & ~Effect.settings) === Effect.none;
-  return kind === 'read' && readOnly && effects === Effect.none && !found.readsTables;
+  if (kind !== 'read' || found.readsTables || found.changes) return false;
+  return readOnly ? effects === Effect.none : found.sets && (effects & ~Effect.settings) === Effect.none;
 }
 
 function unite(all: readonly Findings[]): Findings {
@@ -117,7 +118,7 @@ function surveyed(kind: StatementKind, found: Survey, more: EffectBits = Effect.
 
 function query(kind: StatementKind, found: Survey): Findings {
   const result = surveyed(kind, found);
-  result.readOnly = !found.changes && (result.effects & ~Effect.readsSequenceState) === Effect.none;
+  result.readOnly = !found.changes && !found.sets && (result.effects & ~Effect.readsSequenceState) === Effect.none;
   return result;
 }
 

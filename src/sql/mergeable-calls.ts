@@ -22,7 +22,8 @@ const FUNCTIONS = words(`
   statement_timestamp string_to_array strpos substr substring to_char to_date to_hex to_json to_jsonb to_number
   to_timestamp transaction_timestamp translate trim trim_scale trunc upper`);
 /** What may stand in front of a bracket without being called. */
-const KEYWORDS = words(`all and any array as between by case cast conflict else from ilike in is like limit not offset on
+const KEYWORDS =
+  words(`all and any array as between by case cast conflict distinct else from having ilike in is like limit not offset on
   or order returning select set some then values when where`);
 /** Types, by the words of their names; in casts, and in front of a literal. */
 const TYPES = words(`bit bool boolean bpchar bytea char character date decimal double float float4 float8 inet int int2

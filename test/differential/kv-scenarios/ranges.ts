@@ -334,7 +334,10 @@ export const kvRanges: Theme = {
             ['GROUP BY anything but columns', 'select count(*) from kv group by nothing'],
             ['GROUP BY anything but columns', 'select count(*) from kv group by length(key)'],
             ['Rows on several shards', `update kv as k set value = '1' where kv.tenant_id = 'acme' and kv.key = 'k07'`],
-            ...FOREIGN_ORDERS.map((order) => ['cannot be merged by', `select tenant_id, key from kv order by ${order}`]),
+            ...FOREIGN_ORDERS.map((order) => [
+              'cannot be merged by',
+              `select tenant_id, key from kv order by ${order}`,
+            ]),
             ['LIMIT or OFFSET by an expression', 'select key from kv order by key limit 1 + 1'],
             ['names a table', 'select kv_get(key, key) from kv'],
             ['several shards', 'explain select * from kv'],
@@ -352,9 +355,24 @@ export const kvRanges: Theme = {
     {
       name: 'refused: parameters of several keys that cannot be read',
       steps: [
-        refused('not a one-dimensional array', 'select key from kv where tenant_id = $1 and key = any ($2)', 'acme', 'not an array'),
-        refused('not a one-dimensional array', 'select key from kv where tenant_id = $1 and key = any ($2)', 'acme', '{"unbalanced'),
-        refused('not a one-dimensional array', 'select key from kv where tenant_id = $1 and key = any ($2)', 'acme', '{{k01},{k02}}'),
+        refused(
+          'not a one-dimensional array',
+          'select key from kv where tenant_id = $1 and key = any ($2)',
+          'acme',
+          'not an array',
+        ),
+        refused(
+          'not a one-dimensional array',
+          'select key from kv where tenant_id = $1 and key = any ($2)',
+          'acme',
+          '{"unbalanced',
+        ),
+        refused(
+          'not a one-dimensional array',
+          'select key from kv where tenant_id = $1 and key = any ($2)',
+          'acme',
+          '{{k01},{k02}}',
+        ),
         refused('was not given', 'select * from kv where tenant_id = $1 and key = $2', 'acme'),
         refused('not valid UTF-8', 'select * from kv where tenant_id = $1 and key = $2', 'acme', Buffer.of(0xff, 0xfe)),
         refused('was not given', `select * from kv where tenant_id = 'acme' and key = 'k07' and key = $1`),

@@ -25,7 +25,8 @@ export const ROWS = `
     ('acme', 'K01', 1, '"upper"'), ('acme', 'k01 ', 1, '"trailing blank"'), ('acme', '$1', 1, '"dollar"'),
     ('acme', '007', 1, '"zeros"'), ('acme', '7', 1, '"seven"'), ('acme', 'NULL', 1, '"word"')
   ) as v(tenant_id, key, version, value);
-  insert into kv (tenant_id, key, value) select 'long', repeat('x', 1000 + n), to_jsonb(n) from generate_series(22, 24) n;
+  insert into kv (tenant_id, key, value, updated_at)
+  select 'long', repeat('x', 1000 + n), to_jsonb(n), timestamptz '2026-01-01 00:00+00' from generate_series(22, 24) n;
   insert into kv (tenant_id, key, version, value, ttl)
   select v.tenant_id, v.key, 99, '"expired"', statement_timestamp() - interval '1 hour'
   from (values ('acme', 'k00'), ('acme', 'k10a'), ('acme', 'k99'), ('beta', 'gone'), ('cart', '{7}:gone'), ('gone', 'all'))

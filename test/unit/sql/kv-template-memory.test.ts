@@ -69,3 +69,14 @@ t.test('memory stays flat', async (t) => {
   const late = Math.max(...sizes.slice(-4));
   t.ok(late - early < 24, `${Math.round(early)} MiB early, ${Math.round(late)} MiB at the end`);
 });
+
+t.test('what the cache says it holds is no less than what it holds', async (t) => {
+  collectGarbage();
+  const before = process.memoryUsage().heapUsed;
+  const cache = new TemplateCache({ bytesMax: 64 * MEBIBYTE });
+  for (let n = 0; n < 6000; n++) cache.get(SHAPES[n % SHAPES.length]!(n), true, scope);
+  collectGarbage();
+  const held = process.memoryUsage().heapUsed - before;
+  t.comment(`${Math.round(held / cache.entries)} bytes an entry, ${Math.round(cache.bytes / cache.entries)} counted`);
+  t.ok(held < 1.3 * cache.bytes, `${held} bytes for ${cache.bytes}`);
+});
