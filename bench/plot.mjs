@@ -5,8 +5,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const WIDTH = 760;
-const LABEL_WIDTH = 250;
+const WIDTH = 820;
+const LABEL_WIDTH = 310;
 const FIGURE_WIDTH = 150;
 const ROW_HEIGHT = 24;
 const TOP = 64;

@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { createKvTable, loadShard } from './data.mjs';
+import { createKvTable, loadShard, slotsOfKeys } from './data.mjs';
 import { chooseGenerator, runLoad } from './load.mjs';
 import { createScratch, stopServers, stopServersOnSignals } from './processes.mjs';
 import { median } from './report.mjs';
@@ -53,7 +53,8 @@ async function startCluster(scratch, count) {
     poolSize: POOL_SIZE,
     withCatalog: true,
   });
-  for (const [index, shard] of shards.entries()) await loadShard(shard, router.hashSlots[index]);
+  const slots = await slotsOfKeys(shards[0]);
+  for (const [index, shard] of shards.entries()) await loadShard(shard, slots, router.hashSlots[index]);
   return { router, shards };
 }
 

@@ -3,7 +3,7 @@
 // protocol itself has (skipping to Sync, a lost transaction).
 
 import { isUtf8 } from 'node:buffer';
-import { forwarded, provokedError, queryOf, Reply } from '../backend/reply-queue.js';
+import { forwarded, provokedError, queryOf, Reply, swallowed } from '../backend/reply-queue.js';
 import { type ServerLoss, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
 import {
   type ReadTemplate,
@@ -12,6 +12,7 @@ import {
   type StatementSource,
   type StatementSources,
   templateIn,
+  unknownStatement,
 } from '../backend/statement-source.js';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
@@ -23,10 +24,10 @@ import { namesOwnStatements, replaceStatementNames } from '../execute/statement-
 import type { Route } from '../route/route.js';
 import type { Session } from '../session/session.js';
 import { heldBeginTag, plainEndTag, TransactionBlock } from '../session/transaction-block.js';
-import type { KvPlan } from '../sql/kv-plan.js';
+import type { KvPlan, KvRefused } from '../sql/kv-plan.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 import type { Counters } from '../telemetry/counters.js';
-import { encodeQuery } from '../wire/client-messages.js';
+import { encodeParse, encodeQuery, SYNC } from '../wire/client-messages.js';
 import { Frame, type FrameReader } from '../wire/frame-reader.js';
 import type { Output } from '../wire/output.js';
 import { Frontend, TransactionStatus } from '../wire/protocol.js';
@@ -577,6 +578,7 @@ export class Conversation implements ClientPort {
       return 'answered';
     }
     if (kv === null) return this.#moved(placement.move(placement.laneFor(template), ON_HOME, this.#skip), null);
+    if (kv.kind === 'refused' && kv.asksServer === true) return this.#askServer(kv, text);
     if (kv.kind === 'refused') return this.#refuse(Frontend.query, refusal(kv));
     const statement = this.kv.simple(kv, text);
     const route = this.kv.route(statement);
@@ -617,6 +619,24 @@ export class Conversation implements ClientPort {
   #mergedRerun(): void {
     this.#unmerged = true;
     this.#pump();
+  }
+
+  /** Has the home server parse a text that pgkv could not, and nothing more: its error is the answer, else the refusal. */
+  #askServer(refused: KvRefused, text: string): 'wait' | 'answered' {
+    const placed = this.#placement.move(this.lanes.home, ON_HOME, this.#skip);
+    if (placed === 'wait') return 'wait';
+    if (placed !== 'ready') return this.#refuse(Frontend.query, placed);
+    if (!this.#ensure(NEUTRAL_TEMPLATE)) return this.#wasAnswered ? 'answered' : 'wait';
+    this.#noteBlock(NEUTRAL_TEMPLATE, '');
+    const connection = this.lane.connection!;
+    connection.unnamed = unknownStatement;
+    connection.output.push(encodeParse('', Buffer.from(`${text}\0\0\0`, 'utf8')));
+    connection.replies.push(swallowed(Reply.parse));
+    connection.output.push(BIND_OF_NOTHING);
+    connection.replies.push(provokedError(Reply.bind, encodeError(refusal(refused), 'ERROR')));
+    connection.output.push(SYNC);
+    connection.replies.push(forwarded(Reply.sync));
+    return 'answered';
   }
 
   #moved(placement: Placement, rewritten: RewrittenText | null): RewrittenText | null | 'wait' | 'answered' {
@@ -791,14 +811,16 @@ export class Conversation implements ClientPort {
       const hint = 'Send EXPLAIN (ROUTE) as a simple query.';
       return this.#refuse(type, new PgkvError('unsupported', { hint }));
     }
-    if (kv?.kind === 'refused') return this.#refuse(type, refusal(kv));
+    if (kv?.kind === 'refused' && !(kv.asksServer === true && type === Frontend.parse)) {
+      return this.#refuse(type, refusal(kv));
+    }
     if (type === Frontend.parse) {
       this.#bindIsPlaced = true;
       const lane = this.#laneForParse(template, kv !== null);
       const placed = placement.move(lane, ON_HOME, this.#skip);
       return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
     }
-    if (kv === null || source === null) {
+    if (kv === null || kv.kind === 'refused' || source === null) {
       const placed = placement.move(this.#laneForParse(template, false), ON_HOME, this.#skip);
       return placed === 'ready' || placed === 'wait' ? placed : this.#refuse(type, placed);
     }

@@ -91,6 +91,8 @@ export interface KvPlan {
 /** A statement on a key-value table that cannot be proven right. */
 export interface KvRefused extends Refusal {
   readonly kind: 'refused';
+  /** It could not be parsed here: a server's parser is asked, which nearly always has an error of its own to tell. */
+  readonly asksServer?: true;
 }
 
 export const isRefusal = (scatter: ScatterPlan | Refusal): scatter is Refusal => 'hint' in scatter;

@@ -41,17 +41,25 @@ export function originalPosition(
   for (const token of tokensOf(rendered, renderedLiterals)) {
     const slice = rendered.slice(token.start, token.end);
     const candidate = own[next];
-    const isOwn = candidate !== undefined && slice === text.slice(candidate.start, candidate.end);
+    const isOwn =
+      candidate !== undefined &&
+      (token.folded === candidate.folded || slice === text.slice(candidate.start, candidate.end));
     if (offset >= token.end) {
       if (isOwn) next++;
       continue;
     }
-    const source = isOwn ? candidate : copied(token, parts, literals);
+    const source = isOwn ? candidate : (copied(token, parts, literals) ?? repeated(token, own));
     const into = offset - token.start;
     if (source !== null && into >= 0) return positionOf(text, source.start + into);
     break;
   }
   return positionOf(text, own[next]?.start ?? own.at(-1)?.end ?? 0);
+}
+
+/** What stands in another place, such as a sort key in the select list, is taken for the last token of the same text. */
+function repeated(token: TextToken, own: readonly TextToken[]): TextToken | null {
+  if (token.kind === 'symbol') return null;
+  return own.findLast(({ folded }) => folded === token.folded) ?? null;
 }
 
 /** Where the literal stands in the client's text that this token of the rendered text is a copy of. */

@@ -6,7 +6,6 @@
 // out of it: with it every batch read all rows that had expired and were not swept yet.
 import { KV_COLUMNS } from '../cluster/kv-table.js';
 import {
-  arrays,
   carried,
   column,
   columns,
@@ -17,6 +16,8 @@ import {
   type Source,
   targetName,
   textOf,
+  texts,
+  unnested,
   withValues,
 } from './merge-rows.js';
 import { nameOf, usesOnlyMergeable } from './mergeable-calls.js';
@@ -69,7 +70,7 @@ export function mergeInsert(
     `(SELECT ${memberValue(source, index)} FROM ${ROWS} WHERE ${ROWS}.${column(tenant)} = ${row}.tenant_id AND ${ROWS}.${column(key)} = ${row}.key)`;
   const visible = returning === null ? '' : `, ${withValues(source, returning.body, fromMember(name))}`;
   const text = [
-    `WITH ${ROWS} AS MATERIALIZED (SELECT * FROM pg_catalog.unnest(${arrays(types.length)}, $${types.length + 1}::pg_catalog.int4[])`,
+    `WITH ${ROWS} AS MATERIALIZED (SELECT * FROM ${unnested([...texts(types.length), 'int4'])}`,
     `AS ${ROWS}(${[...columns(types.length), SLOT].join(', ')})),`,
     `${REAPED} AS MATERIALIZED (DELETE FROM ${table} AS ${DEAD} USING ${ROWS} WHERE ${isMember(DEAD)}`,
     `AND (${DEAD}.ttl <= ${NOW}) IS TRUE RETURNING 1)`,

@@ -25,13 +25,15 @@ export interface Source {
   readonly types: readonly string[];
 }
 
-export const arrays = (count: number): string =>
-  Array.from({ length: count }, (_, index) => `$${index + 1}::pg_catalog.text[]`).join(', ');
+/** Side by side. (`unnest` of several arrays, without its schema, is short for this.) */
+export const unnested = (types: readonly string[]): string =>
+  `ROWS FROM (${types.map((type, index) => `pg_catalog.unnest($${index + 1}::pg_catalog.${type}[])`).join(', ')})`;
+export const texts = (count: number): string[] => Array.from({ length: count }, () => 'text');
 export const columns = (count: number): string[] => Array.from({ length: count }, (_, index) => column(index));
 
 /** The members as rows, numbered. */
 export const numberedRows = (count: number): string =>
-  `pg_catalog.unnest(${arrays(count)}) WITH ORDINALITY AS ${ROWS}(${[...columns(count), ORDINAL].join(', ')})`;
+  `${unnested(texts(count))} WITH ORDINALITY AS ${ROWS}(${[...columns(count), ORDINAL].join(', ')})`;
 
 export const parameterIndex = ({ folded }: TextToken): number => Number(folded.slice(1)) - 1;
 

@@ -27,7 +27,7 @@ import {
 } from './merge-rows.js';
 import { isMergeableType, nameOf, usesOnlyMergeable } from './mergeable-calls.js';
 import { type SingleStatement, tokensIn } from './single-statement.js';
-import { listItems, type TextToken, type TokenEdit } from './text-tokens.js';
+import { listItems, type TextToken, type TokenEdit, type TokenSpan } from './text-tokens.js';
 
 export { type SingleStatement, singleStatement } from './single-statement.js';
 
@@ -37,7 +37,7 @@ export interface MergeStatement {
   readonly text: string;
   /** A member's values, in the order of the arrays. */
   readonly refs: readonly ValueRef[];
-  /** Places of tenant_id and key in `refs`; -1 for reads of several keys. */
+  /** Places of tenant_id and key in `refs`; -1 for reads of several keys, or of one that is not among the values. */
   readonly keyValues: readonly [number, number];
   readonly withSlots: boolean;
   readonly writes: boolean;
@@ -55,10 +55,10 @@ export function mergeStatement(plan: KvPlan, single: SingleStatement, types: rea
   const { text, refs } = single;
   const keyValues = keyValuesOf(plan, refs);
   const tokens = tokensIn(text);
-  if (keyValues === null || tokens === null || plan.slots.length > 0 || plan.explainRoute) return null;
+  if (keyValues === null || tokens === null || plan.slots.length > 0) return null;
   if (text.includes(TOKEN) || types.length !== refs.length || !types.every(isMergeableType)) return null;
   const clauses = findClauses(tokens);
-  if (clauses === null) return null;
+  if (clauses === null || !isAlone(tokens, clauses.statement)) return null;
   const source: Source = { plan, refs, text, tokens, clauses, types };
   if (clauses.verb === 'insert') {
     const inserted = mergeInsert(source, keyValues);
@@ -88,15 +88,21 @@ export function mergeStatement(plan: KvPlan, single: SingleStatement, types: rea
 
 const TAGS = { select: 'SELECT', update: 'UPDATE', delete: 'DELETE' } as const;
 
-/** Where the key of a statement stands among its values; what only reads may name several. Null: not to be merged. */
-function keyValuesOf({ keys, writes, verb }: KvPlan, refs: readonly ValueRef[]): [number, number] | null {
+/** Without EXPLAIN in front, and with nothing behind it but a semicolon. */
+const isAlone = (tokens: readonly TextToken[], { start, end }: TokenSpan): boolean =>
+  start === 0 && tokens.slice(end).every(({ folded }) => folded === ';');
+
+const NO_KEY_VALUES = [-1, -1] as const;
+
+/** Where the key of a statement stands among its values; null: it is not to be merged. */
+function keyValuesOf({ keys, writes, verb }: KvPlan, refs: readonly ValueRef[]): readonly [number, number] | null {
   const [only] = keys ?? [];
   if (only === undefined) return null;
-  const isOne = keys!.length === 1 && only.kind === 'one';
-  if (!isOne) return writes || verb !== 'select' ? null : [-1, -1];
+  const otherwise = writes || verb !== 'select' ? null : NO_KEY_VALUES;
+  if (keys!.length > 1 || only.kind !== 'one') return otherwise;
   const tenant = refs.findIndex((ref) => sameRef(ref, only.tenant));
   const key = refs.findIndex((ref) => sameRef(ref, only.key));
-  return tenant < 0 || key < 0 ? null : [tenant, key];
+  return tenant < 0 || key < 0 ? otherwise : [tenant, key];
 }
 
 function sameRef(one: ValueRef, other: ValueRef): boolean {
@@ -119,6 +125,8 @@ const isTtl = (token: TextToken): boolean => nameOf(token) === 'ttl';
 function mergeSelect(source: Source): string | null {
   const { clauses, types, plan } = source;
   if (clauses.into !== null || clauses.locking.length > 0) return null;
+  // Rows without columns could not be told from none.
+  if (clauses.selectList === null || clauses.selectList.start === clauses.selectList.end) return null;
   if (plan.verb === 'function') {
     const call = mergeCall(source);
     if (call !== null) return call;

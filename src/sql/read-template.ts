@@ -37,7 +37,7 @@ export function readTemplate(
   scope: TableScope = NO_TABLES,
 ): ReadTemplate {
   const source = sourceText(text, standardConformingStrings, shape);
-  if (source === null) return scope.mentions(text) ? unread(text, scope) : UNPARSED;
+  if (source === null) return unparsed(text, scope);
   if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor, scope);
   const sourceShape = lexShape(source.text, true);
   if (sourceShape === null) return unread(text, scope);
@@ -46,6 +46,18 @@ export function readTemplate(
   const read = readSource({ text: short, insertions: [] }, oldestServerMajor, scope);
   // What depends on the values that were taken away is not known.
   return read.holdsForShape ? read : unread(text, scope);
+}
+
+/** What is no SQL here may be some to a server: then it must not run unread on a key-value table (D10). */
+function unparsed(text: string, scope: TableScope): ReadTemplate {
+  if (!scope.mentions(text)) return UNPARSED;
+  const kv = {
+    kind: 'refused',
+    detail: 'the statement cannot be read by pgkv, and may name a key-value table',
+    hint: 'Write it in another way.',
+    asksServer: true,
+  } as const;
+  return { template: { ...UNPARSED_TEMPLATE, kv }, holdsForShape: false };
 }
 
 /** What cannot be read may do anything but touch a key-value table. */
@@ -66,7 +78,9 @@ function sourceText(text: string, standardConformingStrings: boolean, shape: Sha
 
 function readSource(source: SourceText, oldestServerMajor: number, scope: TableScope): ReadTemplate {
   const parsed = parse(source.text);
-  if (parsed.kind === 'failed') return parsed.reason === 'exhausted' ? unread(source.text, scope) : UNPARSED;
+  if (parsed.kind === 'failed') {
+    return parsed.reason === 'exhausted' ? unread(source.text, scope) : unparsed(source.text, scope);
+  }
   const { statements } = parsed;
   const isKnown = (path: readonly string[]): boolean => isKvFunction(path, scope.find);
   const { template: classified, constants } = classify(source.text, statements, oldestServerMajor, isKnown);

@@ -213,11 +213,11 @@ t.test('the clocks here are one', async (t) => {
 
 t.test('reads, and writes that leave the ttl, see a key until its ttl and never behind it', async (t) => {
   const apart = 8;
-  const count = 200;
+  const count = 170;
   const entries = Object.entries(FORMS);
   // Few at a time: what is not answered soon tells nothing.
   for (let group = 0; group * 5 < entries.length; group++) {
-    const all = mortals(`r${group}.`, count, Date.now() + 500, apart);
+    const all = mortals(`r${group}.`, count, Date.now() + 400, apart);
     await plant(all);
     const end = all.at(-1)!.ttl + 60;
     const loops = entries.slice(group * 5, group * 5 + 5).map(async ([form, { keys, ask }]) => {
@@ -350,7 +350,7 @@ const before = new Map<string, bigint>();
 
 t.test('what deletes, inserts or replaces takes a key for alive until its ttl and never behind it', async (t) => {
   const names = Object.keys(ACTS);
-  const all = mortals('w', 500, Date.now() + 900, 6);
+  const all = mortals('w', 440, Date.now() + 700, 6);
   await plant(all);
   for (const client of direct) {
     for (const [key, version] of await client.rows("select key, version from kv where key like 'w%'")) {

@@ -277,10 +277,10 @@ for (const standard of [true, false]) {
       for (const [index, text] of NASTY.entries()) {
         const literal = spelling.write(text);
         if (literal === null) continue;
-        for (const [tenant, key] of [
-          [`'${number}'`, literal],
-          [literal, `'of ${number}'`],
-        ] as const) {
+        // As a key each of them, as a tenant one in four of each spelling.
+        const places: [string, string][] = [[`'${number}'`, literal]];
+        if (index % 4 === number % 4) places.push([literal, `'of ${number}'`]);
+        for (const [tenant, key] of places) {
           const value = `to_jsonb(${literal}::text)`;
           inserts.push(`insert into {T} (tenant_id, key, value) values (${tenant}, ${key}, ${value}) returning true`);
           const READS = [
@@ -306,7 +306,7 @@ for (const standard of [true, false]) {
       stored += inserts.length;
     }
     t.comment(`${stored} rows stored`);
-    t.ok(stored > 800);
+    t.ok(stored > 700);
     await client.run('set standard_conforming_strings = on');
     await home.run('set standard_conforming_strings = on');
     await checkStored(t);
@@ -365,14 +365,13 @@ t.test('parameters, as text and in binary', async (t) => {
     ]);
     const reads: FrontendMessage[] = [];
     const wanted: string[] = [];
-    for (const text of NASTY) {
+    for (const [index, text] of NASTY.entries()) {
       const json = JSON.stringify(text);
       // Binary jsonb begins with its version.
       const value = isBinary ? Buffer.concat([Buffer.of(1), Buffer.from(json)]) : json;
-      for (const [tenant, key] of [
-        [`${form}`, text],
-        [text, `of ${form}`],
-      ] as const) {
+      const places: [string, string][] = [[`${form}`, text]];
+      if (index % 4 === form) places.push([text, `of ${form}`]);
+      for (const [tenant, key] of places) {
         for (const [table, all] of inserts) all.push(...insert(table, [coded(tenant), coded(key), value], types));
         reads.push(
           { parse: 'select key from kv where tenant_id = $1 and key = any($2)' },
@@ -545,11 +544,14 @@ t.test('the setting may be off from the start of the server’s sessions', async
     t.equal(outcome(await client.answers(`select kv_incr('t', '${key}'), kv_slot('t', '${key}') >= 0`)), '[["2","t"]]');
     await home.run(`update plain set value = '2', version = 2 where key = E'${key}'`);
   }
-  t.equal(
-    outcome(await client.answers(`select value, N'a\\\\b' from kv where tenant_id = 't' and key = '${keys[7]}'`)),
-    '[["2","a\\\\b"]]',
-    'N with a backslash',
-  );
+  // The parser here has no such literal under this setting: what it may mean is not guessed.
+  for (const sql of [
+    `select value, N'a\\\\b' from kv where tenant_id = 't' and key = '${keys[7]}'`,
+    "insert into kv (tenant_id, key, value) values ('t', N'a\\\\b', '1')",
+    "delete from kv where tenant_id = 't' and key <> N'a\\\\b'",
+  ]) {
+    t.equal(outcome(await client.answers(sql)), '0A000', sql);
+  }
   await checkStored(t);
 });
 

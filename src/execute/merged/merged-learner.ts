@@ -17,6 +17,11 @@ import type { MergedLane } from './merged-lane.js';
 import type { MergedStatement } from './merged-statement.js';
 
 const NOTHING = Buffer.alloc(0);
+/** Lists of keys. */
+const TEXT_ARRAYS: ReadonlyMap<number, string> = new Map([
+  [1009, '_text'],
+  [1015, '_varchar'],
+]);
 
 export class MergedLearner implements ReplyReceiver {
   readonly holdsBytes = false;
@@ -129,7 +134,9 @@ export class MergedLearner implements ReplyReceiver {
 
   serverReady(): void {
     if (this.#many === null && !this.#failed && !this.#special) {
-      const types = this.#types.map((oid) => builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid));
+      const types = this.#types.map(
+        (oid) => TEXT_ARRAYS.get(oid) ?? builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid),
+      );
       const known = types.every((type) => type !== undefined);
       this.#merge = known
         ? mergeStatement(

@@ -172,7 +172,13 @@ export const kvErrors: Theme = {
       name: 'kv: wrong parameters',
       readOnly: true,
       steps: [
+        bound('select * from kv where tenant_id = $1 and key = $2', 'acme'),
         bound('select * from kv where tenant_id = $1 and key = $2', 'acme', 'k07', 'more'),
+        bound('select * from kv where tenant_id = $1 and key = $2', 'acme', Buffer.of(0xff, 0xfe)),
+        `select * from kv where tenant_id = 'acme' and key = 'k07' and key = $1`,
+        'select * from kv where tenant_id = $1 and key = $2',
+        bound('update kv set value = $3 where tenant_id = $1 and key = $2', 'acme', 'k07'),
+        bound('select key from kv where tenant_id = $1 and version > $2 order by key', 'acme'),
         bound('select * from kv where tenant_id = $1 and key = $2 and version = $3', 'acme', 'k07', 'x'),
         bound('select * from kv where tenant_id = $1 and key = $3', 'acme', 'k07', 'k07'),
         bound('select * from kv where tenant_id = $1 and key = $2 and version = $3', 'acme', 'k07', Buffer.of(1, 2)),

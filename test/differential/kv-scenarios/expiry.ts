@@ -83,7 +83,9 @@ export const kvExpiry: Theme = {
         EXPIRED,
         // Of one key each: they stay on its shard.
         'begin',
-        ...ON_EXPIRED.filter((sql) => / (where tenant_id = 'acme' and key = 'k07'|kv_\w+\('acme', 'k07')(?! or)/.test(sql)),
+        ...ON_EXPIRED.filter((sql) =>
+          / (where tenant_id = 'acme' and key = 'k07'|kv_\w+\('acme', 'k07')(?! or)/.test(sql),
+        ),
         'commit',
         ...CONTENT,
       ],

@@ -104,6 +104,9 @@ t.test('a literal whose characters are given by number, or that goes on behind a
     "X'1F'",
     "'a' -- it's\n'b'",
     "'a' -- plain\n'b'",
+    // The letter v on Postgres 15, a vertical tab since 16.
+    "E'\\v'",
+    "E'a'\n'\\v'",
   ];
   for (const source of CASES) t.equal(shown(literalValues(`SELECT ${source}`).text(literal(0))), 'unreadable', source);
 });
@@ -120,6 +123,7 @@ t.test('without standard_conforming_strings a backslash escapes in plain quotes,
     ['$$a\\n$$', 'a\\n'],
     ["'\\x41'", 'unreadable'],
     ["'\\1'", 'unreadable'],
+    ["'\\v'", 'unreadable'],
   ];
   for (const [source, value] of CASES) {
     t.equal(shown(literalValues(`SELECT ${source}`, false).text(literal(0))), value, source);
@@ -194,6 +198,26 @@ t.test('bytes that are not UTF-8 are not read', async (t) => {
       t.equal(shown(boundValues([list], { formats: [0] }).list(parameter(1))), 'unreadable', value.toString('hex'));
     }
   }
+});
+
+t.test('only what every server refuses alike is told apart as a fault', async (t) => {
+  const isFault = (values: StatementValues): boolean | 'readable' => {
+    const value = values.text(parameter(1));
+    return value instanceof Unreadable ? value.isFault : 'readable';
+  };
+  t.equal(isFault(boundValues([Buffer.of(0xff)])), true);
+  t.equal(isFault(boundValues([])), true);
+  t.equal(isFault(boundValues(['é'], { isUtf8: false })), false, 'right in another encoding');
+  t.equal(isFault(boundValues(['7'], { types: [INTEGER] })), false, 'right as another type');
+  t.equal(isFault(boundValues(['7'])), 'readable');
+});
+
+t.test('the number of parameters is known', async (t) => {
+  for (const given of [[], ['a'], ['a', null, 'c']]) {
+    for (const count of [0, 1, 2, 3]) t.equal(boundValues(given).hasParameters(count), count === given.length);
+  }
+  t.equal(new StatementValues('', [], null).hasParameters(0), true);
+  t.equal(new StatementValues('', [], null).hasParameters(1), false);
 });
 
 t.test('under another client_encoding only ASCII is read', async (t) => {

@@ -231,8 +231,9 @@ t.test('parameters choose the shard', async (t) => {
       'refused: the key cannot be read: parameter $1 holds characters of another client_encoding than UTF8',
       { isUtf8: false },
     ],
-    [read, ['t', Buffer.of(0xff)], 'refused: the key cannot be read: parameter $2 is not valid UTF-8'],
-    [read, ['t'], 'refused: the key cannot be read: parameter $2 was not given'],
+    // Every server says alike that these are wrong.
+    [read, ['t', Buffer.of(0xff)], 'keyed s1'],
+    [read, ['t'], 'keyed s1'],
     [any, ['t', `{{${A3}}}`], 'refused: the key cannot be read: parameter $2 is not a one-dimensional array'],
     [
       any,
