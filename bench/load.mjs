@@ -1,9 +1,9 @@
-// Measures one cell on one lane once, by pgbench where it is installed, else by loader.mjs. What counts is a window in the middle
-// of the run, so that logging in, the first Parse and the end of the run are in no figure: throughput, latencies and the router's
-// CPU are all of that window. Many clients get a second more, for logging in.
+// Measures one cell on one lane once, by pgbench where it is installed, else by loader.mjs. What counts is a window of the run that
+// begins some time after all clients are at work, so that logging in, first statements and the end of the run are in no figure:
+// throughput, latencies and the router's CPU are all of that window.
 
 import { spawn } from 'node:child_process';
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { latenciesBetween, percentile } from './latency-log.mjs';
@@ -11,13 +11,22 @@ import { usageOf } from './process-usage.mjs';
 import { findProgram } from './processes.mjs';
 import { fixedVariables, pgbenchScript } from './scripts.mjs';
 
-const WINDOW_FROM = 0.35;
-const WINDOW_TO = 0.9;
-const MANY_CLIENTS = 50;
-const ATTEMPTS = 3;
+/** Shares of the wanted seconds: clients at work but not counted, then counted. */
+const SETTLING = 0.25;
+const COUNTED = 0.6;
+/** A server process that has just started is slow: its caches are empty. */
+const SETTLING_PER_CLIENT_MS = 3;
+const MARGIN_MS = 100;
+const LOOK_EVERY_MS = 20;
+const ATTEMPTS = 8;
 
-/** Seconds that a run takes in which `seconds` of full load are wanted. */
-export const runSeconds = (clients, seconds) => seconds + (clients > MANY_CLIENTS ? Math.ceil(clients / 250) : 0);
+const settlingMs = (clients, seconds) => Math.max(SETTLING * seconds * 1000, SETTLING_PER_CLIENT_MS * clients);
+/** How long the generator is told to work, in whole seconds as pgbench wants them, if logging in takes no time. */
+export const workSeconds = (clients, seconds) =>
+  Math.ceil((settlingMs(clients, seconds) + COUNTED * seconds * 1000 + MARGIN_MS) / 1000);
+
+/** Seconds more, for logging in, that runs like this one have needed before. */
+const loginSeconds = new Map();
 
 /** Which generator runs here: "pgbench" or "loader". */
 export function chooseGenerator(wanted) {
@@ -61,7 +70,7 @@ function pgbenchArguments({ workload, dialect, mode, keys, port, user, database,
   });
   const variables = Object.entries(fixedVariables(dialect)).flatMap(([name, value]) => ['-D', `${name}=${value}`]);
   const where = ['-h', '127.0.0.1', '-p', String(port), '-U', user];
-  const size = ['-j', '1', '-c', String(clients), '-T', String(runSeconds(clients, seconds))];
+  const size = ['-j', '1', '-c', String(clients), '-T', String(seconds)];
   return [...where, '-n', '-M', mode, ...size, '-l', `--log-prefix=${log}`, ...variables, ...scripts, database];
 }
 
@@ -86,19 +95,23 @@ function loaderArguments({ workload, dialect, mode, keys, port, user, database, 
   ];
 }
 
-/** Looks at the router at both ends of the window. */
-function watchWindow(pid, clients, seconds) {
+/** Waits for the first lines of the log, then looks at the router at both ends of the window. */
+function watchWindow(log, pid, clients, seconds) {
   const look = () => ({ atUs: Date.now() * 1000, usage: usageOf(pid) });
   const looks = [];
-  const loginMs = (runSeconds(clients, seconds) - seconds) * 1000;
-  const timers = [WINDOW_FROM, WINDOW_TO].map((share) =>
-    setTimeout(() => looks.push(look()), loginMs + seconds * 1000 * share),
-  );
+  const timers = [];
+  const after = (ms) => timers.push(setTimeout(() => looks.push(look()), ms));
+  const poll = setInterval(() => {
+    if (!logsOf(log).some((path) => statSync(path).size > 0)) return;
+    clearInterval(poll);
+    const beginsMs = settlingMs(clients, seconds);
+    after(beginsMs);
+    after(beginsMs + COUNTED * seconds * 1000);
+  }, LOOK_EVERY_MS);
   return () => {
+    clearInterval(poll);
     for (const timer of timers) clearTimeout(timer);
-    const [from, to] = looks;
-    if (to === undefined) throw new Error('the load ended before its time');
-    return { from, to };
+    return looks;
   };
 }
 
@@ -109,38 +122,49 @@ function watchWindow(pid, clients, seconds) {
  *   latencies of transactions (of whole pipelines), all else by operation
  */
 export async function runLoad(run) {
-  const { workload, seconds } = run;
+  const { workload, port, clients, seconds } = run;
+  const like = `${workload.name} ${port} ${clients}`;
   for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    const { sorted, from, to } = await runOnce(run);
-    if (sorted.length === 0) continue; // a machine that stood still for that long says nothing about a lane
-    const operations = sorted.length * (workload.pipeline ?? 1);
-    const cost =
-      from.usage && to.usage
-        ? { routerCpuUs: (to.usage.cpuUs - from.usage.cpuUs) / operations, routerRssBytes: to.usage.rssBytes }
-        : {};
-    return {
-      opsPerSecond: (operations / (to.atUs - from.atUs)) * 1e6,
-      operations,
-      p50Us: percentile(sorted, 0.5),
-      p99Us: percentile(sorted, 0.99),
-      p999Us: percentile(sorted, 0.999),
-      ...cost,
-    };
+    const extra = loginSeconds.get(like) ?? 0;
+    const figures = await runOnce(run, workSeconds(clients, seconds) + extra);
+    if (figures !== undefined) return figures;
+    loginSeconds.set(like, extra + 1);
   }
-  throw new Error(`${workload.name} on port ${run.port}: nothing was done in ${seconds} s, ${ATTEMPTS} times`);
+  throw new Error(
+    `${workload.name} on port ${port}, ${clients} clients: no ${seconds} s of work in ${ATTEMPTS} attempts`,
+  );
 }
 
-async function runOnce(run) {
-  const { generator, pid, clients, seconds, scratch } = run;
+/** Undefined where the load ended before the window did, or nothing was done in it. */
+async function runOnce(run, workFor) {
+  const { generator, workload, pid, clients, seconds, scratch } = run;
   const log = join(scratch, 'latencies');
-  const windowOf = watchWindow(pid, clients, seconds);
-  if (generator === 'pgbench') await runProgram('pgbench', pgbenchArguments({ ...run, log }));
-  else await runProgram(process.execPath, loaderArguments({ ...run, log }));
-  const { from, to } = windowOf();
-  const logs = logsOf(log);
-  const sorted = latenciesBetween(logs[0], from.atUs, to.atUs);
-  for (const path of logs) rmSync(path);
-  return { sorted, from, to };
+  const takeLooks = watchWindow(log, pid, clients, seconds);
+  const told = { ...run, log, seconds: workFor };
+  try {
+    if (generator === 'pgbench') await runProgram('pgbench', pgbenchArguments(told));
+    else await runProgram(process.execPath, loaderArguments(told));
+    const [from, to] = takeLooks();
+    const sorted = to === undefined ? [] : latenciesBetween(logsOf(log)[0], from.atUs, to.atUs);
+    return sorted.length === 0 ? undefined : figuresOf(sorted, from, to, workload.pipeline ?? 1);
+  } finally {
+    takeLooks();
+    for (const path of logsOf(log)) rmSync(path);
+  }
+}
+
+function figuresOf(sorted, from, to, operationsEach) {
+  const operations = sorted.length * operationsEach;
+  return {
+    opsPerSecond: (operations / (to.atUs - from.atUs)) * 1e6,
+    operations,
+    p50Us: percentile(sorted, 0.5),
+    p99Us: percentile(sorted, 0.99),
+    p999Us: percentile(sorted, 0.999),
+    ...(from.usage && to.usage
+      ? { routerCpuUs: (to.usage.cpuUs - from.usage.cpuUs) / operations, routerRssBytes: to.usage.rssBytes }
+      : {}),
+  };
 }
 
 /** pgbench puts its process id behind the prefix. */

@@ -2,7 +2,7 @@
 // it has the last answer), extended or prepared, one statement at a time or a pipeline of them. Its own process, so that its CPU is
 // not counted as the router's. Writes a log as `pgbench -l` does.
 
-import { writeFileSync } from 'node:fs';
+import { appendFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { logLine } from './latency-log.mjs';
 import { loaderScript } from './scripts.mjs';
@@ -112,13 +112,15 @@ function prepare(client) {
   });
 }
 
-// Logging in counts as running time, as with pgbench: whoever looks at a part of the run relies on when it ends.
+// Logging in counts as working time, as with pgbench.
 setTimeout(() => {
   running = false;
 }, Number(options.seconds) * 1000);
 const login = { port: Number(options.port), user: options.user, database: options.database };
 const clients = await Promise.all(Array.from({ length: Number(options.clients) }, () => WireClient.open(login)));
 if (prepared) await Promise.all(clients.map(prepare));
+const log = `${options.log}.${process.pid}`;
+writeFileSync(log, '\n'); // an empty line says that work begins; the others come when nothing is measured any more
 await Promise.all(clients.map(loop));
 for (const client of clients) client.close();
-writeFileSync(`${options.log}.${process.pid}`, lines.join(''));
+appendFileSync(log, lines.join(''));

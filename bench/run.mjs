@@ -10,7 +10,7 @@ import { createKvTable, loadKvTable, loadOrdinaryTable } from './data.mjs';
 import { amount } from './goals.mjs';
 import { KEY_COUNT, keyDistributions } from './keys.mjs';
 import { lanes, modeOf, POOL_SIZE, protocols } from './lanes.mjs';
-import { chooseGenerator, runLoad, runSeconds } from './load.mjs';
+import { chooseGenerator, runLoad, workSeconds } from './load.mjs';
 import { writePlot } from './plot.mjs';
 import { createScratch, stopServers, stopServersOnSignals } from './processes.mjs';
 import { formatTable, judgeGoals, summarise } from './report.mjs';
@@ -42,7 +42,7 @@ const usage = `npm run bench -- [options]
   --keys NAMES       default all: ${Object.keys(keyDistributions).join(',')}
   --protocols NAMES  default all: ${protocols.join(',')}
   --clients NUMBERS  instead of each workload's own
-  --rounds N  --seconds N   default ${FULL_ROUNDS} rounds, ${FULL_RUN_S} s of full load each
+  --rounds N  --seconds N   default ${FULL_ROUNDS} rounds, ${FULL_RUN_S} s of work each
   --generator NAME   pgbench or loader (Node alone: no simple protocol, no CAS); default pgbench where installed
   --workers N        of pgkv
   --node-options OPTIONS    for pgkv, such as "--cpu-prof --cpu-prof-dir=FOLDER"
@@ -203,7 +203,7 @@ async function bench(options) {
   const setting = `load by ${generator}, ${KEY_COUNT} keys, durable commits, pools of ${POOL_SIZE}`;
   console.log(`${cpus().length} × ${processor}, Node ${process.version}, ${setting}`);
   const started = await startLanes(options, { scratch, postgres, pgkvOptions });
-  const roundS = cells.reduce((sum, { clients }) => sum + runSeconds(clients, seconds), 0) * started.length;
+  const roundS = cells.reduce((sum, { clients }) => sum + workSeconds(clients, seconds), 0) * started.length;
   console.log(`${options.rounds} rounds of ${cells.length * started.length} runs: ${roundS} s a round and more`);
   const context = { postgres, generator, seconds, scratch };
   await warmUp(cells, started, context);

@@ -44,11 +44,11 @@ import { batchAhead } from './batch-ahead.js';
 import { ExtendedProtocol } from './extended-protocol.js';
 import { type KvStatement, KvStatements, refusal } from './kv-statements.js';
 import { LostTransaction } from './lost-transaction.js';
-import { type MergedServices, MergedStatements } from './merged-statements.js';
+import { type MergedServices, MergedStatements, type MergedUnit } from './merged-statements.js';
 import type { ProtocolTap } from './protocol-tap.js';
 import { type Placement, ShardPlacement } from './shard-placement.js';
 import { ShardReads } from './shard-reads.js';
-import { scanSingleBatch } from './single-batch.js';
+import { type SingleBatch, scanPipeline, scanSingleBatch } from './single-batch.js';
 
 /** What a conversation needs of the connection it runs on. */
 export interface ConversationHost {
@@ -777,20 +777,52 @@ export class Conversation implements ClientPort {
     if (this.#unmerged || this.#block.held || !this.lane.unused) return false;
     const { buffer, start } = this.#reader;
     const batch = scanSingleBatch(buffer, start);
-    if (batch === null || !batch.all || batch.end !== buffer.length) return false;
+    if (batch === null) return this.#offerPipeline(merged);
+    if (batch.end !== buffer.length) return false;
+    const unit = this.#mergedUnit(batch);
+    if (unit === null || !merged.offerBatch(unit, buffer)) return false;
+    this.#mergedBytes = batch.end - start;
+    this.#noteParsed(unit);
+    return true;
+  }
+
+  /** The same for a pipeline of reads (D12). */
+  #offerPipeline(merged: MergedStatements): boolean {
+    const { buffer, start } = this.#reader;
+    const batches = scanPipeline(buffer, start);
+    if (batches === null) return false;
+    const units: MergedUnit[] = [];
+    let parsed = false;
+    for (const batch of batches) {
+      // An unnamed statement that the pipeline itself has parsed is not the session's yet.
+      if (parsed && !batch.parses && batch.nameEnd === batch.nameStart) return false;
+      parsed ||= batch.parses;
+      const unit = this.#mergedUnit(batch);
+      if (unit === null) return false;
+      units.push(unit);
+    }
+    if (!merged.offerPipeline(units, buffer)) return false;
+    this.#mergedBytes = buffer.length - start;
+    for (const unit of units) this.#noteParsed(unit);
+    return true;
+  }
+
+  #mergedUnit(batch: SingleBatch): MergedUnit | null {
+    const { buffer } = this.#reader;
+    if (!batch.all) return null;
     const source = this.#extended.batchSource(buffer, batch);
     const kv = source?.template.kv ?? null;
-    if (source === null || kv === null || kv.kind === 'refused') return false;
+    if (source === null || kv === null || kv.kind === 'refused') return null;
     const statement = this.kv.bound(kv, source, buffer, batch.bindStart, batch.bindEnd);
     const route = this.kv.route(statement);
-    if (route.kind !== 'keyed' || !isMergeable(kv, route)) return false;
-    if (!merged.offerBatch(statement, source, batch, buffer, route.shard, route.slots[0]!)) return false;
-    this.#mergedBytes = batch.end - start;
-    if (batch.parses) {
-      this.session.dropDescription('');
-      this.session.unnamed.set(source);
-    }
-    return true;
+    if (route.kind !== 'keyed' || !isMergeable(kv, route)) return null;
+    return { statement, source, batch, shard: route.shard, slot: route.slots[0]! };
+  }
+
+  #noteParsed({ batch, source }: MergedUnit): void {
+    if (!batch.parses) return;
+    this.session.dropDescription('');
+    this.session.unnamed.set(source);
   }
 
   /** Finds the lane of a message of the extended protocol. */

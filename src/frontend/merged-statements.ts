@@ -9,6 +9,7 @@ import { PgkvError } from '../base/errors.js';
 import type { HashSlot, ShardView } from '../cluster/cluster-view.js';
 import type { MergedLane } from '../execute/merged/merged-lane.js';
 import { MergedLearner } from '../execute/merged/merged-learner.js';
+import { MergedPipeline } from '../execute/merged/merged-pipeline.js';
 import { type MergedClient, MergedRequest, VALUES_MAX } from '../execute/merged/merged-request.js';
 import type { MergedStatement } from '../execute/merged/merged-statement.js';
 import { TypeOid } from '../execute/scatter/builtin-types.js';
@@ -35,6 +36,15 @@ export interface MergedServices {
   readonly sources: StatementSources;
 }
 
+/** One statement of a batch, and where its key is. */
+export interface MergedUnit {
+  readonly statement: KvStatement;
+  readonly source: StatementSource;
+  readonly batch: SingleBatch;
+  readonly shard: ShardView;
+  readonly slot: HashSlot;
+}
+
 /** Values of one statement beyond this are not gathered with others'. */
 const VALUE_BYTES_MAX = 64 * 1024;
 const JSONB_OID = 3802;
@@ -46,7 +56,8 @@ export class MergedStatements implements MergedClient {
   readonly #host: MergedHost;
   readonly #session: Session;
   readonly #services: MergedServices;
-  readonly #request: MergedRequest;
+  #request: MergedRequest;
+  #pipeline: MergedPipeline | null = null;
 
   constructor(host: MergedHost, session: Session, services: MergedServices) {
     this.#host = host;
@@ -56,32 +67,64 @@ export class MergedStatements implements MergedClient {
   }
 
   /** Takes a batch of the extended protocol with one statement on one key, if it may be merged. */
-  offerBatch(
-    statement: KvStatement,
-    source: StatementSource,
-    batch: SingleBatch,
+  offerBatch(unit: MergedUnit, buffer: Buffer): boolean {
+    const offer = this.#prepare(unit, buffer, this.#request);
+    if (offer === null) return false;
+    this.busy = true;
+    offer();
+    return true;
+  }
+
+  /** Takes a pipeline of reads, if all of it may be merged (D12). Each of its statements is merged by itself. */
+  offerPipeline(units: readonly MergedUnit[], buffer: Buffer): boolean {
+    const pipeline = new MergedPipeline(units.length, {
+      answered: (answer) => this.answered(answer),
+      rerun: () => this.rerun(),
+    });
+    const offers: (() => void)[] = [];
+    for (const [index, unit] of units.entries()) {
+      if (unit.statement.plan.writes) return false;
+      const offer = this.#prepare(unit, buffer, pipeline.request(index));
+      if (offer === null) return false;
+      offers.push(offer);
+    }
+    this.busy = true;
+    this.#pipeline = pipeline;
+    for (const offer of offers) offer();
+    return true;
+  }
+
+  /** Reads the values into the request; what is returned sends it on its way. */
+  #prepare(
+    { statement, source, batch, shard, slot }: MergedUnit,
     buffer: Buffer,
-    shard: ShardView,
-    slot: HashSlot,
-  ): boolean {
+    request: MergedRequest,
+  ): (() => void) | null {
     const known = this.#usable(statement, source, shard);
-    if (known === null) return false;
+    if (known === null) return null;
     const format = resultFormat(buffer, batch.bindEnd, batch.formatsAt);
-    if (format < 0 || !this.#bindValues(known, buffer, batch)) return false;
-    return this.#offer(known, shard, slot, format, known.prefix(batch.parses, batch.describes, format, false));
+    if (format < 0 || !bindValues(request, known, buffer, batch)) return null;
+    return this.#offer(request, known, shard, slot, format, known.prefix(batch.parses, batch.describes, format, false));
   }
 
   /** The same for a simple query. @param identity stands for its shape: its Template */
   offerQuery(statement: KvStatement, identity: object, shard: ShardView, slot: HashSlot): boolean {
     const known = this.#usable(statement, identity, shard);
-    if (known === null || !this.#literalValues(known, statement)) return false;
-    return this.#offer(known, shard, slot, 0, known.prefix(false, false, 0, true));
+    if (known === null || !literalValues(this.#request, known, statement)) return false;
+    const offer = this.#offer(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true));
+    if (offer === null) return false;
+    this.busy = true;
+    offer();
+    return true;
   }
 
   /** CancelRequest: whether the statement was taken back before it was sent. */
   cancel(): void {
-    if (!this.busy || !this.#request.withdraw()) return;
+    // Reads of a pipeline are under way for a moment only; the truth is awaited.
+    if (!this.busy || this.#pipeline !== null || !this.#request.withdraw()) return;
     this.busy = false;
+    // The old one still stands in its queue, to be passed over.
+    this.#request = new MergedRequest(this);
     const error = encodeError(new PgkvError('cancelled'), 'ERROR');
     this.#host.answered(Buffer.concat([error, READY_IDLE]));
   }
@@ -89,16 +132,20 @@ export class MergedStatements implements MergedClient {
   /** The client is gone. */
   abandon(): void {
     this.#request.dropped = true;
+    this.#pipeline?.drop();
+    this.#pipeline = null;
     this.busy = false;
   }
 
   answered(answer: Buffer): void {
     this.busy = false;
+    this.#pipeline = null;
     this.#host.answered(answer);
   }
 
   rerun(): void {
     this.busy = false;
+    this.#pipeline = null;
     this.#host.rerun();
   }
 
@@ -108,17 +155,21 @@ export class MergedStatements implements MergedClient {
     this.#host.answered(Buffer.concat([error, READY_IDLE]));
   }
 
-  #offer(known: MergedStatement, shard: ShardView, slot: HashSlot, format: number, prefix: Buffer): boolean {
+  #offer(
+    request: MergedRequest,
+    known: MergedStatement,
+    shard: ShardView,
+    slot: HashSlot,
+    format: number,
+    prefix: Buffer,
+  ): (() => void) | null {
     const { lane, settings } = this.#services;
     const shared = settings(this.#session.settings);
-    if (shared === null) return false;
-    const request = this.#request;
+    if (shared === null) return null;
     request.statement = known;
     request.slot = slot;
     request.prefix = prefix;
-    this.busy = true;
-    lane(shard).offer(request, format, shared);
-    return true;
+    return () => lane(shard).offer(request, format, shared);
   }
 
   /** What is known of the statement where it may be merged; else null, and where nothing is known it is found out. */
@@ -146,69 +197,67 @@ export class MergedStatements implements MergedClient {
     }
     new MergedLearner({ lane, statement: known, plan, single, sources: this.#services.sources, settings }).start();
   }
+}
 
-  /** Values as they stand in the Bind: text as it is, some types of binary as text. */
-  #bindValues(known: MergedStatement, buffer: Buffer, batch: SingleBatch): boolean {
-    const { types, plan } = known.form!;
-    const count = plan.refs.length;
-    const formats = buffer.readUInt16BE(batch.formatsAt);
-    let at = batch.formatsAt + 2 + 2 * formats;
-    if (buffer.readUInt16BE(at) !== count || (formats > 1 && formats !== count)) return false;
-    at += 2;
-    const request = this.#request;
-    const { offsets } = request;
-    let converted: Buffer[] | null = null;
-    let bytes = 0;
-    for (let value = 0; value < count; value++) {
-      const length = buffer.readInt32BE(at);
-      at += 4;
-      const isBinary = formats > 0 && buffer.readUInt16BE(batch.formatsAt + 2 + (formats === 1 ? 0 : 2 * value)) === 1;
-      offsets[2 * value] = at;
-      offsets[2 * value + 1] = length < 0 ? NULL_LENGTH : length;
-      if (length > 0 && isBinary && !isTextual(types[value]!)) {
-        if (types[value] === JSONB_OID && buffer[at] === 1) {
-          offsets[2 * value] = at + 1;
-          offsets[2 * value + 1] = length - 1;
-        } else {
-          const text = binaryToText(types[value]!, buffer, at, length);
-          if (text === null) return false;
-          // Put behind the message's own bytes below.
-          converted ??= [];
-          offsets[2 * value] = -1 - converted.length;
-          offsets[2 * value + 1] = text.length;
-          converted.push(text);
-        }
+/** Values as they stand in the Bind: text as it is, some types of binary as text. */
+function bindValues(request: MergedRequest, known: MergedStatement, buffer: Buffer, batch: SingleBatch): boolean {
+  const { types, plan } = known.form!;
+  const count = plan.refs.length;
+  const formats = buffer.readUInt16BE(batch.formatsAt);
+  let at = batch.formatsAt + 2 + 2 * formats;
+  if (buffer.readUInt16BE(at) !== count || (formats > 1 && formats !== count)) return false;
+  at += 2;
+  const { offsets } = request;
+  let converted: Buffer[] | null = null;
+  let bytes = 0;
+  for (let value = 0; value < count; value++) {
+    const length = buffer.readInt32BE(at);
+    at += 4;
+    const isBinary = formats > 0 && buffer.readUInt16BE(batch.formatsAt + 2 + (formats === 1 ? 0 : 2 * value)) === 1;
+    offsets[2 * value] = at;
+    offsets[2 * value + 1] = length < 0 ? NULL_LENGTH : length;
+    if (length > 0 && isBinary && !isTextual(types[value]!)) {
+      if (types[value] === JSONB_OID && buffer[at] === 1) {
+        offsets[2 * value] = at + 1;
+        offsets[2 * value + 1] = length - 1;
+      } else {
+        const text = binaryToText(types[value]!, buffer, at, length);
+        if (text === null) return false;
+        // Put behind the message's own bytes below.
+        converted ??= [];
+        offsets[2 * value] = -1 - converted.length;
+        offsets[2 * value + 1] = text.length;
+        converted.push(text);
       }
-      bytes += Math.max(0, offsets[2 * value + 1]!);
-      if (length > 0) at += length;
     }
-    if (bytes > VALUE_BYTES_MAX) return false;
-    request.bytes = bytes;
-    request.buffer = converted === null ? buffer : withConverted(buffer, converted, offsets, count);
-    return true;
+    bytes += Math.max(0, offsets[2 * value + 1]!);
+    if (length > 0) at += length;
   }
+  if (bytes > VALUE_BYTES_MAX) return false;
+  request.bytes = bytes;
+  request.buffer = converted === null ? buffer : withConverted(buffer, converted, offsets, count);
+  return true;
+}
 
-  #literalValues(known: MergedStatement, { text, literals }: KvStatement): boolean {
-    const { refs } = known.form!.plan;
-    const request = this.#request;
-    const values: string[] = [];
-    let bytes = 0;
-    for (const [index, ref] of refs.entries()) {
-      if (ref.kind !== 'literal') return false;
-      const at = ref.index * LITERAL_STRIDE;
-      const value = literalValue(text.slice(literals[at], literals[at + 1]), literals[at + 2]!);
-      if (value === null) return false;
-      const length = Buffer.byteLength(value);
-      request.offsets[2 * index] = bytes;
-      request.offsets[2 * index + 1] = length;
-      bytes += length;
-      values.push(value);
-    }
-    if (bytes > VALUE_BYTES_MAX || refs.length > VALUES_MAX) return false;
-    request.bytes = bytes;
-    request.buffer = Buffer.from(values.join(''), 'utf8');
-    return true;
+function literalValues(request: MergedRequest, known: MergedStatement, { text, literals }: KvStatement): boolean {
+  const { refs } = known.form!.plan;
+  const values: string[] = [];
+  let bytes = 0;
+  for (const [index, ref] of refs.entries()) {
+    if (ref.kind !== 'literal') return false;
+    const at = ref.index * LITERAL_STRIDE;
+    const value = literalValue(text.slice(literals[at], literals[at + 1]), literals[at + 2]!);
+    if (value === null) return false;
+    const length = Buffer.byteLength(value);
+    request.offsets[2 * index] = bytes;
+    request.offsets[2 * index + 1] = length;
+    bytes += length;
+    values.push(value);
   }
+  if (bytes > VALUE_BYTES_MAX || refs.length > VALUES_MAX) return false;
+  request.bytes = bytes;
+  request.buffer = Buffer.from(values.join(''), 'utf8');
+  return true;
 }
 
 /** One format for all result columns: 0 or 1; -1 where they differ. */

@@ -65,7 +65,7 @@ export function mergeInsert(
     one.name === 'tenant_id' ? `${ROWS}.${column(tenant)}` : carried(source, one.span),
   );
   const isMember = (row: string): string =>
-    `${row}.tenant_id = ANY (ARRAY[${ROWS}.${column(tenant)}]) AND ${row}.key = ANY (ARRAY[${ROWS}.${column(key)}])`;
+    `${row}.tenant_id = ANY (ARRAY[${ROWS}.${column(tenant)}]) AND ${row}.key = ${ROWS}.${column(key)}`;
   const fromMember = (row: string) => (index: number) =>
     `(SELECT ${memberValue(source, index)} FROM ${ROWS} WHERE ${ROWS}.${column(tenant)} = ${row}.tenant_id AND ${ROWS}.${column(key)} = ${row}.key)`;
   const visible = returning === null ? '' : `, ${withValues(source, returning.body, fromMember(name))}`;

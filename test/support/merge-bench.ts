@@ -63,9 +63,8 @@ export async function pairOf(client: pg.Client, sql: string, fromText: boolean):
   return { single, merged };
 }
 
-async function parameterTypes(client: pg.Client, { text, types }: SingleStatement): Promise<string[]> {
-  const names: Record<number, string> = { 0: 'unknown', 20: 'int8', 23: 'int4' };
-  await client.query(`prepare learnt (${types.map((type) => names[type]).join(', ')}) as ${text}`);
+async function parameterTypes(client: pg.Client, single: SingleStatement): Promise<string[]> {
+  await client.query(`prepare learnt (${declared(single)}) as ${single.text}`);
   const { rows } = await client.query({
     text: `select 'pg_catalog.' || t.typname from pg_prepared_statements s, unnest(s.parameter_types) with ordinality p (type, place)
       join pg_type t on t.oid = p.type where s.name = 'learnt' order by place`,
@@ -110,28 +109,28 @@ export async function runMerged(
   return found.map((rows) => ({ rows: columns.length === 0 ? [] : rows, rowCount: rows.length, columns }));
 }
 
-/** The answer of one member's own statement; its SQLSTATE where it fails. In a transaction, which goes on. */
-export async function runSingle(
+/** Runs a member's own statement, prepared as `own`; answers its SQLSTATE where it fails. In a transaction, which goes on. */
+export async function runnerOfSingle(
   client: pg.Client,
   { single }: Pair,
-  values: readonly (string | null)[],
-): Promise<Answer | string> {
-  const names: Record<number, string> = { 0: 'unknown', 20: 'int8', 23: 'int4' };
-  await client.query('savepoint member');
-  try {
-    await client.query(`prepare own (${single.types.map((type) => names[type]).join(', ')}) as ${single.text}`);
-    const given = values.map((value) => (value === null ? 'null' : pg.escapeLiteral(value)));
-    const result = await client.query({ text: `execute own (${given.join(', ')})`, rowMode: 'array' });
-    return {
-      rows: result.rows as unknown as (string | null)[][],
-      rowCount: result.rowCount ?? 0,
-      columns: result.fields.map(({ dataTypeID }) => dataTypeID),
-    };
-  } catch (error) {
-    await client.query('rollback to savepoint member');
-    return (error as pg.DatabaseError).code ?? String(error);
-  } finally {
-    await client.query('deallocate all');
-    await client.query('release savepoint member');
-  }
+): Promise<(values: readonly (string | null)[]) => Promise<Answer | string>> {
+  await client.query(`prepare own (${declared(single)}) as ${single.text}`);
+  return async (values) => {
+    await client.query('savepoint member');
+    try {
+      const given = values.map((value) => (value === null ? 'null' : pg.escapeLiteral(value)));
+      const result = await client.query({ text: `execute own (${given.join(', ')})`, rowMode: 'array' });
+      return {
+        rows: result.rows as unknown as (string | null)[][],
+        rowCount: result.rowCount ?? 0,
+        columns: result.fields.map(({ dataTypeID }) => dataTypeID),
+      };
+    } catch (error) {
+      await client.query('rollback to savepoint member');
+      return (error as pg.DatabaseError).code ?? String(error);
+    }
+  };
 }
+
+const TYPE_NAMES: Readonly<Record<number, string>> = { 0: 'unknown', 20: 'int8', 23: 'int4' };
+const declared = ({ types }: SingleStatement): string => types.map((type) => TYPE_NAMES[type]).join(', ');

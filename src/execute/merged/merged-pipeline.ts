@@ -1,0 +1,54 @@
+// The statements of one pipeline of reads, each merged with other clients' statements, and their answers put together again
+// in order, with the one ReadyForQuery that its Sync asks for. Where one of them has to be run by itself, all are (D12).
+import { READY_IDLE } from '../../wire/server-messages.js';
+import { type MergedClient, MergedRequest } from './merged-request.js';
+
+export class MergedPipeline {
+  readonly #requests: readonly MergedRequest[];
+  readonly #answers: (Buffer | undefined)[];
+  readonly #host: Omit<MergedClient, 'unknown'>;
+  #left: number;
+  #failed = false;
+
+  constructor(count: number, host: Omit<MergedClient, 'unknown'>) {
+    this.#host = host;
+    this.#left = count;
+    this.#answers = new Array(count);
+    this.#requests = Array.from({ length: count }, (_, index) => {
+      return new MergedRequest({
+        answered: (answer) => {
+          this.#answers[index] = answer;
+          this.#settled();
+        },
+        rerun: () => this.#giveUp(),
+        unknown: () => this.#giveUp(),
+      });
+    });
+  }
+
+  request(index: number): MergedRequest {
+    return this.#requests[index]!;
+  }
+
+  /** The client is gone. */
+  drop(): void {
+    for (const request of this.#requests) request.dropped = true;
+  }
+
+  #giveUp(): void {
+    this.#failed = true;
+    this.#settled();
+  }
+
+  #settled(): void {
+    if (--this.#left > 0) return;
+    if (this.#failed) {
+      this.#host.rerun();
+      return;
+    }
+    const parts: Buffer[] = [];
+    for (const answer of this.#answers) parts.push(answer!.subarray(0, answer!.length - READY_IDLE.length));
+    parts.push(READY_IDLE);
+    this.#host.answered(Buffer.concat(parts));
+  }
+}
