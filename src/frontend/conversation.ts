@@ -202,7 +202,14 @@ export class Conversation implements ClientPort {
         skip: this.#skip,
         ready: () => this.#ready,
       },
-      { session: this.session, lanes, kv: this.kv, clock: this.#services.clock, sources: this.#services.sources },
+      {
+        session: this.session,
+        lanes,
+        kv: this.kv,
+        clock: this.#services.clock,
+        sources: this.#services.sources,
+        merges: merged !== null,
+      },
     );
   }
 

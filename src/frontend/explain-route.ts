@@ -3,6 +3,7 @@ import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
 import { homeShard } from '../cluster/cluster-view.js';
 import type { Route } from '../route/route.js';
 import { isRefusal } from '../sql/kv-plan.js';
+import { mergeStatement, singleStatement } from '../sql/merge-statement.js';
 import type { Template } from '../sql/template.js';
 import type { KvStatement } from './kv-statements.js';
 
@@ -14,6 +15,7 @@ export function explainRoute(
   statement: KvStatement | null,
   route: Route | null,
   view: ClusterView,
+  merges: boolean,
 ): string[] {
   const { kv } = template;
   if (kv?.kind === 'refused') return refusedLines(kv.detail, kv.hint);
@@ -37,7 +39,7 @@ export function explainRoute(
         ...about,
         ...slotLines(route.slots),
         ...nodeLines([route.shard]),
-        'Lane: leased',
+        `Lane: ${merges && route.slots.length > 0 && isMerged(statement) ? 'merged' : 'leased'}`,
         template_,
         `Why: ${keyedWhy(route.slots.length, plan.keys === null)}`,
       ];
@@ -63,6 +65,19 @@ export function explainRoute(
       ];
     }
   }
+}
+
+/** Whether the statement is of a form that is run for many clients at once; the server's types may still be against it. */
+function isMerged({ plan, text, literals, source }: KvStatement): boolean {
+  const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
+  return (
+    single !== null &&
+    mergeStatement(
+      plan,
+      single,
+      single.refs.map(() => 'pg_catalog.text'),
+    ) !== null
+  );
 }
 
 function keyedWhy(keys: number, isRange: boolean): string {

@@ -77,10 +77,14 @@ export class KvStatements {
     return SAME_BYTES.has(told.get('client_encoding') ?? 'UTF8') ? textReading : 'opaque';
   }
 
+  get #arrayNulls(): boolean {
+    return this.#session.settings.values.get('array_nulls') !== 'off';
+  }
+
   /** A statement of the simple protocol. */
   simple(plan: KvPlan, text: string): KvStatement {
     const literals = this.#literalsOf(text, this.#session.textReading !== 'escapes');
-    return { plan, text, literals, values: new StatementValues(text, literals, null), source: null };
+    return { plan, text, literals, values: new StatementValues(text, literals, null, this.#arrayNulls), source: null };
   }
 
   /** The statement that the Bind message `buffer[start, end)` binds. */
@@ -92,7 +96,7 @@ export class KvStatements {
       nameEnd < 0 ? null : { buffer, offset: nameEnd + 1, end, types: source.parameterTypes, isUtf8 };
     const { text, rewritten } = source;
     const literals = rewritten?.literals ?? [];
-    return { plan, text, literals, values: new StatementValues(text, literals, bind), source };
+    return { plan, text, literals, values: new StatementValues(text, literals, bind, this.#arrayNulls), source };
   }
 
   route(statement: KvStatement): Route {

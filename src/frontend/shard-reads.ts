@@ -51,6 +51,8 @@ export interface ShardReadsServices {
   readonly kv: KvStatements;
   readonly clock: Clock;
   readonly sources: StatementSources;
+  /** Statements are merged. */
+  readonly merges: boolean;
 }
 
 /** What became of a message: it was dealt with, it has to wait, or it is not for a portal here. */
@@ -190,7 +192,13 @@ export class ShardReads {
   explainRoute(template: Template, statement: KvStatement | null): void {
     const host = this.#host;
     const { kv } = this.#services;
-    const lines = explainRoute(template, statement, statement === null ? null : kv.route(statement), kv.view);
+    const lines = explainRoute(
+      template,
+      statement,
+      statement === null ? null : kv.route(statement),
+      kv.view,
+      this.#services.merges,
+    );
     host.send(encodeTextRowDescription('QUERY PLAN'));
     for (const line of lines) host.send(encodeTextRow(line));
     host.send(encodeCommandComplete('EXPLAIN'));

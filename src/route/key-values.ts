@@ -48,9 +48,11 @@ export class StatementValues implements KeyValues {
   readonly #text: string;
   readonly #literals: readonly number[];
   readonly #bind: BindValues | null;
+  readonly #arrayNulls: boolean;
 
   /** @param literals of `text`; see Shape.literals */
-  constructor(text: string, literals: readonly number[], bind: BindValues | null) {
+  constructor(text: string, literals: readonly number[], bind: BindValues | null, arrayNulls = true) {
+    this.#arrayNulls = arrayNulls;
     this.#text = text;
     this.#literals = literals;
     this.#bind = bind;
@@ -78,7 +80,7 @@ export class StatementValues implements KeyValues {
       const text = this.#literal(ref.index);
       return text === null || text instanceof Unreadable
         ? text
-        : (arrayElements(text) ?? new Unreadable('not an array'));
+        : (arrayElements(text, this.#arrayNulls) ?? new Unreadable('not an array'));
     }
     const type = this.#bind?.types[ref.number - 1] ?? 0;
     if (!TEXT_ARRAY_TYPES.has(type)) {
@@ -93,7 +95,9 @@ export class StatementValues implements KeyValues {
     }
     const text = this.#decode(bytes, ref.number);
     if (text instanceof Unreadable) return text;
-    return arrayElements(text) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`);
+    return (
+      arrayElements(text, this.#arrayNulls) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`)
+    );
   }
 
   /** Whether exactly that many parameters were given. */

@@ -2,8 +2,8 @@
 
 const TEXT_OIDS: ReadonlySet<number> = new Set([25, 1043]);
 
-/** Elements of a one-dimensional array literal; null where it is none. */
-export function arrayElements(literal: string): (string | null)[] | null {
+/** Elements of a one-dimensional array literal; null where it is none. @param nulls as the setting array_nulls says */
+export function arrayElements(literal: string, nulls = true): (string | null)[] | null {
   const text = literal.trim();
   if (!text.startsWith('{') || !text.endsWith('}')) return null;
   const elements: (string | null)[] = [];
@@ -48,7 +48,7 @@ export function arrayElements(literal: string): (string | null)[] | null {
       value = value.slice(0, kept);
       if (value === '' && !quoted) return null;
     }
-    elements.push(!quoted && value.toUpperCase() === 'NULL' ? null : value);
+    elements.push(nulls && !quoted && value.toUpperCase() === 'NULL' ? null : value);
     skipBlanks();
     if (at === end) return elements;
     if (text[at] !== ',') return null;

@@ -14,6 +14,7 @@ import { findClauses } from './clauses.js';
 import type { KvPlan, ValueRef } from './kv-plan.js';
 import { mergeCall } from './merge-calls.js';
 import { mergeInsert } from './merge-insert.js';
+import { hasList, mergeListRead } from './merge-lists.js';
 import {
   carried,
   memberValue,
@@ -132,6 +133,7 @@ function mergeSelect(source: Source): string | null {
     const call = mergeCall(source);
     if (call !== null) return call;
   } else if (mayUseTtlIndex(source)) return null;
+  else if (hasList(source)) return mergeListRead(source);
   const isApart = clauses.limit !== null || clauses.offset !== null || clauses.fetch !== null;
   const inner = carried(source, clauses.statement) + (isApart ? '' : ' OFFSET 0');
   const rows = numberedRows(types.length);

@@ -35,7 +35,7 @@ export const KV_DELIBERATE_DIFFERENCES: readonly DeliberateDifference[] = [
     reason: 'Errors of pgkv itself name no source file of Postgres: no server knows of portals over several shards.',
   },
   {
-    scenario: /^refused: (calls whose keys|a transaction that)/,
+    scenario: /^refused: (calls whose keys|a transaction that|other statements)/,
     step: /./,
     lines: /^[-+] ErrorResponse S="ERROR" V="ERROR" C="25P02" M="current transaction is aborted, commands ignored/,
     reason:

@@ -372,7 +372,7 @@ t.test('lexing, finding the template and routing a known point read of 100 bytes
   const whole = (text: string): unknown => {
     const { kv } = cache.get(text, true, scope);
     // As frontend/kv-statements.ts does.
-    const literals = lexShape(text, true)!.literals;
+    const literals = cache.literalsOf(text, true);
     return route(kv as KvPlan, new StatementValues(text, literals, null), FOUR);
   };
   t.equal((whole(texts[0]!) as Route).kind, 'keyed');

@@ -227,10 +227,10 @@ t.test('a plan learnt from one text is that of every text of its shape', async (
         }
       },
     ),
-    { numRuns: 1200 },
+    { numRuns: 800 },
   );
   t.comment(JSON.stringify(counts));
-  t.ok(counts.planned > 1000 && counts.shared > 800 && counts.byKey > 300 && counts.refused > 50);
+  t.ok(counts.planned > 800 && counts.shared > 600 && counts.byKey > 200 && counts.refused > 50);
 });
 
 const value = fc.oneof(
@@ -326,10 +326,10 @@ t.test(
         assert.ok(source, text);
         assert.equal(meaning(source.text), meaning(standardText!), JSON.stringify([on, off]));
       }),
-      { numRuns: 2500 },
+      { numRuns: 1500 },
     );
     t.comment(`keys of ${read} statements read; ${cache.misses} texts parsed, ${cache.shapeHits} found by shape`);
-    t.ok(read > 4000);
+    t.ok(read > 2400);
     t.ok(cache.shapeHits > 10 * cache.misses);
   },
 );
@@ -350,12 +350,13 @@ t.test('the cache answers as reading every time would, whatever settings and sco
           const wanted = readTemplate(one, standard, lexShape(one, standard), 15, scopes[at]!).template;
           const found = cache.get(one, setting, scopes[at]!);
           assert.deepEqual(found, wanted, JSON.stringify([one, setting, at]));
+          assert.deepEqual(cache.literalsOf(one, setting), literalsOf(one, standard), one);
           if (found.kv?.kind === 'kv') plans++;
         }
       },
     ),
-    { numRuns: 700 },
+    { numRuns: 500 },
   );
   t.comment(`${plans} plans; ${cache.shapeHits} by shape, ${cache.textHits} by text, ${cache.misses} read`);
-  t.ok(plans > 500 && cache.shapeHits > 200);
+  t.ok(plans > 400 && cache.shapeHits > 200);
 });

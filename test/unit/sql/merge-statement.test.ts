@@ -42,7 +42,7 @@ t.test('statements read so for many', async (t) => {
     [
       `update kv as k set value = $3 where k.tenant_id = $1 and k.key = $2::text and version = $4 returning *, $4, k.*`,
       { 3: 'jsonb', 4: 'int8' },
-      'update kv as k set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = ("r"."3"::pg_catalog.jsonb) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "4", "o") where (k.tenant_id = ANY (ARRAY[("r"."1")]) and k.key = ("r"."2")::text and version = ("r"."4"::pg_catalog.int8)) AND ("k".ttl IS NULL OR "k".ttl > pg_catalog.statement_timestamp()) returning "r"."o", k.* , ("r"."4"::pg_catalog.int8) , k.*',
+      'update kv as k set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = ("r"."3"::pg_catalog.jsonb) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "4", "o") where (k.tenant_id = ANY (ARRAY[("r"."1")]) and k.key = ("r"."2") ::text and version = ("r"."4"::pg_catalog.int8)) AND ("k".ttl IS NULL OR "k".ttl > pg_catalog.statement_timestamp()) returning "r"."o", k.* , ("r"."4"::pg_catalog.int8) , k.*',
     ],
     [
       `delete from public.kv where ${BY_KEY}`,
@@ -155,6 +155,8 @@ t.test('merged', async (t) => {
     [`select 1 from kv k where k.tenant_id = $1 and k.key = $2;`],
     [`select value from kv where (tenant_id, key) = ($1, $2)`],
     [`select value ${FOUND} and version in (1, 2, $3) order by $3`, { 3: 'int4' }],
+    [`select value from kv k where tenant_id = $1 and k.key in ($2, $3, 'c') and version between 1 and 5`],
+    [`select value from kv where key = any (array[$2, $3]) and tenant_id = $1`],
     [`select value from kv where tenant_id = $1 and key = any ($2)`, { 2: '_text' }],
     [`select $1::text, $1::text || $2::text ${FOUND}`],
     // Tables in quotes, of another schema, with aliases.
@@ -264,6 +266,16 @@ t.test('not merged', async (t) => {
     ['lookup of the key', `delete from kv where tenant_id = $1 || 'x' and tenant_id = $1 and key = $2`],
     ['explicit slot', 'insert into kv (tenant_id, key, slot) values ($1, $2, 5)'],
     ['explicit slot', 'insert into kv (tenant_id, key, slot) values ($1, $2, $3)', { 3: 'int4' }],
+    ['keys seen together', 'select value from kv where tenant_id = $1 and key in ($2, $3) order by key'],
+    ['keys seen together', 'select value from kv where tenant_id = $1 and key in ($2, $3) limit 1'],
+    ['keys seen together', 'select distinct value from kv where tenant_id = $1 and key in ($2, $3)'],
+    ['lookup of the key', `select value from kv where tenant_id in ($1, $3) and key = $2`],
+    ['lookup of the key', `select value from kv where (tenant_id, key) in (($1, $2), ($1, $3))`],
+    ['lookup of the key', `select value from kv where tenant_id = $1 and key in ($2, $3) and not (key in ($2, 'c'))`],
+    [
+      'lookup of the key',
+      `select value from kv where tenant_id = $1 and key in ($2, $3) and (version = 1 or key in ('c', 'd'))`,
+    ],
     ['several keys', 'insert into kv (tenant_id, key) values ($1, $2), ($1, $3)'],
     ['several keys', 'delete from kv where tenant_id = $1 and key in ($2, $3)'],
     ['several keys', 'select kv_put($1, $2, $3), kv_put($1, $4, $3)', { 3: 'jsonb' }],
