@@ -461,11 +461,11 @@ export class ServerConnection {
         else this.#message(reader.type);
         if (this.dead) return;
       }
+      this.#flushRun();
     } catch (error) {
       this.destroy(`server ${this.address}: ${messageOf(error)}`, error);
       return;
     }
-    this.#flushRun();
     this.#runBuffer = NOTHING;
     this.#receiver?.serverPaused();
     if (this.#readBuffer !== null && !this.#holdsChunks) this.#readBuffer.kept = false;
@@ -493,7 +493,10 @@ export class ServerConnection {
         if (this.#holder?.holdsBytes === true) this.#readBuffer?.abandon();
         this.#holder = this.#receiver;
       }
-      this.#receiver.serverBytes(this.#runBuffer.subarray(this.#runStart, this.#runEnd));
+      const start = this.#runStart;
+      // Before the call: what it throws must not have the same bytes told again when the connection is closed for it.
+      this.#runStart = this.#runEnd;
+      this.#receiver.serverBytes(this.#runBuffer.subarray(start, this.#runEnd));
     }
     this.#runStart = this.#runEnd;
   }

@@ -203,9 +203,13 @@ export class MergedStatements implements MergedClient {
 function bindValues(request: MergedRequest, known: MergedStatement, buffer: Buffer, batch: SingleBatch): boolean {
   const { types, plan } = known.form!;
   const count = plan.refs.length;
+  // The message was walked to its end by resultFormat: every value lies within it.
   const formats = buffer.readUInt16BE(batch.formatsAt);
   let at = batch.formatsAt + 2 + 2 * formats;
   if (buffer.readUInt16BE(at) !== count || (formats > 1 && formats !== count)) return false;
+  for (let format = 0; format < formats; format++) {
+    if (buffer.readUInt16BE(batch.formatsAt + 2 + 2 * format) > 1) return false;
+  }
   at += 2;
   const { offsets } = request;
   let converted: Buffer[] | null = null;
@@ -260,17 +264,24 @@ function literalValues(request: MergedRequest, known: MergedStatement, { text, l
   return true;
 }
 
-/** One format for all result columns: 0 or 1; -1 where they differ. */
+/** One format for all result columns: 0 or 1; -1 where they differ, or where the message is not as it should be. */
 function resultFormat(buffer: Buffer, bindEnd: number, formatsAt: number): number {
+  if (formatsAt + 2 > bindEnd) return -1;
   let at = formatsAt + 2 + 2 * buffer.readUInt16BE(formatsAt);
+  if (at + 2 > bindEnd) return -1;
   let left = buffer.readUInt16BE(at);
   at += 2;
-  for (; left > 0; left--) at += 4 + Math.max(0, buffer.readInt32BE(at));
+  for (; left > 0; left--) {
+    if (at + 4 > bindEnd) return -1;
+    at += 4 + Math.max(0, buffer.readInt32BE(at));
+  }
+  if (at + 2 > bindEnd) return -1;
   const count = buffer.readUInt16BE(at);
+  if (at + 2 + 2 * count !== bindEnd) return -1;
   if (count === 0) return 0;
   const format = buffer.readUInt16BE(at + 2);
   for (let index = 1; index < count; index++) if (buffer.readUInt16BE(at + 2 + 2 * index) !== format) return -1;
-  return format > 1 || at + 2 + 2 * count !== bindEnd ? -1 : format;
+  return format > 1 ? -1 : format;
 }
 
 const isTextual = (type: number): boolean =>

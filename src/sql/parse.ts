@@ -126,7 +126,9 @@ function withBlankComments(text: string): string {
   return blank + blankGap(text.slice(at));
 }
 
-const blankGap = (gap: string): string => (/\S/.test(gap) ? ' '.repeat(Buffer.byteLength(gap)) : gap);
+/** Line ends stay: behind one, a string may go on. */
+const blankGap = (gap: string): string =>
+  /\S/.test(gap) ? gap.replace(/[^\r\n]/gu, (character) => ' '.repeat(Buffer.byteLength(character))) : gap;
 
 /** Postgres's own tokens, comments left out. Takes 40 µs and more: for rare statements only. */
 export function scanTokens(text: string): readonly Token[] {

@@ -13,6 +13,7 @@ import { READY_IDLE } from '../../wire/server-messages.js';
 import { EXECUTE_SYNC, encodeArrayBind, encodeSingleBind } from './array-bind.js';
 import type { MergedQueue } from './merged-lane.js';
 import type { MergedRequest } from './merged-request.js';
+import type { MergedForm } from './merged-statement.js';
 
 /** Answers larger than this are not gathered: the members fetch them themselves. */
 const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
@@ -26,8 +27,8 @@ export class MergedBatch implements ReplyReceiver {
   readonly holdsBytes = false;
   readonly #queue: MergedQueue;
   /** In the order in which they stand in the statement. */
-  readonly #members: readonly MergedRequest[];
-  readonly #isSingle: boolean;
+  #members: readonly MergedRequest[];
+  #isSingle = false;
   #connection: ServerConnection | null = null;
   /** Answers so far; rows are copied, since the chunks they come in are read into again. */
   #answers: Buffer;
@@ -36,6 +37,8 @@ export class MergedBatch implements ReplyReceiver {
   #rest: Buffer = NOTHING;
   #error: ErrorFields | null = null;
   #overflow = false;
+  /** A row came that is no member's, or of another shape than was learnt: the table is not what it was. */
+  #broken = false;
   #unsafe = false;
   /** Place of the member whose row came last. */
   #at = -1;
@@ -43,7 +46,6 @@ export class MergedBatch implements ReplyReceiver {
   constructor(queue: MergedQueue, members: readonly MergedRequest[]) {
     this.#queue = queue;
     this.#members = members;
-    this.#isSingle = members.length === 1;
     const { answerBytes } = queue.statement;
     this.#answers = Buffer.allocUnsafeSlow(Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64)));
   }
@@ -63,9 +65,9 @@ export class MergedBatch implements ReplyReceiver {
   }
 
   #send(connection: ServerConnection): void {
-    const { statement, format, settings } = this.#queue;
-    const form = statement.form!;
-    const members = this.#members;
+    const { lane, statement, settings } = this.#queue;
+    if (!this.#anyLeft(connection)) return;
+    this.#isSingle = this.#members.length === 1;
     this.#connection = connection;
     connection.attach(this);
     const change = settingsChangeSql(connection.settings, settings);
@@ -77,6 +79,39 @@ export class MergedBatch implements ReplyReceiver {
       });
     }
     connection.settings = settings;
+    const form = statement.form!;
+    const source = this.#isSingle ? form.one : form.many;
+    if (connection.isPrepared(source, settings.semantics)) {
+      this.#execute(connection, form);
+      return;
+    }
+    // The table may have changed beside pgkv since the statement was learnt: rows of another shape are not to be told.
+    connection.askShape(source, settings.semantics, (shape) => {
+      if (shape === (this.#isSingle ? form.oneShape : form.manyShape) && this.#error === null) {
+        this.#execute(connection, form);
+        return;
+      }
+      statement.stage = 'unknown';
+      this.#connection = null;
+      lane.release(connection);
+      this.#end('rerun');
+    });
+  }
+
+  /** Some may have been taken back while the batch waited: they must not be run. */
+  #anyLeft(connection: ServerConnection): boolean {
+    this.#members = this.#members.filter(({ dropped }) => !dropped);
+    if (this.#members.length > 0) return true;
+    this.#connection = null;
+    this.#queue.lane.release(connection);
+    this.#queue.batchEnded();
+    return false;
+  }
+
+  #execute(connection: ServerConnection, form: MergedForm): void {
+    const { format, settings } = this.#queue;
+    if (!this.#anyLeft(connection)) return;
+    const members = this.#members;
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
       member.sent = true;
@@ -130,17 +165,24 @@ export class MergedBatch implements ReplyReceiver {
   }
 
   #row(buffer: Buffer, start: number, end: number): void {
-    if (this.#overflow) return;
+    if (this.#overflow || this.#broken) return;
     const { plan, columnCount } = this.#queue.statement.form!;
     let member: MergedRequest;
     let visible = start + 7;
+    const { hidden } = plan;
+    if (buffer.readUInt16BE(start + 5) !== columnCount + (this.#isSingle ? 0 : hidden)) {
+      this.#broken = true;
+      return;
+    }
     if (this.#isSingle) member = this.#members[0]!;
     else {
-      const { hidden } = plan;
       const index = plan.identifies === 'ordinal' ? buffer.readInt32BE(start + 15) - 1 : this.#byKey(buffer, start);
       for (let column = 0; column < hidden; column++) visible += 4 + Math.max(0, buffer.readInt32BE(visible));
       const found = this.#members[index];
-      if (found === undefined) throw new Error(`a row for member ${index} of ${this.#members.length}`);
+      if (found === undefined) {
+        this.#broken = true;
+        return;
+      }
       member = found;
       member.rows++;
       if (columnCount === 0) return;
@@ -247,6 +289,13 @@ export class MergedBatch implements ReplyReceiver {
       if (connection.replies.length === 0) lane.release(connection);
       else connection.destroy('a merged statement left replies behind');
       this.#end('rerun');
+      return;
+    }
+    if (this.#broken) {
+      statement.stage = 'unknown';
+      lane.release(connection);
+      if (this.#queue.writes) this.#end('unknown', 'the rows of the answer are not those of the statements');
+      else this.#end('rerun');
       return;
     }
     statement.succeeded();

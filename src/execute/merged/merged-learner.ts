@@ -5,12 +5,13 @@ import type { LeaseRequest } from '../../backend/node-pool.js';
 import { quoteLiteral } from '../../backend/quote-literal.js';
 import { describing, forwarded, Reply } from '../../backend/reply-queue.js';
 import type { ReplyReceiver, ServerConnection } from '../../backend/server-connection.js';
-import type { SettingsGroup } from '../../backend/settings-group.js';
+import { type SettingsGroup, settingsChangeSql } from '../../backend/settings-group.js';
 import type { StatementSource, StatementSources } from '../../backend/statement-source.js';
 import type { KvPlan } from '../../sql/kv-plan.js';
 import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/merge-statement.js';
 import { encodeNamed, SYNC } from '../../wire/client-messages.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
+import { rowShape } from '../../wire/row-shape.js';
 import { builtinTypeName, TypeOid } from '../scatter/builtin-types.js';
 import { readColumns } from '../scatter/row-description.js';
 import type { MergedLane } from './merged-lane.js';
@@ -39,6 +40,8 @@ export class MergedLearner implements ReplyReceiver {
   #types: number[] = [];
   #description: Buffer | null = null;
   #columns = 0;
+  #oneShape = '';
+  #manyShape = '';
   #failed = false;
   #special = false;
 
@@ -77,6 +80,15 @@ export class MergedLearner implements ReplyReceiver {
   #begin(connection: ServerConnection): void {
     this.#connection = connection;
     connection.attach(this);
+    // Literals are read, and names resolved, under the settings in force at Parse.
+    const change = settingsChangeSql(connection.settings, this.#settings);
+    if (change !== null) {
+      const failed = (): void => {
+        this.#failed = true;
+      };
+      connection.sendControl(change, { row: () => undefined, failed, ready: () => undefined });
+    }
+    connection.settings = this.#settings;
     const { schema, name } = this.#plan.table;
     const table = quoteLiteral(`"${schema.replaceAll('"', '""')}"."${name.replaceAll('"', '""')}"`);
     connection.sendControl(specialTableSql(table), {
@@ -123,12 +135,15 @@ export class MergedLearner implements ReplyReceiver {
 
   #described(message: Buffer): void {
     const columns = readColumns(message).length;
+    const shape = rowShape(message, 0, message.length);
     if (this.#many !== null) {
+      this.#manyShape = shape;
       // It says for each row whose it is, and the rest is the client's.
       if (columns !== this.#merge!.hidden + this.#columns) this.#failed = true;
       return;
     }
     this.#description = message;
+    this.#oneShape = shape;
     this.#columns = columns;
   }
 
@@ -164,6 +179,8 @@ export class MergedLearner implements ReplyReceiver {
         plan: this.#merge,
         many: this.#many,
         one: this.#one,
+        manyShape: this.#manyShape,
+        oneShape: this.#oneShape,
         types: this.#types,
         description: this.#description,
         columnCount: this.#columns,

@@ -13,6 +13,9 @@ export interface MergedForm {
   /** The statement for many, and the one for a single member. */
   readonly many: StatementSource;
   readonly one: StatementSource;
+  /** What their results looked like (see row-shape.ts): a connection on which they look otherwise must not run them. */
+  readonly manyShape: string;
+  readonly oneShape: string;
   /** Types of the values, as the server found them. */
   readonly types: readonly number[];
   /** RowDescription with all columns in text, or null: no rows. */
