@@ -53,6 +53,8 @@ const NULL_LENGTH = -1;
 export class MergedStatements implements MergedClient {
   /** A statement is under way. */
   busy = false;
+  /** The client has cancelled what is under way. */
+  #cancelled = false;
   readonly #host: MergedHost;
   readonly #session: Session;
   readonly #services: MergedServices;
@@ -120,13 +122,18 @@ export class MergedStatements implements MergedClient {
 
   /** CancelRequest: whether the statement was taken back before it was sent. */
   cancel(): void {
-    // Reads of a pipeline are under way for a moment only; the truth is awaited.
-    if (!this.busy || this.#pipeline !== null || !this.#request.withdraw()) return;
-    this.busy = false;
+    if (!this.busy) return;
+    // What was sent is not cancelled: others' statements are in it. Where it fails as a whole, it is not run again.
+    this.#cancelled = true;
+    if (this.#pipeline !== null || !this.#request.withdraw()) return;
     // The old one still stands in its queue, to be passed over.
     this.#request = new MergedRequest(this);
+    this.#wasCancelled();
+  }
+
+  #wasCancelled(): void {
     const error = encodeError(new PgkvError('cancelled'), 'ERROR');
-    this.#host.answered(Buffer.concat([error, READY_IDLE]));
+    this.answered(Buffer.concat([error, READY_IDLE]));
   }
 
   /** The client is gone. */
@@ -138,21 +145,24 @@ export class MergedStatements implements MergedClient {
   }
 
   answered(answer: Buffer): void {
-    this.busy = false;
+    this.busy = this.#cancelled = false;
     this.#pipeline = null;
     this.#host.answered(answer);
   }
 
   rerun(): void {
+    if (this.#cancelled) {
+      this.#wasCancelled();
+      return;
+    }
     this.busy = false;
     this.#pipeline = null;
     this.#host.rerun();
   }
 
   unknown(detail: string): void {
-    this.busy = false;
     const error = encodeError(new PgkvError('outcome_unknown', { detail }), 'ERROR');
-    this.#host.answered(Buffer.concat([error, READY_IDLE]));
+    this.answered(Buffer.concat([error, READY_IDLE]));
   }
 
   #offer(

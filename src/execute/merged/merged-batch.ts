@@ -17,7 +17,6 @@ import type { MergedForm } from './merged-statement.js';
 
 /** Answers larger than this are not gathered: the members fetch them themselves. */
 const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
-const NOTHING = Buffer.alloc(0);
 const IGNORED = { row: () => undefined, failed: () => undefined, ready: () => undefined };
 const STALE_PLAN = '0A000';
 /** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
@@ -33,8 +32,10 @@ export class MergedBatch implements ReplyReceiver {
   /** Answers so far; rows are copied, since the chunks they come in are read into again. */
   #answers: Buffer;
   #used = 0;
-  /** A part of a message whose rest has not come. */
-  #rest: Buffer = NOTHING;
+  /** Parts of a message whose rest has not come, and how long they have to be before it is looked at again. */
+  #rest: Buffer[] = [];
+  #restBytes = 0;
+  #restWanted = 0;
   #error: ErrorFields | null = null;
   #overflow = false;
   /** A row came that is no member's, or of another shape than was learnt: the table is not what it was. */
@@ -138,9 +139,14 @@ export class MergedBatch implements ReplyReceiver {
 
   serverBytes(bytes: Buffer): void {
     let buffer = bytes;
-    if (this.#rest.length > 0) {
-      buffer = Buffer.concat([this.#rest, bytes]);
-      this.#rest = NOTHING;
+    if (this.#restBytes > 0) {
+      // Copied once, when the message is whole: a large row comes in many chunks.
+      this.#rest.push(Buffer.from(bytes));
+      this.#restBytes += bytes.length;
+      if (this.#restBytes < this.#restWanted) return;
+      buffer = Buffer.concat(this.#rest, this.#restBytes);
+      this.#rest = [];
+      this.#restBytes = 0;
     }
     let at = 0;
     const { length } = buffer;
@@ -154,7 +160,10 @@ export class MergedBatch implements ReplyReceiver {
       else if (type === Backend.noticeResponse) this.#notice(readErrorFields(buffer, at, end));
       at = end;
     }
-    if (at < length) this.#rest = Buffer.from(buffer.subarray(at));
+    if (at === length) return;
+    this.#rest = [Buffer.from(buffer.subarray(at))];
+    this.#restBytes = length - at;
+    this.#restWanted = this.#restBytes < 5 ? 5 : 1 + buffer.readInt32BE(at + 1);
   }
 
   /** The member's own statement says by its tag how many rows it touched, with or without RETURNING. */
@@ -251,7 +260,7 @@ export class MergedBatch implements ReplyReceiver {
   #room(bytes: number): boolean {
     const wanted = this.#used + bytes;
     if (wanted <= this.#answers.length) return true;
-    if (wanted > ANSWER_BYTES_MAX && !this.#isSingle && !this.#queue.writes) {
+    if (wanted > ANSWER_BYTES_MAX && !this.#queue.writes) {
       this.#overflow = true;
       return false;
     }

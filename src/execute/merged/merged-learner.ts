@@ -139,7 +139,7 @@ export class MergedLearner implements ReplyReceiver {
     if (this.#many !== null) {
       this.#manyShape = shape;
       // It says for each row whose it is, and the rest is the client's.
-      if (columns !== this.#merge!.hidden + this.#columns) this.#failed = true;
+      if (!endsWith(message, this.#description, this.#merge!.hidden)) this.#failed = true;
       return;
     }
     this.#description = message;
@@ -219,9 +219,31 @@ export class MergedLearner implements ReplyReceiver {
   }
 }
 
-/** A row where the table has triggers other than the extension's, rules, or row-level security. */
+/** Whether the columns of `many` behind the first `hidden` are those of `one` (null: none) in name and type. */
+function endsWith(many: Buffer, one: Buffer | null, hidden: number): boolean {
+  const visible = readColumns(many).slice(hidden);
+  const wanted = one === null ? [] : readColumns(one);
+  return (
+    visible.length === wanted.length &&
+    visible.every(({ name, type, modifier }, index) => {
+      const other = wanted[index]!;
+      return name === other.name && type === other.type && modifier === other.modifier;
+    })
+  );
+}
+
+/**
+ * A row where the table has triggers other than the extension's, rules, or row-level security; or where what looks like a
+ * function or operator of Postgres may be a user's that does something.
+ */
 const specialTableSql = (table: string): string =>
   `SELECT 1 FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ${table}::pg_catalog.regclass AND (c.relrowsecurity OR c.relhasrules
    OR EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-     WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND n.nspname OPERATOR(pg_catalog.<>) 'pgkv'))`;
+     WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal AND n.nspname OPERATOR(pg_catalog.<>) 'pgkv')
+   OR EXISTS (SELECT FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode
+     WHERE o.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND p.provolatile OPERATOR(pg_catalog.=) 'v')
+   OR EXISTS (SELECT FROM pg_catalog.pg_proc u JOIN pg_catalog.pg_proc p ON p.proname OPERATOR(pg_catalog.=) u.proname
+     WHERE u.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND p.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid
+     AND u.provolatile OPERATOR(pg_catalog.=) 'v'
+     AND u.pronamespace OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'pgkv'))))`;

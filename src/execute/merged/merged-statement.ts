@@ -26,6 +26,7 @@ export interface MergedForm {
 /** Failed batches in a row after which the statement leaves the lane, and for how long (rule 5). */
 const FAILURES_MAX = 3;
 const BANNED_MS = 10_000;
+const STREAMED_BYTES = 256 * 1024;
 
 export class MergedStatement {
   stage: 'unknown' | 'merged' | 'single' = 'unknown';
@@ -44,6 +45,11 @@ export class MergedStatement {
 
   /** Whether it may be merged now. */
   usable(now: number): boolean {
+    if (this.answerBytes > STREAMED_BYTES) {
+      // Answers that long are better streamed; it is tried again after a while.
+      this.answerBytes = STREAMED_BYTES / 2;
+      this.#bannedUntil = now + BANNED_MS;
+    }
     return this.stage === 'merged' && now >= this.#bannedUntil;
   }
 
