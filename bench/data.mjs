@@ -46,6 +46,15 @@ export async function loadKvTable(postgres) {
   });
 }
 
+/** After a run: every upsert has to have met its row, whatever way it took. */
+export async function checkKvTable(postgres) {
+  await withClient(postgres, async (client) => {
+    const { rows: tenants } = await client.query('SELECT tenant_id, count(*)::int FROM kv GROUP BY 1');
+    const wrong = tenants.find(({ count }) => count !== KEY_COUNT);
+    if (wrong !== undefined) throw new Error(`tenant ${wrong.tenant_id} has ${wrong.count} rows, not ${KEY_COUNT}`);
+  });
+}
+
 export async function loadOrdinaryTable(postgres) {
   await withClient(postgres, async (client) => {
     await client.query('CREATE TABLE bench_ordinary (id int PRIMARY KEY, value text NOT NULL)');

@@ -85,7 +85,7 @@ function loaderArguments({ workload, dialect, mode, keys, port, user, database, 
     mode,
     keys,
     clients,
-    seconds: runSeconds(clients, seconds),
+    seconds,
     log,
   };
   const pipeline = workload.pipeline === undefined ? {} : { pipeline: workload.pipeline };

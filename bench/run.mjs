@@ -6,7 +6,7 @@ import { cpus } from 'node:os';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { createKvTable, loadKvTable, loadOrdinaryTable } from './data.mjs';
+import { checkKvTable, createKvTable, loadKvTable, loadOrdinaryTable } from './data.mjs';
 import { amount } from './goals.mjs';
 import { KEY_COUNT, keyDistributions } from './keys.mjs';
 import { lanes, modeOf, POOL_SIZE, protocols } from './lanes.mjs';
@@ -45,7 +45,7 @@ const usage = `npm run bench -- [options]
   --rounds N  --seconds N   default ${FULL_ROUNDS} rounds, ${FULL_RUN_S} s of work each
   --generator NAME   pgbench or loader (Node alone: no simple protocol, no CAS); default pgbench where installed
   --workers N        of pgkv
-  --node-options OPTIONS    for pgkv, such as "--cpu-prof --cpu-prof-dir=FOLDER"
+  --node-options=OPTIONS    for pgkv, such as --node-options="--cpu-prof --cpu-prof-dir=FOLDER"
   --assert           exit code 1 when a goal is missed`;
 
 /** Ends the program with what is wrong with its command line. */
@@ -208,6 +208,7 @@ async function bench(options) {
   const context = { postgres, generator, seconds, scratch };
   await warmUp(cells, started, context);
   const runs = await measureRounds(options, started, context);
+  await checkKvTable(postgres);
   const servers = Object.fromEntries(started.map(({ lane, server }) => [lane.name, server.name]));
   return {
     at: new Date().toISOString(),

@@ -5,8 +5,10 @@ import { cstring, frame, int16, int32 } from '../support/frontend-message.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { directTarget, type Target } from '../support/target.js';
+import { asRefusal, rowsInAnyOrder } from './answer-forms.js';
 import { probeCleanliness } from './clean-probe.js';
 import { compareTranscripts, type DeliberateDifference, type Difference, DifferenceJudge } from './compare.js';
+import { KV_THEMES } from './kv-themes.js';
 import { createRoles, direct, runMatrix } from './matrix.js';
 import { startNaivePooler } from './naive-pooler.js';
 import { play } from './play.js';
@@ -17,11 +19,16 @@ import { APP_ROLE, ServerSide } from './server-side.js';
 import { THEMES } from './themes.js';
 import { type Transcript, TranscriptWriter } from './transcript.js';
 
-t.test('the suite has more than 600 distinct statements and no scenario name twice', async (t) => {
-  const scenarios = THEMES.flatMap((theme) => theme.scenarios);
-  t.ok(new Set(scenarios.flatMap(statementsOf)).size > 600);
-  t.equal(new Set(scenarios.map(({ name }) => name)).size, scenarios.length);
-});
+for (const [suite, themes] of [
+  ['ordinary tables', THEMES],
+  ['key-value tables', KV_THEMES],
+] as const) {
+  t.test(`the suite for ${suite} has more than 600 distinct statements and no scenario name twice`, async (t) => {
+    const scenarios = themes.flatMap((theme) => theme.scenarios);
+    t.ok(new Set(scenarios.flatMap(statementsOf)).size > 600);
+    t.equal(new Set(scenarios.map(({ name }) => name)).size, scenarios.length);
+  });
+}
 
 /** One message of every type that is compared byte for byte. */
 const MESSAGES: readonly Buffer[] = [
@@ -92,6 +99,30 @@ t.test('a listed difference is accepted only where and how it is listed, and mus
   }
   t.equal(judge.unexpected.length, 3);
   t.strictSame(judge.stale([{ name: 'another', steps: [] }]), [], 'not played, so not stale');
+});
+
+t.test('rows in any order are still all the rows, and stay between what surrounds them', async (t) => {
+  const answer = ['RowDescription "a"', 'DataRow "2"', 'DataRow "1"', 'CommandComplete SELECT 2', 'DataRow "0"'];
+  const sorted = ['RowDescription "a"', 'DataRow "1"', 'DataRow "2"', 'CommandComplete SELECT 2', 'DataRow "0"'];
+  t.strictSame(rowsInAnyOrder(answer), sorted);
+  t.strictSame(rowsInAnyOrder(sorted), sorted);
+});
+
+t.test('only a refusal that says why and what instead counts as one', async (t) => {
+  const error = (code: string, detail: string, hint: string): string[] => [
+    'ParseComplete',
+    `ErrorResponse S="ERROR" V="ERROR" C="${code}" M="no" D="${detail}" H="${hint}"`,
+    'ReadyForQuery E',
+  ];
+  const refusal = ['refused', 'ReadyForQuery E'];
+  t.strictSame(asRefusal(error('0A000', 'a join of \\"kv\\"', 'split it'), 'join of "kv"'), refusal);
+  t.strictSame(asRefusal(error('42601', '', ''), null), refusal, 'whatever Postgres says of what it is sent instead');
+  for (const wrong of [error('42601', 'a join', 'split it'), error('0A000', 'a union', 'split it')]) {
+    t.not(asRefusal(wrong, 'join')[0], 'refused');
+  }
+  t.not(asRefusal(error('0A000', 'a join', ''), 'join')[0], 'refused', 'without a HINT');
+  const answered = ['DataRow "1"', 'CommandComplete SELECT 1', 'ReadyForQuery T'];
+  t.strictSame(asRefusal(answered, 'join'), answered);
 });
 
 const DIRECT = [direct('direct', false)];

@@ -9,6 +9,7 @@ import type { Suite } from './check-version.js';
 import { KV_DELIBERATE_DIFFERENCES } from './kv-deliberate-differences.js';
 import { KV_THEMES } from './kv-themes.js';
 import { type Contestant, createRoles, direct, isDirect } from './matrix.js';
+import type { Scenario } from './scenario.js';
 import { APP_ROLE, type Layout, type Place } from './server-side.js';
 
 const TABLES: readonly KvTable[] = [KV, BLOBS];
@@ -63,6 +64,10 @@ async function prepareServer(server: PostgresServer, index: number | null): Prom
   await owner.end();
 }
 
+/** Leaves nothing that an intruder could change. */
+const hasNoState = ({ readOnly, name }: Scenario): boolean =>
+  readOnly === true || /^(refused|kv: generated)/.test(name);
+
 function router(shards: 'one' | 'several', intruder: boolean): Contestant {
   const serverCount = shards === 'one' ? 1 : SHARD_COUNT;
   return {
@@ -70,8 +75,9 @@ function router(shards: 'one' | 'several', intruder: boolean): Contestant {
     intruder,
     serverCount,
     routesKeys: true,
-    // What only reads has no dirt of others to meet: every session has its own settings and statements in the rest.
-    plays: (scenario) => (scenario.shards ?? shards) === shards && !(intruder && scenario.readOnly),
+    plays: (scenario) => (scenario.shards ?? shards) === shards && !(intruder && hasNoState(scenario)),
+    // With one shard fewer ways through pgkv are taken.
+    oneMode: (scenario) => intruder || (shards === 'one' && scenario.shards === undefined),
     start: (servers, database) => {
       const catalog = fixedCatalog(evenSpread(serverCount, TABLES, database));
       return startRouter({ servers, user: APP_ROLE, database, poolSize: POOL_SIZE, catalog });

@@ -29,6 +29,8 @@ export interface Contestant {
   readonly name: string;
   readonly intruder: boolean;
   readonly plays: (scenario: Scenario) => boolean;
+  /** Plays a scenario in one of its modes only, a different one from scenario to scenario; default: where intruded. */
+  readonly oneMode?: (scenario: Scenario) => boolean;
   /** How many servers it has; default 1. */
   readonly serverCount?: number;
   /** Key-value tables are more to it than tables: see `behind` in scenario.ts. */
@@ -100,6 +102,7 @@ interface Side {
   readonly run: string;
   readonly intruder: boolean;
   readonly plays: Contestant['plays'];
+  readonly oneMode: (scenario: Scenario) => boolean;
   readonly routesKeys: boolean;
 }
 
@@ -190,6 +193,7 @@ class Lane {
       run: 'Postgres',
       intruder: false,
       plays: always,
+      oneMode: () => false,
       routesKeys: false,
     };
     const serverSides = new Map<number, ServerSide>();
@@ -198,10 +202,11 @@ class Lane {
       serverSides.set(count, await ServerSide.create(servers, database, { ...withLayout, routesKeys }));
     }
     const sides: Side[] = [];
-    for (const { name, intruder, plays, start, serverCount = 1, routesKeys = false } of contestants) {
+    for (const { name, intruder, plays, start, serverCount = 1, routesKeys = false, oneMode } of contestants) {
       const target = await start(targets.get(serverCount) ?? [], database);
       const serverSide = serverSides.get(serverCount)!;
-      sides.push({ serverSide, target, run: name, intruder, plays, routesKeys });
+      const inOneMode = oneMode ?? (() => intruder);
+      sides.push({ serverSide, target, run: name, intruder, plays, oneMode: inOneMode, routesKeys });
     }
     return new Lane(reference, sides);
   }
@@ -221,8 +226,7 @@ class Lane {
     if (hanging) defects.push(`${scenario.name}: ${hanging.step}: no end on Postgres itself`);
     for (const side of this.#contestants.filter(({ plays }) => plays(scenario))) {
       const about = { scenario: scenario.name, run: side.run };
-      // One mode is enough to meet the intruder: a different one from scenario to scenario.
-      const played = side.intruder ? [modes[this.#turn++ % modes.length] as Mode] : modes;
+      const played = side.oneMode(scenario) ? [modes[this.#turn++ % modes.length] as Mode] : modes;
       try {
         const recording = await this.#record(side, theme, scenario, played);
         differences.push(...compareTranscripts(flatten(reference, played), flatten(recording, played), about));

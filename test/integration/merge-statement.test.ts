@@ -2,6 +2,7 @@
 // afterwards; and it locks rows in the order of its members. On real servers, for every kind of statement.
 import type pg from 'pg';
 import t, { type Test } from 'tap';
+import { blocked, connectTo } from '../support/kv-extension.js';
 import { mergeServer, type Pair, pairOf, runMerged, runnerOfSingle } from '../support/merge-bench.js';
 import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
 
@@ -16,7 +17,7 @@ interface Case {
   readonly order?: (tenant: string, key: string, more: Value[]) => Value[];
   /** Reads may have the same key twice. */
   readonly reads?: true;
-  /** 1: no member in the way of another one is needed. */
+  /** On the table of bytea values. */
   readonly blobs?: true;
 }
 
@@ -236,6 +237,8 @@ const ROWS = `
   from unnest($1::text[]) t, unnest($2::text[]) with ordinality u (k, o) where o % 7 <> 0`;
 const BLOB_ROWS = `insert into blobs (tenant_id, key, version, value, ttl) select tenant_id, key, version,
   convert_to(value::text, 'UTF8'), ttl from kv where tenant_id <> 'counters'`;
+const CAS = 'update kv set value = $3 where tenant_id = $1 and key = $2 and version = $4 returning version';
+
 /** For functions that want numbers or objects. */
 const TYPED_ROWS = `
   insert into kv (tenant_id, key, value, ttl) select 'counters', k, to_jsonb(o), case o % 3 when 1 then now() - interval '1 minute' end
@@ -261,6 +264,31 @@ for (const name of ['15', 'embedded'] satisfies PostgresVersion[]) {
       for (const [seed, one] of CASES.entries()) await compare(t, client, one, seed);
     });
     t.test('rows are locked in the order of the members', (t) => lockOrder(t, client));
+    t.test('a version that another session has counted up meanwhile is not matched', async (t) => {
+      const pair = await pairOf(client, CAS, false);
+      const other = await connectTo(t, server);
+      await client.query(
+        `insert into kv (tenant_id, key, value) select 'w', 'k' || n, '0' from generate_series(1, 3) n`,
+      );
+      await other.query(`begin; update kv set value = '"theirs"', version = 2 where tenant_id = 'w' and key = 'k2'`);
+      const observer = await connectTo(t, server);
+      const running = runMerged(
+        client,
+        pair,
+        ['k1', 'k2', 'k3'].map((key) => ['w', key, '"ours"', '1']),
+      );
+      await blocked(observer, client);
+      await other.query('commit');
+      t.strictSame(
+        (await running).map(({ rows }) => rows),
+        [[['2']], [], [['2']]],
+      );
+      t.equal(
+        (await client.query(`select value from kv where tenant_id = 'w' and key = 'k2'`)).rows[0].value,
+        '"theirs"',
+      );
+      await client.query(`delete from kv where tenant_id = 'w'`);
+    });
     t.test('a member that conflicts gets no row, and the others are inserted', (t) => conflicts(t, client));
   });
 }

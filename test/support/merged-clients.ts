@@ -129,7 +129,7 @@ export function told(answer: Buffer): Told {
 export const grants = (live: LiveRouter): number =>
   live.router.pools.reduce((sum, { counters }) => sum + counters.grantsTotal, 0);
 
-const ATTEMPTS_MAX = 200;
+const ATTEMPTS_MAX = 60;
 
 /** Repeats until all that was sent has gone out as a few statements; false where it never does. */
 export async function becomesMerged(
@@ -152,8 +152,9 @@ export async function untilMerged(
   live: LiveRouter,
   clients: readonly TickClient[],
   bytesOf: (index: number) => Buffer,
+  what = '',
 ): Promise<void> {
-  if (!(await becomesMerged(live, clients, bytesOf))) t.fail('it is never merged');
+  if (!(await becomesMerged(live, clients, bytesOf))) t.fail(`it is never merged ${what}`);
 }
 
 export interface BatchOptions {

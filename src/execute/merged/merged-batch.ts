@@ -26,6 +26,8 @@ export class MergedBatch implements ReplyReceiver {
   readonly holdsBytes = false;
   readonly #queue: MergedQueue;
   /** In the order in which they stand in the statement. */
+  /** As they were taken, and those that are left of them. */
+  readonly #taken: readonly MergedRequest[];
   #members: readonly MergedRequest[];
   #isSingle = false;
   #connection: ServerConnection | null = null;
@@ -46,7 +48,7 @@ export class MergedBatch implements ReplyReceiver {
 
   constructor(queue: MergedQueue, members: readonly MergedRequest[]) {
     this.#queue = queue;
-    this.#members = members;
+    this.#taken = this.#members = members;
     const { answerBytes } = queue.statement;
     this.#answers = Buffer.allocUnsafeSlow(Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64)));
   }
@@ -105,7 +107,7 @@ export class MergedBatch implements ReplyReceiver {
     if (this.#members.length > 0) return true;
     this.#connection = null;
     this.#queue.lane.release(connection);
-    this.#queue.batchEnded();
+    this.#queue.batchEnded(this.#taken);
     return false;
   }
 
@@ -321,7 +323,7 @@ export class MergedBatch implements ReplyReceiver {
     const { plan } = statement.form!;
     const members = this.#members;
     statement.answerBytes += (this.#used / members.length - statement.answerBytes) / 8;
-    this.#queue.batchEnded();
+    this.#queue.batchEnded(this.#taken);
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
       if (member.dropped) continue;
@@ -354,7 +356,7 @@ export class MergedBatch implements ReplyReceiver {
   }
 
   #end(how: 'rerun' | 'unknown', detail = ''): void {
-    this.#queue.batchEnded();
+    this.#queue.batchEnded(this.#taken);
     for (const member of this.#members) {
       if (member.dropped) continue;
       if (how === 'rerun') member.client.rerun();

@@ -36,6 +36,10 @@ export class MergedLane {
   readonly limits: MergedLimits;
   readonly #later: (task: () => void) => void;
   #scheduled: MergedQueue[] = [];
+  /** Keys that batches under way write, of whatever statement: a second write would only wait for the first one's lock. */
+  readonly writing = new Set<string>();
+  /** Queues whose requests wait for such keys. */
+  readonly #waiting = new Set<MergedQueue>();
 
   readonly #statements = new WeakMap<object, MergedStatement>();
 
@@ -76,6 +80,7 @@ export class MergedLane {
       queue.next ??= new MergedQueue(this, statement, format, settings);
       queue = queue.next;
     }
+    request.key = '';
     request.sent = false;
     request.dropped = false;
     queue.pending.push(request);
@@ -97,6 +102,18 @@ export class MergedLane {
       queue.flush();
     }
   };
+
+  /** The queue's requests are all for keys that are being written. */
+  waits(queue: MergedQueue): void {
+    this.#waiting.add(queue);
+  }
+
+  /** Those keys are written. */
+  written(members: readonly MergedRequest[]): void {
+    for (const { key } of members) this.writing.delete(key);
+    for (const queue of this.#waiting) this.schedule(queue);
+    this.#waiting.clear();
+  }
 
   release(connection: ServerConnection): void {
     this.pool.release(connection, this.group);
@@ -130,14 +147,19 @@ export class MergedQueue {
     const inFlightMax = this.writes ? writesInFlight : readsInFlight;
     while (this.pending.length > 0 && this.#inFlight < inFlightMax) {
       const members = this.#take();
-      if (members.length === 0) return;
+      if (members.length === 0) {
+        if (this.pending.length > 0) this.lane.waits(this);
+        return;
+      }
       this.#inFlight++;
       new MergedBatch(this, members).start();
     }
   }
 
-  batchEnded(): void {
+  /** @param members as they were taken, those that were dropped later included */
+  batchEnded(members: readonly MergedRequest[]): void {
     this.#inFlight--;
+    if (this.writes) this.lane.written(members);
     if (this.pending.length > 0) this.lane.schedule(this);
   }
 
@@ -149,19 +171,19 @@ export class MergedQueue {
     const most = Math.min(membersMax, expected);
     const taken: MergedRequest[] = [];
     const left: MergedRequest[] = [];
-    const keys = writes ? new Set<string>() : null;
+    const { writing } = this.lane;
     let bytes = 0;
     let index = 0;
     for (; index < pending.length && taken.length < most && bytes < bytesMax; index++) {
       const request = pending[index]!;
       if (request.dropped) continue;
-      if (keys !== null) {
-        const key = keyOf(request);
-        if (keys.has(key)) {
+      if (writes) {
+        if (request.key === '') request.key = keyOf(request);
+        if (writing.has(request.key)) {
           left.push(request);
           continue;
         }
-        keys.add(key);
+        writing.add(request.key);
       }
       bytes += request.bytes;
       taken.push(request);
@@ -178,7 +200,8 @@ function keyOf({ statement, buffer, offsets }: MergedRequest): string {
   const [tenant, key] = statement.form!.plan.keyValues;
   const part = (value: number): string =>
     value < 0 ? '' : buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
-  return `${part(tenant)}\0${part(key)}`;
+  const { schema, name } = statement.table;
+  return `${schema}.${name}\0${part(tenant)}\0${part(key)}`;
 }
 
 function byKey(a: MergedRequest, b: MergedRequest): number {

@@ -65,6 +65,7 @@ export class MergedLearner implements ReplyReceiver {
   /** Ends with the statement merged, or single; where no connection could be had it stays unknown. */
   start(): void {
     this.#statement.learning = true;
+    this.#statement.table = this.#plan.table;
     const request: LeaseRequest = {
       group: this.#lane.group,
       settings: this.#settings,

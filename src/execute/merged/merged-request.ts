@@ -19,8 +19,9 @@ export class MergedRequest {
   buffer: Buffer = EMPTY;
   /** Start and length of each value of the statement; length -1: NULL. Values are in text format. */
   readonly offsets = new Int32Array(2 * VALUES_MAX);
-  /** For statements that write: hash slot of the key. */
+  /** For statements that write: hash slot of the key, and the key with its table. */
   slot = 0;
+  key = '';
   /** What the answer begins with: ParseComplete, BindComplete, RowDescription, as far as they are owed. */
   prefix: Buffer = EMPTY;
   /** Values, in bytes. */

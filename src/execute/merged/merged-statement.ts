@@ -4,6 +4,7 @@
 //   merged     it is run for many at once
 //   single     it cannot be merged, or has failed too often; its clients use leases
 import type { StatementSource } from '../../backend/statement-source.js';
+import type { KvTable } from '../../cluster/kv-table.js';
 import type { MergeStatement } from '../../sql/merge-statement.js';
 import { BIND_COMPLETE, NO_DATA, PARSE_COMPLETE } from '../../wire/server-messages.js';
 import type { MergedQueue } from './merged-lane.js';
@@ -29,6 +30,8 @@ const BANNED_MS = 10_000;
 const STREAMED_BYTES = 256 * 1024;
 
 export class MergedStatement {
+  /** The table it is on. */
+  table: KvTable = { schema: '', name: '', valueType: 'jsonb' };
   stage: 'unknown' | 'merged' | 'single' = 'unknown';
   form: MergedForm | null = null;
   /** Epoch of the schema in which it was learnt. */

@@ -374,7 +374,7 @@ export const kvRanges: Theme = {
           'acme',
           '{{k01},{k02}}',
         ),
-        refused('comments between', `select key from kv where tenant_id = 'acme' and key = 'k' -- continued\n '01'`),
+        refused('cannot be read', `select key from kv where tenant_id = 'acme' and key = 'k' -- continued\n '01'`),
         refused('joined', `select * from kv, kv where tenant_id = 'acme' and key = 'k07'`),
         refused('UNION', `select key from kv where tenant_id = 'acme' and key = 'k07' union select 1, 2`),
       ],

@@ -1,0 +1,114 @@
+// Everything at once: 64 clients with a random mix of statements on few keys of two shards, whose every answer is checked
+// against what must be true of a database: one order of all writes of a key, each done once or not at all, as its client
+// was told, and no read behind the times.
+//   PGKV_SEED=123  plays that seed (what the clients do; when they meet is chance)
+//   PGKV_LONG=1    a million statements
+import { setTimeout as sleep } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import { KV, kvRouter, kvServers } from '../support/kv-cluster.js';
+import { SqlClient } from '../support/sql-client.js';
+import { ModelClient } from './merged-model/model-client.js';
+import type { Answer } from './merged-model/wire-forms.js';
+import { World } from './merged-model/world.js';
+
+const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
+const STATEMENTS = process.env['PGKV_LONG'] === '1' ? 1_000_000 : 20_000;
+/** All that a round saw is judged behind it, and forgotten. */
+const ROUND_STATEMENTS = 20_000;
+const SHORT_STATEMENTS = 3_000;
+const CLIENTS = 64;
+const WITH_TRANSACTIONS = 6;
+
+t.setTimeout(STATEMENTS > ROUND_STATEMENTS ? 3_600_000 : 240_000);
+const cluster = await kvServers(t, 2, { tables: [KV] });
+const direct = await Promise.all(
+  cluster.servers.map((server) => SqlClient.connect(server, { user: server.superuser, database: 'postgres' })),
+);
+t.teardown(() => Promise.all(direct.map((client) => client.end())));
+for (const client of direct) {
+  await client.run(
+    // As users have them: what is reborn has a higher version.
+    'alter table kv alter column version set default pgkv.first_version()',
+    `alter table kv add constraint sane check (value::text not like '"forbidden%')`,
+    // Found before the merged lane's patience ends, too.
+    "alter system set deadlock_timeout = '60 ms'",
+    'select pg_reload_conf()',
+  );
+}
+t.comment(`PGKV_SEED=${SEED}`);
+
+interface Played {
+  readonly world: World;
+  /** Transactions that the servers have done for a statement. */
+  readonly transactionsPerStatement: number;
+}
+
+async function play(
+  t: Test,
+  round: number,
+  statements: number,
+  isMerged: boolean,
+  tamper?: World['tamper'],
+): Promise<Played> {
+  const live = await kvRouter(t, cluster, { merged: { disabled: !isMerged } });
+  const user = { user: cluster.servers[0]!.superuser, database: 'postgres' };
+  const world = new World(SEED, round, statements, tamper);
+  const before = await transactions();
+  const clients = Array.from({ length: CLIENTS }, (_, number) => new ModelClient(world, number, live, user));
+  await Promise.all(clients.map((client, number) => client.run(number < WITH_TRANSACTIONS)));
+  const done = (await transactions()) - before;
+  // What vanished clients have asked for is done, or will never be.
+  while (live.router.pools.some((pool) => pool.openCount !== pool.idleCount)) await sleep(10);
+  await new ModelClient(world, CLIENTS, live, user).readAll(world.known);
+  world.judge();
+  for (const client of direct) await client.run('truncate kv');
+  return { world, transactionsPerStatement: done / world.taken };
+}
+
+async function transactions(): Promise<number> {
+  let sum = 0;
+  for (const client of direct) {
+    sum += Number(
+      await client.value("select xact_commit + xact_rollback from pg_stat_database where datname = 'postgres'"),
+    );
+  }
+  return sum;
+}
+
+for (let round = 0; round < STATEMENTS / ROUND_STATEMENTS; round++) {
+  t.test(`every answer of a random mix is true, round ${round}`, async (t) => {
+    const began = performance.now();
+    const { world, transactionsPerStatement } = await play(t, round, ROUND_STATEMENTS, true);
+    t.same(world.problems, [], `PGKV_SEED=${SEED}`);
+    if (round === 0)
+      t.comment(
+        [...world.counts]
+          .map(([what, count]) => `${what} ${count}`)
+          .sort()
+          .join(', '),
+      );
+    const ms = Math.round(performance.now() - began);
+    t.comment(`${ms} ms, ${transactionsPerStatement.toFixed(2)} transactions a statement`);
+  });
+}
+
+t.test('so it is where statements are not merged', async (t) => {
+  const { world, transactionsPerStatement } = await play(t, 1_000, SHORT_STATEMENTS, false);
+  t.same(world.problems, [], `PGKV_SEED=${SEED}`);
+  t.comment(`${transactionsPerStatement.toFixed(2)} transactions a statement`);
+});
+
+t.test('two clients that get each other’s answer are noticed', async (t) => {
+  let held: Answer | null = null;
+  let reads = 0;
+  const { world } = await play(t, 1_001, SHORT_STATEMENTS, false, ({ kind }, answer) => {
+    if (kind !== 'read' || answer.rows.length === 0 || reads++ < 100) return answer;
+    if (held === null) {
+      held = answer;
+      return answer;
+    }
+    return reads === 102 ? held : answer;
+  });
+  t.not(world.problems.length, 0);
+  t.comment(world.problems[0] ?? '');
+});

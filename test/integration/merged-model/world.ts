@@ -1,0 +1,203 @@
+// What the model's clients share during one round: the keys, what was seen of each of them, what is in fashion. Statements
+// of the same text are merged only if they meet, so most clients draw from the same few kinds for a while.
+import { judge, type KeyEvent } from './key-history.js';
+import { type Asked, type Build, type Key, type KeyedEvent, KINDS } from './statements.js';
+import type { Answer, Form } from './wire-forms.js';
+
+/**
+ * plain     shared by all; some statements on them are not told the version they made
+ * expiring  with short ttls; all that happens to them is told
+ * fragile   clients vanish in the middle of statements on them
+ * tagged    in transactions too; of the last tags, clients vanish in the middle of those
+ * owned     written by one client only, so that nothing has to be told
+ * counter   kv_incr only
+ */
+export type KeySort = 'plain' | 'expiring' | 'fragile' | 'tagged' | 'owned' | 'counter';
+
+export type Random = (below: number) => number;
+
+/** mulberry32: a failure is replayed with PGKV_SEED. */
+export function seeded(...seeds: readonly number[]): Random {
+  let state = 0;
+  for (const seed of seeds) state = Math.imul(state ^ seed, 0x9e3779b1) + 0x7f4a7c15;
+  return (below) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below);
+  };
+}
+
+const NAMES: Readonly<Record<'plain' | 'expiring' | 'fragile' | 'counter', number>> = {
+  plain: 16,
+  expiring: 8,
+  fragile: 8,
+  counter: 6,
+};
+const TAGS = 6;
+const FRAGILE_TAGS = 2;
+const NAMES_OF_TAG = ['a', 'b', 'c', 'd', 'e'];
+/** Of a hundred statements. */
+const SHARES: readonly (readonly [KeySort, number])[] = [
+  ['plain', 44],
+  ['expiring', 12],
+  ['fragile', 8],
+  ['tagged', 15],
+  ['owned', 6],
+  ['counter', 15],
+];
+const FASHION_STATEMENTS = 400;
+const PROBLEMS_MAX = 20;
+
+interface Fashion {
+  readonly kinds: Readonly<Record<string, readonly Build[]>>;
+  readonly form: Form;
+}
+
+const idOf = ({ tenant, name }: Key): string => `${tenant}/${name}`;
+
+export class World {
+  readonly seed: number;
+  readonly round: number;
+  readonly problems: string[] = [];
+  /** How many statements of each kind were answered, and errors by code. */
+  readonly counts = new Map<string, number>();
+  /** Changes answers before they are judged: to see that it is noticed. */
+  readonly tamper: (asked: Asked, answer: Answer) => Answer;
+  readonly #tenants: readonly string[];
+  readonly #histories = new Map<string, KeyEvent[]>();
+  readonly #statements: number;
+  #taken = 0;
+  #fashion: Fashion | null = null;
+  #lastMoment = 0;
+
+  constructor(seed: number, round: number, statements: number, tamper: World['tamper'] = (_, answer) => answer) {
+    this.seed = seed;
+    this.round = round;
+    this.#statements = statements;
+    this.tamper = tamper;
+    this.#tenants = [`r${round}`, `r${round}b`];
+  }
+
+  /** Never the same twice, so that what happens in one turn has an order too. */
+  now(): number {
+    this.#lastMoment = Math.max(performance.now(), this.#lastMoment + 1e-6);
+    return this.#lastMoment;
+  }
+
+  /** Whether so many statements more are to be asked. */
+  take(count = 1): boolean {
+    if (this.#taken >= this.#statements || this.problems.length >= PROBLEMS_MAX) return false;
+    const era = Math.floor(this.#taken / FASHION_STATEMENTS);
+    this.#taken += count;
+    if (this.#fashion === null || Math.floor(this.#taken / FASHION_STATEMENTS) !== era)
+      this.#fashion = this.#newFashion();
+    return true;
+  }
+
+  get taken(): number {
+    return this.#taken;
+  }
+
+  #newFashion(): Fashion {
+    const random = seeded(this.seed, this.round, Math.floor(this.#taken / FASHION_STATEMENTS));
+    const pick = (kinds: readonly Build[]): Build[] => [kinds[random(kinds.length)]!, kinds[random(kinds.length)]!];
+    const kinds = Object.fromEntries(Object.entries(KINDS).map(([sort, all]) => [sort, pick(all)]));
+    return { kinds, form: formOf(random) };
+  }
+
+  kind(sort: keyof typeof KINDS, random: Random): Build {
+    const kinds = random(4) > 0 ? this.#fashion!.kinds[sort]! : KINDS[sort];
+    return kinds[random(kinds.length)]!;
+  }
+
+  form(random: Random): Form {
+    return random(4) > 0 ? this.#fashion!.form : formOf(random);
+  }
+
+  sort(random: Random): KeySort {
+    let left = random(100);
+    for (const [sort, share] of SHARES) {
+      left -= share;
+      if (left < 0) return sort;
+    }
+    return 'plain';
+  }
+
+  /** The keys of one tag, for tagged ones; else one key. */
+  keys(sort: KeySort, client: number, random: Random): readonly Key[] {
+    const tenant = this.#tenants[random(this.#tenants.length)]!;
+    if (sort === 'owned') return [{ tenant: this.#tenants[0]!, name: `own${client}-${random(2)}` }];
+    if (sort === 'tagged') return this.tag(random(TAGS), random);
+    return [{ tenant, name: `${sort}${zipf(NAMES[sort], random)}` }];
+  }
+
+  /** Keys of one of the tags, in a random order. */
+  tag(number: number, random: Random): readonly Key[] {
+    const tenant = this.#tenants[random(this.#tenants.length)]!;
+    const keys = NAMES_OF_TAG.map((name) => ({ tenant, name: `{tag${number}}${name}` }));
+    for (let last = keys.length - 1; last > 0; last--) {
+      const other = random(last + 1);
+      [keys[last], keys[other]] = [keys[other]!, keys[last]!];
+    }
+    return keys;
+  }
+
+  fragileTag(random: Random): readonly Key[] {
+    return this.tag(TAGS - 1 - random(FRAGILE_TAGS), random);
+  }
+
+  record(events: readonly KeyedEvent[]): void {
+    for (const [key, event] of events) {
+      const id = idOf(key);
+      const history = this.#histories.get(id);
+      if (history === undefined) this.#histories.set(id, [event]);
+      else history.push(event);
+    }
+  }
+
+  count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
+  }
+
+  wrong(problem: string): void {
+    if (this.problems.length < PROBLEMS_MAX) this.problems.push(problem);
+  }
+
+  /** What anybody has asked for. */
+  get known(): Key[] {
+    return [...this.#histories.keys()].map((id) => {
+      const [tenant, name] = id.split('/') as [string, string];
+      return { tenant, name };
+    });
+  }
+
+  judge(): void {
+    for (const [id, events] of this.#histories) {
+      for (const problem of judge(events)) this.wrong(`${id}: ${problem}`);
+    }
+  }
+}
+
+function formOf(random: Random): Form {
+  const protocol = (['simple', 'unnamed', 'named', 'named'] as const)[random(4)]!;
+  const isSimple = protocol === 'simple';
+  return {
+    protocol,
+    describes: !isSimple && random(2) === 0,
+    binaryParameters: !isSimple && random(3) === 0,
+    binaryResult: !isSimple && random(2) === 0,
+  };
+}
+
+/** The first of them is drawn most often, the n-th one n times less. */
+function zipf(count: number, random: Random): number {
+  let sum = 0;
+  for (let rank = 1; rank <= count; rank++) sum += 1 / rank;
+  let left = (random(1e6) / 1e6) * sum;
+  for (let rank = 1; rank < count; rank++) {
+    left -= 1 / rank;
+    if (left < 0) return rank - 1;
+  }
+  return count - 1;
+}
