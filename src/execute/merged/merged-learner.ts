@@ -220,15 +220,15 @@ export class MergedLearner implements ReplyReceiver {
   }
 }
 
-/** Whether the columns of `many` behind the first `hidden` are those of `one` (null: none) in name and type. */
+/** Whether the columns of `many` behind the first `hidden` are those of `one` (null: none) in type; clients are told the latter. */
 function endsWith(many: Buffer, one: Buffer | null, hidden: number): boolean {
   const visible = readColumns(many).slice(hidden);
   const wanted = one === null ? [] : readColumns(one);
   return (
     visible.length === wanted.length &&
-    visible.every(({ name, type, modifier }, index) => {
+    visible.every(({ type, modifier }, index) => {
       const other = wanted[index]!;
-      return name === other.name && type === other.type && modifier === other.modifier;
+      return type === other.type && modifier === other.modifier;
     })
   );
 }
