@@ -84,8 +84,13 @@ export class MergedStatements implements MergedClient {
       rerun: () => this.rerun(),
     });
     const offers: (() => void)[] = [];
+    const [first] = units;
+    const format = resultFormat(buffer, first!.batch.bindEnd, first!.batch.formatsAt);
     for (const [index, unit] of units.entries()) {
-      if (unit.statement.plan.writes) return false;
+      const { statement, source, batch } = unit;
+      // All in one batch for each shard: see MergedPipeline.
+      if (statement.plan.writes || source !== first!.source) return false;
+      if (resultFormat(buffer, batch.bindEnd, batch.formatsAt) !== format) return false;
       const offer = this.#prepare(unit, buffer, pipeline.request(index));
       if (offer === null) return false;
       offers.push(offer);

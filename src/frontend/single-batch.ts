@@ -64,7 +64,7 @@ export function scanSingleBatch(buffer: Buffer, start: number): SingleBatch | nu
 }
 
 /** Units of a pipeline beyond which it is not looked at as one. */
-const UNITS_MAX = 256;
+const UNITS_MAX = 128;
 
 /** The units of a pipeline that ends with one Sync, the last message there is; null where it is anything else. */
 export function scanPipeline(buffer: Buffer, start: number): SingleBatch[] | null {

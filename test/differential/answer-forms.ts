@@ -20,6 +20,10 @@ export function rowsInAnyOrder(lines: readonly string[]): string[] {
 
 export const withoutTimes = (line: string): string => line.replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+/g, 'a time');
 
+/** Column descriptions without the table and column they come from. */
+export const withoutOrigins = (line: string): string =>
+  line.startsWith('RowDescription ') ? line.replace(/ from \w+\.\d+/g, '') : line;
+
 /**
  * An error and nothing but the preparation before it, reduced to the fact.
  * @param detail what the refusal must say; null: any error will do

@@ -60,7 +60,7 @@ async function prepareServer(server: PostgresServer, index: number | null): Prom
   await prepareShard(server, TABLES, TEMPLATE);
   const owner = await SqlClient.connect(server, { user: server.superuser, database: TEMPLATE });
   await owner.run(`grant all on kv, blobs to ${APP_ROLE}`, `grant create on schema public to ${APP_ROLE}`);
-  if (index === null) await owner.run(...KEY_INDEXES);
+  if (index === null || isDirect()) await owner.run(...KEY_INDEXES);
   await owner.end();
 }
 

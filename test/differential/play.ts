@@ -2,7 +2,7 @@
 import { encodeAll } from '../support/frontend-message.js';
 import type { Target } from '../support/target.js';
 import { type Exchange, WireClient } from '../support/wire-client.js';
-import { asRefusal, rowsInAnyOrder, withoutTimes } from './answer-forms.js';
+import { asRefusal, rowsInAnyOrder, withoutOrigins, withoutTimes } from './answer-forms.js';
 import {
   type AnswerForm,
   type Mode,
@@ -98,10 +98,11 @@ class Stage {
     return this.#options.routesKeys === true;
   }
 
-  #canonical({ anyOrder, anyTime, refused }: AnswerForm): (lines: readonly string[]) => readonly string[] {
+  #canonical({ anyOrder, anyTime, anyOrigin, refused }: AnswerForm): (lines: readonly string[]) => readonly string[] {
     return (lines) => {
       const timeless = anyTime ? lines.map(withoutTimes) : lines;
-      const ordered = anyOrder ? rowsInAnyOrder(timeless) : timeless;
+      const placeless = anyOrigin ? timeless.map(withoutOrigins) : timeless;
+      const ordered = anyOrder ? rowsInAnyOrder(placeless) : placeless;
       return refused === undefined ? ordered : asRefusal(ordered, this.#routesKeys ? refused : null);
     };
   }

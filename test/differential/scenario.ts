@@ -67,6 +67,8 @@ export interface AnswerForm {
   readonly anyOrder?: true;
   /** Times with microseconds are those of the statement, and differ. */
   readonly anyTime?: true;
+  /** From which table columns come is not compared: rows put together from several shards come from no one table. */
+  readonly anyOrigin?: true;
   /**
    * pgkv answers 0A000 with a DETAIL that contains this, and a HINT. Postgres is sent something that fails: both are to
    * be left as if the statement had not been.

@@ -106,7 +106,7 @@ export function together(
   readies = 1,
 ): Promise<Buffer[]> {
   const questions = clients.map((_, index) => bytesOf(index));
-  clients.forEach((client, index) => client.send(questions[index]!));
+  for (const [index, client] of clients.entries()) client.send(questions[index]!);
   return Promise.all(clients.map((client) => client.answer(readies)));
 }
 

@@ -17,7 +17,6 @@ import type { MergedForm } from './merged-statement.js';
 
 /** Answers larger than this are not gathered: the members fetch them themselves. */
 const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
-const IGNORED = { row: () => undefined, failed: () => undefined, ready: () => undefined };
 const STALE_PLAN = '0A000';
 /** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
 const SYNC_REP_WARNING = '01000';
@@ -68,21 +67,40 @@ export class MergedBatch implements ReplyReceiver {
   }
 
   #send(connection: ServerConnection): void {
-    const { lane, statement, settings } = this.#queue;
+    const { statement, settings } = this.#queue;
     if (!this.#anyLeft(connection)) return;
     this.#isSingle = this.#members.length === 1;
     this.#connection = connection;
     connection.attach(this);
     const change = settingsChangeSql(connection.settings, settings);
-    if (change !== null) {
-      // Where it fails the batch runs under the former ones, which are not the members': it must not be answered.
-      connection.sendControl(change, {
-        ...IGNORED,
-        failed: (message) => this.#fail(readErrorFields(message, 0, message.length)),
-      });
+    if (change === null) {
+      connection.settings = settings;
+      this.#prepare(connection, statement.form!);
+      return;
     }
-    connection.settings = settings;
-    const form = statement.form!;
+    let failed = false;
+    connection.runControl(change, {
+      row: () => undefined,
+      failed: () => {
+        failed = true;
+      },
+      ready: () => {
+        if (!failed) {
+          connection.settings = settings;
+          this.#prepare(connection, statement.form!);
+          return;
+        }
+        // Under which settings it is now nobody knows.
+        this.#connection = null;
+        connection.attach(null);
+        connection.destroy('the settings of a merged statement could not be applied');
+        this.#end('rerun');
+      },
+    });
+  }
+
+  #prepare(connection: ServerConnection, form: MergedForm): void {
+    const { lane, statement, settings } = this.#queue;
     const source = this.#isSingle ? form.one : form.many;
     if (connection.isPrepared(source, settings.semantics)) {
       this.#execute(connection, form);
@@ -90,7 +108,7 @@ export class MergedBatch implements ReplyReceiver {
     }
     // The table may have changed beside pgkv since the statement was learnt: rows of another shape are not to be told.
     connection.askShape(source, settings.semantics, (shape) => {
-      if (shape === (this.#isSingle ? form.oneShape : form.manyShape) && this.#error === null) {
+      if (shape === (this.#isSingle ? form.oneShape : form.manyShape)) {
         this.#execute(connection, form);
         return;
       }
@@ -351,7 +369,8 @@ export class MergedBatch implements ReplyReceiver {
   serverLost(loss: ServerLoss): void {
     this.#connection = null;
     this.#queue.statement.failed(this.#queue.lane.clock.now());
-    if (this.#queue.writes) this.#end('unknown', loss.error.detail ?? 'the server connection was lost');
+    const isSent = this.#members.some(({ sent }) => sent);
+    if (isSent && this.#queue.writes) this.#end('unknown', loss.error.detail ?? 'the server connection was lost');
     else this.#end('rerun');
   }
 

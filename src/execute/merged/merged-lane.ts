@@ -174,9 +174,13 @@ export class MergedQueue {
     const { writing } = this.lane;
     let bytes = 0;
     let index = 0;
-    for (; index < pending.length && taken.length < most && bytes < bytesMax; index++) {
+    let group: object | null = null;
+    for (; index < pending.length; index++) {
       const request = pending[index]!;
+      const isFull = taken.length >= most || bytes >= bytesMax;
+      if (isFull && (group === null || request.group !== group)) break;
       if (request.dropped) continue;
+      group = request.group;
       if (writes) {
         if (request.key === '') request.key = keyOf(request);
         if (writing.has(request.key)) {

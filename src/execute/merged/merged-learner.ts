@@ -44,6 +44,8 @@ export class MergedLearner implements ReplyReceiver {
   #manyShape = '';
   #failed = false;
   #special = false;
+  /** Its settings could not be applied, so that nobody knows what they are. */
+  #unsettled = false;
 
   constructor(options: {
     lane: MergedLane;
@@ -85,7 +87,7 @@ export class MergedLearner implements ReplyReceiver {
     const change = settingsChangeSql(connection.settings, this.#settings);
     if (change !== null) {
       const failed = (): void => {
-        this.#failed = true;
+        this.#failed = this.#unsettled = true;
       };
       connection.sendControl(change, { row: () => undefined, failed, ready: () => undefined });
     }
@@ -188,7 +190,10 @@ export class MergedLearner implements ReplyReceiver {
       };
       statement.learnt();
     }
-    this.#lane.release(this.#connection);
+    if (this.#unsettled) {
+      this.#connection.attach(null);
+      this.#connection.destroy('the settings of a merged statement could not be applied');
+    } else this.#lane.release(this.#connection);
   }
 
   serverLost(): void {

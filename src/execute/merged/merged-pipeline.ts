@@ -1,5 +1,7 @@
 // The statements of one pipeline of reads, each merged with other clients' statements, and their answers put together again
-// in order, with the one ReadyForQuery that its Sync asks for. Where one of them has to be run by itself, all are (D12).
+// in order, with the one ReadyForQuery that its Sync asks for. Where one of them has to be run by itself, all are (D12). A
+// later statement must not see less than an earlier one, so that those for one shard have to be in one batch: they are all
+// of one form.
 import { READY_IDLE } from '../../wire/server-messages.js';
 import { type MergedClient, MergedRequest } from './merged-request.js';
 
@@ -15,7 +17,7 @@ export class MergedPipeline {
     this.#left = count;
     this.#answers = new Array(count);
     this.#requests = Array.from({ length: count }, (_, index) => {
-      return new MergedRequest({
+      const request = new MergedRequest({
         answered: (answer) => {
           this.#answers[index] = answer;
           this.#settled();
@@ -23,6 +25,8 @@ export class MergedPipeline {
         rerun: () => this.#giveUp(),
         unknown: () => this.#giveUp(),
       });
+      request.group = this;
+      return request;
     });
   }
 

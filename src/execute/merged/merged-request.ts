@@ -26,6 +26,8 @@ export class MergedRequest {
   prefix: Buffer = EMPTY;
   /** Values, in bytes. */
   bytes = 0;
+  /** Requests of one group see one snapshot: they go in one batch. */
+  group: object | null = null;
   /** Handed to a socket. */
   sent = false;
   /** The client is gone, or has cancelled it before it was sent: no call follows. */

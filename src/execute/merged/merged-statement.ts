@@ -28,6 +28,7 @@ export interface MergedForm {
 const FAILURES_MAX = 3;
 const BANNED_MS = 10_000;
 const STREAMED_BYTES = 256 * 1024;
+const UNKNOWN_BYTES = 32 * 1024;
 
 export class MergedStatement {
   /** The table it is on. */
@@ -59,6 +60,8 @@ export class MergedStatement {
   /** `form` is new. */
   learnt(): void {
     this.stage = 'merged';
+    // What is written cannot be given up because it is long: the first batches are small, until it is known how long it is.
+    if (this.form!.plan.writes && this.form!.columnCount > 0) this.answerBytes = UNKNOWN_BYTES;
     this.#prefixes.fill(undefined);
   }
 

@@ -271,10 +271,8 @@ function grouped(dice: Dice): SqlStep {
   const aggregates = dice.some(AGGREGATES, 1 + dice.below(3)).join(', ');
   const having = dice.oneIn(3) ? ` having count(*) > ${dice.below(3)}` : '';
   const from = where(draft);
-  return draft.step(
-    `select ${columns}, ${aggregates} from kv${from} group by ${columns}${having} order by ${columns}`,
-    true,
-  );
+  const sql = `select ${columns}, ${aggregates} from kv${from} group by ${columns}${having} order by ${columns}`;
+  return { ...draft.step(sql, true), anyOrigin: true };
 }
 
 /** Keys that are written: some are there, some have expired, some are on one shard. */

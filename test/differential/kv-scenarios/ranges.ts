@@ -1,5 +1,5 @@
 // Reads without a whole key, and of several keys: rows of every shard, put together.
-import type { Theme } from '../scenario.js';
+import type { SqlStep, Theme } from '../scenario.js';
 import { anyOrder, bound, each, ROWS, refused } from './rows.js';
 
 const ORDERS = [
@@ -244,11 +244,15 @@ export const kvRanges: Theme = {
       name: 'kv: groups over all shards',
       readOnly: true,
       steps: [
-        ...each(GROUPS, anyOrderUnlessSorted),
-        bound('select tenant_id, count(*) from kv where version >= $1 group by tenant_id order by tenant_id', '2'),
-        bound('select tenant_id, count(*) from kv group by tenant_id having count(*) > $1 order by tenant_id', '3'),
-        bound('select tenant_id, count(*) from kv group by tenant_id order by tenant_id limit $1 offset $2', '2', '1'),
-        bound('select tenant_id, sum(version + $1::int) as s from kv group by tenant_id order by s, tenant_id', '10'),
+        ...each(GROUPS, (sql) => grouped(sql)),
+        grouped('select tenant_id, count(*) from kv where version >= $1 group by tenant_id order by tenant_id', '2'),
+        grouped('select tenant_id, count(*) from kv group by tenant_id having count(*) > $1 order by tenant_id', '3'),
+        grouped(
+          'select tenant_id, count(*) from kv group by tenant_id order by tenant_id limit $1 offset $2',
+          '2',
+          '1',
+        ),
+        grouped('select tenant_id, sum(version + $1::int) as s from kv group by tenant_id order by s, tenant_id', '10'),
       ],
     },
     {
@@ -414,8 +418,9 @@ export const kvRanges: Theme = {
   ],
 };
 
-function anyOrderUnlessSorted(sql: string) {
-  return sql.includes('order by') ? { sql } : anyOrder(sql);
+function grouped(sql: string, ...params: readonly string[]): SqlStep {
+  const step = sql.includes('order by') ? { sql } : anyOrder(sql);
+  return { ...step, anyOrigin: true, ...(params.length > 0 && { params }) };
 }
 
 /** text[] in binary. */

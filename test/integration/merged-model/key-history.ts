@@ -96,8 +96,6 @@ class State {
   latest = Number.POSITIVE_INFINITY;
   earliestBy = '';
   latestBy = '';
-  /** Its end was told: nothing can have followed it unseen. */
-  endTold = false;
 
   constructor(version: number | null, value: string | null, writer: WriteEvent | null, maker: Maker = ANY_TIME) {
     this.version = version;
@@ -123,6 +121,8 @@ class KeyHistory {
   /** Writes whose version nobody was told, as long as no state is known to be theirs. */
   readonly #floating = new Set<WriteEvent>();
   readonly #floatingDeletes = new Set<DeleteEvent>();
+  /** Versions that somebody was told to have deleted. */
+  readonly #endsTold = new Set<number | null>();
   /** All states in their order, absence included. */
   #states: State[] = [];
   readonly #place = new Map<State, number>();
@@ -154,7 +154,10 @@ class KeyHistory {
 
   #collectWrites(): void {
     for (const event of this.#events) {
-      if (event.kind === 'delete' && event.version === null) this.#floatingDeletes.add(event);
+      if (event.kind === 'delete') {
+        if (event.version === null) this.#floatingDeletes.add(event);
+        else this.#endsTold.add(event.version);
+      }
       if (event.kind !== 'write') continue;
       if (event.version === null) this.#floating.add(event);
       else {
@@ -256,21 +259,20 @@ class KeyHistory {
     }
   }
 
-  /** Finds who made the versions that nobody was told of: the one whose time runs out first. */
+  /** Finds who made the versions that nobody was told of. */
   #fillGaps(): void {
+    const gaps: Gap[] = [];
     for (const [index, state] of this.#states.entries()) {
-      if (state.version === null || state.writer !== null) continue;
-      const isBirth = this.#states[index - 1]!.version === null;
-      const before = this.#states[index - 1]!.value;
-      const fits = (write: WriteEvent): boolean =>
-        write.makes !== (isBirth ? 'update' : 'birth') &&
-        write.from <= state.latest &&
-        write.to >= state.earliest &&
-        (typeof write.value === 'object'
-          ? state.value === null || state.value === write.value.text
-          : write.value === 'unknown' || state.value === null || before === null || state.value === before);
-      const writer = firstToEnd([...this.#floating].filter(fits));
-      if (writer === null) {
+      const before = this.#states[index - 1]!;
+      if (state.version !== null && state.writer === null) gaps.push({ state, isBirth: before.version === null });
+    }
+    if (gaps.length === 0) return;
+    const makers = chooseMakers(gaps, this.#floating, (write) => write.sure && !this.#hasRoom(write));
+    for (const gap of gaps) {
+      const { state } = gap;
+      const before = this.#states[this.#place.get(state)! - 1]!.value;
+      const writer = makers.get(gap);
+      if (writer === undefined) {
         const value = state.value === null ? '' : `, value ${state.value}`;
         this.#wrong(`${state.name}${value} was made by nobody who was told so`);
         continue;
@@ -278,21 +280,33 @@ class KeyHistory {
       this.#floating.delete(writer);
       state.writer = writer;
       state.maker = writer;
-      if (typeof writer.value === 'object') state.value = writer.value.text;
-      else if (writer.value === 'kept') state.value = before;
+      const value = typeof writer.value === 'object' ? writer.value.text : writer.value === 'kept' ? before : null;
+      if (state.value !== null && value !== null && value !== state.value) {
+        this.#wrong(`${state.name} is ${state.value}, but ${writer.what} made ${value}`);
+      }
+      state.value ??= value;
     }
+  }
+
+  /** Whether it can have been the last of a life that nobody saw: behind what is known, and the end was not told. */
+  #hasRoom(write: WriteEvent): boolean {
+    return this.#states.some((state, index) => {
+      const next = this.#states[index + 1];
+      const isLast = state.version !== null && (next === undefined || next.version === null);
+      if (!isLast || write.makes === 'birth' || this.#endsTold.has(state.version)) return false;
+      return write.from <= (next?.latest ?? Number.POSITIVE_INFINITY) && write.to >= state.earliest;
+    });
   }
 
   /** What set another expiry may have been seen by nobody before the row expired. */
   #appendUnseen(): void {
-    const pinned = new Set(this.#events.map((event) => (event.kind === 'delete' ? event.version : null)));
     const states: State[] = [];
     for (const [index, state] of this.#states.entries()) {
       const last = states.at(-1);
-      if (index > 0 && state.version === null && !pinned.has(last!.version)) {
-        const fits = ({ expiryOfUpdate, sure, from, to }: WriteEvent): boolean =>
+      if (index > 0 && state.version === null && !this.#endsTold.has(last!.version)) {
+        const follows = ({ expiryOfUpdate, sure, from, to }: WriteEvent): boolean =>
           sure && expiryOfUpdate !== 'kept' && from <= state.latest && to >= last!.earliest;
-        for (const writer of [...this.#floating].filter(fits).sort((a, b) => a.to - b.to)) {
+        for (const writer of [...this.#floating].filter(follows).sort((a, b) => a.to - b.to)) {
           this.#floating.delete(writer);
           states.push(new State(states.at(-1)!.version! + 1, last!.value, writer));
         }
@@ -320,7 +334,6 @@ class KeyHistory {
       pinned.delete(last.version!);
       if (told !== undefined) {
         state.maker = told;
-        last.endTold = true;
       } else if (last.expiry.low !== Number.POSITIVE_INFINITY) state.maker = expiryOf(last);
       else {
         const untold = firstToEnd(
@@ -357,14 +370,7 @@ class KeyHistory {
   /** What happened for certain and left no trace has to have had room for it. */
   #placeTheRest(): void {
     for (const write of [...this.#floating].filter(({ sure }) => sure)) {
-      // Behind the last state that anybody knows of a life, if nobody was told that this one was deleted.
-      const hasRoom = this.#states.some((state, index) => {
-        const next = this.#states[index + 1];
-        const isLast = state.version !== null && (next === undefined || next.version === null);
-        const end = next?.latest ?? Number.POSITIVE_INFINITY;
-        return isLast && !state.endTold && write.makes !== 'birth' && write.from <= end && write.to >= state.earliest;
-      });
-      if (!hasRoom) this.#wrong(`${write.what} was told that it was done, and made no version`);
+      if (!this.#hasRoom(write)) this.#wrong(`${write.what} was told that it was done, and made no version`);
     }
     const unsureBirths = [...this.#floating].filter(({ sure, makes }) => !sure && makes !== 'update');
     for (const event of [...this.#floatingDeletes].filter(({ sure }) => sure)) {
@@ -410,7 +416,8 @@ class KeyHistory {
         }
       }
       const next = this.#states[index + 1];
-      if (next?.writer && next.maker.from > high + CLOCK_MARGIN_MS) {
+      // A row may have expired before it was committed: who was waiting for it then changes it still.
+      if (next?.writer && next.maker.from > Math.max(high, state.maker.to) + CLOCK_MARGIN_MS) {
         this.#wrong(`${next.maker.what} changed ${state.name}, which had expired`);
       }
     }
@@ -454,6 +461,49 @@ class KeyHistory {
   #wrong(problem: string): void {
     this.#problems.push(problem);
   }
+}
+
+/** A state that nobody was told to have made. */
+interface Gap {
+  readonly state: State;
+  readonly isBirth: boolean;
+}
+
+const fits = (write: WriteEvent, { state, isBirth }: Gap): boolean =>
+  write.makes !== (isBirth ? 'update' : 'birth') && write.from <= state.latest && write.to >= state.earliest;
+
+/** Who filled the gaps, as many as that is possible for; writes that `must` have are placed before others. */
+function chooseMakers(
+  gaps: readonly Gap[],
+  writes: Iterable<WriteEvent>,
+  must: (write: WriteEvent) => boolean,
+): ReadonlyMap<Gap, WriteEvent> {
+  const all = [...writes];
+  const gapOf = new Map<WriteEvent, Gap>();
+  const writeOf = new Map<Gap, WriteEvent>();
+  // Augmenting paths: what has a place keeps one, so whatever is placed first stays placed.
+  const place = (write: WriteEvent, tried: Set<Gap>): boolean => {
+    for (const gap of gaps) {
+      if (tried.has(gap) || !fits(write, gap)) continue;
+      tried.add(gap);
+      const other = writeOf.get(gap);
+      if (other !== undefined && !place(other, tried)) continue;
+      gapOf.set(write, gap);
+      writeOf.set(gap, write);
+      return true;
+    }
+    return false;
+  };
+  for (const write of all.filter(must)) place(write, new Set());
+  for (const write of all.filter(({ sure }) => sure)) if (!gapOf.has(write)) place(write, new Set());
+  for (const write of all) if (!gapOf.has(write)) place(write, new Set());
+  // Those that were answered go by the order of that: no two can then be the wrong way round.
+  for (const isBirth of [true, false]) {
+    const answered = gaps.filter((gap) => gap.isBirth === isBirth && writeOf.get(gap)?.sure === true);
+    const inOrder = answered.map((gap) => writeOf.get(gap)!).sort((a, b) => a.to - b.to);
+    for (const [index, gap] of answered.entries()) writeOf.set(gap, inOrder[index]!);
+  }
+  return writeOf;
 }
 
 function expiryOf({ expiry, maker }: State): Maker {

@@ -76,11 +76,11 @@ export class ModelClient {
     while (this.#world.take()) {
       const chance = random(1000);
       if (this.#askedHere > STATEMENTS_OF_CONNECTION) await this.#reconnect();
-      if (transactions && chance < 400) await this.#transaction();
-      else if (chance < 420) await this.#syncs();
-      else if (chance < 435) await this.#batch();
-      else if (chance < 455) await this.#cancelled();
-      else if (chance < 470) await this.#vanish();
+      if (transactions && random(10) < 4) await this.#transaction();
+      else if (chance < 20) await this.#syncs();
+      else if (chance < 26) await this.#batch();
+      else if (chance < 46) await this.#cancelled();
+      else if (chance < 61) await this.#vanish();
       else await this.#single();
     }
     await this.#wire.end();

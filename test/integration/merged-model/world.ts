@@ -49,7 +49,11 @@ const SHARES: readonly (readonly [KeySort, number])[] = [
 const FASHION_STATEMENTS = 400;
 const PROBLEMS_MAX = 20;
 
+/** How many draws of a hundred follow the fashion. */
+const FOLLOWERS = { sort: 50, kind: 85, form: 85 } as const;
+
 interface Fashion {
+  readonly sort: KeySort;
   readonly kinds: Readonly<Record<string, readonly Build[]>>;
   readonly form: Form;
 }
@@ -103,25 +107,20 @@ export class World {
     const random = seeded(this.seed, this.round, Math.floor(this.#taken / FASHION_STATEMENTS));
     const pick = (kinds: readonly Build[]): Build[] => [kinds[random(kinds.length)]!, kinds[random(kinds.length)]!];
     const kinds = Object.fromEntries(Object.entries(KINDS).map(([sort, all]) => [sort, pick(all)]));
-    return { kinds, form: formOf(random) };
+    return { sort: sortOf(random), kinds, form: formOf(random) };
   }
 
   kind(sort: keyof typeof KINDS, random: Random): Build {
-    const kinds = random(4) > 0 ? this.#fashion!.kinds[sort]! : KINDS[sort];
+    const kinds = random(100) < FOLLOWERS.kind ? this.#fashion!.kinds[sort]! : KINDS[sort];
     return kinds[random(kinds.length)]!;
   }
 
   form(random: Random): Form {
-    return random(4) > 0 ? this.#fashion!.form : formOf(random);
+    return random(100) < FOLLOWERS.form ? this.#fashion!.form : formOf(random);
   }
 
   sort(random: Random): KeySort {
-    let left = random(100);
-    for (const [sort, share] of SHARES) {
-      left -= share;
-      if (left < 0) return sort;
-    }
-    return 'plain';
+    return random(100) < FOLLOWERS.sort ? this.#fashion!.sort : sortOf(random);
   }
 
   /** The keys of one tag, for tagged ones; else one key. */
@@ -177,6 +176,15 @@ export class World {
       for (const problem of judge(events)) this.wrong(`${id}: ${problem}`);
     }
   }
+}
+
+function sortOf(random: Random): KeySort {
+  let left = random(100);
+  for (const [sort, share] of SHARES) {
+    left -= share;
+    if (left < 0) return sort;
+  }
+  return 'plain';
 }
 
 function formOf(random: Random): Form {
