@@ -745,6 +745,7 @@ export class Conversation implements ClientPort {
         this.#services.counters.statements++;
         this.#repeatable = reader.buffer.subarray(start, end);
         this.#repeatSource = source;
+        this.#unmerged = false;
         lane.connection!.guarded = true;
         lane.shapeIsTold = batch.parses || batch.describes;
         this.#extended.sendBatch(reader.buffer, batch, source, lane.connection!);

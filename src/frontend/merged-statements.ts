@@ -194,7 +194,8 @@ export class MergedStatements implements MergedClient {
     const known = on.statement(identity);
     if (known.usable(clock.now()) && known.schemaEpoch === on.pool.schemaEpoch) return known;
     const isOld = known.schemaEpoch !== on.pool.schemaEpoch;
-    if (!known.learning && (known.stage === 'unknown' || isOld)) {
+    const isDue = known.stage === 'unknown' ? clock.now() >= known.retryAt : isOld;
+    if (!known.learning && isDue) {
       const shared = settings(this.#session.settings);
       if (shared !== null) this.#learn(on, known, statement, shared);
     }

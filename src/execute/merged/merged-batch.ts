@@ -6,6 +6,7 @@ import type { LeaseRequest } from '../../backend/node-pool.js';
 import { forwarded, Reply } from '../../backend/reply-queue.js';
 import type { ReplyReceiver, ServerConnection, ServerLoss } from '../../backend/server-connection.js';
 import { settingsChangeSql } from '../../backend/settings-group.js';
+import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
@@ -18,6 +19,8 @@ import type { MergedForm } from './merged-statement.js';
 /** Answers larger than this are not gathered: the members fetch them themselves. */
 const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
 const STALE_PLAN = '0A000';
+/** Lock time-outs, deadlocks, cancels: no fault of the statement. */
+const STRANGERS: ReadonlySet<string> = new Set(['55P03', '40P01', '57014']);
 /** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
 const SYNC_REP_WARNING = '01000';
 
@@ -42,6 +45,7 @@ export class MergedBatch implements ReplyReceiver {
   /** A row came that is no member's, or of another shape than was learnt: the table is not what it was. */
   #broken = false;
   #unsafe = false;
+  #ended = false;
   /** Place of the member whose row came last. */
   #at = -1;
 
@@ -308,15 +312,12 @@ export class MergedBatch implements ReplyReceiver {
     this.#connection = null;
     const now = lane.clock.now();
     if (this.#error !== null) {
-      // The statement's plan is out of date: it is learnt anew.
+      // The statement's plan is out of date: it is learnt anew, and other statements of that connection may be stale, too.
       if (this.#error['C'] === STALE_PLAN) {
         statement.stage = 'unknown';
-        connection.forget(statement.form!.many);
-        connection.forget(statement.form!.one);
-        connection.output.flush();
-      } else statement.failed(now);
-      if (connection.replies.length === 0) lane.release(connection);
-      else connection.destroy('a merged statement left replies behind');
+        connection.retired = true;
+      } else if (!STRANGERS.has(this.#error['C'] ?? '')) statement.failed(now);
+      lane.release(connection);
       this.#end('rerun');
       return;
     }
@@ -375,6 +376,8 @@ export class MergedBatch implements ReplyReceiver {
   }
 
   #end(how: 'rerun' | 'unknown', detail = ''): void {
+    assert(!this.#ended, 'a batch ends once');
+    this.#ended = true;
     this.#queue.batchEnded(this.#taken);
     for (const member of this.#members) {
       if (member.dropped) continue;

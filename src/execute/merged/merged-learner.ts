@@ -18,6 +18,8 @@ import type { MergedLane } from './merged-lane.js';
 import type { MergedStatement } from './merged-statement.js';
 
 const NOTHING = Buffer.alloc(0);
+/** A statement that the server refused is tried again after this. */
+const RETRY_MS = 30_000;
 /** Lists of keys. */
 const TEXT_ARRAYS: ReadonlyMap<number, string> = new Map([
   [1009, '_text'],
@@ -108,7 +110,8 @@ export class MergedLearner implements ReplyReceiver {
 
   #describe(source: StatementSource): void {
     const connection = this.#connection;
-    const name = connection.prepare(source, this.#settings.semantics);
+    // Anew: what was prepared before DDL made beside pgkv cannot be described any more.
+    const name = connection.parse(source, this.#settings.semantics, true);
     connection.output.push(encodeNamed(Frontend.describe, 'S', name));
     connection.replies.push(describing(false, () => undefined));
     connection.output.push(SYNC);
@@ -176,7 +179,8 @@ export class MergedLearner implements ReplyReceiver {
     const statement = this.#statement;
     statement.learning = false;
     statement.schemaEpoch = this.#lane.pool.schemaEpoch;
-    if (this.#failed || this.#special || this.#merge === null || this.#many === null) statement.stage = 'single';
+    if (this.#failed) statement.retryAt = this.#lane.clock.now() + RETRY_MS;
+    else if (this.#special || this.#merge === null || this.#many === null) statement.stage = 'single';
     else {
       statement.form = {
         plan: this.#merge,

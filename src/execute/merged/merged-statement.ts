@@ -38,6 +38,8 @@ export class MergedStatement {
   /** Epoch of the schema in which it was learnt. */
   schemaEpoch = -1;
   learning = false;
+  /** It is not asked about before. */
+  retryAt = 0;
   /** By result format (0 text, 1 binary), of the settings that nearly all sessions have. */
   readonly queues: (MergedQueue | null)[] = [null, null];
   /** Bytes of an answer, a moving average: bounds how many are asked for at once. */

@@ -145,8 +145,8 @@ class KeyHistory {
     this.#bound();
     this.#placeTheRest();
     if (this.#problems.length === 0) this.#checkLives();
-    if (this.#problems.length === 0) this.#checkBounds();
     if (this.#problems.length === 0) this.#checkExpiry();
+    if (this.#problems.length === 0) this.#checkBounds();
     if (this.#problems.length === 0) this.#checkClaims();
     if (this.#problems.length === 0) this.#checkPrograms();
     return this.#problems;

@@ -25,7 +25,7 @@ const STATEMENTS_OF_CONNECTION = 400;
 const PIPELINE_MAX = 8;
 const BATCH_STATEMENTS = 20;
 const BATCH_WRITES_MAX = 3;
-const PAUSE_MS_MAX = 160;
+const PAUSE_MS_MAX = 130;
 const CANCELLED = '57014';
 const DEADLOCK = '40P01';
 const MISHAPS: readonly Mishap[] = ['cast', 'check', 'null', 'other'];
@@ -78,7 +78,7 @@ export class ModelClient {
       if (this.#askedHere > STATEMENTS_OF_CONNECTION) await this.#reconnect();
       if (transactions && random(10) < 4) await this.#transaction();
       else if (chance < 20) await this.#syncs();
-      else if (chance < 26) await this.#batch();
+      else if (chance < 32) await this.#batch();
       else if (chance < 46) await this.#cancelled();
       else if (chance < 61) await this.#vanish();
       else await this.#single();
@@ -302,7 +302,7 @@ export class ModelClient {
       if (ready.parses && !messages.some(({ type }) => type === 'ParseComplete')) this.#names.delete(one.sql);
       if (!this.#inBlock(block, ready, answer, { from, to: this.#world.now() }))
         return this.#control('rollback', 'ROLLBACK', 'I');
-      if (random(3) === 0) await sleep(random(PAUSE_MS_MAX));
+      if (random(5) === 0) await sleep(random(PAUSE_MS_MAX));
     }
     if (random(3) === 0) return this.#control('rollback', 'ROLLBACK', 'I');
     const from = this.#world.now();

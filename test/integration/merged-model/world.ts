@@ -50,11 +50,11 @@ const FASHION_STATEMENTS = 400;
 const PROBLEMS_MAX = 20;
 
 /** How many draws of a hundred follow the fashion. */
-const FOLLOWERS = { sort: 50, kind: 85, form: 85 } as const;
+const FOLLOWERS = { sort: 60, kind: 85, form: 90 } as const;
 
 interface Fashion {
   readonly sort: KeySort;
-  readonly kinds: Readonly<Record<string, readonly Build[]>>;
+  readonly kinds: Readonly<Record<string, Build>>;
   readonly form: Form;
 }
 
@@ -105,13 +105,13 @@ export class World {
 
   #newFashion(): Fashion {
     const random = seeded(this.seed, this.round, Math.floor(this.#taken / FASHION_STATEMENTS));
-    const pick = (kinds: readonly Build[]): Build[] => [kinds[random(kinds.length)]!, kinds[random(kinds.length)]!];
-    const kinds = Object.fromEntries(Object.entries(KINDS).map(([sort, all]) => [sort, pick(all)]));
+    const kinds = Object.fromEntries(Object.entries(KINDS).map(([sort, all]) => [sort, all[random(all.length)]!]));
     return { sort: sortOf(random), kinds, form: formOf(random) };
   }
 
   kind(sort: keyof typeof KINDS, random: Random): Build {
-    const kinds = random(100) < FOLLOWERS.kind ? this.#fashion!.kinds[sort]! : KINDS[sort];
+    if (random(100) < FOLLOWERS.kind) return this.#fashion!.kinds[sort]!;
+    const kinds = KINDS[sort];
     return kinds[random(kinds.length)]!;
   }
 
@@ -127,7 +127,7 @@ export class World {
   keys(sort: KeySort, client: number, random: Random): readonly Key[] {
     const tenant = this.#tenants[random(this.#tenants.length)]!;
     if (sort === 'owned') return [{ tenant: this.#tenants[0]!, name: `own${client}-${random(2)}` }];
-    if (sort === 'tagged') return this.tag(random(TAGS), random);
+    if (sort === 'tagged') return this.tag(zipf(TAGS, random), random);
     return [{ tenant, name: `${sort}${zipf(NAMES[sort], random)}` }];
   }
 

@@ -1,0 +1,184 @@
+// Answers of merged statements are those that each gets by itself, to the byte, whoever else is in its batch (D11).
+import { setTimeout as sleep } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import type { KvTable } from '../../src/cluster/kv-table.js';
+import { encodeAll } from '../support/frontend-message.js';
+import { BLOBS, KV, kvRouter, kvServers } from '../support/kv-cluster.js';
+import type { LiveRouter } from '../support/live-router.js';
+import {
+  batchBytes,
+  becomesMerged,
+  directClient,
+  grants,
+  queryBytes,
+  seeded,
+  type TickClient,
+  tickClients,
+  together,
+  told,
+  untilMerged,
+} from '../support/merged-clients.js';
+
+const LONG = process.env['PGKV_LONG'] === '1';
+const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
+const ADMIN_ROWS = 100;
+
+const cluster = await kvServers(t, 1);
+const server = cluster.servers[0]!;
+const direct = await directClient(server);
+t.teardown(() => direct.sql.wire.destroy());
+
+/** Runs SQL on the server itself. */
+async function onServer(sql: string): Promise<readonly (string | null)[][]> {
+  const { code, error, rows } = told(await direct.ask(queryBytes(sql)));
+  if (code !== '') throw new Error(`${code} ${error!['M']}: ${sql}`);
+  return rows;
+}
+
+const STATE = `select tenant_id, key, version, value::text, ttl is null or ttl > now(), ttl is null, slot from kv where ttl is null or ttl > now()
+  union all select tenant_id, key, version, value::text, true, true, slot from blobs order by 1, 2, 4`;
+
+interface Outcome {
+  readonly answers: readonly string[];
+  readonly state: string;
+}
+
+/** Answers of each case in each form, from one router. */
+async function outcomes(t: Test, merges: boolean): Promise<Map<string, Outcome>> {
+  const live = await kvRouter(t, cluster, { pool: { sizeMax: 8 }, merged: { disabled: !merges } });
+  const clients = await tickClients(live, MEMBERS);
+  const found = new Map<string, Outcome>();
+  for (const one of CASES) {
+    const { name: what, leased = false, alone = 0 } = one;
+    await onServer(FILL);
+    for (const form of FORMS) {
+      const name = `${what}, ${form}`;
+      const away = elsewhere(one);
+      if (isNamed(form)) await together(clients, () => prepared(one.sql));
+      if (merges && !leased) await untilMerged(t, live, clients, (index) => bytesOf(form, away, index, false), name);
+      if (!reads(one)) await onServer(FILL);
+      const before = grants(live);
+      const answers = await together(clients, (index) => bytesOf(form, one, index, false));
+      const statements = grants(live) - before;
+      if (merges && !leased && statements > 2 + alone) t.fail(`${name}: ${statements} statements`);
+      const state = JSON.stringify(await onServer(STATE));
+      found.set(name, { answers: answers.map((answer) => answer.toString('latin1')), state });
+    }
+  }
+  return found;
+}
+
+let merged = new Map<string, Outcome>();
+
+t.test('every kind of statement is merged, in every form', async (t) => {
+  merged = await outcomes(t, true);
+});
+
+t.test('the same answers, to the byte, as without merging', async (t) => {
+  const unmerged = await outcomes(t, false);
+  for (const [name, outcome] of unmerged) {
+    t.strictSame(readable(merged.get(name)!.answers), readable(outcome.answers), name);
+    t.equal(merged.get(name)!.state, outcome.state, `${name}: what the table holds`);
+  }
+});
+
+t.test('the same answers, to the byte, as from Postgres', async (t) => {
+  const client = await directClient(server);
+  for (const one of CASES) {
+    const fill = one.knowsExpiry === true ? FILL : `${FILL}; delete from kv where ttl < now()`;
+    await onServer(fill);
+    for (const form of FORMS) {
+      if (!reads(one)) await onServer(fill);
+      if (isNamed(form)) await client.ask(prepared(forPostgres(one.sql)));
+      const answers: string[] = [];
+      for (let index = 0; index < MEMBERS; index++) {
+        answers.push((await client.ask(bytesOf(form, one, index, true))).toString('latin1'));
+      }
+      const state = JSON.stringify(await onServer(STATE));
+      const name = `${one.name}, ${form}`;
+      t.strictSame(readable(merged.get(name)!.answers), readable(answers), name);
+      t.equal(merged.get(name)!.state, state, `${name}: what the table holds`);
+    }
+  }
+  client.sql.wire.destroy();
+});
+
+/** Without what names a place in the server's own source or text. */
+const readable = (answers: readonly string[]): string[] => answers.map((answer) => answer.replaceAll(/P\d+\0/g, ''));
+
+// ---------------------------------------------------------------- whose answer it is
+
+t.test('each of 200 clients gets the answers to its own statements', async (t) => {
+  await onServer(FILL);
+  const live = await kvRouter(t, cluster);
+  const clients = await tickClients(live, 200);
+  const random = seeded(SEED);
+  const before = grants(live);
+  let left = LONG ? 1_000_000 : 100_000;
+  const wanted = left;
+  const wrong: string[] = [];
+  const converse = async (client: TickClient, index: number): Promise<void> => {
+    const key = `own ${index}`;
+    let written = '';
+    for (let turn = 0; left > 0 && wrong.length < 5; turn++) {
+      left--;
+      const nonce = `<${index}.${turn}>`;
+      let question: Buffer;
+      /** What the answer has to hold, and all of that kind that it may. */
+      let expected = nonce;
+      switch (Math.floor(random() * 8)) {
+        case 0:
+          question = batchBytes('SELECT $3::text AS nonce, value FROM kv WHERE tenant_id = $1 AND key = $2', [
+            't',
+            'k1',
+            nonce,
+          ]);
+          break;
+        case 1:
+          question = queryBytes(
+            `SELECT '${nonce}' AS nonce, key FROM kv WHERE tenant_id = 't' AND key = 'k${index % 9}'`,
+          );
+          break;
+        case 2:
+          question = batchBytes(`${UPSERT} RETURNING value`, ['t', key, `"${nonce}"`], { describes: false });
+          written = nonce;
+          break;
+        case 3:
+          question = queryBytes(
+            `INSERT INTO kv (tenant_id, key, value) VALUES ('t', '${key}', '"${nonce}"') ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value RETURNING value`,
+          );
+          written = nonce;
+          break;
+        case 4:
+          question = batchBytes(
+            'SELECT * FROM kv_merge($1, $2, $3)',
+            ['t', turn % 50 === 0 ? 'object of all' : `object ${index}`, `{"n": "${nonce}"}`],
+            {
+              resultFormats: [1],
+            },
+          );
+          break;
+        case 5:
+          question = batchBytes(GET, ['t', key], { resultFormats: [1], describes: false });
+          expected = written;
+          break;
+        case 6:
+          question = batchBytes('SELECT key FROM kv WHERE tenant_id = $1 AND key = $2', ['t', nonce]);
+          expected = '';
+          break;
+        default:
+          question = queryBytes(`SELECT value FROM kv WHERE tenant_id = 't' AND key = '${key}'`);
+          expected = written;
+      }
+      const answer = (await client.ask(question)).toString('latin1');
+      const nonces = answer.match(/<\d+\.\d+>/g) ?? [];
+      const isRight = expected === '' ? nonces.length === 0 : nonces.length === 1 && nonces[0] === expected;
+      if (!isRight || answer.includes('SERROR')) wrong.push(`wanted ${expected || 'none'}: ${answer}`);
+    }
+  };
+  await Promise.all(clients.map(converse));
+  t.same(wrong, [], `seed ${SEED}`);
+  const statements = grants(live) - before;
+  t.ok(statements < wanted / 3, `${wanted} answers by ${statements} statements`);
+});
+
