@@ -3,9 +3,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { KvTable } from '../../src/cluster/kv-table.js';
-import { encodeAll } from '../support/frontend-message.js';
 import { BLOBS, KV, kvRouter, kvServers } from '../support/kv-cluster.js';
 import type { LiveRouter } from '../support/live-router.js';
+import { FILL, forPostgres, GET, INCR, UPSERT } from '../support/merged-cases.js';
 import {
   batchBytes,
   becomesMerged,
@@ -20,9 +20,7 @@ import {
   untilMerged,
 } from '../support/merged-clients.js';
 
-const LONG = process.env['PGKV_LONG'] === '1';
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
-const ADMIN_ROWS = 100;
 
 const special = (name: string): KvTable => ({ schema: 'public', name, valueType: 'jsonb' });
 const TABLES = [
@@ -187,7 +185,8 @@ t.test('writes of one key in one turn are all applied', async (t) => {
   ];
   for (const [name, sql] of statements) {
     const key = name === 'update' ? 'k0' : `sum of ${name}`;
-    await untilMerged(t, live, clients, (i) => batchBytes(sql, ['t', `k${i + 1}`]));
+    const warm = name === 'update' ? 'k' : `of ${name} `;
+    await untilMerged(t, live, clients, (i) => batchBytes(sql, ['t', `${warm}${i + 1}`]));
     const seen: number[] = [];
     for (let round = 0; round < 3; round++) {
       for (const answer of await together(clients, () => batchBytes(sql, ['t', key]))) {

@@ -69,6 +69,9 @@ const SAME_LIFE_VERSIONS = 64;
 /** Clocks of Postgres and of this process are one; Date.now() leaves out what is below a millisecond. */
 const CLOCK_MARGIN_MS = 10;
 
+/** After that a statement whose client has gone is done, or never will be. */
+const VANISHED_MS = 20_000;
+
 const BEGINNING: Span & { readonly what: string } = {
   from: Number.NEGATIVE_INFINITY,
   to: Number.NEGATIVE_INFINITY,
@@ -424,7 +427,11 @@ class KeyHistory {
   }
 
   #checkClaims(): void {
-    const left = [...this.#floating, ...this.#floatingDeletes];
+    // Whoever is taken to have filled a gap, any of those that vanished may have been seen for a while.
+    const unsure = this.#events.filter((event) => 'sure' in event && !event.sure);
+    const untold = [...this.#floating].filter(({ sure }) => sure);
+    const mayHaveSeen = (other: Span, { from, to }: Span): boolean =>
+      other.from <= to && other.from > from - VANISHED_MS;
     for (const event of this.#events) {
       if (event.kind !== 'claim') continue;
       const { claim, from, to } = event;
@@ -436,7 +443,8 @@ class KeyHistory {
         if (claim === 'present') return state.version !== null;
         return mayBeGone || state.version !== claim.not;
       });
-      if (isTrue || left.some((other) => other.from <= to && !(other.sure && typeof claim === 'string'))) continue;
+      if (isTrue || unsure.some((other) => mayHaveSeen(other, event))) continue;
+      if (typeof claim === 'object' && untold.some((other) => other.from <= to)) continue;
       const wanted = typeof claim === 'string' ? claim : `not of version ${claim.not}`;
       this.#wrong(`${event.what} was told that the key is ${wanted}, which it never was between ${from} and ${to}`);
     }

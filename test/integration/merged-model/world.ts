@@ -29,11 +29,13 @@ export function seeded(...seeds: readonly number[]): Random {
 }
 
 const NAMES: Readonly<Record<'plain' | 'expiring' | 'fragile' | 'counter', number>> = {
-  plain: 16,
-  expiring: 8,
-  fragile: 8,
-  counter: 6,
+  plain: 8,
+  expiring: 4,
+  fragile: 4,
+  counter: 3,
 };
+/** Names are the same for all of them, so that statements meet whose keys differ by the tenant alone. */
+const TENANTS = 4;
 const TAGS = 6;
 const FRAGILE_TAGS = 2;
 const NAMES_OF_TAG = ['a', 'b', 'c', 'd', 'e'];
@@ -80,7 +82,7 @@ export class World {
     this.round = round;
     this.#statements = statements;
     this.tamper = tamper;
-    this.#tenants = [`r${round}`, `r${round}b`];
+    this.#tenants = Array.from({ length: TENANTS }, (_, number) => `r${round}t${number}`);
   }
 
   /** Never the same twice, so that what happens in one turn has an order too. */
