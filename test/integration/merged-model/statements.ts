@@ -538,16 +538,8 @@ const EXPIRING: readonly Build[] = [
   putting('kvPutTtl', true),
 ];
 
-/** Whose version is not told: somebody has to be found who made each version that is missing. */
+/** Not told which version they deleted: somebody has to be found who ended each life. */
 const UNTOLD: readonly Build[] = [
-  writing({
-    kind: 'updateTag',
-    sql: `update kv set value = $3 where ${KEYED}`,
-    makes: 'update',
-    columns: [],
-    otherwise: absent,
-    mishaps: ON_VALUES,
-  }),
   deleting('deleteTag', '', () => [], absent, false),
   calling(
     'kvDelete',
@@ -562,6 +554,14 @@ const UNTOLD: readonly Build[] = [
 const kept = { makes: 'update', value: 'kept', version: null } as const;
 
 const OWNED: readonly Build[] = [
+  writing({
+    kind: 'updateTag',
+    sql: `update kv set value = $3 where ${KEYED}`,
+    makes: 'update',
+    columns: [],
+    otherwise: absent,
+    mishaps: ON_VALUES,
+  }),
   writing({
     kind: 'upsertTag',
     sql: `${INSERT} ${UPSERT}`,
