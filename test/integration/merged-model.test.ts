@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { KV, kvRouter, kvServers } from '../support/kv-cluster.js';
 import { SqlClient } from '../support/sql-client.js';
+import type { Asked } from './merged-model/asked.js';
 import { ModelClient } from './merged-model/model-client.js';
-import type { Asked } from './merged-model/statements.js';
 import type { Answer } from './merged-model/wire-forms.js';
 import { World } from './merged-model/world.js';
 
@@ -42,6 +42,8 @@ interface Played {
   readonly world: World;
   /** Transactions that the servers have done for a statement. */
   readonly transactionsPerStatement: number;
+  /** Server connections whose last statement was that of many clients. */
+  readonly mergedConnections: number;
 }
 
 async function play(
@@ -58,29 +60,33 @@ async function play(
   const clients = Array.from({ length: CLIENTS }, (_, number) => new ModelClient(world, number, live, user));
   await Promise.all(clients.map((client, number) => client.run(number < WITH_TRANSACTIONS)));
   const done = (await transactions()) - before;
+  const mergedConnections = await sumOf(
+    "select count(*) from pg_stat_activity where strpos(query, 'unnest(' || '$1') > 0",
+  );
   // What vanished clients have asked for is done, or will never be.
   while (live.router.pools.some((pool) => pool.openCount !== pool.idleCount)) await sleep(10);
   await new ModelClient(world, CLIENTS, live, user).readAll(world.known);
   world.judge();
   for (const client of direct) await client.run('truncate kv');
-  return { world, transactionsPerStatement: done / world.taken };
+  return { world, transactionsPerStatement: done / world.taken, mergedConnections };
 }
 
-async function transactions(): Promise<number> {
+const transactions = (): Promise<number> =>
+  sumOf("select xact_commit + xact_rollback from pg_stat_database where datname = 'postgres'");
+
+/** Of a number that each server answers. */
+async function sumOf(sql: string): Promise<number> {
   let sum = 0;
-  for (const client of direct) {
-    sum += Number(
-      await client.value("select xact_commit + xact_rollback from pg_stat_database where datname = 'postgres'"),
-    );
-  }
+  for (const client of direct) sum += Number(await client.value(sql));
   return sum;
 }
 
 for (let round = 0; round < STATEMENTS / ROUND_STATEMENTS; round++) {
   t.test(`every answer of a random mix is true, round ${round}`, async (t) => {
     const began = performance.now();
-    const { world, transactionsPerStatement } = await play(t, round, ROUND_STATEMENTS, true);
+    const { world, transactionsPerStatement, mergedConnections } = await play(t, round, ROUND_STATEMENTS, true);
     t.same(world.problems, [], `PGKV_SEED=${SEED}`);
+    t.not(mergedConnections, 0, 'statements of many clients ran as one');
     if (round === 0)
       t.comment(
         [...world.counts]
@@ -94,8 +100,9 @@ for (let round = 0; round < STATEMENTS / ROUND_STATEMENTS; round++) {
 }
 
 t.test('so it is where statements are not merged', async (t) => {
-  const { world, transactionsPerStatement } = await play(t, 1_000, SHORT_STATEMENTS, false);
+  const { world, transactionsPerStatement, mergedConnections } = await play(t, 1_000, SHORT_STATEMENTS, false);
   t.same(world.problems, [], `PGKV_SEED=${SEED}`);
+  t.equal(mergedConnections, 0);
   t.comment(`${transactionsPerStatement.toFixed(2)} transactions a statement`);
 });
 

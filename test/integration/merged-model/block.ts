@@ -1,6 +1,6 @@
 // What happens within one transaction: others see its writes at its COMMIT or never, itself sees them at once.
-import type { Span } from './key-history.js';
-import type { KeyedEvent } from './statements.js';
+import type { KeyedEvent } from './asked.js';
+import type { Span } from './key-events.js';
 import type { World } from './world.js';
 
 export class Block {

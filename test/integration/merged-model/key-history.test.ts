@@ -1,7 +1,8 @@
 // The judge of the model can tell right from wrong: each history here is one that a broken lane would produce, beside the
 // one it should have been.
 import t from 'tap';
-import { type Expiry, judge, type KeyEvent, NEVER } from './key-history.js';
+import { type Expiry, type KeyEvent, NEVER } from './key-events.js';
+import { judge } from './key-history.js';
 
 const V = 5_000_000;
 

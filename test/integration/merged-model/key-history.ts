@@ -8,61 +8,8 @@
 //
 // Only what cannot be true is reported. Where a client vanished its statement may have happened or not.
 
-/** Milliseconds as of performance.now(). `to` is Infinity where no answer came. */
-export interface Span {
-  readonly from: number;
-  readonly to: number;
-}
-
-/** When a row expires: between these moments. */
-export interface Expiry {
-  readonly low: number;
-  readonly high: number;
-}
-
-export const NEVER: Expiry = { low: Number.POSITIVE_INFINITY, high: Number.POSITIVE_INFINITY };
-
-interface EventBase extends Span {
-  readonly client: number;
-  /** For messages. */
-  readonly what: string;
-}
-
-export interface WriteEvent extends EventBase {
-  readonly kind: 'write';
-  /** What it can do: make the key, change it, or either. */
-  readonly makes: 'birth' | 'update' | 'any';
-  /** `kept`: the one before; `unknown`: anything. */
-  readonly value: { readonly text: string } | 'kept' | 'unknown';
-  /** null: it was not told, or nothing was. */
-  readonly version: number | null;
-  readonly expiryOfBirth: Expiry;
-  readonly expiryOfUpdate: Expiry | 'kept';
-  /** False: nobody knows whether it happened. */
-  readonly sure: boolean;
-}
-
-export interface DeleteEvent extends EventBase {
-  readonly kind: 'delete';
-  readonly version: number | null;
-  readonly sure: boolean;
-}
-
-export interface SeenEvent extends EventBase {
-  readonly kind: 'seen';
-  readonly version: number;
-  readonly value: string;
-  /** Milliseconds as of performance.now(), null: never; undefined: not asked for. */
-  readonly expiry?: number | null;
-}
-
-/** At some moment of the span the key was there, was not, or had not that version. */
-export interface ClaimEvent extends EventBase {
-  readonly kind: 'claim';
-  readonly claim: 'present' | 'absent' | { readonly not: number };
-}
-
-export type KeyEvent = WriteEvent | DeleteEvent | SeenEvent | ClaimEvent;
+import type { DeleteEvent, KeyEvent, Span, WriteEvent } from './key-events.js';
+import { chooseMakers, firstToEnd, type Gap, type Maker, State } from './key-states.js';
 
 /** Versions of one life are not further apart than this; a new life begins 1024 for each millisecond higher (D3). */
 const SAME_LIFE_VERSIONS = 64;
@@ -77,41 +24,6 @@ const BEGINNING: Span & { readonly what: string } = {
   to: Number.NEGATIVE_INFINITY,
   what: 'the beginning',
 };
-const ANY_TIME: Span & { readonly what: string } = {
-  from: Number.NEGATIVE_INFINITY,
-  to: Number.POSITIVE_INFINITY,
-  what: 'somebody',
-};
-
-type Maker = Span & { readonly what: string };
-
-class State {
-  /** null: the key is absent. */
-  readonly version: number | null;
-  value: string | null;
-  /** The statement that made it; null where none is known yet. */
-  writer: WriteEvent | null;
-  /** Of states nobody made: expiry, the beginning. */
-  maker: Maker;
-  expiry: Expiry = NEVER;
-  readonly seen: SeenEvent[] = [];
-  earliest = Number.NEGATIVE_INFINITY;
-  latest = Number.POSITIVE_INFINITY;
-  earliestBy = '';
-  latestBy = '';
-
-  constructor(version: number | null, value: string | null, writer: WriteEvent | null, maker: Maker = ANY_TIME) {
-    this.version = version;
-    this.value = value;
-    this.writer = writer;
-    this.maker = writer ?? maker;
-  }
-
-  get name(): string {
-    return this.version === null ? 'absent' : `version ${this.version}`;
-  }
-}
-
 /** What is wrong with a key's history; empty where nothing is. `events` are in the order of each client's program. */
 export function judge(events: readonly KeyEvent[]): string[] {
   return new KeyHistory(events).judge();
@@ -471,57 +383,8 @@ class KeyHistory {
   }
 }
 
-/** A state that nobody was told to have made. */
-interface Gap {
-  readonly state: State;
-  readonly isBirth: boolean;
-}
-
-const fits = (write: WriteEvent, { state, isBirth }: Gap): boolean =>
-  write.makes !== (isBirth ? 'update' : 'birth') && write.from <= state.latest && write.to >= state.earliest;
-
-/** Who filled the gaps, as many as that is possible for; writes that `must` have are placed before others. */
-function chooseMakers(
-  gaps: readonly Gap[],
-  writes: Iterable<WriteEvent>,
-  must: (write: WriteEvent) => boolean,
-): ReadonlyMap<Gap, WriteEvent> {
-  const all = [...writes];
-  const gapOf = new Map<WriteEvent, Gap>();
-  const writeOf = new Map<Gap, WriteEvent>();
-  // Augmenting paths: what has a place keeps one, so whatever is placed first stays placed.
-  const place = (write: WriteEvent, tried: Set<Gap>): boolean => {
-    for (const gap of gaps) {
-      if (tried.has(gap) || !fits(write, gap)) continue;
-      tried.add(gap);
-      const other = writeOf.get(gap);
-      if (other !== undefined && !place(other, tried)) continue;
-      gapOf.set(write, gap);
-      writeOf.set(gap, write);
-      return true;
-    }
-    return false;
-  };
-  for (const write of all.filter(must)) place(write, new Set());
-  for (const write of all.filter(({ sure }) => sure)) if (!gapOf.has(write)) place(write, new Set());
-  for (const write of all) if (!gapOf.has(write)) place(write, new Set());
-  // Those that were answered go by the order of that: no two can then be the wrong way round.
-  for (const isBirth of [true, false]) {
-    const answered = gaps.filter((gap) => gap.isBirth === isBirth && writeOf.get(gap)?.sure === true);
-    const inOrder = answered.map((gap) => writeOf.get(gap)!).sort((a, b) => a.to - b.to);
-    for (const [index, gap] of answered.entries()) writeOf.set(gap, inOrder[index]!);
-  }
-  return writeOf;
-}
-
 function expiryOf({ expiry, maker }: State): Maker {
   // A write that had to wait may be done only when its row has expired already.
   const to = Math.max(expiry.high, maker.to) + CLOCK_MARGIN_MS;
   return { from: expiry.low - CLOCK_MARGIN_MS, to, what: 'expiry' };
-}
-
-function firstToEnd<Event extends Span>(candidates: readonly Event[]): Event | null {
-  let first: Event | null = null;
-  for (const candidate of candidates) if (first === null || candidate.to < first.to) first = candidate;
-  return first;
 }

@@ -4,18 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { BackendMessage } from '../../support/backend-message.js';
 import { encodeAll, encodeCancel, type FrontendMessage } from '../../support/frontend-message.js';
 import { type WireAddress, WireClient, type WireClientOptions } from '../../support/wire-client.js';
+import type { Asked, Draw, Key, KeyedEvent, Mishap } from './asked.js';
 import { Block } from './block.js';
-import type { Span } from './key-history.js';
-import {
-  type Asked,
-  COUNTS_READ,
-  type Draw,
-  type Key,
-  type KeyedEvent,
-  KINDS,
-  type Mishap,
-  READ,
-} from './statements.js';
+import type { Span } from './key-events.js';
+import { COUNTS_READ, KINDS, READ } from './statements.js';
 import { type Answer, type Form, messagesOf, readAnswer, SIMPLE } from './wire-forms.js';
 import { type KeySort, type Random, seeded, type World } from './world.js';
 

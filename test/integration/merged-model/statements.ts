@@ -1,231 +1,24 @@
 // The kinds of statements that the model's clients draw from, and what the answer to each says of its keys.
-import type { DeleteEvent, Expiry, KeyEvent, Span, WriteEvent } from './key-history.js';
-import { NEVER } from './key-history.js';
-import type { Answer, Parameter, Statement } from './wire-forms.js';
+import {
+  asked,
+  type Build,
+  CAST_CODE,
+  type Draw,
+  DUPLICATE_CODE,
+  int8,
+  jsonb,
+  type KeyedEvent,
+  type Mishap,
+  ROW,
+  type Say,
+  WALL_START,
+  writtenValue,
+} from './asked.js';
+import { type Expiry, NEVER, type Span, type WriteEvent } from './key-events.js';
+import { ALL_COLUMNS, KEYED, listing, readDivided, reading } from './reading.js';
+import type { Parameter, Statement } from './wire-forms.js';
 
-export interface Key {
-  readonly tenant: string;
-  readonly name: string;
-}
-
-/** What is wrong with this one on purpose: no JSON, against the CHECK, no key, a division by zero or a version that is no number. */
-export type Mishap = 'cast' | 'check' | 'null' | 'other';
-
-export interface Draw {
-  readonly key: Key;
-  /** Keys of one {tag}, `key` among them. */
-  readonly group: readonly Key[];
-  /** Unique, and part of every value written. */
-  readonly nonce: string;
-  readonly mishap: Mishap | null;
-  /** The version of `key` that this client met last; 1 where it met none. */
-  readonly version: number;
-  readonly client: number;
-  random(below: number): number;
-}
-
-export type KeyedEvent = readonly [Key, KeyEvent];
-
-export interface Asked extends Statement {
-  readonly kind: string;
-  readonly key: Key;
-  readonly writes: boolean;
-  /** The error that it has to get, or may get instead of no row; its fields name `mention`. */
-  readonly mishap: { readonly code: string; readonly mention: string } | null;
-  /** What an answer without an error says, or what is wrong with it. */
-  judge(rows: Answer['rows'], span: Span, tag: string): readonly KeyedEvent[] | string;
-  /** What an error says that is no mishap; null: it is not expected. */
-  onError(code: string, span: Span): readonly KeyedEvent[] | null;
-  /** What may have happened where no answer came. */
-  unanswered(from: number): readonly KeyedEvent[];
-}
-
-/** What Date.now() was at moment 0 of performance.now(). */
-export const WALL_START = Date.now() - performance.now();
-
-const CAST_CODE = '22P02';
-const DIVISION_CODE = '22012';
-const DUPLICATE_CODE = '23505';
-const PADDING_MAX = 600;
 const EXPIRY_MS_MAX = 120;
-
-export type Build = (draw: Draw) => Asked;
-
-type Judge = (rows: Answer['rows'], say: Say, tag: string) => readonly KeyedEvent[] | string;
-
-/** Makes events of one statement. */
-class Say {
-  readonly #draw: Draw;
-  readonly #what: string;
-  readonly span: Span;
-
-  constructor(draw: Draw, kind: string, span: Span) {
-    this.#draw = draw;
-    this.#what = `${kind} ${draw.nonce}`;
-    this.span = span;
-  }
-
-  get #base() {
-    return { ...this.span, client: this.#draw.client, what: this.#what };
-  }
-
-  write(event: Pick<WriteEvent, 'makes' | 'value' | 'version'> & Partial<WriteEvent>): KeyedEvent {
-    const expiries = { expiryOfBirth: NEVER, expiryOfUpdate: 'kept' as const };
-    return [this.#draw.key, { ...this.#base, kind: 'write', sure: true, ...expiries, ...event }];
-  }
-
-  gone(version: number | null, sure = true): KeyedEvent {
-    const event: DeleteEvent = { ...this.#base, kind: 'delete', version, sure };
-    return [this.#draw.key, event];
-  }
-
-  seen(version: string | null, value: string | null, expiry?: string | null, key = this.#draw.key): KeyedEvent {
-    const told = expiry === undefined ? {} : { expiry: expiry === null ? null : Number(expiry) - WALL_START };
-    return [key, { ...this.#base, kind: 'seen', version: Number(version), value: value ?? 'NULL', ...told }];
-  }
-
-  claim(claim: 'present' | 'absent' | { not: number }, key = this.#draw.key): KeyedEvent {
-    return [key, { ...this.#base, kind: 'claim', claim }];
-  }
-}
-
-const text = (value: string | null): Parameter => ({ type: 'text', text: value });
-const int8 = (value: number): Parameter => ({ type: 'int8', text: String(value) });
-const jsonb = (value: string): Parameter => ({ type: 'jsonb', text: value });
-
-/** The value that a statement writes; with its mishap, if any. */
-function writtenValue(draw: Draw): string {
-  if (draw.mishap === 'cast') return `no${draw.nonce}`;
-  const padding = draw.random(8) === 0 ? 'x'.repeat(draw.random(PADDING_MAX)) : '';
-  return `"${draw.mishap === 'check' ? 'forbidden ' : ''}${draw.nonce}${padding}"`;
-}
-
-const CODES: Readonly<Record<Mishap, string>> = {
-  cast: CAST_CODE,
-  check: '23514',
-  null: '23502',
-  other: DIVISION_CODE,
-};
-
-interface Shape {
-  readonly sql: string;
-  readonly more?: readonly Parameter[];
-  readonly columns?: Statement['columns'];
-  /** Of draw.mishap, the ones that this kind can have; others are ignored. */
-  readonly mishaps?: readonly Mishap[];
-  readonly mishapCode?: string;
-  readonly writes?: boolean;
-  readonly judge: Judge;
-  readonly onError?: (code: string, say: Say) => readonly KeyedEvent[] | null;
-  readonly unanswered?: (say: Say) => readonly KeyedEvent[];
-}
-
-const ROW: Statement['columns'] = [
-  ['version', 'int8'],
-  ['value', 'jsonb'],
-];
-
-function asked(kind: string, draw: Draw, shape: Shape): Asked {
-  const { mishaps = [], more = [], columns = [], unanswered, onError } = shape;
-  const mishap = draw.mishap !== null && mishaps.includes(draw.mishap) ? draw.mishap : null;
-  const code = shape.mishapCode ?? (mishap === null ? '' : CODES[mishap]);
-  return {
-    kind,
-    key: draw.key,
-    sql: shape.sql,
-    parameters: [text(draw.key.tenant), text(mishap === 'null' ? null : draw.key.name), ...more],
-    columns,
-    writes: shape.writes ?? unanswered !== undefined,
-    mishap: mishap === null ? null : { code, mention: code === DIVISION_CODE ? 'zero' : draw.nonce },
-    judge: (rows, span, tag) => {
-      if (rows.length > 1 && !shape.sql.includes(' key in ') && !shape.sql.includes(' any('))
-        return `${rows.length} rows`;
-      return shape.judge(rows, new Say(draw, kind, span), tag);
-    },
-    onError: (its, span) => onError?.(its, new Say(draw, kind, span)) ?? null,
-    unanswered: (from) => {
-      if (mishap !== null) return [];
-      return unanswered?.(new Say(draw, kind, { from, to: Number.POSITIVE_INFINITY })) ?? [];
-    },
-  };
-}
-
-const KEYED = 'tenant_id = $1 and key = $2';
-
-const reading =
-  (kind: string, list: string, columns: Statement['columns'], from = `kv where ${KEYED}`): Build =>
-  (draw) => {
-    const place = (name: string): number => columns.findIndex((column) => column[0] === name);
-    const expected: Readonly<Record<string, string>> = {
-      tenant_id: draw.key.tenant,
-      key: draw.key.name,
-      letters: String(draw.key.name.length),
-      sort: 'string',
-    };
-    return asked(kind, draw, {
-      sql: `select ${list} from ${from}`,
-      columns,
-      judge: ([row], say) => {
-        if (row === undefined) return [say.claim('absent')];
-        for (const [name, wanted] of Object.entries(expected)) {
-          const at = place(name);
-          if (at >= 0 && row[at] !== wanted) return `${name} is ${row[at]}, not ${wanted}`;
-        }
-        const ttl = place('ttl');
-        return [say.seen(row[place('version')]!, row[place('value')]!, ttl < 0 ? undefined : row[ttl]!)];
-      },
-    });
-  };
-
-const ALL_COLUMNS: Statement['columns'] = [
-  ['tenant_id', 'text'],
-  ['key', 'text'],
-  ...ROW,
-  ['ttl', 'timestamptz'],
-  ['updated_at', 'timestamptz'],
-  ['slot', 'int4'],
-];
-
-const readDivided: Build = (draw) =>
-  asked('readDivided', draw, {
-    sql: `select version, 100 / $3::int4 as quotient, value from kv where ${KEYED}`,
-    more: [{ type: 'int4', text: draw.mishap === 'other' ? '0' : '7' }],
-    columns: [ROW[0]!, ['quotient', 'int4'], ROW[1]!],
-    mishaps: ['other'],
-    judge: ([row], say) => {
-      if (row === undefined) return [say.claim('absent')];
-      return row[1] === '14' ? [say.seen(row[0]!, row[2]!)] : `the quotient is ${row[1]}`;
-    },
-  });
-
-const listing =
-  (kind: 'inList' | 'anyList'): Build =>
-  (draw) => {
-    const start = draw.random(draw.group.length);
-    const keys = draw.group.map((_, index) => draw.group[(start + index) % draw.group.length]!).slice(0, 3);
-    const names = keys.map(({ name }) => name);
-    const columns: Statement['columns'] = [['key', 'text'], ...ROW];
-    const isIn = kind === 'inList';
-    const statement = asked(
-      kind,
-      { ...draw, key: keys[0]! },
-      {
-        sql: `select key, version, value from kv where tenant_id = $1 and ${isIn ? 'key in ($2, $3, $4)' : 'key = any($2)'}`,
-        columns,
-        judge: (rows, say) => {
-          const events = keys.map((key) => {
-            const row = rows.find(([name]) => name === key.name);
-            return row === undefined ? say.claim('absent', key) : say.seen(row[1]!, row[2]!, undefined, key);
-          });
-          const found = new Set(rows.map(([name]) => name));
-          const isRight = found.size === rows.length && [...found].every((name) => names.includes(name!));
-          return isRight ? events : `keys ${rows.map(([name]) => name).join()} of ${names.join()}`;
-        },
-      },
-    );
-    const list: Parameter = { type: '_text', text: `{${names.map((name) => `"${name}"`).join()}}` };
-    return { ...statement, parameters: [text(draw.key.tenant), ...(isIn ? names.map(text) : [list])] };
-  };
 
 interface Writing {
   readonly kind: string;

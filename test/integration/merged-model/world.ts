@@ -1,7 +1,9 @@
 // What the model's clients share during one round: the keys, what was seen of each of them, what is in fashion. Statements
 // of the same text are merged only if they meet, so most clients draw from the same few kinds for a while.
-import { judge, type KeyEvent } from './key-history.js';
-import { type Asked, type Build, type Key, type KeyedEvent, KINDS } from './statements.js';
+import type { Asked, Build, Key, KeyedEvent } from './asked.js';
+import type { KeyEvent } from './key-events.js';
+import { judge } from './key-history.js';
+import { KINDS } from './statements.js';
 import type { Answer, Form } from './wire-forms.js';
 
 /**
