@@ -82,7 +82,7 @@ t.test('SHOW pgkv.status and pgkv.version', async (t) => {
   const client = await live.connect();
   const status = JSON.parse((await client.value('SHOW pgkv.status'))!);
   t.strictSame(status, {
-    epoch: 0,
+    epoch: 1,
     version: '0.0.0-test',
     tables: [],
     shards: [

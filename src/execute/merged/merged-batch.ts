@@ -71,8 +71,14 @@ export class MergedBatch implements ReplyReceiver {
   }
 
   #send(connection: ServerConnection): void {
-    const { statement, settings } = this.#queue;
+    const { lane, statement, settings } = this.#queue;
     if (!this.#anyLeft(connection)) return;
+    if (statement.stage !== 'merged' || this.#members.some(({ form }) => form !== statement.form)) {
+      // It was learnt anew while they waited, and looks otherwise than what their answers would begin with.
+      lane.release(connection);
+      this.#end('rerun');
+      return;
+    }
     this.#isSingle = this.#members.length === 1;
     this.#connection = connection;
     connection.attach(this);

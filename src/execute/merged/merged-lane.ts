@@ -80,6 +80,7 @@ export class MergedLane {
       queue.next ??= new MergedQueue(this, statement, format, settings);
       queue = queue.next;
     }
+    request.form = statement.form;
     request.key = '';
     request.sent = false;
     request.dropped = false;

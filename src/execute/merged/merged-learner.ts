@@ -19,7 +19,7 @@ import type { MergedStatement } from './merged-statement.js';
 
 const NOTHING = Buffer.alloc(0);
 /** A statement that the server refused is tried again after this. */
-const RETRY_MS = 30_000;
+const RETRY_MS = 2_000;
 /** Lists of keys. */
 const TEXT_ARRAYS: ReadonlyMap<number, string> = new Map([
   [1009, '_text'],

@@ -1,6 +1,6 @@
 // One statement of one client on its way through the merged lane (D11). A client has at most one, so that its object is
 // made once and used again; nothing else is allocated per statement but the answer.
-import type { MergedStatement } from './merged-statement.js';
+import type { MergedForm, MergedStatement } from './merged-statement.js';
 
 /** Whoever sent the statement. Exactly one call follows an `offer` that was taken, synchronously with what caused it. */
 export interface MergedClient {
@@ -15,6 +15,8 @@ export interface MergedClient {
 export class MergedRequest {
   readonly client: MergedClient;
   statement!: MergedStatement;
+  /** What was known of the statement when it was offered: its answer begins accordingly. */
+  form: MergedForm | null = null;
   /** Holds the values; a view that is not changed while the request is under way. */
   buffer: Buffer = EMPTY;
   /** Start and length of each value of the statement; length -1: NULL. Values are in text format. */
