@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { KvTable } from '../../src/cluster/kv-table.js';
+import { encodeAll } from '../support/frontend-message.js';
 import { BLOBS, KV, kvRouter, kvServers } from '../support/kv-cluster.js';
 import type { LiveRouter } from '../support/live-router.js';
 import { FILL, forPostgres, GET, INCR, UPSERT } from '../support/merged-cases.js';
@@ -146,6 +147,28 @@ t.test("a member that fails gets Postgres's error, the others their results", as
       t.equal(answer.code !== '', bad(i) !== null);
     }
     t.same(held, await onServer('select key, value, version from checked order by 1'), `${name}: what the table holds`);
+  }
+});
+
+t.test('a malformed Bind of a merged statement is refused as by Postgres, and the session goes on', async (t) => {
+  await onServer(FILL);
+  const live = await kvRouter(t, cluster);
+  const clients = await tickClients(live, 4);
+  const sql = 'UPDATE kv SET value = $3 WHERE tenant_id = $1 AND key = $2';
+  const question = (i: number) => batchBytes(sql, ['t', `k${i}`, '"value"']);
+  await untilMerged(t, live, clients, question);
+  const bad = [-2, 8, 100, 0x7fffffff].map((length) => {
+    const bytes = Buffer.from(question(0));
+    bytes.writeInt32BE(length, bytes.indexOf('"value"') - 4);
+    return bytes;
+  });
+  bad.push(encodeAll([{ parse: sql }, { bind: ['t', 'k0', '1'], formats: [2, 0, 0] }, { execute: '' }, 'sync']));
+  for (const bytes of bad) {
+    const own = told(await direct.ask(bytes));
+    const answer = told(await clients[0]!.ask(bytes));
+    t.match(own.code, /^(08P01|22023)$/);
+    t.same([fields(answer.error), answer.tags], [fields(own.error), own.tags]);
+    t.same(told(await clients[0]!.ask(question(0))).tags, ['UPDATE 1']);
   }
 });
 
