@@ -1,6 +1,8 @@
 // Nothing a session leaves behind reaches another, and each keeps its own, whichever connection serves it. What a
 // session must see is taken from the server itself: the same statements on a connection of its own.
+
 import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { BackendMessage } from '../support/backend-message.js';
 import { type LiveRouter, liveRouter } from '../support/live-router.js';
