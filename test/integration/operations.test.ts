@@ -264,7 +264,13 @@ t.test('who is cut is told so, unless a message was on its way', async (t) => {
   // A row of 40 MB, of which nobody reads more than the first bytes.
   reading.wire.socket.pause();
   reading.wire.send({ query: `select repeat('x', 40000000)` });
-  await sleep(700);
+  await sleep(200);
+  const isMidRow = (): boolean =>
+    [...live.router.listener.connections].some(
+      ({ conversation }) => conversation?.lane.connection?.midMessage === true,
+    );
+  for (let tries = 0; tries < 200 && !isMidRow(); tries++) await sleep(50);
+  await sleep(500);
   const start = performance.now();
   await live.router.stop();
   t.equal((await errorAfter(running.wire))?.code, '57P01', 'in the middle of a statement');
