@@ -709,6 +709,7 @@ export class Conversation implements ClientPort {
     if (!this.#ensure(UNPARSED_TEMPLATE)) return this.#wasAnswered;
     const { buffer, start, end } = this.#reader;
     const connection = this.lane.connection!;
+    this.#noteBlock(UNPARSED_TEMPLATE, '');
     this.lane.note(UNPARSED_TEMPLATE, '');
     connection.output.push(buffer.subarray(start, end));
     connection.replies.push(forwarded(Reply.functionCall));
