@@ -500,7 +500,7 @@ t.test('columns are added and dropped on the server under load: no client sees a
       t.notOk(messages.some(({ type }) => type === 'Malformed'));
       if (n !== 2) t.equal(rows[0]?.length, 9);
     }
-    // What could not be learnt while a column came or went is tried again after half a minute only.
+    // What could not be learnt while a column came or went is tried again a little later.
     if (await becomesMerged(live, group(n), question)) mergedAgain++;
     const answers = (await together(group(n), question)).map(told);
     t.notOk(answers.some(({ messages, code }) => code !== '' || messages.some(({ type }) => type === 'Malformed')));
