@@ -21,10 +21,9 @@ import type { ClusterView } from '../cluster/cluster-view.js';
 import type { ClientPort, LeasedLane } from '../execute/leased-lane.js';
 import type { SessionLanes } from '../execute/session-lanes.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
-import type { Route } from '../route/route.js';
 import type { Session } from '../session/session.js';
 import { heldBeginTag, plainEndTag, TransactionBlock } from '../session/transaction-block.js';
-import type { KvPlan, KvRefused } from '../sql/kv-plan.js';
+import type { KvRefused } from '../sql/kv-plan.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../sql/template.js';
 import type { Counters } from '../telemetry/counters.js';
 import { encodeParse, encodeQuery, SYNC } from '../wire/client-messages.js';
@@ -44,11 +43,11 @@ import { batchAhead } from './batch-ahead.js';
 import { ExtendedProtocol } from './extended-protocol.js';
 import { type KvStatement, KvStatements, refusal } from './kv-statements.js';
 import { LostTransaction } from './lost-transaction.js';
-import { type MergedServices, MergedStatements, type MergedUnit } from './merged-statements.js';
+import { type MergedServices, MergedStatements } from './merged-statements.js';
 import type { ProtocolTap } from './protocol-tap.js';
 import { type Placement, ShardPlacement } from './shard-placement.js';
 import { ShardReads } from './shard-reads.js';
-import { type SingleBatch, scanPipeline, scanSingleBatch } from './single-batch.js';
+import { scanSingleBatch } from './single-batch.js';
 
 /** What a conversation needs of the connection it runs on. */
 export interface ConversationHost {
@@ -98,12 +97,6 @@ function bindOf(statement: string): Buffer {
   message.write(statement, 6, 'latin1');
   return message;
 }
-
-type Keyed = Route & { kind: 'keyed' };
-
-/** Of statements that write, those on one key, which is no NULL; of reads, all whose keys one shard holds. */
-const isMergeable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
-  slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
 
 /** OID in a FunctionCall message; 0 where it is cut short. */
 const functionOf = ({ buffer, start, end }: FrameReader): number =>
@@ -189,7 +182,7 @@ export class Conversation implements ClientPort {
     this.lanes = lanes;
     if (merged !== null) {
       const host = { answered: (answer: Buffer) => this.#mergedAnswer(answer), rerun: () => this.#mergedRerun() };
-      this.#merged = new MergedStatements(host, this.session, merged);
+      this.#merged = new MergedStatements(host, this.session, merged, this.kv, this.#extended);
     }
     this.#placement = new ShardPlacement(lanes, this.#block);
     this.#reads = new ShardReads(
@@ -411,6 +404,7 @@ export class Conversation implements ClientPort {
       return;
     }
     this.#pumping = false;
+    this.#extended.forgetMessages();
     this.lane.connection?.output.flush();
     if (this.#closed) return;
     this.flush();
@@ -591,7 +585,7 @@ export class Conversation implements ClientPort {
     const route = this.kv.route(statement);
     if (route.kind === 'refused') return this.#refuse(Frontend.query, refusal(route));
     if (route.kind === 'keyed') {
-      if (this.#mayMerge(kv, route) && this.#merged!.offerQuery(statement, template, route.shard, route.slots[0]!)) {
+      if (this.#mayMerge && this.#merged!.offerQuery(statement, template, route)) {
         this.#mergedBytes = this.#reader.end - this.#reader.start;
         return 'wait';
       }
@@ -608,8 +602,8 @@ export class Conversation implements ClientPort {
   }
 
   /** Whether the statement at hand stands for itself: outside blocks and batches, with nothing owed and nothing kept. */
-  #mayMerge(plan: KvPlan, route: Keyed): boolean {
-    if (this.#merged === null || this.#unmerged || this.#block.held || !isMergeable(plan, route)) return false;
+  get #mayMerge(): boolean {
+    if (this.#merged === null || this.#unmerged || this.#block.held) return false;
     return this.lane.unused && !this.#placement.batchOpen;
   }
 
@@ -781,57 +775,10 @@ export class Conversation implements ClientPort {
 
   /** Gives a batch of one statement on one key, seen before, to the merged lane; the usual case under load. */
   #offerBatch(type: number): boolean {
-    const merged = this.#merged;
-    if (merged === null || (type !== Frontend.parse && type !== Frontend.bind)) return false;
-    if (this.#unmerged || this.#block.held || !this.lane.unused) return false;
+    if ((type !== Frontend.parse && type !== Frontend.bind) || !this.#mayMerge) return false;
     const { buffer, start } = this.#reader;
-    const batch = scanSingleBatch(buffer, start);
-    if (batch === null) return this.#offerPipeline(merged);
-    if (batch.end !== buffer.length) return false;
-    const unit = this.#mergedUnit(batch);
-    if (unit === null || !merged.offerBatch(unit, buffer)) return false;
-    this.#mergedBytes = batch.end - start;
-    this.#noteParsed(unit);
-    return true;
-  }
-
-  /** The same for a pipeline of reads (D12). */
-  #offerPipeline(merged: MergedStatements): boolean {
-    const { buffer, start } = this.#reader;
-    const batches = scanPipeline(buffer, start);
-    if (batches === null) return false;
-    const units: MergedUnit[] = [];
-    let parsed = false;
-    for (const batch of batches) {
-      // An unnamed statement that the pipeline itself has parsed is not the session's yet.
-      if (parsed && !batch.parses && batch.nameEnd === batch.nameStart) return false;
-      parsed ||= batch.parses;
-      const unit = this.#mergedUnit(batch);
-      if (unit === null) return false;
-      units.push(unit);
-    }
-    if (!merged.offerPipeline(units, buffer)) return false;
-    this.#mergedBytes = buffer.length - start;
-    for (const unit of units) this.#noteParsed(unit);
-    return true;
-  }
-
-  #mergedUnit(batch: SingleBatch): MergedUnit | null {
-    const { buffer } = this.#reader;
-    if (!batch.all) return null;
-    const source = this.#extended.batchSource(buffer, batch);
-    const kv = source?.template.kv ?? null;
-    if (source === null || kv === null || kv.kind === 'refused') return null;
-    const statement = this.kv.bound(kv, source, buffer, batch.bindStart, batch.bindEnd);
-    const route = this.kv.route(statement);
-    if (route.kind !== 'keyed' || !isMergeable(kv, route)) return null;
-    return { statement, source, batch, shard: route.shard, slot: route.slots[0]! };
-  }
-
-  #noteParsed({ batch, source }: MergedUnit): void {
-    if (!batch.parses) return;
-    this.session.dropDescription('');
-    this.session.unnamed.set(source);
+    this.#mergedBytes = this.#merged!.offer(buffer, start);
+    return this.#mergedBytes > 0;
   }
 
   /** Finds the lane of a message of the extended protocol. */
@@ -839,8 +786,7 @@ export class Conversation implements ClientPort {
     const placement = this.#placement;
     const { buffer, start, end } = this.#reader;
     if (placement.blockFailed) return 'ready';
-    const taken = this.#reads.take(type, buffer, start, end);
-    if (taken !== null) return taken === 'wait' ? 'wait' : 'answered';
+    if (this.#reads.take(type, buffer, start, end)) return 'answered';
     if (type !== Frontend.parse && type !== Frontend.bind) {
       if (this.lane.connection !== null) return 'ready';
       return placement.move(this.lanes.home, ON_HOME, this.#skip) === 'ready' ? 'ready' : 'wait';

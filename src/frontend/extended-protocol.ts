@@ -16,8 +16,14 @@ import {
   swallowed,
 } from '../backend/reply-queue.js';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
-import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
+import {
+  type StatementSource,
+  type StatementSources,
+  type TextReading,
+  unknownStatement,
+} from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
+import type { TableScope } from '../cluster/table-scope.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
 import type { UnnamedChange } from '../session/unnamed-statement.js';
@@ -47,12 +53,22 @@ function nameOfStatement(buffer: Buffer, start: number, end: number): string {
   return buffer.toString('utf8', start, Math.min(end, start + 63));
 }
 
+/** The text interned last, and what that depended on. */
+interface Interned {
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly reading: TextReading;
+  readonly scope: TableScope;
+  readonly source: StatementSource;
+}
+
 export class ExtendedProtocol {
   readonly #session: Session;
   readonly #sources: StatementSources;
   readonly #statementBytesMax: number;
   readonly #kv: KvStatements;
   readonly #schemaEpoch: () => number;
+  #interned: Interned | null = null;
   /** By name, where the answer stands in the queue to the last message that made or dropped the statement. */
   readonly #unsettled = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
 
@@ -236,8 +252,20 @@ export class ExtendedProtocol {
     return this.#intern(buffer, nameEnd + 1, textEnd, end);
   }
 
+  /** A batch is looked at more than once before it is sent; its text is interned once. */
   #intern(buffer: Buffer, start: number, textEnd: number, end: number): StatementSource {
-    return this.#sources.intern(buffer, start, textEnd, end, this.#kv.reading, this.#kv.scope);
+    const { reading, scope } = this.#kv;
+    const last = this.#interned;
+    const isLast = last !== null && last.buffer === buffer && last.start === start;
+    if (isLast && last.reading === reading && last.scope === scope) return last.source;
+    const source = this.#sources.intern(buffer, start, textEnd, end, reading, scope);
+    this.#interned = { buffer, start, reading, scope, source };
+    return source;
+  }
+
+  /** The messages at hand have been dealt with: their chunk is not kept for their sake. */
+  forgetMessages(): void {
+    this.#interned = null;
   }
 
   #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {

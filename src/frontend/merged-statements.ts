@@ -14,12 +14,15 @@ import { type MergedClient, MergedRequest, VALUES_MAX } from '../execute/merged/
 import type { MergedStatement } from '../execute/merged/merged-statement.js';
 import { TypeOid } from '../execute/scatter/builtin-types.js';
 import { literalValue } from '../route/key-values.js';
+import type { Route } from '../route/route.js';
 import type { Session } from '../session/session.js';
+import type { KvPlan } from '../sql/kv-plan.js';
 import { singleStatement } from '../sql/merge-statement.js';
 import { LITERAL_STRIDE } from '../sql/shape-lexer.js';
 import { encodeError, READY_IDLE } from '../wire/server-messages.js';
-import type { KvStatement } from './kv-statements.js';
-import type { SingleBatch } from './single-batch.js';
+import type { ExtendedProtocol } from './extended-protocol.js';
+import type { KvStatement, KvStatements } from './kv-statements.js';
+import { type SingleBatch, scanPipeline, scanSingleBatch } from './single-batch.js';
 
 export interface MergedHost {
   /** The message at hand was answered with these bytes; `bytes` of it are to be skipped. */
@@ -45,6 +48,12 @@ export interface MergedUnit {
   readonly slot: HashSlot;
 }
 
+type Keyed = Route & { kind: 'keyed' };
+
+/** Of statements that write, those on one key, which is no NULL; of reads, all whose keys one shard holds. */
+const isMergeable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
+  slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
+
 /** Values of one statement beyond this are not gathered with others'. */
 const VALUE_BYTES_MAX = 64 * 1024;
 const JSONB_OID = 3802;
@@ -57,19 +66,69 @@ export class MergedStatements implements MergedClient {
   #cancelled = false;
   readonly #host: MergedHost;
   readonly #session: Session;
+  readonly #kv: KvStatements;
+  readonly #extended: ExtendedProtocol;
   readonly #services: MergedServices;
   #request: MergedRequest;
   #pipeline: MergedPipeline | null = null;
 
-  constructor(host: MergedHost, session: Session, services: MergedServices) {
+  constructor(
+    host: MergedHost,
+    session: Session,
+    services: MergedServices,
+    kv: KvStatements,
+    extended: ExtendedProtocol,
+  ) {
+    this.#kv = kv;
+    this.#extended = extended;
     this.#host = host;
     this.#session = session;
     this.#services = services;
     this.#request = new MergedRequest(this);
   }
 
-  /** Takes a batch of the extended protocol with one statement on one key, if it may be merged. */
-  offerBatch(unit: MergedUnit, buffer: Buffer): boolean {
+  /**
+   * Takes the batch or pipeline at `start`, the last messages there are, if all of it may be merged.
+   * @returns its bytes; 0: it may not
+   */
+  offer(buffer: Buffer, start: number): number {
+    const batch = scanSingleBatch(buffer, start);
+    if (batch !== null && batch.end !== buffer.length) return 0;
+    const batches = batch === null ? scanPipeline(buffer, start) : [batch];
+    if (batches === null) return 0;
+    const units: MergedUnit[] = [];
+    let parsed = false;
+    for (const one of batches) {
+      // An unnamed statement that the pipeline itself has parsed is not the session's yet.
+      if (parsed && !one.parses && one.nameEnd === one.nameStart) return 0;
+      parsed ||= one.parses;
+      const unit = this.#unit(buffer, one);
+      if (unit === null) return 0;
+      units.push(unit);
+    }
+    if (!(units.length === 1 ? this.#offerOne(units[0]!, buffer) : this.#offerPipeline(units, buffer))) return 0;
+    for (const unit of units) this.#noteParsed(unit);
+    return buffer.length - start;
+  }
+
+  #unit(buffer: Buffer, batch: SingleBatch): MergedUnit | null {
+    if (!batch.all) return null;
+    const source = this.#extended.batchSource(buffer, batch);
+    const plan = source?.template.kv ?? null;
+    if (source === null || plan === null || plan.kind === 'refused') return null;
+    const statement = this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd);
+    const route = this.#kv.route(statement);
+    if (route.kind !== 'keyed' || !isMergeable(plan, route)) return null;
+    return { statement, source, batch, shard: route.shard, slot: route.slots[0]! };
+  }
+
+  #noteParsed({ batch, source }: MergedUnit): void {
+    if (!batch.parses) return;
+    this.#session.dropDescription('');
+    this.#session.unnamed.set(source);
+  }
+
+  #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
     const offer = this.#prepare(unit, buffer, this.#request);
     if (offer === null) return false;
     this.busy = true;
@@ -78,7 +137,7 @@ export class MergedStatements implements MergedClient {
   }
 
   /** Takes a pipeline of reads, if all of it may be merged (D12). Each of its statements is merged by itself. */
-  offerPipeline(units: readonly MergedUnit[], buffer: Buffer): boolean {
+  #offerPipeline(units: readonly MergedUnit[], buffer: Buffer): boolean {
     const pipeline = new MergedPipeline(units.length, {
       answered: (answer) => this.answered(answer),
       rerun: () => this.rerun(),
@@ -115,7 +174,10 @@ export class MergedStatements implements MergedClient {
   }
 
   /** The same for a simple query. @param identity stands for its shape: its Template */
-  offerQuery(statement: KvStatement, identity: object, shard: ShardView, slot: HashSlot): boolean {
+  offerQuery(statement: KvStatement, identity: object, route: Keyed): boolean {
+    if (!isMergeable(statement.plan, route)) return false;
+    const { shard } = route;
+    const slot = route.slots[0]!;
     const known = this.#usable(statement, identity, shard);
     if (known === null || !literalValues(this.#request, known, statement)) return false;
     const offer = this.#offer(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true));

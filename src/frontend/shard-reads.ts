@@ -55,9 +55,6 @@ export interface ShardReadsServices {
   readonly merges: boolean;
 }
 
-/** What became of a message: it was dealt with, it has to wait, or it is not for a portal here. */
-export type Taken = 'taken' | 'wait' | null;
-
 const NO_PARAMETERS = Buffer.alloc(4);
 const PORTALS_MAX = 100;
 const PORTAL = 0x50;
@@ -132,35 +129,35 @@ export class ShardReads {
     return null;
   }
 
-  /** Takes a message that is about a portal of these. */
-  take(type: number, buffer: Buffer, start: number, end: number): Taken {
-    if (this.#portals.size === 0) return null;
+  /** Takes a message that is about a portal of these. False: it is not. */
+  take(type: number, buffer: Buffer, start: number, end: number): boolean {
+    if (this.#portals.size === 0) return false;
     if (type === Frontend.bind) {
       // The unnamed portal, and a name in use, are other ones from now on; the rest is the server's matter.
       const nameEnd = stringEnd(buffer, start + 5, end);
       if (nameEnd === start + 5) this.#close('');
-      return null;
+      return false;
     }
     const nameStart = type === Frontend.execute ? start + 5 : start + 6;
-    if (type !== Frontend.execute && buffer[start + 5] !== PORTAL) return null;
+    if (type !== Frontend.execute && buffer[start + 5] !== PORTAL) return false;
     const nameEnd = stringEnd(buffer, nameStart, end);
-    if (nameEnd < 0) return null;
+    if (nameEnd < 0) return false;
     const name = buffer.toString('latin1', nameStart, nameEnd);
     const portal = this.#portals.get(name);
-    if (portal === undefined) return null;
+    if (portal === undefined) return false;
     switch (type) {
       case Frontend.describe:
         this.#describe(portal, buffer[end] === Frontend.execute);
-        return 'taken';
+        return true;
       case Frontend.execute:
         this.#execute(portal, nameEnd + 5 <= end ? buffer.readInt32BE(nameEnd + 1) : 0);
-        return 'taken';
+        return true;
       case Frontend.close:
         this.#close(name);
         this.#host.send(CLOSE_COMPLETE);
-        return 'taken';
+        return true;
       default:
-        return null;
+        return false;
     }
   }
 

@@ -22,7 +22,8 @@ export function isFaithful(
   });
 }
 
-const PLACES: ReadonlySet<string> = new Set([
+/** Fields of a tree that say where something stands in the text. */
+export const PLACES: ReadonlySet<string> = new Set([
   'location',
   'rexpr_list_start',
   'rexpr_list_end',

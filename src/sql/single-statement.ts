@@ -1,6 +1,7 @@
 // One member's own statement with its values as parameters: as the client has it, or, where it sends values in the text,
 // with the text's literals turned into parameters. That the latter means the same is proven on the syntax trees.
 import type { KvPlan, ValueRef } from './kv-plan.js';
+import { PLACES } from './kv-proof.js';
 import { renderText } from './kv-text.js';
 import { parse } from './parse.js';
 import { LITERAL_STRIDE, LiteralKind, lexShape } from './shape-lexer.js';
@@ -138,14 +139,6 @@ function withCasts(text: string, tokens: readonly TextToken[]): string {
   return renderText(parts, text, lexShape(text, true)?.literals ?? []);
 }
 
-const PLACES: ReadonlySet<string> = new Set([
-  'location',
-  'rexpr_list_start',
-  'rexpr_list_end',
-  'list_start',
-  'list_end',
-  'name_location',
-]);
 /** Here a number is no value: it is a column's place, or part of a type. */
 const NO_VALUES: ReadonlySet<string> = new Set(['typmods', 'node', 'groupClause', 'distinctClause']);
 

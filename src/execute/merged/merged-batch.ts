@@ -4,14 +4,14 @@
 // members run by themselves; of a batch whose connection was lost nobody knows, so members that write get 08007.
 import type { LeaseRequest } from '../../backend/node-pool.js';
 import { forwarded, Reply } from '../../backend/reply-queue.js';
-import type { ReplyReceiver, ServerConnection, ServerLoss } from '../../backend/server-connection.js';
+import type { ServerConnection, ServerLoss } from '../../backend/server-connection.js';
 import { settingsChangeSql } from '../../backend/settings-group.js';
 import { assert } from '../../base/assert.js';
-import { PgkvError } from '../../base/errors.js';
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
 import { READY_IDLE } from '../../wire/server-messages.js';
 import { EXECUTE_SYNC, encodeArrayBind, encodeSingleBind } from './array-bind.js';
+import { LaneReceiver } from './lane-receiver.js';
 import type { MergedQueue } from './merged-lane.js';
 import type { MergedRequest } from './merged-request.js';
 import type { MergedForm } from './merged-statement.js';
@@ -24,8 +24,7 @@ const STRANGERS: ReadonlySet<string> = new Set(['55P03', '40P01', '57014']);
 /** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
 const SYNC_REP_WARNING = '01000';
 
-export class MergedBatch implements ReplyReceiver {
-  readonly holdsBytes = false;
+export class MergedBatch extends LaneReceiver {
   readonly #queue: MergedQueue;
   /** In the order in which they stand in the statement. */
   /** As they were taken, and those that are left of them. */
@@ -50,6 +49,7 @@ export class MergedBatch implements ReplyReceiver {
   #at = -1;
 
   constructor(queue: MergedQueue, members: readonly MergedRequest[]) {
+    super();
     this.#queue = queue;
     this.#taken = this.#members = members;
     const { answerBytes } = queue.statement;
@@ -308,10 +308,6 @@ export class MergedBatch implements ReplyReceiver {
     if (fields['C'] === SYNC_REP_WARNING) this.#unsafe = true;
   }
 
-  serverPaused(): void {
-    // Answers go out when all have come.
-  }
-
   serverReady(): void {
     const connection = this.#connection!;
     const { lane, statement } = this.#queue;
@@ -390,26 +386,6 @@ export class MergedBatch implements ReplyReceiver {
       if (how === 'rerun') member.client.rerun();
       else member.client.unknown(detail);
     }
-  }
-
-  clientStatementName(): undefined {
-    return undefined;
-  }
-
-  serverParameter(): void {
-    // No client's: its parameters are those of its own connections.
-  }
-
-  serverTag(): void {
-    // Not asked for.
-  }
-
-  guardedError(): boolean {
-    return false;
-  }
-
-  guardedReady(): void {
-    throw new PgkvError('internal', { detail: 'a merged batch is not guarded' });
   }
 }
 

@@ -4,7 +4,7 @@
 import type { LeaseRequest } from '../../backend/node-pool.js';
 import { quoteLiteral } from '../../backend/quote-literal.js';
 import { describing, forwarded, Reply } from '../../backend/reply-queue.js';
-import type { ReplyReceiver, ServerConnection } from '../../backend/server-connection.js';
+import type { ServerConnection } from '../../backend/server-connection.js';
 import { type SettingsGroup, settingsChangeSql } from '../../backend/settings-group.js';
 import type { StatementSource, StatementSources } from '../../backend/statement-source.js';
 import type { KvPlan } from '../../sql/kv-plan.js';
@@ -14,6 +14,7 @@ import { Backend, Frontend } from '../../wire/protocol.js';
 import { rowShape } from '../../wire/row-shape.js';
 import { builtinTypeName, TypeOid } from '../scatter/builtin-types.js';
 import { readColumns } from '../scatter/row-description.js';
+import { LaneReceiver } from './lane-receiver.js';
 import type { MergedLane } from './merged-lane.js';
 import type { MergedStatement } from './merged-statement.js';
 
@@ -26,8 +27,7 @@ const TEXT_ARRAYS: ReadonlyMap<number, string> = new Map([
   [1015, '_varchar'],
 ]);
 
-export class MergedLearner implements ReplyReceiver {
-  readonly holdsBytes = false;
+export class MergedLearner extends LaneReceiver {
   readonly #lane: MergedLane;
   readonly #statement: MergedStatement;
   readonly #plan: KvPlan;
@@ -57,6 +57,7 @@ export class MergedLearner implements ReplyReceiver {
     sources: StatementSources;
     settings: SettingsGroup;
   }) {
+    super();
     this.#lane = options.lane;
     this.#statement = options.statement;
     this.#plan = options.plan;
@@ -202,30 +203,6 @@ export class MergedLearner implements ReplyReceiver {
 
   serverLost(): void {
     this.#statement.learning = false;
-  }
-
-  serverPaused(): void {
-    // Answers go out when all have come.
-  }
-
-  clientStatementName(): undefined {
-    return undefined;
-  }
-
-  serverParameter(): void {
-    // No client's: its parameters are those of its own connections.
-  }
-
-  serverTag(): void {
-    // Not asked for.
-  }
-
-  guardedError(): boolean {
-    return false;
-  }
-
-  guardedReady(): void {
-    // Nothing is guarded.
   }
 }
 
