@@ -31,6 +31,8 @@ export class MergedBatch extends LaneReceiver {
   readonly #taken: readonly MergedRequest[];
   #members: readonly MergedRequest[];
   #isSingle = false;
+  /** What was known of the statement when the batch was sent; it may be learnt anew meanwhile. */
+  #form: MergedForm;
   #connection: ServerConnection | null = null;
   /** Answers so far; rows are copied, since the chunks they come in are read into again. */
   #answers: Buffer;
@@ -52,6 +54,7 @@ export class MergedBatch extends LaneReceiver {
     super();
     this.#queue = queue;
     this.#taken = this.#members = members;
+    this.#form = queue.statement.form!;
     const { answerBytes } = queue.statement;
     this.#answers = Buffer.allocUnsafeSlow(Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64)));
   }
@@ -73,7 +76,8 @@ export class MergedBatch extends LaneReceiver {
   #send(connection: ServerConnection): void {
     const { lane, statement, settings } = this.#queue;
     if (!this.#anyLeft(connection)) return;
-    if (statement.stage !== 'merged' || this.#members.some(({ form }) => form !== statement.form)) {
+    this.#form = statement.form!;
+    if (statement.stage !== 'merged' || this.#members.some(({ form }) => form !== this.#form)) {
       // It was learnt anew while they waited, and looks otherwise than what their answers would begin with.
       lane.release(connection);
       this.#end('rerun');
@@ -85,7 +89,7 @@ export class MergedBatch extends LaneReceiver {
     const change = settingsChangeSql(connection.settings, settings);
     if (change === null) {
       connection.settings = settings;
-      this.#prepare(connection, statement.form!);
+      this.#prepare(connection);
       return;
     }
     let failed = false;
@@ -97,7 +101,7 @@ export class MergedBatch extends LaneReceiver {
       ready: () => {
         if (!failed) {
           connection.settings = settings;
-          this.#prepare(connection, statement.form!);
+          this.#prepare(connection);
           return;
         }
         // Under which settings it is now nobody knows.
@@ -109,17 +113,18 @@ export class MergedBatch extends LaneReceiver {
     });
   }
 
-  #prepare(connection: ServerConnection, form: MergedForm): void {
+  #prepare(connection: ServerConnection): void {
     const { lane, statement, settings } = this.#queue;
+    const form = this.#form;
     const source = this.#isSingle ? form.one : form.many;
     if (connection.isPrepared(source, settings.semantics)) {
-      this.#execute(connection, form);
+      this.#execute(connection);
       return;
     }
     // The table may have changed beside pgkv since the statement was learnt: rows of another shape are not to be told.
     connection.askShape(source, settings.semantics, (shape) => {
       if (shape === (this.#isSingle ? form.oneShape : form.manyShape)) {
-        this.#execute(connection, form);
+        this.#execute(connection);
         return;
       }
       statement.stage = 'unknown';
@@ -139,8 +144,9 @@ export class MergedBatch extends LaneReceiver {
     return false;
   }
 
-  #execute(connection: ServerConnection, form: MergedForm): void {
+  #execute(connection: ServerConnection): void {
     const { format, settings } = this.#queue;
+    const form = this.#form;
     if (!this.#anyLeft(connection)) return;
     const members = this.#members;
     for (let index = 0; index < members.length; index++) {
@@ -205,7 +211,7 @@ export class MergedBatch extends LaneReceiver {
 
   #row(buffer: Buffer, start: number, end: number): void {
     if (this.#overflow || this.#broken) return;
-    const { plan, columnCount } = this.#queue.statement.form!;
+    const { plan, columnCount } = this.#form;
     let member: MergedRequest;
     let visible = start + 7;
     const { hidden } = plan;
@@ -270,7 +276,7 @@ export class MergedBatch extends LaneReceiver {
     const tenantAt = start + 11;
     const keyAt = tenantAt + tenantLength + 4;
     const keyLength = buffer.readInt32BE(keyAt - 4);
-    const { keyValues } = this.#queue.statement.form!.plan;
+    const { keyValues } = this.#form.plan;
     const members = this.#members;
     // Rows come in the order of the members, but for those that were not inserted.
     for (let step = 0; step < members.length; step++) {
@@ -341,7 +347,7 @@ export class MergedBatch extends LaneReceiver {
 
   #answer(): void {
     const { statement } = this.#queue;
-    const { plan } = statement.form!;
+    const { plan } = this.#form;
     const members = this.#members;
     statement.answerBytes += (this.#used / members.length - statement.answerBytes) / 8;
     this.#queue.batchEnded(this.#taken);

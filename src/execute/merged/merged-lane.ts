@@ -201,8 +201,8 @@ export class MergedQueue {
   }
 }
 
-function keyOf({ statement, buffer, offsets }: MergedRequest): string {
-  const [tenant, key] = statement.form!.plan.keyValues;
+function keyOf({ statement, form, buffer, offsets }: MergedRequest): string {
+  const [tenant, key] = form!.plan.keyValues;
   const part = (value: number): string =>
     value < 0 ? '' : buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
   const { schema, name } = statement.table;
@@ -210,7 +210,7 @@ function keyOf({ statement, buffer, offsets }: MergedRequest): string {
 }
 
 function byKey(a: MergedRequest, b: MergedRequest): number {
-  const { keyValues } = a.statement.form!.plan;
+  const { keyValues } = a.form!.plan;
   for (const value of keyValues) {
     if (value < 0) continue;
     const aStart = a.offsets[2 * value]!;
