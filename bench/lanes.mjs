@@ -11,6 +11,7 @@ export const protocols = ['prepared', 'simple', 'extended'];
  * @typedef {object} Lane
  * @property {string} name
  * @property {'pgkv' | 'postgres'} dialect which form of a script it gets
+ * @property {boolean} [onRequest] only measured where --lanes names it
  * @property {Record<string, string>} modes by protocol, pgbench's query mode where it is another
  * @property {(context: { scratch: string, postgres: object, pgkvOptions: object }) => Promise<{ name: string, port: number, pid?: number } | undefined>} start
  *   undefined where its program is not installed; `pid` is the process whose CPU and memory are the lane's cost
@@ -36,6 +37,22 @@ export const lanes = [
     modes: {},
     start: ({ scratch, postgres, pgkvOptions }) =>
       startPgkv({ scratch, postgres, poolSize: POOL_SIZE, withCatalog: true, ...pgkvOptions }),
+  },
+  {
+    name: 'leased',
+    onRequest: true,
+    dialect: 'pgkv',
+    modes: {},
+    start: ({ scratch, postgres, pgkvOptions }) =>
+      startPgkv({
+        scratch,
+        postgres,
+        label: 'leased',
+        poolSize: POOL_SIZE,
+        withCatalog: true,
+        mergedDisabled: true,
+        ...pgkvOptions,
+      }),
   },
 ];
 

@@ -51,6 +51,9 @@ function summariseLane(runs, name, names) {
 const shown = (value, digits, unit = '') => (value === undefined ? '-' : `${value.toFixed(digits)}${unit}`);
 const milliseconds = (us) => shown(us === undefined ? undefined : us / 1000, 2);
 
+/** The lane that the table is about. */
+const own = ({ pgkv, leased }) => pgkv ?? leased;
+
 const columns = [
   ['work', ({ workload }) => workload],
   ['keys', ({ keys }) => keys],
@@ -58,19 +61,22 @@ const columns = [
   ['clients', ({ clients }) => String(clients)],
   ['direct/s', ({ lanes }) => shown(lanes.direct?.opsPerSecond, 0)],
   ['bouncer/s', ({ lanes }) => shown(lanes.pgbouncer?.opsPerSecond, 0)],
-  ['pgkv/s', ({ lanes }) => shown(lanes.pgkv?.opsPerSecond, 0)],
-  ['to direct', ({ lanes }) => shown(lanes.pgkv?.to.direct?.opsPerSecond, 2, '×')],
-  ['to bouncer', ({ lanes }) => shown(lanes.pgkv?.to.pgbouncer?.opsPerSecond, 2, '×')],
-  ['p50 ms', ({ lanes }) => milliseconds(lanes.pgkv?.p50Us)],
-  ['p99', ({ lanes }) => milliseconds(lanes.pgkv?.p99Us)],
-  ['p99.9', ({ lanes }) => milliseconds(lanes.pgkv?.p999Us)],
+  ['pgkv/s', ({ lanes }) => shown(own(lanes)?.opsPerSecond, 0)],
+  ['to direct', ({ lanes }) => shown(own(lanes)?.to.direct?.opsPerSecond, 2, '×')],
+  ['to bouncer', ({ lanes }) => shown(own(lanes)?.to.pgbouncer?.opsPerSecond, 2, '×')],
+  ['p50 ms', ({ lanes }) => milliseconds(own(lanes)?.p50Us)],
+  ['p99', ({ lanes }) => milliseconds(own(lanes)?.p99Us)],
+  ['p99.9', ({ lanes }) => milliseconds(own(lanes)?.p999Us)],
   ['p99 direct', ({ lanes }) => milliseconds(lanes.direct?.p99Us)],
   ['p99 bouncer', ({ lanes }) => milliseconds(lanes.pgbouncer?.p99Us)],
-  ['µs CPU', ({ lanes }) => shown(lanes.pgkv?.routerCpuUs, 1)],
+  ['µs CPU', ({ lanes }) => shown(own(lanes)?.routerCpuUs, 1)],
   ['bouncer', ({ lanes }) => shown(lanes.pgbouncer?.routerCpuUs, 1)],
   [
     'MiB',
-    ({ lanes }) => shown(lanes.pgkv?.routerRssBytes === undefined ? undefined : lanes.pgkv.routerRssBytes / 2 ** 20, 0),
+    ({ lanes }) => {
+      const bytes = own(lanes)?.routerRssBytes;
+      return shown(bytes === undefined ? undefined : bytes / 2 ** 20, 0);
+    },
   ],
 ];
 const TEXT_COLUMNS = 3;

@@ -38,7 +38,7 @@ const usage = `npm run bench -- [options]
   --json FILE        where the results go; default bench/out/latest.json
   --svg FILE         draws them; bench/plot.mjs does it later from the JSON
   --workloads NAMES  comma-separated; default all: ${names(workloads)}
-  --lanes NAMES      default all: ${names(lanes)}
+  --lanes NAMES      default all but "leased" (pgkv that merges nothing): ${names(lanes)}
   --keys NAMES       default all: ${Object.keys(keyDistributions).join(',')}
   --protocols NAMES  default all: ${protocols.join(',')}
   --clients NUMBERS  instead of each workload's own
@@ -86,7 +86,7 @@ function pick(name, text, all) {
     text,
     all.map((entry) => entry.name),
   );
-  return all.filter((entry) => wanted?.includes(entry.name) ?? true);
+  return all.filter((entry) => wanted?.includes(entry.name) ?? entry.onRequest !== true);
 }
 
 function readOptions() {

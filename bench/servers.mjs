@@ -166,7 +166,7 @@ async function installAuthentication(postgres) {
 
 const cliPath = join(repositoryRoot, 'dist', 'cli.js');
 
-function pgkvConfig({ shards, poolSize, logLevel, workers, catalog }) {
+function pgkvConfig({ shards, poolSize, logLevel, workers, catalog, mergedDisabled }) {
   const method = shards[0].password === undefined ? 'trust' : 'scram-sha-256';
   const shardTexts = shards.map(
     ({ port }, index) => `[[shards]]
@@ -190,6 +190,8 @@ size_max = ${poolSize}
 method = "${method}"
 [auth.service]
 password_env = "PGKV_SERVICE_PASSWORD"
+[merged]
+disabled = ${mergedDisabled}
 [log]
 level = "${logLevel}"
 `;
@@ -205,9 +207,9 @@ function initialise(config, { user, database }) {
 
 /**
  * `pgkv start` with the built router; asks for passwords where the servers do.
- * @param {{ scratch: string, postgres: object, shards?: object[], poolSize: number, logLevel?: string, withCatalog?: boolean, workers?: number, nodeOptions?: string[] }} options
+ * @param {{ scratch: string, postgres: object, shards?: object[], poolSize: number, logLevel?: string, withCatalog?: boolean, mergedDisabled?: boolean, label?: string, workers?: number, nodeOptions?: string[] }} options
  *   `postgres` is the home shard, the only one unless `shards` names them all; with a catalogue there is table kv.
- *   Its files are in `scratch`/pgkv
+ *   Its files are in `scratch`/`label`
  */
 export async function startPgkv({
   scratch,
@@ -216,15 +218,17 @@ export async function startPgkv({
   poolSize,
   logLevel = 'warn',
   withCatalog = false,
+  mergedDisabled = false,
+  label = 'pgkv',
   workers = 1,
   nodeOptions = [],
 }) {
   for (const shard of shards) await installAuthentication(shard);
-  const folder = join(scratch, 'pgkv');
+  const folder = join(scratch, label);
   mkdirSync(folder);
   const config = join(folder, 'pgkv.toml');
   const catalog = withCatalog ? join(folder, 'catalog.json') : undefined;
-  writeFileSync(config, pgkvConfig({ shards, poolSize, logLevel, workers, catalog }));
+  writeFileSync(config, pgkvConfig({ shards, poolSize, logLevel, workers, catalog, mergedDisabled }));
   const hashSlots = withCatalog ? initialise(config, postgres) : undefined;
   const { version } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8'));
   const env = { ...process.env, PGKV_SERVICE_PASSWORD: SERVICE_PASSWORD };

@@ -28,7 +28,7 @@ export const workloads = [
     name: 'point-read',
     about: 'value and version of one key',
     parts: [{ script: 'point-read', weight: 1 }],
-    cells: kvCells([1, 8, 32, 200]),
+    cells: [...kvCells([1, 8, 32, 200]), { keys: 'uniform', protocol: 'extended', clients: [32], quick: [] }],
   },
   {
     name: 'upsert',

@@ -163,23 +163,24 @@ export class StatementValues implements KeyValues {
 
   /** A view of the value; valid as long as the message is. */
   #parameter(number: number): Buffer | null | Unreadable {
-    const missing = new Unreadable(`parameter $${number} was not given`, true);
-    if (this.#bind === null) return missing;
+    if (this.#bind === null) return missing(number);
     const { buffer, offset, end } = this.#bind;
-    if (offset + 2 > end) return missing;
+    if (offset + 2 > end) return missing(number);
     let at = offset + 2 + buffer.readUInt16BE(offset) * 2;
-    if (at + 2 > end || number > buffer.readUInt16BE(at)) return missing;
+    if (at + 2 > end || number > buffer.readUInt16BE(at)) return missing(number);
     at += 2;
     for (let n = 1; at + 4 <= end; n++) {
       const length = buffer.readInt32BE(at);
       at += 4;
-      if (length > end - at) return missing;
+      if (length > end - at) return missing(number);
       if (n === number) return length < 0 ? null : buffer.subarray(at, at + length);
       if (length > 0) at += length;
     }
-    return missing;
+    return missing(number);
   }
 }
+
+const missing = (number: number): Unreadable => new Unreadable(`parameter $${number} was not given`, true);
 
 /** What a literal says; null where that takes more than is done here. https://www.postgresql.org/docs/current/sql-syntax-lexical.html */
 export function literalValue(source: string, kind: number): string | null {
@@ -204,6 +205,8 @@ const ESCAPES: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r
 
 /** A string may go on in quotes behind a line end. */
 function quotedParts(source: string, escapes: boolean): string | null {
+  const plainEnd = source.length - 1;
+  if (source.indexOf("'", 1) === plainEnd && !(escapes && source.includes('\\'))) return source.slice(1, plainEnd);
   let value = '';
   let at = 1;
   while (at < source.length) {

@@ -56,11 +56,10 @@ export class TemplateCache {
     // Without a backslash the setting makes no difference. NUL is in no text, so this is no other text's key.
     const standard = standardConformingStrings || !text.includes('\\');
     const textKey = standard ? `${scope.key}${text}` : `\0${scope.key}${text}`;
-    const byText = this.#byText.get(textKey);
-    if (byText !== undefined) {
-      this.textHits++;
-      return byText;
-    }
+    // A text with a string in it is seldom kept as it is, so that its shape is looked for first.
+    const mayHaveShapeOnly = text.includes("'");
+    const known = mayHaveShapeOnly ? undefined : this.#getByText(textKey);
+    if (known !== undefined) return known;
     const shape = lexShape(text, standard);
     this.#lexedText = text;
     this.#lexedAsStandard = standard;
@@ -72,6 +71,8 @@ export class TemplateCache {
       if (shape!.literals.length === 0) this.#keepText(textKey, byShape);
       return byShape;
     }
+    const byText = mayHaveShapeOnly ? this.#getByText(textKey) : undefined;
+    if (byText !== undefined) return byText;
     this.misses++;
     const { template, holdsForShape } = readTemplate(text, standard, shape, this.#oldestServerMajor, scope);
     if (template.kind === 'unparsed') return template;
@@ -85,6 +86,12 @@ export class TemplateCache {
     const standard = standardConformingStrings || !text.includes('\\');
     const isLast = text === this.#lexedText && standard === this.#lexedAsStandard;
     return (isLast ? this.#lexed : lexShape(text, standard))?.literals ?? [];
+  }
+
+  #getByText(textKey: string): Template | undefined {
+    const template = this.#byText.get(textKey);
+    if (template !== undefined) this.textHits++;
+    return template;
   }
 
   #keepText(textKey: string, template: Template): void {
