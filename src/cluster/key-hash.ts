@@ -58,6 +58,36 @@ export function hashSlotOfBytes(tenant: Uint8Array, key: Uint8Array): HashSlot {
   return slotOfInput(length);
 }
 
+/** No slot: the key has to be read in another way. */
+export const UNREAD = -1;
+
+/**
+ * The slot of a tenant and key that stand in one buffer, where they are short, ASCII and without a `{`, as they nearly always
+ * are: no view of them and no text is made. Else UNREAD.
+ */
+export function hashSlotInBuffer(
+  buffer: Uint8Array,
+  tenantStart: number,
+  tenantEnd: number,
+  keyStart: number,
+  keyEnd: number,
+): HashSlot | typeof UNREAD {
+  if (tenantEnd - tenantStart + keyEnd - keyStart >= inputOf.length) return UNREAD;
+  let length = 0;
+  for (let at = tenantStart; at < tenantEnd; at++) {
+    const code = buffer[at]!;
+    if (code > 0x7f) return UNREAD;
+    input[length++] = code;
+  }
+  input[length++] = 0;
+  for (let at = keyStart; at < keyEnd; at++) {
+    const code = buffer[at]!;
+    if (code > 0x7f || code === TAG_OPEN) return UNREAD;
+    input[length++] = code;
+  }
+  return slotOfInput(length);
+}
+
 /** Writes UTF-8 into `input` from `at`; returns where it ends. */
 function putText(text: string, at: number): number {
   if (text.length > LOOP_CHARACTERS_MAX) return encodeText(text, at);

@@ -88,17 +88,20 @@ export class ExtendedProtocol {
 
   /** The statement of a single batch, where the batch can be sent under a shared name; else null. */
   batchSource(buffer: Buffer, batch: SingleBatch): StatementSource | null {
+    const session = this.#session;
     let source: StatementSource | undefined;
     if (batch.parses) {
       source = this.#intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 1 || source.noisy) return null;
       // Such strings give warnings each time they are parsed.
-      if (this.#session.textReading !== 'standard' && source.text.includes('\\')) return null;
-    } else if (batch.nameEnd === batch.nameStart) {
-      source = this.#session.unnamed.source ?? undefined;
-    } else source = this.#session.statement(nameOfStatement(buffer, batch.nameStart, batch.nameEnd));
-    if (source === undefined || (!batch.parses && this.#isStale(buffer, batch.nameStart, batch.nameEnd))) return null;
+      if (session.textReading !== 'standard' && source.text.includes('\\')) return null;
+    } else {
+      const name = nameOfStatement(buffer, batch.nameStart, batch.nameEnd);
+      source = name === '' ? (session.unnamed.source ?? undefined) : session.statement(name);
+      if (session.description(name)?.stale === true) return null;
+    }
+    if (source === undefined) return null;
     const { kind, effects } = source.template;
     return effects === Effect.none && (kind === 'read' || kind === 'write') ? source : null;
   }

@@ -6,22 +6,23 @@ import type { SettingsGroup } from '../backend/settings-group.js';
 import type { StatementSource, StatementSources } from '../backend/statement-source.js';
 import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
-import type { HashSlot, ShardView } from '../cluster/cluster-view.js';
+import { type HashSlot, type ShardView, shardOf } from '../cluster/cluster-view.js';
+import { UNREAD } from '../cluster/key-hash.js';
+import { wholeAnswer } from '../execute/merged/merged-answer.js';
 import type { MergedLane } from '../execute/merged/merged-lane.js';
 import { MergedLearner } from '../execute/merged/merged-learner.js';
 import { MergedPipeline } from '../execute/merged/merged-pipeline.js';
-import { type MergedClient, MergedRequest, VALUES_MAX } from '../execute/merged/merged-request.js';
+import { type MergedClient, MergedRequest } from '../execute/merged/merged-request.js';
 import type { MergedStatement } from '../execute/merged/merged-statement.js';
-import { TypeOid } from '../execute/scatter/builtin-types.js';
-import { literalValue } from '../route/key-values.js';
+import { slotOfBind } from '../route/bound-slot.js';
 import type { Route } from '../route/route.js';
 import type { Session } from '../session/session.js';
 import type { KvPlan } from '../sql/kv-plan.js';
 import { singleStatement } from '../sql/merge-statement.js';
-import { LITERAL_STRIDE } from '../sql/shape-lexer.js';
 import { encodeError, READY_IDLE } from '../wire/server-messages.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
 import type { KvStatement, KvStatements } from './kv-statements.js';
+import { bindValues, literalValues, resultFormat } from './member-values.js';
 import { type SingleBatch, scanPipeline, scanSingleBatch } from './single-batch.js';
 
 export interface MergedHost {
@@ -40,24 +41,22 @@ export interface MergedServices {
 }
 
 /** One statement of a batch, and where its key is. */
-export interface MergedUnit {
-  readonly statement: KvStatement;
+interface MergedUnit {
+  readonly plan: KvPlan;
   readonly source: StatementSource;
   readonly batch: SingleBatch;
   readonly shard: ShardView;
   readonly slot: HashSlot;
 }
 
+/** What is asked about to learn how a statement is merged. */
+type Sample = Pick<KvStatement, 'plan' | 'text' | 'literals' | 'source'>;
+
 type Keyed = Route & { kind: 'keyed' };
 
 /** Of statements that write, those on one key, which is no NULL; of reads, all whose keys one shard holds. */
 const isMergeable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
   slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
-
-/** Values of one statement beyond this are not gathered with others'. */
-const VALUE_BYTES_MAX = 64 * 1024;
-const JSONB_OID = 3802;
-const NULL_LENGTH = -1;
 
 export class MergedStatements implements MergedClient {
   /** A statement is under way. */
@@ -71,6 +70,8 @@ export class MergedStatements implements MergedClient {
   readonly #services: MergedServices;
   #request: MergedRequest;
   #pipeline: MergedPipeline | null = null;
+  /** It is what is under way. */
+  #pipelined = false;
 
   constructor(
     host: MergedHost,
@@ -98,28 +99,32 @@ export class MergedStatements implements MergedClient {
     if (batches === null) return 0;
     const units: MergedUnit[] = [];
     let parsed = false;
+    let last: MergedUnit | null = null;
     for (const one of batches) {
       // An unnamed statement that the pipeline itself has parsed is not the session's yet.
       if (parsed && !one.parses && one.nameEnd === one.nameStart) return 0;
       parsed ||= one.parses;
-      const unit = this.#unit(buffer, one);
-      if (unit === null) return 0;
-      units.push(unit);
+      last = this.#unit(buffer, one, last);
+      if (last === null) return 0;
+      units.push(last);
     }
     if (!(units.length === 1 ? this.#offerOne(units[0]!, buffer) : this.#offerPipeline(units, buffer))) return 0;
     for (const unit of units) this.#noteParsed(unit);
     return buffer.length - start;
   }
 
-  #unit(buffer: Buffer, batch: SingleBatch): MergedUnit | null {
+  /** @param last the one before it, which is often the same statement */
+  #unit(buffer: Buffer, batch: SingleBatch, last: MergedUnit | null): MergedUnit | null {
     if (!batch.all) return null;
-    const source = this.#extended.batchSource(buffer, batch);
+    const isSame = last !== null && sameName(buffer, last.batch, batch);
+    const source = isSame ? last.source : this.#extended.batchSource(buffer, batch);
     const plan = source?.template.kv ?? null;
     if (source === null || plan === null || plan.kind === 'refused') return null;
-    const statement = this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd);
-    const route = this.#kv.route(statement);
+    const slot = slotOfBind(plan, source.parameterTypes, buffer, batch.formatsAt, batch.bindEnd);
+    if (slot !== UNREAD) return { plan, source, batch, shard: shardOf(this.#kv.view, slot), slot };
+    const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd));
     if (route.kind !== 'keyed' || !isMergeable(plan, route)) return null;
-    return { statement, source, batch, shard: route.shard, slot: route.slots[0]! };
+    return { plan, source, batch, shard: route.shard, slot: route.slots[0]! };
   }
 
   #noteParsed({ batch, source }: MergedUnit): void {
@@ -129,48 +134,50 @@ export class MergedStatements implements MergedClient {
   }
 
   #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
-    const offer = this.#prepare(unit, buffer, this.#request);
-    if (offer === null) return false;
+    const format = resultFormat(buffer, unit.batch.bindEnd, unit.batch.formatsAt);
+    if (!this.#prepare(unit, buffer, format, this.#request)) return false;
     this.busy = true;
-    offer();
+    this.#request.queue.offer(this.#request);
     return true;
   }
 
   /** Takes a pipeline of reads, if all of it may be merged (D12). Each of its statements is merged by itself. */
   #offerPipeline(units: readonly MergedUnit[], buffer: Buffer): boolean {
-    const pipeline = new MergedPipeline(units.length, {
+    this.#pipeline ??= new MergedPipeline({
       answered: (answer) => this.answered(answer),
       rerun: () => this.rerun(),
     });
-    const offers: (() => void)[] = [];
-    const [first] = units;
-    const format = resultFormat(buffer, first!.batch.bindEnd, first!.batch.formatsAt);
-    for (const [index, unit] of units.entries()) {
-      const { statement, source, batch } = unit;
+    const pipeline = this.#pipeline;
+    pipeline.begin(units.length);
+    const [{ source, batch: first }] = units as [MergedUnit];
+    const format = resultFormat(buffer, first.bindEnd, first.formatsAt);
+    for (let index = 0; index < units.length; index++) {
+      const unit = units[index]!;
+      const { batch } = unit;
       // All in one batch for each shard: see MergedPipeline.
-      if (statement.plan.writes || source !== first!.source) return false;
-      if (resultFormat(buffer, batch.bindEnd, batch.formatsAt) !== format) return false;
-      const offer = this.#prepare(unit, buffer, pipeline.request(index));
-      if (offer === null) return false;
-      offers.push(offer);
+      if (unit.plan.writes || unit.source !== source) return false;
+      if (index > 0 && resultFormat(buffer, batch.bindEnd, batch.formatsAt) !== format) return false;
+      if (!this.#prepare(unit, buffer, format, pipeline.request(index))) return false;
     }
-    this.busy = true;
-    this.#pipeline = pipeline;
-    for (const offer of offers) offer();
+    this.busy = this.#pipelined = true;
+    pipeline.offer();
     return true;
   }
 
-  /** Reads the values into the request; what is returned sends it on its way. */
-  #prepare(
-    { statement, source, batch, shard, slot }: MergedUnit,
-    buffer: Buffer,
-    request: MergedRequest,
-  ): (() => void) | null {
-    const known = this.#usable(statement, source, shard);
-    if (known === null) return null;
-    const format = resultFormat(buffer, batch.bindEnd, batch.formatsAt);
-    if (format < 0 || !bindValues(request, known, buffer, batch)) return null;
-    return this.#offer(request, known, shard, slot, format, known.prefix(batch.parses, batch.describes, format, false));
+  /** Reads the values into the request, which is then ready to be offered. False: it may not be merged. */
+  #prepare(unit: MergedUnit, buffer: Buffer, format: number, request: MergedRequest): boolean {
+    const { plan, source, batch, shard, slot } = unit;
+    if (format < 0) return false;
+    const known = this.#usable(source, shard) ?? this.#ask(sampleOf(plan, source), source, shard);
+    if (known === null || !bindValues(request, known, buffer, batch)) return false;
+    return this.#complete(
+      request,
+      known,
+      shard,
+      slot,
+      format,
+      known.prefix(batch.parses, batch.describes, format, false),
+    );
   }
 
   /** The same for a simple query. @param identity stands for its shape: its Template */
@@ -178,12 +185,11 @@ export class MergedStatements implements MergedClient {
     if (!isMergeable(statement.plan, route)) return false;
     const { shard } = route;
     const slot = route.slots[0]!;
-    const known = this.#usable(statement, identity, shard);
+    const known = this.#usable(identity, shard) ?? this.#ask(statement, identity, shard);
     if (known === null || !literalValues(this.#request, known, statement)) return false;
-    const offer = this.#offer(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true));
-    if (offer === null) return false;
+    if (!this.#complete(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true))) return false;
     this.busy = true;
-    offer();
+    this.#request.queue.offer(this.#request);
     return true;
   }
 
@@ -192,7 +198,7 @@ export class MergedStatements implements MergedClient {
     if (!this.busy) return;
     // What was sent is not cancelled: others' statements are in it. Where it fails as a whole, it is not run again.
     this.#cancelled = true;
-    if (this.#pipeline !== null || !this.#request.withdraw()) return;
+    if (this.#pipelined || !this.#request.withdraw()) return;
     // The old one still stands in its queue, to be passed over.
     this.#request = new MergedRequest(this);
     this.#wasCancelled();
@@ -207,13 +213,15 @@ export class MergedStatements implements MergedClient {
   abandon(): void {
     this.#request.dropped = true;
     this.#pipeline?.drop();
-    this.#pipeline = null;
     this.busy = false;
   }
 
+  settled(request: MergedRequest): void {
+    this.answered(wholeAnswer(request));
+  }
+
   answered(answer: Buffer): void {
-    this.busy = this.#cancelled = false;
-    this.#pipeline = null;
+    this.busy = this.#pipelined = this.#cancelled = false;
     this.#host.answered(answer);
   }
 
@@ -222,8 +230,8 @@ export class MergedStatements implements MergedClient {
       this.#wasCancelled();
       return;
     }
-    this.busy = false;
-    this.#pipeline = null;
+    this.busy = this.#pipelined = false;
+    this.#request.forgetAnswer();
     this.#host.rerun();
   }
 
@@ -232,40 +240,47 @@ export class MergedStatements implements MergedClient {
     this.answered(Buffer.concat([error, READY_IDLE]));
   }
 
-  #offer(
+  #complete(
     request: MergedRequest,
     known: MergedStatement,
     shard: ShardView,
     slot: HashSlot,
     format: number,
     prefix: Buffer,
-  ): (() => void) | null {
+  ): boolean {
     const { lane, settings } = this.#services;
     const shared = settings(this.#session.settings);
-    if (shared === null) return null;
+    if (shared === null) return false;
     request.statement = known;
+    request.queue = lane(shard).queue(known, format, shared);
     request.slot = slot;
     request.prefix = prefix;
-    return () => lane(shard).offer(request, format, shared);
+    return true;
   }
 
-  /** What is known of the statement where it may be merged; else null, and where nothing is known it is found out. */
-  #usable(statement: KvStatement, identity: object, shard: ShardView): MergedStatement | null {
+  /** What is known of the statement where it may be merged now. */
+  #usable(identity: object, shard: ShardView): MergedStatement | null {
+    const lane = this.#services.lane(shard);
+    const known = lane.statement(identity);
+    return known.usable(this.#services.clock.now()) && known.schemaEpoch === lane.pool.schemaEpoch ? known : null;
+  }
+
+  /** Has it found out how a statement is merged, if that is due. */
+  #ask(sample: Sample, identity: object, shard: ShardView): null {
     const { lane, clock, settings } = this.#services;
     const on = lane(shard);
     const known = on.statement(identity);
-    if (known.usable(clock.now()) && known.schemaEpoch === on.pool.schemaEpoch) return known;
     const isOld = known.schemaEpoch !== on.pool.schemaEpoch;
     const isDue = known.stage === 'unknown' ? clock.now() >= known.retryAt : isOld;
     if (!known.learning && isDue) {
       const shared = settings(this.#session.settings);
-      if (shared !== null) this.#learn(on, known, statement, shared);
+      if (shared !== null) this.#learn(on, known, sample, shared);
     }
     return null;
   }
 
-  #learn(lane: MergedLane, known: MergedStatement, statement: KvStatement, settings: SettingsGroup): void {
-    const { plan, text, literals, source } = statement;
+  #learn(lane: MergedLane, known: MergedStatement, sample: Sample, settings: SettingsGroup): void {
+    const { plan, text, literals, source } = sample;
     known.stage = 'unknown';
     const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
     if (single === null) {
@@ -277,124 +292,19 @@ export class MergedStatements implements MergedClient {
   }
 }
 
-/** Values as they stand in the Bind: text as it is, some types of binary as text. */
-function bindValues(request: MergedRequest, known: MergedStatement, buffer: Buffer, batch: SingleBatch): boolean {
-  const { types, plan } = known.form!;
-  const count = plan.refs.length;
-  // The message was walked to its end by resultFormat: every value lies within it.
-  const formats = buffer.readUInt16BE(batch.formatsAt);
-  let at = batch.formatsAt + 2 + 2 * formats;
-  if (buffer.readUInt16BE(at) !== count || (formats > 1 && formats !== count)) return false;
-  for (let format = 0; format < formats; format++) {
-    if (buffer.readUInt16BE(batch.formatsAt + 2 + 2 * format) > 1) return false;
+const sampleOf = (plan: KvPlan, source: StatementSource): Sample => ({
+  plan,
+  text: source.text,
+  literals: source.rewritten?.literals ?? [],
+  source,
+});
+
+/** Whether both bind the same statement by its name. */
+function sameName(buffer: Buffer, one: SingleBatch, other: SingleBatch): boolean {
+  const length = one.nameEnd - one.nameStart;
+  if (one.parses || other.parses || other.nameEnd - other.nameStart !== length) return false;
+  for (let at = 0; at < length; at++) {
+    if (buffer[one.nameStart + at] !== buffer[other.nameStart + at]) return false;
   }
-  at += 2;
-  const { offsets } = request;
-  let converted: Buffer[] | null = null;
-  let bytes = 0;
-  for (let value = 0; value < count; value++) {
-    const length = buffer.readInt32BE(at);
-    at += 4;
-    const isBinary = formats > 0 && buffer.readUInt16BE(batch.formatsAt + 2 + (formats === 1 ? 0 : 2 * value)) === 1;
-    offsets[2 * value] = at;
-    offsets[2 * value + 1] = length < 0 ? NULL_LENGTH : length;
-    if (length > 0 && isBinary && !isTextual(types[value]!)) {
-      if (types[value] === JSONB_OID && buffer[at] === 1) {
-        offsets[2 * value] = at + 1;
-        offsets[2 * value + 1] = length - 1;
-      } else {
-        const text = binaryToText(types[value]!, buffer, at, length);
-        if (text === null) return false;
-        // Put behind the message's own bytes below.
-        converted ??= [];
-        offsets[2 * value] = -1 - converted.length;
-        offsets[2 * value + 1] = text.length;
-        converted.push(text);
-      }
-    }
-    bytes += Math.max(0, offsets[2 * value + 1]!);
-    if (length > 0) at += length;
-  }
-  if (bytes > VALUE_BYTES_MAX) return false;
-  request.bytes = bytes;
-  request.buffer = converted === null ? buffer : withConverted(buffer, converted, offsets, count);
   return true;
-}
-
-function literalValues(request: MergedRequest, known: MergedStatement, { text, literals }: KvStatement): boolean {
-  const { refs } = known.form!.plan;
-  const values: string[] = [];
-  let bytes = 0;
-  for (const [index, ref] of refs.entries()) {
-    if (ref.kind !== 'literal') return false;
-    const at = ref.index * LITERAL_STRIDE;
-    const value = literalValue(text.slice(literals[at], literals[at + 1]), literals[at + 2]!);
-    if (value === null) return false;
-    const length = Buffer.byteLength(value);
-    request.offsets[2 * index] = bytes;
-    request.offsets[2 * index + 1] = length;
-    bytes += length;
-    values.push(value);
-  }
-  if (bytes > VALUE_BYTES_MAX || refs.length > VALUES_MAX) return false;
-  request.bytes = bytes;
-  request.buffer = Buffer.from(values.join(''), 'utf8');
-  return true;
-}
-
-/** One format for all result columns: 0 or 1; -1 where they differ, or where the message is not as it should be. */
-function resultFormat(buffer: Buffer, bindEnd: number, formatsAt: number): number {
-  if (formatsAt + 2 > bindEnd) return -1;
-  let at = formatsAt + 2 + 2 * buffer.readUInt16BE(formatsAt);
-  if (at + 2 > bindEnd) return -1;
-  let left = buffer.readUInt16BE(at);
-  at += 2;
-  for (; left > 0; left--) {
-    if (at + 4 > bindEnd) return -1;
-    at += 4 + Math.max(0, buffer.readInt32BE(at));
-  }
-  if (at + 2 > bindEnd) return -1;
-  const count = buffer.readUInt16BE(at);
-  if (at + 2 + 2 * count !== bindEnd) return -1;
-  if (count === 0) return 0;
-  const format = buffer.readUInt16BE(at + 2);
-  for (let index = 1; index < count; index++) if (buffer.readUInt16BE(at + 2 + 2 * index) !== format) return -1;
-  return format > 1 ? -1 : format;
-}
-
-const isTextual = (type: number): boolean =>
-  type === TypeOid.text || type === TypeOid.varchar || type === TypeOid.unknown;
-
-/** A value in binary format as its text; null for types that are not read here. */
-function binaryToText(type: number, buffer: Buffer, at: number, length: number): Buffer | null {
-  switch (type) {
-    case TypeOid.int8:
-      return length === 8 ? Buffer.from(buffer.readBigInt64BE(at).toString(), 'latin1') : null;
-    case TypeOid.int4:
-      return length === 4 ? Buffer.from(String(buffer.readInt32BE(at)), 'latin1') : null;
-    case TypeOid.int2:
-      return length === 2 ? Buffer.from(String(buffer.readInt16BE(at)), 'latin1') : null;
-    case TypeOid.bool:
-      return length === 1 ? Buffer.from(buffer[at] === 0 ? 'f' : 't', 'latin1') : null;
-    case TypeOid.bytea:
-      return Buffer.from(`\\x${buffer.toString('hex', at, at + length)}`, 'latin1');
-    default:
-      return null;
-  }
-}
-
-/** All values in one buffer: converted ones stand behind the others, and their offsets are put right. */
-function withConverted(buffer: Buffer, converted: readonly Buffer[], offsets: Int32Array, count: number): Buffer {
-  const joined = Buffer.concat([buffer, ...converted]);
-  const starts: number[] = [];
-  let at = buffer.length;
-  for (const { length } of converted) {
-    starts.push(at);
-    at += length;
-  }
-  for (let value = 0; value < count; value++) {
-    const offset = offsets[2 * value]!;
-    if (offset < 0) offsets[2 * value] = starts[-1 - offset]!;
-  }
-  return joined;
 }

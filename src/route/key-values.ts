@@ -24,7 +24,7 @@ export interface KeyValues {
 }
 
 /** Parameter types under which equal bytes mean equal text. 0: the server infers text from the column. */
-const TEXT_TYPES: ReadonlySet<number> = new Set([0, 25, 705, 1043]);
+export const TEXT_TYPES: ReadonlySet<number> = new Set([0, 25, 705, 1043]);
 const TEXT_ARRAY_TYPES: ReadonlySet<number> = new Set([0, 705, 1009, 1015]);
 const INTEGER_TYPES: ReadonlyMap<number, number> = new Map([
   [0, 4],

@@ -1,5 +1,6 @@
 // The Bind message of a merged statement: one array per value of the members' statements, in Postgres's binary array
 // format (array_recv), which needs no escaping. https://www.postgresql.org/docs/current/protocol-message-formats.html
+import { copyBytes } from '../../wire/copy-bytes.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { MergedRequest } from './merged-request.js';
 
@@ -51,7 +52,7 @@ export function encodeArrayBind(
       at = message.writeInt32BE(length, at);
       if (length > 0) {
         const start = offsets[2 * value]!;
-        at += buffer.copy(message, at, start, start + length);
+        at = copyBytes(buffer, start, start + length, message, at);
       }
     }
     message.writeInt32BE(at - lengthAt - 4, lengthAt);
@@ -97,7 +98,8 @@ export function encodeSingleBind(
   for (let value = 0; value < values; value++) {
     const length = offsets[2 * value + 1]!;
     at = message.writeInt32BE(length, at);
-    if (length > 0) at += buffer.copy(message, at, offsets[2 * value]!, offsets[2 * value]! + length);
+    const start = offsets[2 * value]!;
+    if (length > 0) at = copyBytes(buffer, start, start + length, message, at);
   }
   at = message.writeUInt16BE(1, at);
   message.writeInt16BE(format, at);

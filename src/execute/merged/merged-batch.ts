@@ -9,9 +9,9 @@ import { settingsChangeSql } from '../../backend/settings-group.js';
 import { assert } from '../../base/assert.js';
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
-import { READY_IDLE } from '../../wire/server-messages.js';
 import { EXECUTE_SYNC, encodeArrayBind, encodeSingleBind } from './array-bind.js';
 import { LaneReceiver } from './lane-receiver.js';
+import { endingOf } from './merged-answer.js';
 import type { MergedQueue } from './merged-lane.js';
 import type { MergedRequest } from './merged-request.js';
 import type { MergedForm } from './merged-statement.js';
@@ -26,8 +26,7 @@ const SYNC_REP_WARNING = '01000';
 
 export class MergedBatch extends LaneReceiver {
   readonly #queue: MergedQueue;
-  /** In the order in which they stand in the statement. */
-  /** As they were taken, and those that are left of them. */
+  /** In the order in which they stand in the statement: as they were taken, and those that are left of them. */
   readonly #taken: readonly MergedRequest[];
   #members: readonly MergedRequest[];
   #isSingle = false;
@@ -359,20 +358,10 @@ export class MergedBatch extends LaneReceiver {
         member.client.rerun();
         continue;
       }
-      member.client.answered(this.#answerOf(member, plan.tag));
+      member.answers = this.#answers;
+      member.ending = endingOf(plan.tag, member.rows);
+      member.client.settled(member);
     }
-  }
-
-  /** Rows, CommandComplete and ReadyForQuery as one view or one buffer. */
-  #answerOf(member: MergedRequest, tag: string): Buffer {
-    const suffix = suffixOf(tag, member.rows);
-    const { start, prefix } = member;
-    const rowsEnd = member.end;
-    const bytes = (start < 0 ? prefix.length : rowsEnd - start) + suffix.length;
-    const answer = Buffer.allocUnsafe(bytes);
-    const at = start < 0 ? prefix.copy(answer, 0) : this.#answers.copy(answer, 0, start, rowsEnd);
-    suffix.copy(answer, at);
-    return answer;
   }
 
   serverLost(loss: ServerLoss): void {
@@ -407,24 +396,4 @@ function valueEquals(
   if (offsets[2 * value + 1] !== length) return false;
   const start = offsets[2 * value]!;
   return buffer.compare(row, at, at + length, start, start + length) === 0;
-}
-
-/** CommandComplete and ReadyForQuery by tag and row count; those up to a few rows are made once. */
-const SUFFIXES = new Map<string, (Buffer | undefined)[]>();
-const SUFFIX_ROWS_KEPT = 64;
-
-function suffixOf(tag: string, rows: number): Buffer {
-  let kept = SUFFIXES.get(tag);
-  if (kept === undefined) {
-    kept = [];
-    SUFFIXES.set(tag, kept);
-  }
-  const known = kept[rows];
-  if (known !== undefined) return known;
-  const text = Buffer.from(`\0\0\0\0\0${tag} ${rows}\0`, 'latin1');
-  text[0] = Backend.commandComplete;
-  text.writeInt32BE(text.length - 1, 1);
-  const suffix = Buffer.concat([text, READY_IDLE]);
-  if (rows < SUFFIX_ROWS_KEPT) kept[rows] = suffix;
-  return suffix;
 }

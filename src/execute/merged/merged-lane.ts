@@ -12,7 +12,8 @@ import { MergedStatement } from './merged-statement.js';
 
 export interface MergedLimits {
   /** Members of one batch, and bytes of their values. */
-  readonly membersMax: number;
+  readonly readMembersMax: number;
+  readonly writeMembersMax: number;
   readonly bytesMax: number;
   /** Bytes expected of one batch's answer. */
   readonly answerBytesMax: number;
@@ -21,11 +22,17 @@ export interface MergedLimits {
   readonly writesInFlight: number;
 }
 
+/**
+ * A batch of reads is worth most of what it can be at 64 members; more of them under way keep servers and clients at work at
+ * the same time (pipelines: 0.85 instead of 0.66 of direct with 256 members and two under way). A commit costs the same
+ * for any number.
+ */
 export const MERGED_LIMITS: MergedLimits = {
-  membersMax: 256,
+  readMembersMax: 64,
+  writeMembersMax: 256,
   bytesMax: 256 * 1024,
   answerBytesMax: 1024 * 1024,
-  readsInFlight: 2,
+  readsInFlight: 3,
   writesInFlight: 2,
 };
 
@@ -68,9 +75,8 @@ export class MergedLane {
     return statement;
   }
 
-  /** Takes a request; its client hears of it later, never from within this call. */
-  offer(request: MergedRequest, format: number, settings: SettingsGroup): void {
-    const { statement } = request;
+  /** Where requests for a statement wait under a result format and settings. */
+  queue(statement: MergedStatement, format: number, settings: SettingsGroup): MergedQueue {
     let queue = statement.queues[format] ?? null;
     if (queue === null) {
       queue = new MergedQueue(this, statement, format, settings);
@@ -80,12 +86,7 @@ export class MergedLane {
       queue.next ??= new MergedQueue(this, statement, format, settings);
       queue = queue.next;
     }
-    request.form = statement.form;
-    request.key = '';
-    request.sent = false;
-    request.dropped = false;
-    queue.pending.push(request);
-    this.schedule(queue);
+    return queue;
   }
 
   schedule(queue: MergedQueue): void {
@@ -142,6 +143,16 @@ export class MergedQueue {
     this.writes = statement.form!.plan.writes;
   }
 
+  /** Takes a request; its client hears of it later, never from within this call. */
+  offer(request: MergedRequest): void {
+    request.form = this.statement.form;
+    request.key = '';
+    request.sent = false;
+    request.dropped = false;
+    this.pending.push(request);
+    this.lane.schedule(this);
+  }
+
   /** Sends what waits, as far as batches may be under way. */
   flush(): void {
     const { readsInFlight, writesInFlight } = this.lane.limits;
@@ -166,10 +177,10 @@ export class MergedQueue {
 
   /** The oldest requests that fit in one batch. Of those that write the same key one goes, the others wait (rule 3). */
   #take(): MergedRequest[] {
-    const { membersMax, bytesMax, answerBytesMax } = this.lane.limits;
+    const { readMembersMax, writeMembersMax, bytesMax, answerBytesMax } = this.lane.limits;
     const { pending, statement, writes } = this;
     const expected = Math.max(1, Math.floor(answerBytesMax / statement.answerBytes));
-    const most = Math.min(membersMax, expected);
+    const most = Math.min(writes ? writeMembersMax : readMembersMax, expected);
     const taken: MergedRequest[] = [];
     const left: MergedRequest[] = [];
     const { writing } = this.lane;

@@ -1,37 +1,48 @@
 // The statements of one pipeline of reads, each merged with other clients' statements, and their answers put together again
 // in order, with the one ReadyForQuery that its Sync asks for. Where one of them has to be run by itself, all are (D12). A
 // later statement must not see less than an earlier one, so that those for one shard have to be in one batch: they are all
-// of one form.
-import { READY_IDLE } from '../../wire/server-messages.js';
+// of one form. A client has at most one pipeline under way; its requests are used again by the next one.
+import { pipelineAnswer } from './merged-answer.js';
 import { type MergedClient, MergedRequest } from './merged-request.js';
 
-export class MergedPipeline {
-  readonly #requests: readonly MergedRequest[];
-  readonly #answers: (Buffer | undefined)[];
-  readonly #host: Omit<MergedClient, 'unknown'>;
-  #left: number;
+export interface PipelineHost {
+  /** The whole answer; the client's to keep. */
+  answered(answer: Buffer): void;
+  rerun(): void;
+}
+
+export class MergedPipeline implements MergedClient {
+  readonly #host: PipelineHost;
+  readonly #requests: MergedRequest[] = [];
+  #count = 0;
+  #left = 0;
   #failed = false;
 
-  constructor(count: number, host: Omit<MergedClient, 'unknown'>) {
+  constructor(host: PipelineHost) {
     this.#host = host;
-    this.#left = count;
-    this.#answers = new Array(count);
-    this.#requests = Array.from({ length: count }, (_, index) => {
-      const request = new MergedRequest({
-        answered: (answer) => {
-          this.#answers[index] = answer;
-          this.#settled();
-        },
-        rerun: () => this.#giveUp(),
-        unknown: () => this.#giveUp(),
-      });
+  }
+
+  /** Makes ready for a pipeline of so many statements. */
+  begin(count: number): void {
+    this.#count = this.#left = count;
+    this.#failed = false;
+    while (this.#requests.length < count) {
+      const request = new MergedRequest(this);
       request.group = this;
-      return request;
-    });
+      this.#requests.push(request);
+    }
   }
 
   request(index: number): MergedRequest {
     return this.#requests[index]!;
+  }
+
+  /** Sends all of them on their way. */
+  offer(): void {
+    for (let index = 0; index < this.#count; index++) {
+      const request = this.#requests[index]!;
+      request.queue.offer(request);
+    }
   }
 
   /** The client is gone. */
@@ -39,20 +50,18 @@ export class MergedPipeline {
     for (const request of this.#requests) request.dropped = true;
   }
 
-  #giveUp(): void {
-    this.#failed = true;
-    this.#settled();
+  settled(): void {
+    if (--this.#left > 0) return;
+    if (this.#failed) this.#host.rerun();
+    else this.#host.answered(pipelineAnswer(this.#requests, this.#count));
   }
 
-  #settled(): void {
-    if (--this.#left > 0) return;
-    if (this.#failed) {
-      this.#host.rerun();
-      return;
-    }
-    const parts: Buffer[] = [];
-    for (const answer of this.#answers) parts.push(answer!.subarray(0, answer!.length - READY_IDLE.length));
-    parts.push(READY_IDLE);
-    this.#host.answered(Buffer.concat(parts));
+  rerun(): void {
+    this.#failed = true;
+    this.settled();
+  }
+
+  unknown(): void {
+    this.rerun();
   }
 }

@@ -1,11 +1,12 @@
 // One statement of one client on its way through the merged lane (D11). A client has at most one, so that its object is
 // made once and used again; nothing else is allocated per statement but the answer.
+import type { MergedQueue } from './merged-lane.js';
 import type { MergedForm, MergedStatement } from './merged-statement.js';
 
 /** Whoever sent the statement. Exactly one call follows an `offer` that was taken, synchronously with what caused it. */
 export interface MergedClient {
-  /** The whole answer, ReadyForQuery included; the client's to keep. */
-  answered(bytes: Buffer): void;
+  /** The answer is there, to be taken by `wholeAnswer` or `pipelineAnswer`. */
+  settled(request: MergedRequest): void;
   /** Nothing of it was done: it is to be run by itself, on a lease. */
   rerun(): void;
   /** It was sent, and whether it was done cannot be known: 08007. `detail` says why. */
@@ -15,6 +16,8 @@ export interface MergedClient {
 export class MergedRequest {
   readonly client: MergedClient;
   statement!: MergedStatement;
+  /** Where it is to wait. */
+  queue!: MergedQueue;
   /** What was known of the statement when it was offered: its answer begins accordingly. */
   form: MergedForm | null = null;
   /** Holds the values; a view that is not changed while the request is under way. */
@@ -38,9 +41,17 @@ export class MergedRequest {
   rows = 0;
   start = -1;
   end = 0;
+  answers: Buffer = EMPTY;
+  /** CommandComplete and ReadyForQuery. */
+  ending: Buffer = EMPTY;
 
   constructor(client: MergedClient) {
     this.client = client;
+  }
+
+  /** What it points to is not kept for its sake. */
+  forgetAnswer(): void {
+    this.answers = this.buffer = EMPTY;
   }
 
   /** Drops it if it was not handed to a socket yet. Returns whether it was dropped. */
