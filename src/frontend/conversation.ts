@@ -285,6 +285,8 @@ export class Conversation implements ClientPort {
 
   resume(): void {
     if (this.lane.mode === 'free') {
+      // Before the next message is taken, which may be a transaction.
+      this.#merged?.rerunEnded();
       this.#repeatable = null;
       // A DEALLOCATE that failed drops nothing.
       this.#deallocated.length = 0;
@@ -407,6 +409,7 @@ export class Conversation implements ClientPort {
     this.#extended.forgetMessages();
     this.lane.connection?.output.flush();
     if (this.#closed) return;
+    if (this.lane.mode === 'free') this.#merged?.rerunEnded();
     this.flush();
     // A message that is not whole yet needs more bytes, however many are there; only what waits for others is held back.
     const tooMuch = blocked && this.#reader.bufferedBytes > this.#services.bufferBytesMax;

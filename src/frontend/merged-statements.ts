@@ -209,8 +209,14 @@ export class MergedStatements implements MergedClient {
     this.answered(Buffer.concat([error, READY_IDLE]));
   }
 
+  /** What was run again by itself has ended, if anything was. */
+  rerunEnded(): void {
+    this.#request.releaseKey();
+  }
+
   /** The client is gone. */
   abandon(): void {
+    this.#request.releaseKey();
     this.#request.dropped = true;
     this.#pipeline?.drop();
     this.busy = false;
@@ -227,6 +233,7 @@ export class MergedStatements implements MergedClient {
 
   rerun(): void {
     if (this.#cancelled) {
+      this.#request.releaseKey();
       this.#wasCancelled();
       return;
     }

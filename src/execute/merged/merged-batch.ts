@@ -78,7 +78,7 @@ export class MergedBatch extends LaneReceiver {
     this.#form = statement.form!;
     if (statement.stage !== 'merged' || this.#members.some(({ form }) => form !== this.#form)) {
       // It was learnt anew while they waited, and looks otherwise than what their answers would begin with.
-      lane.release(connection);
+      lane.giveBack(connection);
       this.#end('rerun');
       return;
     }
@@ -128,7 +128,7 @@ export class MergedBatch extends LaneReceiver {
       }
       statement.stage = 'unknown';
       this.#connection = null;
-      lane.release(connection);
+      lane.giveBack(connection);
       this.#end('rerun');
     });
   }
@@ -138,8 +138,8 @@ export class MergedBatch extends LaneReceiver {
     this.#members = this.#members.filter(({ dropped }) => !dropped);
     if (this.#members.length > 0) return true;
     this.#connection = null;
-    this.#queue.lane.release(connection);
-    this.#queue.batchEnded(this.#taken);
+    this.#queue.lane.giveBack(connection);
+    this.#queue.batchEnded(this.#taken, false);
     return false;
   }
 
@@ -324,19 +324,19 @@ export class MergedBatch extends LaneReceiver {
         statement.stage = 'unknown';
         connection.retired = true;
       } else if (!STRANGERS.has(this.#error['C'] ?? '')) statement.failed(now);
-      lane.release(connection);
+      lane.giveBack(connection);
       this.#end('rerun');
       return;
     }
     if (this.#broken) {
       statement.stage = 'unknown';
-      lane.release(connection);
+      lane.giveBack(connection);
       if (this.#queue.writes) this.#end('unknown', 'the rows of the answer are not those of the statements');
       else this.#end('rerun');
       return;
     }
     statement.succeeded();
-    lane.release(connection);
+    lane.giveBack(connection);
     if (this.#overflow) {
       statement.answerBytes = Math.max(statement.answerBytes * 2, ANSWER_BYTES_MAX / this.#members.length);
       this.#end('rerun');
@@ -349,7 +349,7 @@ export class MergedBatch extends LaneReceiver {
     const { plan } = this.#form;
     const members = this.#members;
     statement.answerBytes += (this.#used / members.length - statement.answerBytes) / 8;
-    this.#queue.batchEnded(this.#taken);
+    this.#queue.batchEnded(this.#taken, false);
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
       if (member.dropped) continue;
@@ -375,7 +375,7 @@ export class MergedBatch extends LaneReceiver {
   #end(how: 'rerun' | 'unknown', detail = ''): void {
     assert(!this.#ended, 'a batch ends once');
     this.#ended = true;
-    this.#queue.batchEnded(this.#taken);
+    this.#queue.batchEnded(this.#taken, how === 'rerun');
     for (const member of this.#members) {
       if (member.dropped) continue;
       if (how === 'rerun') member.client.rerun();
@@ -395,5 +395,7 @@ function valueEquals(
   if (value < 0) return true;
   if (offsets[2 * value + 1] !== length) return false;
   const start = offsets[2 * value]!;
-  return buffer.compare(row, at, at + length, start, start + length) === 0;
+  // Buffer.compare takes 100 ns whatever the length is.
+  for (let byte = 0; byte < length; byte++) if (buffer[start + byte] !== row[at + byte]) return false;
+  return true;
 }

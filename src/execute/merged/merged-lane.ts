@@ -43,7 +43,11 @@ export class MergedLane {
   readonly limits: MergedLimits;
   readonly #later: (task: () => void) => void;
   #scheduled: MergedQueue[] = [];
-  /** Keys that batches under way write, of whatever statement: a second write would only wait for the first one's lock. */
+  /**
+   * Keys that batches under way write, of whatever statement: a second write would only wait for the first one's lock. And
+   * keys of members that run by themselves since their batch failed: somebody may keep such a key locked for long, and
+   * each batch with a write of it would wait for nothing, strangers with it.
+   */
   readonly writing = new Set<string>();
   /** Queues whose requests wait for such keys. */
   readonly #waiting = new Set<MergedQueue>();
@@ -110,14 +114,27 @@ export class MergedLane {
     this.#waiting.add(queue);
   }
 
-  /** Those keys are written. */
-  written(members: readonly MergedRequest[]): void {
-    for (const { key } of members) this.writing.delete(key);
+  /** A batch has ended; with `reruns` its members run by themselves now. */
+  written(members: readonly MergedRequest[], reruns: boolean): void {
+    for (const member of members) {
+      if (reruns && !member.dropped) member.holdsKey = true;
+      else this.writing.delete(member.key);
+    }
+    this.#wake();
+  }
+
+  release(request: MergedRequest): void {
+    request.holdsKey = false;
+    this.writing.delete(request.key);
+    this.#wake();
+  }
+
+  #wake(): void {
     for (const queue of this.#waiting) this.schedule(queue);
     this.#waiting.clear();
   }
 
-  release(connection: ServerConnection): void {
+  giveBack(connection: ServerConnection): void {
     this.pool.release(connection, this.group);
   }
 }
@@ -169,9 +186,9 @@ export class MergedQueue {
   }
 
   /** @param members as they were taken, those that were dropped later included */
-  batchEnded(members: readonly MergedRequest[]): void {
+  batchEnded(members: readonly MergedRequest[], reruns: boolean): void {
     this.#inFlight--;
-    if (this.writes) this.lane.written(members);
+    if (this.writes) this.lane.written(members, reruns);
     if (this.pending.length > 0) this.lane.schedule(this);
   }
 
@@ -220,16 +237,5 @@ function keyOf({ statement, form, buffer, offsets }: MergedRequest): string {
   return `${schema}.${name}\0${part(tenant)}\0${part(key)}`;
 }
 
-function byKey(a: MergedRequest, b: MergedRequest): number {
-  const { keyValues } = a.form!.plan;
-  for (const value of keyValues) {
-    if (value < 0) continue;
-    const aStart = a.offsets[2 * value]!;
-    const bStart = b.offsets[2 * value]!;
-    const aEnd = aStart + a.offsets[2 * value + 1]!;
-    const bEnd = bStart + b.offsets[2 * value + 1]!;
-    const order = a.buffer.compare(b.buffer, bStart, bEnd, aStart, aEnd);
-    if (order !== 0) return order;
-  }
-  return 0;
-}
+/** By the bytes of the keys, which is one order for all batches. */
+const byKey = (a: MergedRequest, b: MergedRequest): number => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0);

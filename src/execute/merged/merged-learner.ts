@@ -198,7 +198,7 @@ export class MergedLearner extends LaneReceiver {
     if (this.#unsettled) {
       this.#connection.attach(null);
       this.#connection.destroy('the settings of a merged statement could not be applied');
-    } else this.#lane.release(this.#connection);
+    } else this.#lane.giveBack(this.#connection);
   }
 
   serverLost(): void {

@@ -27,6 +27,8 @@ export class MergedRequest {
   /** For statements that write: hash slot of the key, and the key with its table. */
   slot = 0;
   key = '';
+  /** Other batches do not write its key while it runs by itself. */
+  holdsKey = false;
   /** What the answer begins with: ParseComplete, BindComplete, RowDescription, as far as they are owed. */
   prefix: Buffer = EMPTY;
   /** Values, in bytes. */
@@ -52,6 +54,11 @@ export class MergedRequest {
   /** What it points to is not kept for its sake. */
   forgetAnswer(): void {
     this.answers = this.buffer = EMPTY;
+  }
+
+  /** It has run by itself, or will not. */
+  releaseKey(): void {
+    if (this.holdsKey) this.queue.lane.release(this);
   }
 
   /** Drops it if it was not handed to a socket yet. Returns whether it was dropped. */
