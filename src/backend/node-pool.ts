@@ -99,6 +99,8 @@ export class NodePool {
   readonly #random: Random;
   /** The settings of a connection as it logs in. */
   readonly noSettings: SettingsGroup;
+  /** For processes with connections of their own to the node. */
+  onSchemaChanged: (() => void) | null = null;
   readonly #groups = new Map<string, PoolGroup>();
   readonly #connections = new Set<ServerConnection>();
   readonly #aborts = new Set<() => void>();
@@ -260,6 +262,12 @@ export class NodePool {
 
   /** DDL went through: every connection prepares its statements anew before their next use. */
   schemaChanged(): void {
+    this.schemaChangedElsewhere();
+    this.onSchemaChanged?.();
+  }
+
+  /** The same for DDL that another process passed on. */
+  schemaChangedElsewhere(): void {
     this.#schemaEpoch++;
     for (const connection of this.#connections) connection.schemaChanged(this.#schemaEpoch);
   }

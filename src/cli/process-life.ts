@@ -2,7 +2,7 @@
 // once; SIGHUP reloads. Signals are caught before anything else is loaded: the first process of a container has no
 // default action for them, so that one that came too early would be lost.
 import { messageOf } from '../base/errors.js';
-import type { Router } from '../main.js';
+import type { RunningRouter } from '../main.js';
 import type { Logger } from '../telemetry/log.js';
 
 /** npm passes Ctrl-C on although the terminal has sent it to every process: within this it is the same wish. */
@@ -46,7 +46,7 @@ export class EndSignals {
 
 /** Resolves with the exit code when the router has ended. */
 export function runUntilSignalled(
-  router: Router,
+  router: RunningRouter,
   log: Logger,
   options: { readonly graceful: boolean; readonly signals: EndSignals },
 ): Promise<number> {

@@ -1,7 +1,7 @@
 // `pgkv start`: a router in front of servers that are already there.
 import { ListenError } from '../base/listen-error.js';
 import { openCatalog } from '../catalog/open-catalog.js';
-import { startRouter } from '../main.js';
+import { startRouter, startWorkers } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
 import { requireState } from './cluster/cluster-access.js';
 import { CommandFailure } from './command-failure.js';
@@ -18,7 +18,8 @@ export async function runStart(options: StartOptions, signals: EndSignals): Prom
   const catalog = openCatalog(settings);
   if (catalog !== null) await requireState(catalog, cluster);
   try {
-    const router = await startRouter({ settings, log, version: packageVersion(), catalog });
+    const start = settings.workers > 1 ? startWorkers : startRouter;
+    const router = await start({ settings, log, version: packageVersion(), catalog });
     process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
     return await runUntilSignalled(router, log, { graceful: true, signals });
   } catch (error) {

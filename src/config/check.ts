@@ -1,6 +1,7 @@
 // What `pgkv check-config` prints when all is well: what the router will do, and the connection arithmetic that each
 // server's max_connections has to hold.
 import { isLoopback, nodeAddress } from './cross-check.js';
+import { SERVICE_CONNECTIONS } from './server-connections.js';
 import type { Settings, ShardSettings } from './settings.js';
 
 export function describeSettings(settings: Settings): string[] {
@@ -42,12 +43,12 @@ function shardLines(shard: ShardSettings, isHome: boolean): string[] {
 }
 
 function arithmeticLines({ pool, workers, clients, shards }: Settings): string[] {
-  const perNode = pool.sizeMax * workers;
+  const perNode = (pool.sizeMax + SERVICE_CONNECTIONS) * workers;
   const nodes = shards.reduce((sum, shard) => sum + shard.nodes.length, 0);
   const bufferMiB = Math.ceil((clients.connectionsMax * workers * clients.bufferBytesMax) / 2 ** 20);
   return [
-    `connections to each server: pool.size_max ${pool.sizeMax} x workers ${workers} = ${perNode}; its max_connections`,
-    `  must hold these, those of the service role, superuser_reserved_connections and other users`,
+    `connections to each server: (pool.size_max ${pool.sizeMax} + ${SERVICE_CONNECTIONS}) x workers ${workers} = ${perNode}; its`,
+    `  max_connections must hold these, superuser_reserved_connections and other users`,
     `connections to all ${nodes} servers: at most ${perNode * nodes}`,
     `clients: at most ${clients.connectionsMax} x workers ${workers} = ${clients.connectionsMax * workers}; if all were slow, their`,
     `  buffers would take ${bufferMiB} MiB (clients.buffer_bytes_max)`,

@@ -19,7 +19,6 @@ function rule<Read extends Section>(reads: readonly Read[], faults: (file: Secti
 }
 
 const RULES: readonly Rule[] = [
-  rule(['workers'], workerFaults),
   rule(['listen'], listenFaults),
   rule(['http'], httpFaults),
   rule(['listen', 'http'], portFaults),
@@ -50,11 +49,6 @@ export function nodeAddress(node: { readonly host: string; readonly port: number
   const host = node.host.toLowerCase();
   if (node.host.startsWith('/')) return `${node.host.replace(/\/+$/, '')}/.s.PGSQL.${node.port}`;
   return isIP(host) === 6 ? `[${host}]:${node.port}` : `${host}:${node.port}`;
-}
-
-function workerFaults({ workers }: Sections<'workers'>): Fault[] {
-  if (workers === 1) return [];
-  return [{ path: ['workers'], message: `only 1 for now: this version runs one data process, not ${workers}` }];
 }
 
 function portFaults({ listen, http }: Sections<'listen' | 'http'>): Fault[] {

@@ -1,28 +1,37 @@
-// Cancel keys of all sessions of this process: a CancelRequest reaches exactly the session whose key it carries.
+// Cancel keys of all sessions of this process: a CancelRequest reaches exactly the session whose key it carries, also
+// one of another process, whose pids are others.
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 import { timingSafeEqual } from 'node:crypto';
 import type { Random } from '../base/clock.js';
+import { ALL_PIDS, type PidRange } from '../cluster/session-pids.js';
 import type { SessionPid } from '../session/session.js';
 import { PROTOCOL_3_2 } from '../wire/protocol.js';
 
 /** Protocol 3.2 allows up to 256 bytes; Postgres 18 sends 32. Protocol 3.0 fixes it at 4. */
 const KEY_BYTES_3_2 = 32;
 const KEY_BYTES_3_0 = 4;
-const PID_MAX = 0x7fffffff;
 
 interface Entry {
   readonly secretKey: Buffer;
   cancel: () => void;
 }
 
+export type ForwardCancel = (pid: number, secretKey: Buffer, done: () => void) => void;
+
 export class CancelRegistry {
   readonly #entries = new Map<number, Entry>();
   readonly #random: Random;
+  readonly #pids: PidRange;
+  readonly #forward: ForwardCancel | null;
   #lastPid: number;
 
-  constructor(random: Random) {
+  /** @param forward null: there are no other processes, and `pids` are all there are */
+  constructor(random: Random, pids: PidRange = ALL_PIDS, forward: ForwardCancel | null = null) {
     this.#random = random;
-    this.#lastPid = random.bytes(4).readUInt32BE(0) & 0xffffff;
+    this.#pids = pids;
+    this.#forward = forward;
+    // Within the smallest range there is.
+    this.#lastPid = pids.first - 1 + (random.bytes(4).readUInt32BE(0) & 0xffffff);
   }
 
   get size(): number {
@@ -32,7 +41,7 @@ export class CancelRegistry {
   /** A pid no living session has, and a key of the length the client's protocol version allows. */
   register(version: number, cancel: () => void): { pid: SessionPid; secretKey: Buffer } {
     do {
-      this.#lastPid = this.#lastPid >= PID_MAX ? 1 : this.#lastPid + 1;
+      this.#lastPid = this.#lastPid >= this.#pids.last ? this.#pids.first : this.#lastPid + 1;
     } while (this.#entries.has(this.#lastPid));
     const secretKey = this.#random.bytes(version >= PROTOCOL_3_2 ? KEY_BYTES_3_2 : KEY_BYTES_3_0);
     this.#entries.set(this.#lastPid, { secretKey, cancel });
@@ -50,5 +59,14 @@ export class CancelRegistry {
     if (!timingSafeEqual(entry.secretKey, secretKey)) return false;
     entry.cancel();
     return true;
+  }
+  /** Whether only another process can have a session with this pid. */
+  isElsewhere(pid: number): boolean {
+    return this.#forward !== null && (pid < this.#pids.first || pid > this.#pids.last);
+  }
+
+  /** Passes such a request on. Calls `done` when the other process has it, or nobody can. */
+  forward(pid: number, secretKey: Buffer, done: () => void): void {
+    this.#forward!(pid, secretKey, done);
   }
 }

@@ -205,15 +205,29 @@ export class ClientConnection implements ConversationHost {
           if (!this.#encryptionRequest(packet.kind)) return;
           break;
         case 'cancel':
-          this.#services.counters.cancelsReceived++;
-          if (this.#services.cancels.cancel(packet.pid, packet.secretKey)) this.#services.counters.cancelsForwarded++;
-          this.close();
+          this.#cancelRequest(packet.pid, packet.secretKey);
           return;
         case 'startup':
           this.#startup(packet);
           return;
       }
     }
+  }
+
+  /** Closing tells the client that its request has arrived (drivers wait for it), and nothing else. */
+  #cancelRequest(pid: number, secretKey: Buffer): void {
+    const { counters, cancels } = this.#services;
+    counters.cancelsReceived++;
+    if (cancels.isElsewhere(pid)) {
+      this.pauseReading();
+      cancels.forward(pid, secretKey, () => {
+        this.resumeReading();
+        this.close();
+      });
+      return;
+    }
+    if (cancels.cancel(pid, secretKey)) counters.cancelsForwarded++;
+    this.close();
   }
 
   /** Answers SSLRequest or GSSENCRequest. False: the stream is being wrapped, or the connection is over. */

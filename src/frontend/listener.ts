@@ -16,6 +16,30 @@ export interface ListenAddress {
   readonly keepaliveMs: number;
 }
 
+/** Starts listening. Resolves with the port too; rejects with what the system says (EADDRINUSE …). */
+export async function listenAt(
+  address: ListenAddress,
+  options: { readonly pauseOnConnect?: boolean },
+  accepted: (socket: Socket) => void,
+): Promise<{ readonly server: Server; readonly port: number }> {
+  const { keepaliveMs } = address;
+  const keepAlive = keepaliveMs > 0 ? { keepAlive: true, keepAliveInitialDelay: keepaliveMs } : {};
+  const server = createServer({ allowHalfOpen: true, noDelay: true, ...keepAlive, ...options }, accepted);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    const target =
+      address.socketPath === null
+        ? { host: address.host ?? undefined, port: address.port, backlog: address.backlog }
+        : { path: address.socketPath, backlog: address.backlog };
+    server.listen(target, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+  const bound = server.address();
+  return { server, port: bound !== null && typeof bound === 'object' ? bound.port : address.port };
+}
+
 const SWEEP_INTERVAL_MS = 250;
 /** Refused clients that may take their time to close; beyond this number they are cut off without a word. */
 const REFUSED_OPEN_MAX = 1_000;
@@ -38,31 +62,11 @@ export class Listener {
     this.#scheduleSweep();
   }
 
-  /** Starts listening. Resolves with the port; rejects with what the system says (EADDRINUSE …). */
+  /** Starts listening. Resolves with the port; rejects with what the system says. */
   async listen(address: ListenAddress): Promise<number> {
-    const { keepaliveMs } = address;
-    const server = createServer(
-      {
-        allowHalfOpen: true,
-        noDelay: true,
-        ...(keepaliveMs > 0 ? { keepAlive: true, keepAliveInitialDelay: keepaliveMs } : {}),
-      },
-      (socket) => this.#accepted(socket),
-    );
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      const target =
-        address.socketPath === null
-          ? { host: address.host ?? undefined, port: address.port, backlog: address.backlog }
-          : { path: address.socketPath, backlog: address.backlog };
-      server.listen(target, () => {
-        server.off('error', reject);
-        resolve();
-      });
-    });
+    const { server, port } = await listenAt(address, {}, (socket) => this.accept(socket));
     this.#servers.push(server);
-    const bound = server.address();
-    return bound !== null && typeof bound === 'object' ? bound.port : address.port;
+    return port;
   }
 
   /** Bytes sent to clients in all. */
@@ -108,7 +112,8 @@ export class Listener {
     return sessions;
   }
 
-  #accepted(socket: Socket): void {
+  /** A client has come, here or by way of another process. */
+  accept(socket: Socket): void {
     const { limits, counters } = this.#services;
     counters.clientsAccepted++;
     const full = this.connections.size >= limits.connectionsMax;

@@ -2,6 +2,8 @@
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext, type SecureContext } from 'node:tls';
+import type { Certificate } from '../cluster/control-port.js';
+import type { Settings } from '../config/settings.js';
 import { tlsServerEndPoint } from '../wire/tls-server-end-point.js';
 
 export interface TlsMaterial {
@@ -10,20 +12,22 @@ export interface TlsMaterial {
   readonly endPointHash: Buffer | null;
 }
 
-/** Throws where the files cannot be read or do not belong together. */
-export function loadTlsMaterial(options: {
-  certFile: string;
-  keyFile: string;
-  minVersion: 'TLSv1.2' | 'TLSv1.3';
-}): TlsMaterial {
-  const cert = readFileSync(options.certFile);
-  const key = readFileSync(options.keyFile);
-  const leaf = new X509Certificate(cert);
-  if (!leaf.publicKey.equals(createPublicKey(key))) {
-    throw new Error(`the key in ${options.keyFile} does not belong to the certificate in ${options.certFile}`);
+/** Null: no TLS. Throws where the files cannot be read or do not belong together. */
+export function readCertificate({ tls: { certFile, keyFile } }: Settings): Certificate | null {
+  if (certFile === null || keyFile === null) return null;
+  const cert = readFileSync(certFile, 'utf8');
+  const key = readFileSync(keyFile, 'utf8');
+  if (!new X509Certificate(cert).publicKey.equals(createPublicKey(key))) {
+    throw new Error(`the key in ${keyFile} does not belong to the certificate in ${certFile}`);
   }
+  return { cert, key };
+}
+
+/** Throws where the certificate cannot be used. */
+export function tlsMaterial(certificate: Certificate | null, { tls }: Settings): TlsMaterial | null {
+  if (certificate === null) return null;
   return {
-    context: createSecureContext({ cert, key, minVersion: options.minVersion }),
-    endPointHash: tlsServerEndPoint(leaf.raw),
+    context: createSecureContext({ ...certificate, minVersion: tls.minVersion }),
+    endPointHash: tlsServerEndPoint(new X509Certificate(certificate.cert).raw),
   };
 }

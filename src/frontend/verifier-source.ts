@@ -15,6 +15,8 @@ export interface VerifierSourceOptions {
   readonly query: string;
   readonly cacheMs: number;
   readonly clock: Clock;
+  /** Tells processes that keep verifiers of their own. */
+  readonly forgotten?: (role: string) => void;
 }
 
 /** Roles remembered at one time. */
@@ -53,6 +55,12 @@ export class VerifierSource {
 
   /** The verifier did not fit: it may have been changed, so the next login asks again. */
   forget(user: string): void {
+    this.forgottenElsewhere(user);
+    this.#options.forgotten?.(user);
+  }
+
+  /** The same, where another process found out. */
+  forgottenElsewhere(user: string): void {
     this.#cache.delete(user);
   }
 }

@@ -1,11 +1,34 @@
 // /metrics in Prometheus' text format. The data path counts in plain numbers; prom-client's metrics are filled from
 // them only while a scrape is answered (one inc() costs 140 ns, a plain one under 1).
 import { Counter, Gauge, type MetricObjectWithValues, type MetricValueWithName, Registry, Summary } from 'prom-client';
-import { type Counters, type ErrorCounts, GAUGE_NAMES, SQLSTATE_CLASSES } from '../telemetry/counters.js';
+import {
+  type Counters,
+  type ErrorCounts,
+  GAUGE_NAMES,
+  type NumberName,
+  SQLSTATE_CLASSES,
+} from '../telemetry/counters.js';
 import type { DurationHistogram } from '../telemetry/histogram.js';
+import { type ProcessUsage, readProcessUsage } from '../telemetry/process-usage.js';
+
+export interface WorkerMetrics {
+  readonly worker: number;
+  readonly counters: Readonly<Counters>;
+  readonly usage: ProcessUsage;
+}
+
+export interface WorkersSource {
+  /** Those that run now, as they reported last. */
+  reports(): readonly WorkerMetrics[];
+  /** How often one that ended has been replaced. */
+  restarts(): number;
+}
 
 export interface MetricsSource {
+  /** Of all workers together, where there are workers. */
   readonly counters: Readonly<Counters>;
+  /** Null: this process does everything itself. */
+  readonly workers?: WorkersSource | null;
   /** By metric name without `pgkv_` and unit: `{ lease_wait: … }` gives `pgkv_lease_wait_seconds…`. */
   readonly durations: Readonly<Record<string, DurationHistogram>>;
 }
@@ -17,15 +40,15 @@ export interface Metrics {
 
 export function createMetrics(source: MetricsSource): Metrics {
   const registry = new Registry();
-  addCounters(registry, source.counters);
-  addErrors(registry, source.counters);
+  const { counters, workers = null } = source;
+  addCounters(registry, 'pgkv', '', null, (name) => [['', counters[name]]]);
+  addErrors(registry, counters);
+  if (workers !== null) addWorkers(registry, workers);
   for (const [name, histogram] of Object.entries(source.durations))
     new DurationSummaryMetric(registry, name, histogram);
-  addProcess(registry);
+  addProcesses(registry, workers);
   return { contentType: registry.contentType, text: () => registry.metrics() };
 }
-
-type NumberName = { [Name in keyof Counters]: Counters[Name] extends number ? Name : never }[keyof Counters];
 
 const HELP: Readonly<Record<NumberName, string>> = {
   clientsAccepted: 'Client connections accepted',
@@ -60,36 +83,64 @@ const HELP: Readonly<Record<NumberName, string>> = {
 
 const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
-function addCounters(registry: Registry, counters: Readonly<Counters>): void {
-  const gauges = new Set<string>(GAUGE_NAMES);
-  for (const [key, help] of Object.entries(HELP)) {
-    const name = key as NumberName;
-    if (gauges.has(name)) addGauge(registry, `pgkv_${snakeCase(name)}`, help, () => counters[name]);
-    else addTotal(registry, `pgkv_${snakeCase(name)}_total`, help, () => counters[name]);
+/** A value and that of its label; '' where the metric has none. */
+type Sample = readonly [label: string, value: number];
+type Kind = 'gauge' | 'total';
+
+/** Gives a metric whose values are read while a scrape is answered. `label`: what tells them apart, null for only one. */
+function addMetric(
+  registry: Registry,
+  { kind, name, help, label }: { kind: Kind; name: string; help: string; label: string | null },
+  read: () => readonly Sample[],
+): void {
+  const options = { name, help, labelNames: label === null ? [] : [label], registers: [registry] };
+  const labelled = (value: string) => (label === null ? {} : { [label]: value });
+  if (kind === 'gauge') {
+    new Gauge({
+      ...options,
+      collect() {
+        this.reset();
+        for (const [of, value] of read()) this.set(labelled(of), value);
+      },
+    });
+  } else {
+    new Counter({
+      ...options,
+      collect() {
+        this.reset();
+        for (const [of, value] of read()) this.inc(labelled(of), value);
+      },
+    });
   }
 }
 
-function addGauge(registry: Registry, name: string, help: string, read: () => number): void {
-  new Gauge({
-    name,
-    help,
-    registers: [registry],
-    collect() {
-      this.set(read());
-    },
-  });
+function addCounters(
+  registry: Registry,
+  prefix: string,
+  of: string,
+  label: string | null,
+  read: (name: NumberName) => readonly Sample[],
+): void {
+  const gauges = new Set<string>(GAUGE_NAMES);
+  for (const [key, text] of Object.entries(HELP)) {
+    const counter = key as NumberName;
+    const kind: Kind = gauges.has(counter) ? 'gauge' : 'total';
+    const name = `${prefix}_${snakeCase(counter)}${kind === 'total' ? '_total' : ''}`;
+    addMetric(registry, { kind, name, help: text + of, label }, () => read(counter));
+  }
 }
 
-function addTotal(registry: Registry, name: string, help: string, read: () => number): void {
-  new Counter({
-    name,
-    help,
-    registers: [registry],
-    collect() {
-      this.reset();
-      this.inc(read());
-    },
-  });
+/** Those above are sums over the workers; here is each by itself. A worker that is replaced begins at 0 again. */
+function addWorkers(registry: Registry, workers: WorkersSource): void {
+  addCounters(registry, 'pgkv_worker', ', by worker', 'worker', (name) =>
+    workers.reports().map(({ worker, counters }): Sample => [`${worker}`, counters[name]]),
+  );
+  const running = { kind: 'gauge', name: 'pgkv_workers', help: 'Workers that take clients now', label: null } as const;
+  addMetric(registry, running, () => [['', workers.reports().length]]);
+  const help = 'Workers that ended by themselves and were replaced';
+  addMetric(registry, { kind: 'total', name: 'pgkv_worker_restarts_total', help, label: null }, () => [
+    ['', workers.restarts()],
+  ]);
 }
 
 function addErrors(registry: Registry, counters: Readonly<Counters>): void {
@@ -134,25 +185,32 @@ class DurationSummaryMetric extends Summary<'quantile'> {
 }
 
 /** prom-client's own process metrics would keep an event-loop timer and a GC observer running; these cost nothing. */
-function addProcess(registry: Registry): void {
-  const startedAt = Date.now() / 1000 - process.uptime();
-  let lastUtilization = performance.eventLoopUtilization();
-  addGauge(registry, 'process_start_time_seconds', 'Start of the process, seconds since 1970', () => startedAt);
-  addGauge(registry, 'process_resident_memory_bytes', 'Resident memory', () => process.memoryUsage.rss());
-  addGauge(registry, 'nodejs_heap_used_bytes', 'JavaScript heap in use', () => process.memoryUsage().heapUsed);
-  addTotal(registry, 'process_cpu_seconds_total', 'CPU time used, user and system', () => {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1e6;
+function addProcesses(registry: Registry, workers: WorkersSource | null): void {
+  const label = workers === null ? null : 'process';
+  const processes = (): readonly (readonly [process: string, usage: ProcessUsage])[] => [
+    ['control', readProcessUsage()],
+    ...(workers?.reports() ?? []).map(({ worker, usage }) => [`worker-${worker}`, usage] as const),
+  ];
+  const add = (kind: Kind, name: string, help: string, of: (usage: ProcessUsage, process: string) => number): void =>
+    addMetric(registry, { kind, name, help, label }, () =>
+      processes().map(([process, usage]): Sample => [process, of(usage, process)]),
+    );
+  const start = 'Start of the process, seconds since 1970';
+  add('gauge', 'process_start_time_seconds', start, ({ startedAt }) => startedAt);
+  add('gauge', 'process_resident_memory_bytes', 'Resident memory', ({ residentBytes }) => residentBytes);
+  add('gauge', 'nodejs_heap_used_bytes', 'JavaScript heap in use', ({ heapUsedBytes }) => heapUsedBytes);
+  add('total', 'process_cpu_seconds_total', 'CPU time used, user and system', ({ cpuSeconds }) => cpuSeconds);
+  const seen = new Map<string, ProcessUsage>();
+  const busy = 'Share of time the event loop was busy since the last scrape';
+  add('gauge', 'nodejs_eventloop_utilization', busy, (usage, process) => {
+    const before = seen.get(process);
+    seen.set(process, usage);
+    return loopUtilization(usage, before?.startedAt === usage.startedAt ? before : undefined);
   });
-  addGauge(
-    registry,
-    'nodejs_eventloop_utilization',
-    'Share of time the event loop was busy since the last scrape',
-    () => {
-      const now = performance.eventLoopUtilization();
-      const { utilization } = performance.eventLoopUtilization(now, lastUtilization);
-      lastUtilization = now;
-      return utilization;
-    },
-  );
+}
+
+function loopUtilization(now: ProcessUsage, before: ProcessUsage | undefined): number {
+  const active = now.loopActiveMs - (before?.loopActiveMs ?? 0);
+  const idle = now.loopIdleMs - (before?.loopIdleMs ?? 0);
+  return active + idle > 0 ? active / (active + idle) : 0;
 }

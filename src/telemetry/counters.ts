@@ -68,6 +68,9 @@ export interface Counters {
   readonly serverErrors: ErrorCounts;
 }
 
+/** All but the error counts. */
+export type NumberName = { [Name in keyof Counters]: Counters[Name] extends number ? Name : never }[keyof Counters];
+
 /** Names of the counters that go down again; all other numbers only grow. */
 export const GAUGE_NAMES = [
   'clientsConnected',
@@ -77,6 +80,7 @@ export const GAUGE_NAMES = [
   'leases',
   'waits',
 ] as const satisfies readonly (keyof Counters)[];
+const IS_GAUGE: ReadonlySet<keyof Counters> = new Set(GAUGE_NAMES);
 
 export function createCounters(): Counters {
   return {
@@ -121,4 +125,13 @@ export function createErrorCounts(): ErrorCounts {
 export function countError(counts: ErrorCounts, sqlstate: string, times = 1): void {
   const name = sqlstate.slice(0, 2);
   counts[Object.hasOwn(counts, name) ? (name as SqlstateClass) : 'other'] += times;
+}
+
+/** Adds up in place. `gauges` false: only what never goes down again, as of a process that is gone. */
+export function addCounters(sum: Counters, more: Readonly<Counters>, gauges = true): void {
+  for (const key of Object.keys(sum) as (keyof Counters)[]) {
+    if (key === 'ownErrors' || key === 'serverErrors') {
+      for (const name of SQLSTATE_CLASSES) sum[key][name] += more[key][name];
+    } else if (gauges || !IS_GAUGE.has(key)) sum[key] += more[key];
+  }
 }

@@ -1,5 +1,6 @@
 // What `pgkv doctor` concludes from what it found. Pure: collecting is doctor.ts's business.
 import type { CatalogState } from '../../catalog/catalog-state.js';
+import { connectionSum } from '../../config/server-connections.js';
 import type { Settings } from '../../config/settings.js';
 import type { InstalledExtension } from './extension.js';
 import { SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
@@ -36,8 +37,6 @@ export interface ShardExamination {
 
 /** More than this between two clocks and keys expire noticeably at another moment on one of them. */
 const CLOCK_SKEW_MAX_MS = 500;
-/** Connections for look-ups and probes, per worker and node. */
-const SERVICE_CONNECTIONS = 2;
 
 export function diagnose(
   settings: Settings,
@@ -91,13 +90,9 @@ function examineServer(facts: ServerFacts, settings: Settings, add: Add): void {
   } else add('ok', 'prepared', `max_prepared_transactions = ${preparedTransactionsMax}`);
 }
 
-function examineConnections(facts: ServerFacts, { pool, workers }: Settings, add: Add): void {
-  const ours = (pool.sizeMax + SERVICE_CONNECTIONS) * workers;
-  const sum =
-    `(pool.size_max ${pool.sizeMax} + ${SERVICE_CONNECTIONS}) x workers ${workers} + reserved ${facts.connectionsReserved}` +
-    ` = ${ours + facts.connectionsReserved}, max_connections = ${facts.connectionsMax}`;
-  const fits = ours + facts.connectionsReserved <= facts.connectionsMax;
-  add(fits ? 'ok' : 'wrong', 'connections', fits ? sum : `${sum}: does not fit`);
+function examineConnections(facts: ServerFacts, settings: Settings, add: Add): void {
+  const { fits, text } = connectionSum(settings, facts);
+  add(fits ? 'ok' : 'wrong', 'connections', fits ? text : `${text}: does not fit`);
 }
 
 function examineExtension(extension: ShardReport['extension'], wanted: string, add: Add): void {

@@ -112,7 +112,6 @@ t.test('a byte order mark and Windows line ends are accepted, lines stay right',
 t.test('rules across fields', async (t) => {
   const node = (host: string, more = '') => `[[shards.nodes]]\nhost = "${host}"\n${more}`;
   const cases: [string, string][] = [
-    [`workers = 4\n${SHARD}`, '1 workers: only 1 for now: this version runs one data process, not 4'],
     ['', '1 shards: no shard: add [[shards]] with a name and [[shards.nodes]] with a host'],
     [`${SHARD}[[shards]]\nname = "a"\n${node('b')}`, '6 shards[1].name: "a" is the name of shards[0] too'],
     [

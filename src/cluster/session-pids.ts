@@ -1,0 +1,24 @@
+// The process ids that clients are told for their cancel keys. With several data processes each hands out a range of
+// its own, so that a CancelRequest which lands on any of them says whose session it means.
+
+/** 16 million sessions of one worker; above it, below the sign of the protocol's Int32, the worker's number. */
+const SERIAL_BITS = 24;
+
+export interface PidRange {
+  readonly first: number;
+  /** Inclusive. */
+  readonly last: number;
+}
+
+export const ALL_PIDS: PidRange = { first: 1, last: 0x7fffffff };
+
+/** @param worker 1 to 127 */
+export function pidsOf(worker: number): PidRange {
+  const first = worker << SERIAL_BITS;
+  return { first, last: first + 2 ** SERIAL_BITS - 1 };
+}
+
+/** The worker that hands out `pid`; 0 or a negative number where none does. */
+export function workerOf(pid: number): number {
+  return pid >> SERIAL_BITS;
+}

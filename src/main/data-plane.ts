@@ -1,0 +1,197 @@
+// What serves clients: listener, pools, caches. The whole of a worker, and most of a router with one process.
+import { sendCancelRequest } from '../backend/cancel-request.js';
+import type { NodePool } from '../backend/node-pool.js';
+import { type ReadTemplate, StatementSources } from '../backend/statement-source.js';
+import { homeShard, type ShardId } from '../cluster/cluster-view.js';
+import type { ControlPort } from '../cluster/control-port.js';
+import { loadKeyHash } from '../cluster/key-hash.js';
+import type { PidRange } from '../cluster/session-pids.js';
+import type { ViewHolder } from '../cluster/view-holder.js';
+import type { Settings } from '../config/settings.js';
+import { MergedLanes } from '../execute/merged/merged-lanes.js';
+import { CancelRegistry } from '../frontend/cancel-registry.js';
+import { FailedLogins } from '../frontend/failed-logins.js';
+import type { FrontendServices } from '../frontend/frontend-services.js';
+import { Listener } from '../frontend/listener.js';
+import { ProtocolTap } from '../frontend/protocol-tap.js';
+import type { TlsMaterial } from '../frontend/tls-material.js';
+import { VerifierSource } from '../frontend/verifier-source.js';
+import { loadParser } from '../sql/parse.js';
+import { TemplateCache } from '../sql/template-cache.js';
+import { type Counters, createCounters } from '../telemetry/counters.js';
+import type { Logger } from '../telemetry/log.js';
+import { Frontend, frontendLimits } from '../wire/protocol.js';
+import { errorsWritten } from '../wire/server-messages.js';
+import { refreshGauges, refreshOwnErrors } from './data-counters.js';
+import { clientPools, type PoolServices, type ServicePools } from './node-pools.js';
+
+export interface DataPlaneOptions extends PoolServices {
+  readonly log: Logger;
+  readonly version: string;
+  readonly views: ViewHolder;
+  readonly tls: TlsMaterial | null;
+  /** For stand-ins of unknown roles' verifiers: 32 unpredictable bytes. */
+  readonly mockSecret: Buffer;
+  /** At least that of the home shard, which is asked for verifiers. */
+  readonly service: ServicePools;
+  /** `SHOW pgkv.status`. */
+  status(): Record<string, unknown>;
+  /** Null: there are no other data processes. */
+  readonly siblings: { readonly port: ControlPort; readonly pids: PidRange } | null;
+}
+
+export interface DataPlane {
+  /** By shard id. */
+  readonly pools: readonly NodePool[];
+  readonly listener: Listener;
+  readonly counters: Counters;
+  /** Brings the counters that others own up to date. */
+  refreshCounters(): void;
+  /** For connections to come. */
+  useTls(tls: TlsMaterial | null): void;
+  // What other data processes found out
+  schemaChangedElsewhere(shard: ShardId): void;
+  verifierForgottenElsewhere(role: string): void;
+  /** A request that another data process got. */
+  cancel(pid: number, secretKey: Buffer): void;
+  /** Ends sessions between transactions, the others after `drain.timeout_ms`. */
+  drain(): Promise<void>;
+  /** Cuts every session and server connection. */
+  destroy(): void;
+}
+
+/** A client that was sent its last message gets this long to close its side. */
+const CLOSE_GRACE_MS = 2_000;
+const CANCEL_TIMEOUT_MS = 5_000;
+
+export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
+  await Promise.all([loadParser(), loadKeyHash()]);
+  const { settings, log, clock, random, registry, views, siblings, service } = options;
+  const counters = createCounters();
+  const errorsBefore = new Map(errorsWritten);
+  const pools = clientPools(views.current.shards, options);
+  for (const [index, pool] of pools.entries()) {
+    if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(index as ShardId);
+  }
+  const verifiers = verifierSource(options);
+  const cancels =
+    siblings === null
+      ? new CancelRegistry(random)
+      : new CancelRegistry(random, siblings.pids, (...request) => siblings.port.cancel(...request));
+  let { tls } = options;
+  const listener = new Listener({
+    ...conversationServices(options, counters),
+    counters,
+    pools,
+    view: () => views.current,
+    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock),
+    registry,
+    cancels,
+    authentication: {
+      method: settings.auth.method,
+      verifiers,
+      failureDelayMs: settings.auth.failureDelayMs,
+      mockSecret: options.mockSecret,
+      clock,
+      random,
+    },
+    tls: () => tls,
+  });
+  const logCut = (sessions: number): void => {
+    if (sessions > 0) log.warn({ sessions }, 'sessions were cut');
+  };
+  return {
+    pools,
+    listener,
+    counters,
+    refreshCounters() {
+      refreshGauges(counters, pools, listener);
+      refreshOwnErrors(counters.ownErrors, errorsBefore);
+    },
+    useTls(next) {
+      tls = next;
+    },
+    schemaChangedElsewhere: (shard) => pools[shard]?.schemaChangedElsewhere(),
+    verifierForgottenElsewhere: (role) => verifiers?.forgottenElsewhere(role),
+    cancel(pid, secretKey) {
+      if (cancels.cancel(pid, secretKey)) counters.cancelsForwarded++;
+    },
+    async drain() {
+      logCut(await listener.drain(settings.drain.timeoutMs));
+    },
+    destroy() {
+      logCut(listener.destroy());
+      for (const pool of pools) pool.destroy();
+      for (const { pool } of service.values()) pool.destroy();
+    },
+  };
+}
+
+/** Null where clients are trusted. */
+function verifierSource({ settings, clock, views, service, siblings }: DataPlaneOptions): VerifierSource | null {
+  const { method, cacheMs } = settings.auth;
+  if (method === 'trust') return null;
+  const { pool, group } = service.get(homeShard(views.current).primary)!;
+  const { query } = settings.auth.service;
+  return new VerifierSource({
+    ...{ pool, group, query, cacheMs, clock },
+    ...(siblings === null ? {} : { forgotten: (role: string) => siblings.port.verifierForgotten(role) }),
+  });
+}
+
+type ClientServices = 'clock' | 'limits' | 'cancelStatement' | 'conversation' | 'failedLogins' | 'tlsRequired';
+
+/** What has no state that others share. */
+function conversationServices(options: DataPlaneOptions, counters: Counters): Pick<FrontendServices, ClientServices> {
+  const { settings, log, clock, openStream, views } = options;
+  const templates = new TemplateCache({ bytesMax: settings.limits.templateCacheBytes });
+  const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);
+  return {
+    clock,
+    limits: {
+      connectionsMax: settings.clients.connectionsMax,
+      startupPendingMax: settings.clients.startupPendingMax,
+      startupTimeoutMs: settings.clients.startupTimeoutMs,
+      idleTimeoutMs: settings.clients.idleTimeoutMs,
+      idleInTransactionTimeoutMs: settings.clients.idleInTransactionTimeoutMs,
+      closeGraceMs: CLOSE_GRACE_MS,
+      frontendLimits: clientMessageLimits(settings),
+    },
+    cancelStatement: (shard, connection, delivered) =>
+      sendCancelRequest({
+        openStream,
+        address: shard.primary,
+        pid: connection.pid,
+        secretKey: connection.secretKey,
+        clock,
+        timeoutMs: CANCEL_TIMEOUT_MS,
+        delivered,
+      }),
+    conversation: {
+      clock,
+      counters,
+      sources: new StatementSources(settings.limits.templateCacheBytes, templateOf),
+      templateOf,
+      literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
+      view: () => views.current,
+      show: (name) =>
+        name === 'status' ? JSON.stringify(options.status()) : name === 'version' ? options.version : null,
+      bufferBytesMax: settings.clients.bufferBytesMax,
+      statementBytesMax: settings.limits.sessionStatementBytes,
+      tapFor: (session) => {
+        const names = settings.log.traceSessions;
+        const applicationName = session.told.get('application_name') ?? '';
+        if (!names.some((name) => name === '*' || name === session.user || name === applicationName)) return null;
+        return new ProtocolTap((line) => log.info({ session: session.pid }, line), settings.log.values);
+      },
+    },
+    failedLogins: new FailedLogins(clock, (fields, message) => log.info(fields, message)),
+    tlsRequired: settings.tls.required,
+  };
+}
+
+function clientMessageLimits(settings: Settings): Int32Array {
+  const limits = frontendLimits(settings.clients.messageBytesMax);
+  for (const type of [Frontend.query, Frontend.parse]) limits[type] = settings.clients.queryBytesMax;
+  return limits;
+}

@@ -1,0 +1,161 @@
+// The control process of a router with workers (design.md §9): holds the catalogue, asks the shards whether they answer,
+// answers HTTP, and sees to the workers. No statement passes through it.
+import { fileURLToPath } from 'node:url';
+import { serviceQuery } from '../backend/service-query.js';
+import { SettingsRegistry } from '../backend/settings-group.js';
+import { systemClock, systemRandom } from '../base/clock.js';
+import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
+import type { Settings } from '../config/settings.js';
+import { type AskPrimary, connectionFault, requireConnections } from '../control/connection-check.js';
+import { Workers } from '../control/workers.js';
+import { readCertificate, tlsMaterial } from '../frontend/tls-material.js';
+import type { HttpServer } from '../http/health-server.js';
+import type { Logger } from '../telemetry/log.js';
+import { openCatalogViews } from './catalog-views.js';
+import { ClientDoor } from './client-door.js';
+import { type HttpSource, startHttp } from './http-endpoints.js';
+import { listenForClients } from './listen.js';
+import { type ServicePools, serverStreams, servicePools } from './node-pools.js';
+import type { RouterOptions, RunningRouter } from './router.js';
+import { shardProbes, unhealthyReasons } from './shard-probes.js';
+
+const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
+/** To each server: probes run one after the other. */
+const PROBE_CONNECTIONS = 1;
+/** Behind drain.timeout_ms, and for who is to stop at once. */
+const END_GRACE_MS = 4_000;
+
+/**
+ * Starts `settings.workers` data processes. Rejects with ListenError where a port cannot be had, ConnectionsError where
+ * a server is too small. Servers that are down do not keep it from starting.
+ */
+export async function startWorkers({
+  settings,
+  log,
+  version,
+  catalog = null,
+}: Omit<RouterOptions, 'clock' | 'random' | 'probeAs'>): Promise<RunningRouter> {
+  let certificate = readCertificate(settings);
+  tlsMaterial(certificate, settings);
+  const catalogViews = await openCatalogViews(settings, catalog, log);
+  const { views } = catalogViews;
+  const { shards } = views.current;
+  const service = probePools(shards, settings);
+  const ask: AskPrimary = ({ primary }, sql) => {
+    const { pool, group } = service.get(primary)!;
+    return serviceQuery(pool, group, systemClock, sql);
+  };
+  const { password } = settings.auth.service;
+  const mockSecret = systemRandom.bytes(32);
+  const workers = new Workers({
+    count: settings.workers,
+    program: WORKER_PROGRAM,
+    waitingMax: settings.listen.backlog,
+    log,
+    assignment: (place) => ({
+      ...place,
+      settings: withoutPassword(settings),
+      servicePassword: password?.reveal() ?? null,
+      version,
+      view: views.current,
+      certificate,
+      mockSecret,
+    }),
+  });
+  const health = shardProbes(shards, service, systemClock, log, (shard, { healthy }) => {
+    workers.setHealth(shards.map((each) => health.of(each).healthy));
+    if (healthy) tellMisfit(shard, settings, ask, log);
+  });
+  const stopPassingViews = views.onChange((view: ClusterView) => workers.tell({ kind: 'view', view }));
+  const door = new ClientDoor((client) => workers.hand(client));
+  let http: HttpServer | null = null;
+  let draining = false;
+  let stopping: Promise<void> | null = null;
+  const close = async (): Promise<void> => {
+    health.stop();
+    stopPassingViews();
+    for (const { pool } of service.values()) pool.destroy();
+    catalogViews.close();
+    await http?.close();
+  };
+  let port: number;
+  try {
+    await requireConnections(shards, settings, ask, log);
+    await workers.start();
+    port = await listenForClients(door, settings);
+    const reasons = () => [...unhealthyReasons(shards, health), ...(draining ? ['pgkv is draining'] : [])];
+    http = await startHttp(settings, log, httpSource(workers, settings.workers, reasons));
+  } catch (error) {
+    door.close();
+    await workers.end('stop', 0);
+    await close();
+    throw error;
+  }
+  void health.start();
+  catalogViews.watch();
+  return {
+    port,
+    httpPort: http?.port ?? 0,
+    reload() {
+      const next = readCertificate(settings);
+      tlsMaterial(next, settings);
+      certificate = next;
+      if (next !== null) workers.tell({ kind: 'certificate', certificate: next });
+    },
+    async drain() {
+      draining = true;
+      door.close();
+      await workers.end('drain', settings.drain.timeoutMs + END_GRACE_MS);
+      await (stopping ?? close());
+    },
+    stop() {
+      door.close();
+      stopping ??= workers.end('stop', END_GRACE_MS).then(close);
+      return stopping;
+    },
+  };
+}
+
+function httpSource(workers: Workers, count: number, reasons: () => string[]): HttpSource {
+  const { statistics } = workers;
+  return {
+    reasons: () => (workers.troubles.length < count ? reasons() : [...reasons(), 'no worker takes clients']),
+    warnings: () => workers.troubles,
+    metrics: {
+      counters: statistics.sum,
+      durations: {},
+      workers: {
+        reports: () => [...statistics.reports].map(([worker, report]) => ({ worker, ...report })),
+        restarts: () => workers.restarts,
+      },
+    },
+    refresh: () => workers.collect(),
+  };
+}
+
+function probePools(shards: readonly ShardView[], settings: Settings): ServicePools {
+  const services = {
+    settings,
+    openStream: serverStreams(settings),
+    registry: new SettingsRegistry(),
+    clock: systemClock,
+    random: systemRandom,
+  };
+  return servicePools(shards, shards.length, PROBE_CONNECTIONS, settings.auth.service, services);
+}
+
+/** A secret does not survive the way to another process; it travels by itself. */
+function withoutPassword(settings: Settings): Settings {
+  return { ...settings, auth: { ...settings.auth, service: { ...settings.auth.service, password: null } } };
+}
+
+/** A server that was down at the start may turn out too small; by then others are being served. */
+function tellMisfit(shard: ShardView, settings: Settings, ask: AskPrimary, log: Logger): void {
+  connectionFault(shard, settings, ask).then(
+    (fault) => {
+      if (fault !== null) log.error(fault);
+    },
+    // Asked again when it answers the next time.
+    () => undefined,
+  );
+}
