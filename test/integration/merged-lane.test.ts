@@ -76,6 +76,30 @@ t.test('64 clients, one turn of the event loop: a few statements, a few commits'
   }
 });
 
+t.test('identical reads of one batch are asked once, and each client gets the answer', async (t) => {
+  await onServer(FILL);
+  const live = await kvRouter(t, cluster);
+  const clients = await tickClients(live, 48);
+  await untilMerged(t, live, clients, (index) => batchBytes(GET, ['t', `k${index}`]));
+  const [pool] = live.router.pools;
+  const ask = async (keyOf: (index: number) => string): Promise<{ sent: number; rows: string[] }> => {
+    const before = pool!.bytesOut;
+    const answers = await together(clients, (index) => batchBytes(GET, ['t', keyOf(index)]));
+    return { sent: pool!.bytesOut - before, rows: answers.map((answer) => JSON.stringify(told(answer).rows)) };
+  };
+  const apart = await ask((index) => `k${10 + index}`);
+  const alike = await ask(() => 'k17');
+  t.equal(new Set(apart.rows).size, clients.length);
+  t.same([...new Set(alike.rows)], [apart.rows[7]]);
+  t.same([...new Set((await ask(() => 'nowhere')).rows)], ['[]']);
+  const mixed = await ask((index) => (index % 3 === 0 ? 'k17' : `k${10 + index}`));
+  t.same(
+    mixed.rows,
+    apart.rows.map((rows, index) => (index % 3 === 0 ? apart.rows[7] : rows)),
+  );
+  t.ok(alike.sent < apart.sent / 3, `${alike.sent} bytes for one key, ${apart.sent} for ${clients.length}`);
+});
+
 // ---------------------------------------------------------------- members that fail
 
 /** Fields that say what went wrong; not where in the server's source, nor in which text. */

@@ -10,6 +10,7 @@ import { assert } from '../../base/assert.js';
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
 import { EXECUTE_SYNC, encodeArrayBind, encodeSingleBind } from './array-bind.js';
+import { askedOnce } from './asked-once.js';
 import { LaneReceiver } from './lane-receiver.js';
 import { endingOf } from './merged-answer.js';
 import type { MergedQueue } from './merged-lane.js';
@@ -29,6 +30,8 @@ export class MergedBatch extends LaneReceiver {
   /** In the order in which they stand in the statement: as they were taken, and those that are left of them. */
   readonly #taken: readonly MergedRequest[];
   #members: readonly MergedRequest[];
+  /** Without those that ask the same as one before them. */
+  #asked: readonly MergedRequest[];
   #isSingle = false;
   /** What was known of the statement when the batch was sent; it may be learnt anew meanwhile. */
   #form: MergedForm;
@@ -52,7 +55,7 @@ export class MergedBatch extends LaneReceiver {
   constructor(queue: MergedQueue, members: readonly MergedRequest[]) {
     super();
     this.#queue = queue;
-    this.#taken = this.#members = members;
+    this.#taken = this.#members = this.#asked = members;
     this.#form = queue.statement.form!;
     const { answerBytes } = queue.statement;
     this.#answers = Buffer.allocUnsafeSlow(Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64)));
@@ -157,13 +160,14 @@ export class MergedBatch extends LaneReceiver {
     const { plan } = form;
     const values = plan.refs.length;
     const { semantics } = settings;
+    this.#asked = plan.writes ? members : askedOnce(members, values);
     if (this.#isSingle) {
       const name = connection.prepare(form.one, semantics);
       connection.output.push(encodeSingleBind(name, members[0]!, values, format));
     } else {
       const name = connection.prepare(form.many, semantics);
       const columns = plan.hidden + form.columnCount;
-      connection.output.push(encodeArrayBind(name, members, values, plan.withSlots, plan.hidden, columns, format));
+      connection.output.push(encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format));
     }
     connection.output.push(EXECUTE_SYNC);
     connection.replies.push(forwarded(Reply.bind));
@@ -222,7 +226,7 @@ export class MergedBatch extends LaneReceiver {
     else {
       const index = plan.identifies === 'ordinal' ? buffer.readInt32BE(start + 15) - 1 : this.#byKey(buffer, start);
       for (let column = 0; column < hidden; column++) visible += 4 + Math.max(0, buffer.readInt32BE(visible));
-      const found = this.#members[index];
+      const found = this.#asked[index];
       if (found === undefined) {
         this.#broken = true;
         return;
@@ -348,8 +352,10 @@ export class MergedBatch extends LaneReceiver {
     const { statement } = this.#queue;
     const { plan } = this.#form;
     const members = this.#members;
-    statement.answerBytes += (this.#used / members.length - statement.answerBytes) / 8;
+    statement.answerBytes += (this.#used / this.#asked.length - statement.answerBytes) / 8;
     this.#queue.batchEnded(this.#taken, false);
+    // Before the first is told: from then on it may be used for its client's next statement.
+    if (this.#asked !== members) for (const member of members) member.takeFromTwin();
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
       if (member.dropped) continue;

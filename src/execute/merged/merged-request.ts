@@ -24,8 +24,9 @@ export class MergedRequest {
   buffer: Buffer = EMPTY;
   /** Start and length of each value of the statement; length -1: NULL. Values are in text format. */
   readonly offsets = new Int32Array(2 * VALUES_MAX);
-  /** For statements that write: hash slot of the key, and the key with its table. */
+  /** Hash slot of its key, or of the first of them. */
   slot = 0;
+  /** For statements that write: the key with its table. */
   key = '';
   /** Other batches do not write its key while it runs by itself. */
   holdsKey = false;
@@ -39,6 +40,8 @@ export class MergedRequest {
   sent = false;
   /** The client is gone, or has cancelled it before it was sent: no call follows. */
   dropped = false;
+  /** The one that is asked in its place. */
+  twin: MergedRequest | null = null;
   /** Rows so far, and where they are in the batch's answer. */
   rows = 0;
   start = -1;
@@ -49,6 +52,16 @@ export class MergedRequest {
 
   constructor(client: MergedClient) {
     this.client = client;
+  }
+
+  /** The answer to the one that was asked in its place is its own. */
+  takeFromTwin(): void {
+    const { twin } = this;
+    if (twin === null) return;
+    this.rows = twin.rows;
+    this.start = twin.start;
+    this.end = twin.end;
+    this.twin = null;
   }
 
   /** What it points to is not kept for its sake. */
