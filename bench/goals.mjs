@@ -32,6 +32,13 @@ export const goals = [
   ...faster(cell('ordinary-read', 32, 'extended'), undefined, 0.85),
 ];
 
+/** Whether one of them is about this cell. */
+export const hasGoal = ({ workload, keys, protocol, clients }) =>
+  goals.some(
+    (goal) =>
+      goal.workload === workload.name && goal.keys === keys && goal.protocol === protocol && goal.clients === clients,
+  );
+
 /** What is promised here, in words. */
 export function goalText({ workload, keys, protocol, clients, of, against, atLeast, atMost }) {
   const where = workload === undefined ? 'everywhere' : `${workload}, ${keys}, ${protocol}, ${clients} clients`;

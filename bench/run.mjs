@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { checkKvTable, createKvTable, loadKvTable, loadOrdinaryTable } from './data.mjs';
-import { amount } from './goals.mjs';
+import { amount, hasGoal } from './goals.mjs';
 import { KEY_COUNT, keyDistributions } from './keys.mjs';
 import { lanes, modeOf, POOL_SIZE, protocols } from './lanes.mjs';
 import { chooseGenerator, runLoad, workSeconds } from './load.mjs';
@@ -35,6 +35,7 @@ const POSTGRES_SETTINGS = {
 const names = (list) => list.map(({ name }) => name).join(',');
 const usage = `npm run bench -- [options]
   --quick            up to ${QUICK_ROUNDS} rounds of the most telling cells within two minutes
+  --goals            only the cells that something is promised for
   --json FILE        where the results go; default bench/out/latest.json
   --svg FILE         draws them; bench/plot.mjs does it later from the JSON
   --workloads NAMES  comma-separated; default all: ${names(workloads)}
@@ -58,7 +59,7 @@ function parseCommandLine() {
   const texts = 'json svg workloads lanes keys protocols clients rounds seconds generator workers node-options'.split(
     ' ',
   );
-  const flags = ['quick', 'assert', 'help'];
+  const flags = ['quick', 'goals', 'assert', 'help'];
   const typed = (list, type) => list.map((name) => [name, { type }]);
   try {
     return parseArgs({ options: Object.fromEntries([...typed(texts, 'string'), ...typed(flags, 'boolean')]) }).values;
@@ -105,7 +106,7 @@ function readOptions() {
     protocols: choose('protocols', values.protocols, protocols),
     clients: values.clients?.split(',').map((text) => positive('clients', text)),
   };
-  const cells = cellsOf({ ...chosen, quick, generator });
+  const cells = cellsOf({ ...chosen, quick, generator }).filter((cell) => !values.goals || hasGoal(cell));
   if (cells.length === 0) refuse('nothing is left to measure');
   return {
     cells,

@@ -84,7 +84,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     counters,
     pools,
     view: () => views.current,
-    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock),
+    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock, counters),
     registry,
     cancels,
     authentication: {

@@ -43,6 +43,12 @@ export interface Counters {
   sessionsPinned: number;
   statements: number;
   transactions: number;
+  // The merged lane
+  mergedBatches: number;
+  /** Answered by those batches. */
+  mergedStatements: number;
+  /** Given back by a batch, to run by themselves. */
+  mergedReruns: number;
   // Server connections
   serverConnections: number;
   serverConnectionsOpened: number;
@@ -98,6 +104,9 @@ export function createCounters(): Counters {
     sessionsPinned: 0,
     statements: 0,
     transactions: 0,
+    mergedBatches: 0,
+    mergedStatements: 0,
+    mergedReruns: 0,
     serverConnections: 0,
     serverConnectionsOpened: 0,
     serverConnectionsFailed: 0,

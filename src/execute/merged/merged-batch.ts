@@ -170,6 +170,7 @@ export class MergedBatch extends LaneReceiver {
       connection.output.push(encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format));
     }
     connection.output.push(EXECUTE_SYNC);
+    this.#queue.lane.counters.mergedBatches++;
     connection.replies.push(forwarded(Reply.bind));
     connection.replies.push(forwarded(Reply.execute));
     connection.replies.push(forwarded(Reply.sync));
@@ -349,7 +350,8 @@ export class MergedBatch extends LaneReceiver {
   }
 
   #answer(): void {
-    const { statement } = this.#queue;
+    const { statement, lane } = this.#queue;
+    const { counters } = lane;
     const { plan } = this.#form;
     const members = this.#members;
     statement.answerBytes += (this.#used / this.#asked.length - statement.answerBytes) / 8;
@@ -361,9 +363,11 @@ export class MergedBatch extends LaneReceiver {
       if (member.dropped) continue;
       if (plan.insertsPlainly && member.rows === 0 && !this.#isSingle) {
         // Something stands in its way: by itself it gets the error, with Postgres's own words.
+        counters.mergedReruns++;
         member.client.rerun();
         continue;
       }
+      counters.mergedStatements++;
       member.answers = this.#answers;
       member.ending = endingOf(plan.tag, member.rows);
       member.client.settled(member);
@@ -384,8 +388,10 @@ export class MergedBatch extends LaneReceiver {
     this.#queue.batchEnded(this.#taken, how === 'rerun');
     for (const member of this.#members) {
       if (member.dropped) continue;
-      if (how === 'rerun') member.client.rerun();
-      else member.client.unknown(detail);
+      if (how === 'rerun') {
+        this.#queue.lane.counters.mergedReruns++;
+        member.client.rerun();
+      } else member.client.unknown(detail);
     }
   }
 }

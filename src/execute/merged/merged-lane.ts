@@ -6,6 +6,7 @@ import type { NodePool, PoolGroup } from '../../backend/node-pool.js';
 import type { ServerConnection } from '../../backend/server-connection.js';
 import type { SettingsGroup } from '../../backend/settings-group.js';
 import type { Clock } from '../../base/clock.js';
+import type { Counters } from '../../telemetry/counters.js';
 import { MergedBatch } from './merged-batch.js';
 import type { MergedRequest } from './merged-request.js';
 import { MergedStatement } from './merged-statement.js';
@@ -40,6 +41,7 @@ export class MergedLane {
   readonly pool: NodePool;
   readonly group: PoolGroup;
   readonly clock: Clock;
+  readonly counters: Counters;
   readonly limits: MergedLimits;
   readonly #later: (task: () => void) => void;
   #scheduled: MergedQueue[] = [];
@@ -59,12 +61,14 @@ export class MergedLane {
     pool: NodePool;
     group: PoolGroup;
     clock: Clock;
+    counters: Counters;
     limits: MergedLimits;
     later: (task: () => void) => void;
   }) {
     this.pool = options.pool;
     this.group = options.group;
     this.clock = options.clock;
+    this.counters = options.counters;
     this.limits = options.limits;
     this.#later = options.later;
   }

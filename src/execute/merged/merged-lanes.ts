@@ -2,6 +2,7 @@
 import type { NodePool, PoolGroup } from '../../backend/node-pool.js';
 import type { SettingsGroup, SettingsRegistry } from '../../backend/settings-group.js';
 import type { Clock } from '../../base/clock.js';
+import type { Counters } from '../../telemetry/counters.js';
 import { MERGED_LIMITS, MergedLane } from './merged-lane.js';
 
 /**
@@ -26,13 +27,15 @@ const GROUPS_MAX = 8;
 export class MergedLanes {
   readonly #registry: SettingsRegistry;
   readonly #clock: Clock;
+  readonly #counters: Counters;
   readonly #lanes = new WeakMap<PoolGroup, MergedLane>();
   readonly #shared = new WeakMap<SettingsGroup, { group: SettingsGroup | null }>();
   readonly #groups = new Set<SettingsGroup>();
 
-  constructor(registry: SettingsRegistry, clock: Clock) {
+  constructor(registry: SettingsRegistry, clock: Clock, counters: Counters) {
     this.#registry = registry;
     this.#clock = clock;
+    this.#counters = counters;
   }
 
   /** The lane for clients that use `group` of `pool`. */
@@ -46,6 +49,7 @@ export class MergedLanes {
         pool,
         group: pool.group(startup, group.credential),
         clock: this.#clock,
+        counters: this.#counters,
         limits: MERGED_LIMITS,
         later: setImmediate,
       });

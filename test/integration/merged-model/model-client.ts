@@ -20,6 +20,8 @@ const BATCH_WRITES_MAX = 3;
 const PAUSE_MS_MAX = 130;
 const CANCELLED = '57014';
 const DEADLOCK = '40P01';
+/** Counts single statements that were told of a deadlock. */
+export const BYSTANDER = 'single statements told 40P01';
 const MISHAPS: readonly Mishap[] = ['cast', 'check', 'null', 'other'];
 
 interface Ready {
@@ -190,6 +192,11 @@ export class ModelClient {
     if (this.#cancelledLeft > 0) {
       this.#cancelledLeft--;
       if (error?.['C'] === CANCELLED) return [];
+    }
+    if (error?.['C'] === DEADLOCK) {
+      // Waiting in line behind a transaction and a batch that wait for each other it can be the one that Postgres ends.
+      this.#world.count(BYSTANDER);
+      return [];
     }
     if (error !== null) {
       const told = JSON.stringify(error);
