@@ -1,0 +1,94 @@
+// The short way to a Bind's slot says what the long way says, or nothing; and nothing of what is wrong with the message.
+import fc from 'fast-check';
+import t from 'tap';
+import { initialView } from '../../../src/cluster/cluster-view.js';
+import { loadKeyHash, UNREAD } from '../../../src/cluster/key-hash.js';
+import { tableScope } from '../../../src/cluster/table-scope.js';
+import { evenSlotRanges } from '../../../src/config/slot-ranges.js';
+import { slotOfBind } from '../../../src/route/bound-slot.js';
+import { StatementValues } from '../../../src/route/key-values.js';
+import { route } from '../../../src/route/route.js';
+import type { KvPlan } from '../../../src/sql/kv-plan.js';
+import { loadParser } from '../../../src/sql/parse.js';
+import { TemplateCache } from '../../../src/sql/template-cache.js';
+import { type BindOptions, bindValues } from './bind-values.js';
+
+await loadParser();
+await loadKeyHash();
+
+const [hashSlots] = evenSlotRanges(1);
+const view = initialView(
+  [{ name: 's1', hashSlots: [hashSlots!], nodes: [{ host: '', port: 1 }] }],
+  [{ schema: 'public', name: 'kv', valueType: 'jsonb' }],
+);
+const scope = tableScope(view, null);
+const cache = new TemplateCache({ bytesMax: 2 ** 20 });
+
+function planOf(text: string): KvPlan {
+  const { kv } = cache.get(text, true, scope);
+  if (kv?.kind !== 'kv') throw new Error(`no plan: ${text}`);
+  return kv;
+}
+
+const READ = planOf('SELECT value FROM kv WHERE tenant_id = $1 AND key = $2');
+const TURNED = planOf('UPDATE kv SET value = $2 WHERE key = $1 AND tenant_id = $3');
+
+type Values = readonly (string | null)[];
+
+function bothWays(plan: KvPlan, values: Values, options: BindOptions = {}): { short: number; long: number | null } {
+  const bind = bindValues(values, options);
+  const short = slotOfBind(plan, bind.types, bind.buffer, bind.offset, bind.end);
+  const found = route(plan, new StatementValues('', [], bind), view);
+  return { short, long: found.kind === 'keyed' ? (found.slots[0] ?? null) : null };
+}
+
+t.test('it agrees with route, whatever the values are', (t) => {
+  const part = fc.oneof(
+    fc.string({ maxLength: 40 }),
+    fc.string({ unit: 'binary', maxLength: 20 }),
+    fc.constantFrom(null, '', '{', 'a{b}c', 'x'.repeat(300), '\u007f', '\u0080'),
+  );
+  fc.assert(
+    fc.property(part, part, part, fc.constantFrom(0, 25, 1043, 23), (tenant, key, value, type) => {
+      for (const [plan, values, places] of [
+        [READ, [tenant, key], [0, 1]],
+        [TURNED, [key, value, tenant], [2, 0]],
+      ] as const) {
+        const types = values.map((_, index) => (index === places[1] ? type : 0));
+        const { short, long } = bothWays(plan, values, { types });
+        if (short !== UNREAD && short !== long) throw new Error(`${short}, not ${long}`);
+        const isPlain = [tenant, key].every((text) => text !== null && /^[^{\u0080-\uffff]{0,100}$/.test(text));
+        if (isPlain && type !== 23 && short === UNREAD) throw new Error('the usual case takes the long way');
+      }
+    }),
+    { numRuns: 2_000 },
+  );
+  t.end();
+});
+
+t.test('a message that is cut short, or says wrong lengths, has no slot', (t) => {
+  const { buffer, offset, end, types } = bindValues(['tenant', 'key']);
+  t.not(slotOfBind(READ, types, buffer, offset, end), UNREAD);
+  // Result formats follow the values: two bytes without any.
+  for (let cut = offset; cut < end - 2; cut++) t.equal(slotOfBind(READ, types, buffer, offset, cut), UNREAD);
+  for (const length of [7, 2 ** 31 - 1, -1, -(2 ** 31)]) {
+    const wrong = Buffer.from(buffer);
+    wrong.writeInt32BE(length, offset + 4 + wrong.readUInt16BE(offset) * 2);
+    t.equal(slotOfBind(READ, types, wrong, offset, end), UNREAD, `${length}`);
+  }
+  t.equal(slotOfBind(TURNED, types, buffer, offset, end), UNREAD, 'a parameter is missing');
+  t.end();
+});
+
+t.test('other kinds of keys take the long way', (t) => {
+  for (const text of [
+    "SELECT value FROM kv WHERE tenant_id = 't' AND key = $1",
+    'SELECT value FROM kv WHERE tenant_id = $1 AND key = ANY ($2)',
+    'SELECT value FROM kv WHERE tenant_id = $1',
+    'INSERT INTO kv (tenant_id, key, value, slot) VALUES ($1, $2, $3, $4)',
+  ]) {
+    const { buffer, offset, end, types } = bindValues(['t', 'k', '1', '2']);
+    t.equal(slotOfBind(planOf(text), types, buffer, offset, end), UNREAD, text);
+  }
+  t.end();
+});
