@@ -7,6 +7,9 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 
+// Each server has an exit listener of its own; shards.mjs starts 36.
+process.setMaxListeners(100);
+
 const running = new Set();
 
 /**

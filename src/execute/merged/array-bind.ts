@@ -1,4 +1,4 @@
-// The Bind message of a merged statement: one array per value of the members' statements, in Postgres's binary array
+// Bind, Execute and Sync of a merged statement, in one buffer: one array per value of the members' statements, in Postgres's binary array
 // format (array_recv), which needs no escaping. https://www.postgresql.org/docs/current/protocol-message-formats.html
 import { copyBytes } from '../../wire/copy-bytes.js';
 import { Frontend } from '../../wire/protocol.js';
@@ -10,7 +10,7 @@ const INT4_OID = 23;
 const ARRAY_HEADER_BYTES = 20;
 
 /** Execute without a row limit, and Sync. */
-export const EXECUTE_SYNC = Buffer.from([Frontend.execute, 0, 0, 0, 9, 0, 0, 0, 0, 0, Frontend.sync, 0, 0, 0, 4]);
+const EXECUTE_SYNC = Buffer.from([Frontend.execute, 0, 0, 0, 9, 0, 0, 0, 0, 0, Frontend.sync, 0, 0, 0, 4]);
 
 /**
  * @param order the members, in the order in which they are to stand
@@ -33,7 +33,7 @@ export function encodeArrayBind(
   let bytes = 7 + statement.length + 4 + 2 + parameters * (4 + ARRAY_HEADER_BYTES + 4 * count) + 2 + 2 * columns;
   if (withSlots) bytes += 4 * count;
   for (let index = 0; index < count; index++) bytes += order[index]!.bytes;
-  const message = Buffer.allocUnsafe(bytes);
+  const message = Buffer.allocUnsafe(bytes + EXECUTE_SYNC.length);
   message[0] = Frontend.bind;
   message.writeInt32BE(bytes - 1, 1);
   message[5] = 0;
@@ -68,6 +68,7 @@ export function encodeArrayBind(
   }
   at = message.writeUInt16BE(columns, at);
   for (let column = 0; column < columns; column++) at = message.writeInt16BE(column < hidden ? 1 : format, at);
+  copyBytes(EXECUTE_SYNC, 0, EXECUTE_SYNC.length, message, at);
   return message;
 }
 
@@ -80,16 +81,17 @@ function arrayHeader(message: Buffer, at: number, count: number, elementType: nu
   return message.writeInt32BE(1, at + 16);
 }
 
-/** A Bind of one member's statement, values in text. */
+/** The same for one member's own statement, values in text. */
 export function encodeSingleBind(
   statement: string,
   { buffer, offsets, bytes }: MergedRequest,
   values: number,
   format: number,
 ): Buffer {
-  const message = Buffer.allocUnsafe(7 + statement.length + 2 + 2 + 4 * values + bytes + 4);
+  const length = 7 + statement.length + 2 + 2 + 4 * values + bytes + 4;
+  const message = Buffer.allocUnsafe(length + EXECUTE_SYNC.length);
   message[0] = Frontend.bind;
-  message.writeInt32BE(message.length - 1, 1);
+  message.writeInt32BE(length - 1, 1);
   message[5] = 0;
   let at = 6 + message.write(statement, 6, 'latin1');
   message[at++] = 0;
@@ -102,6 +104,7 @@ export function encodeSingleBind(
     if (length > 0) at = copyBytes(buffer, start, start + length, message, at);
   }
   at = message.writeUInt16BE(1, at);
-  message.writeInt16BE(format, at);
+  at = message.writeInt16BE(format, at);
+  copyBytes(EXECUTE_SYNC, 0, EXECUTE_SYNC.length, message, at);
   return message;
 }

@@ -9,7 +9,7 @@ import { settingsChangeSql } from '../../backend/settings-group.js';
 import { assert } from '../../base/assert.js';
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
-import { EXECUTE_SYNC, encodeArrayBind, encodeSingleBind } from './array-bind.js';
+import { encodeArrayBind, encodeSingleBind } from './array-bind.js';
 import { askedOnce } from './asked-once.js';
 import { LaneReceiver } from './lane-receiver.js';
 import { endingOf } from './merged-answer.js';
@@ -169,7 +169,6 @@ export class MergedBatch extends LaneReceiver {
       const columns = plan.hidden + form.columnCount;
       connection.output.push(encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format));
     }
-    connection.output.push(EXECUTE_SYNC);
     this.#queue.lane.counters.mergedBatches++;
     connection.replies.push(forwarded(Reply.bind));
     connection.replies.push(forwarded(Reply.execute));
