@@ -7,7 +7,7 @@ import type { KvTable } from '../cluster/kv-table.js';
 import { type ClusterAccess, clusterAccess, requireCatalog, requireState } from './cluster/cluster-access.js';
 import { explainRefusal } from './cluster/server-refusal.js';
 import { accessFrom, type ShardConnection, shardPlaces, withShards } from './cluster/shard-connection.js';
-import { dropTable, ensureTable, inTransaction, requireUsableServers } from './cluster/shard-setup.js';
+import { dropTable, ensureTable, inTransaction, requireOwnRows, requireUsableServers } from './cluster/shard-setup.js';
 import { readShardState, writeShardState } from './cluster/shard-state.js';
 import { CommandFailure } from './command-failure.js';
 import type { TableCreateOptions, TableDropOptions, TableListOptions } from './options.js';
@@ -26,7 +26,11 @@ export async function runTableCreate(options: TableCreateOptions, terminal: Term
   requireSameType(before, table);
   const epoch = await onShards(cluster, before, terminal, async (shards) => {
     await requireUsableServers(shards);
-    await onEach(shards, (shard) => ensureTable(shard, table));
+    await onEach(shards, async (shard) => {
+      if (await ensureTable(shard, table)) return;
+      const { hashSlots } = before.shards.find(({ name }) => name === shard.name)!;
+      if (findTable(before, table) === undefined) await requireOwnRows(shard, table, hashSlots);
+    });
     const after = await change(catalog, cluster, (state) => {
       requireSameType(state, table);
       return findTable(state, table) === undefined ? [...state.tables, table] : null;

@@ -82,6 +82,7 @@ export class Workers {
   async start(): Promise<void> {
     try {
       await Promise.all(this.#numbers.map((worker) => this.#fork(worker)));
+      if (this.#members.size < this.#numbers.length) throw new Error('a worker ended while others were starting');
     } catch (error) {
       await this.end('stop', 0);
       throw error;
@@ -93,13 +94,14 @@ export class Workers {
   /** Hands over a client, of which nothing has been read, to the next worker in turn. */
   hand(client: Socket): void {
     const next = this.#nextServing();
-    if (next === null) {
-      if (this.#waiting.length < this.#options.waitingMax) this.#waiting.push(client);
-      else client.destroy();
+    const queue = next?.waiting ?? this.#waiting;
+    if (queue.length >= this.#options.waitingMax) {
+      client.destroy();
       return;
     }
+    queue.push(client);
+    if (next === null) return;
     this.#lastHanded = next.worker;
-    next.waiting.push(client);
     this.#handNext(next);
   }
 
@@ -227,6 +229,8 @@ export class Workers {
   }
 
   #send({ process, worker }: Member, message: ControlMessage): void {
+    // Without file descriptors for its channel it never came to be; its 'error' follows.
+    if (process.send === undefined) return;
     process.send(message, (error) => {
       if (error !== null) this.#options.log.debug({ worker, reason: error.message }, 'a worker has left');
     });
@@ -247,6 +251,8 @@ export class Workers {
         member.failure = new Error(message.reason);
         return;
       case 'report':
+        // It came behind its sender's end, whose figures are in the sums by now.
+        if (this.#members.get(worker) !== member) return;
         member.silent = false;
         this.statistics.take(worker, message.report);
         this.#answered(worker);

@@ -107,6 +107,11 @@ export class Conversation implements ClientPort, RoutingHost {
     return this.lanes.current;
   }
 
+  /** Whether the session is in a transaction, or waits for an answer. */
+  get busy(): boolean {
+    return this.lane.busy || this.#routing.busy;
+  }
+
   get clogged(): boolean {
     return this.#output.blocked;
   }
@@ -162,11 +167,9 @@ export class Conversation implements ClientPort, RoutingHost {
 
   resume(): void {
     const { mode, connection } = this.lane;
-    if (mode === 'free') {
-      // Before the next message is taken, which may be a transaction.
-      this.#routing.rerunEnded();
-      this.#forwarder.laneIsFree();
-    }
+    // Before the next message is taken, which may be a transaction.
+    if (this.lane.unused) this.#routing.rerunEnded();
+    if (mode === 'free') this.#forwarder.laneIsFree();
     if (this.#output.hasAside && (connection === null || connection.replies.length === 0)) this.#output.sendAside();
     this.takeMessages();
   }
@@ -245,7 +248,7 @@ export class Conversation implements ClientPort, RoutingHost {
     this.#extended.forgetMessages();
     this.lane.connection?.output.flush();
     if (this.#closed) return;
-    if (this.lane.mode === 'free') this.#routing.rerunEnded();
+    if (this.lane.unused) this.#routing.rerunEnded();
     this.flush();
     // A message that is not whole yet needs more bytes, however many are there; only what waits for others is held back.
     const tooMuch = blocked && this.#reader.bufferedBytes > this.#services.bufferBytesMax;

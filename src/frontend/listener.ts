@@ -175,7 +175,7 @@ export class Listener {
         continue;
       }
       const { lane } = conversation;
-      if (!lane.busy) {
+      if (!conversation.busy) {
         if (this.#draining) connection.terminate(new PgkvError('shutting_down'));
         else if (idleTimeoutMs > 0 && now - conversation.lastActivity > idleTimeoutMs) {
           connection.terminate(new PgkvError('idle_timeout'));

@@ -136,8 +136,7 @@ export class MergedStatements implements MergedClient {
   #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
     const format = resultFormat(buffer, unit.batch.bindEnd, unit.batch.formatsAt);
     if (!this.#prepare(unit, buffer, format, this.#request)) return false;
-    this.busy = true;
-    this.#request.queue.offer(this.#request);
+    this.#begin();
     return true;
   }
 
@@ -188,9 +187,13 @@ export class MergedStatements implements MergedClient {
     const known = this.#usable(identity, shard) ?? this.#ask(statement, identity, shard);
     if (known === null || !literalValues(this.#request, known, statement)) return false;
     if (!this.#complete(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true))) return false;
+    this.#begin();
+    return true;
+  }
+
+  #begin(): void {
     this.busy = true;
     this.#request.queue.offer(this.#request);
-    return true;
   }
 
   /** CancelRequest: whether the statement was taken back before it was sent. */
@@ -258,6 +261,8 @@ export class MergedStatements implements MergedClient {
     const { lane, settings } = this.#services;
     const shared = settings(this.#session.settings);
     if (shared === null) return false;
+    // A rerun that was refused may have been all that the session has sent since.
+    request.releaseKey();
     request.statement = known;
     request.queue = lane(shard).queue(known, format, shared);
     request.slot = slot;

@@ -92,7 +92,7 @@ export class StatementRouting implements MergedHost {
     this.#merged?.abandon();
   }
 
-  /** The lane is free: what was given back by the merged lane, if anything was, has been run. */
+  /** What was given back by the merged lane, if anything was, has been run, or other statements follow it unasked. */
   rerunEnded(): void {
     this.#merged?.rerunEnded();
   }
@@ -186,6 +186,8 @@ export class StatementRouting implements MergedHost {
 
   /** A batch is about to be sent as a whole. */
   noteBatch(): void {
+    // The one behind the rerun: its answer is not awaited.
+    if (!this.#unmerged) this.rerunEnded();
     this.#unmerged = false;
   }
 
@@ -193,7 +195,7 @@ export class StatementRouting implements MergedHost {
   note(template: Template, text: string): void {
     const { placement, kv } = this.#context;
     if (!kv.exist) return;
-    this.#unmerged = false;
+    this.noteBatch();
     if (placement.note(template, text)) this.#reads.sync(false);
   }
 

@@ -13,6 +13,7 @@ import {
   ONE_STATEMENT_EACH,
   refusalOfStatement,
   refused,
+  SETUP_CALL,
   SEVERAL_SHARDS_EXPLAIN,
   SEVERAL_SHARDS_TEXT,
 } from './kv-refusals.js';
@@ -41,6 +42,7 @@ export interface KvInput {
 /** Null: no key-value table is touched. The plan holds for every text of the shape. */
 export function planKv(input: KvInput): KvPlan | KvRefused | null {
   const all = input.statements.map(({ node }) => referencesIn(node, input.find));
+  if (all.some(({ setsUp }) => setsUp)) return SETUP_CALL;
   if (all.every(({ table }) => table === null)) return null;
   const tokens = tokensOf(input.text, input.literals);
   const [only] = input.statements;

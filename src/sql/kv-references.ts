@@ -21,7 +21,11 @@ export interface References {
   readonly calls: readonly KvCall[];
   /** The first table mentioned in any way; null where none is. */
   readonly table: KvTable | null;
+  /** Calls a function of the extension that makes, changes or drops tables. */
+  readonly setsUp: boolean;
 }
+
+const SETUP_FUNCTIONS: ReadonlySet<string> = new Set(['create_table', 'drop_table', 'refresh_table']);
 
 const SINGLE_OPERATIONS = 'get put cas delete incr merge expire expire_at persist ttl touch'.split(' ');
 /** By the function's ending; slot is computed from its arguments and touches nothing. */
@@ -52,6 +56,7 @@ export function referencesIn(node: Node, find: FindTable): References {
   const calls: KvCall[] = [];
   let otherRelations = 0;
   let table: KvTable | null = null;
+  let setsUp = false;
   const isQuery = QUERIES.has(Object.keys(node)[0] ?? '');
   const stack: object[] = [node];
   while (stack.length > 0) {
@@ -65,7 +70,9 @@ export function referencesIn(node: Node, find: FindTable): References {
         table ??= found;
       }
       if (fields.FuncCall !== undefined) {
-        const found = functionOf(namePath(fields.FuncCall.funcname ?? []), find);
+        const path = namePath(fields.FuncCall.funcname ?? []);
+        setsUp ||= path.length === 2 && path[0] === 'pgkv' && SETUP_FUNCTIONS.has(path[1]!);
+        const found = functionOf(path, find);
         if (found !== null && found.operation !== SLOT) {
           calls.push({ ...found, call: fields.FuncCall });
           table ??= found.table;
@@ -78,7 +85,7 @@ export function referencesIn(node: Node, find: FindTable): References {
       if (typeof value === 'object' && value !== null && key !== 'lockingClause') stack.push(value);
     }
   }
-  return { relations, otherRelations, calls, table };
+  return { relations, otherRelations, calls, table, setsUp };
 }
 
 interface Fields extends RangeVar {

@@ -31,6 +31,8 @@ export const SEVERAL_SHARDS_TEXT: Refusal = {
   hint: 'Send the statements one by one, or keep their keys together on one shard with a {tag}.',
 };
 
+const ONE_SHARD_ONLY = 'This kind of statement is not supported on a key-value table: it would reach one shard only.';
+const ON_EACH = 'Run it on the server of each shard, the same on all.';
 const SCHEMA_HINT = 'Tables of this kind are made with pgkv table create, on all shards at once.';
 
 /** By type of node: statements that are never run on a key-value table. */
@@ -94,13 +96,24 @@ const BY_STATEMENT: ReadonlyMap<string, KvRefused> = new Map(
         'VACUUM and ANALYZE of a key-value table are not supported.',
         'Autovacuum takes care of it; run it on a shard directly where you must.',
       ],
+      [
+        'DropStmt',
+        ONE_SHARD_ONLY,
+        'Use pgkv table drop for the table itself; drop what else there is on the server of each shard.',
+      ],
+      ...['GrantStmt', 'AlterTableStmt', 'IndexStmt', 'RenameStmt', 'CommentStmt'].map(
+        (statement) => [statement, ONE_SHARD_ONLY, ON_EACH] as const,
+      ),
     ] as const
   ).map(([statement, detail, hint]) => [statement, refused(detail, hint)]),
 );
 
-const ANY_OTHER = refused(
-  'This kind of statement is not supported on a key-value table: it would reach one shard only.',
-  SCHEMA_HINT,
+const ANY_OTHER = refused(ONE_SHARD_ONLY, SCHEMA_HINT);
+
+/** pgkv.create_table and the like. */
+export const SETUP_CALL = refused(
+  'Functions of the extension that make, change or drop key-value tables would do so on one shard only.',
+  'Use pgkv table create or pgkv table drop.',
 );
 
 export const refusalOfStatement = (nodeType: string): KvRefused => BY_STATEMENT.get(nodeType) ?? ANY_OTHER;

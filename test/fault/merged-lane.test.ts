@@ -261,6 +261,65 @@ t.test('an idle transaction that holds one key holds up writes of that key only'
   );
 });
 
+/** Has what is sent meanwhile meet a lock on `key`, and lets go of it. */
+async function whileLocked(key: string, send: () => void): Promise<void> {
+  await run(holder, `begin; update kv set value = '1' where key = '${key}'`);
+  send();
+  await sleep(200);
+  await run(holder, 'commit');
+}
+
+/** Fails where the answer does not come soon: nothing is locked any more. */
+async function soon(t: Test, client: TickClient, bytes: Buffer, what: string): Promise<void> {
+  const late = sleep(3_000).then(() => null);
+  const answer = await Promise.race([client.ask(bytes), late]);
+  t.equal(answer === null ? 'nothing came' : told(answer).code, '', what);
+}
+
+t.test('a key that met a lock is free again, whatever its writer goes on with', async (t) => {
+  await onServer(`truncate kv; insert into kv (tenant_id, key, value)
+    select 't', k, '0' from unnest(array['kept', 'next', 'begun', 'other']) k`);
+  const live = await router(t);
+  const clients = await clientsOf(live, 16);
+  await untilMerged(t, live, clients, incr);
+  const [writer, stranger] = clients as [TickClient, TickClient];
+  const write = (key: string): Buffer => batchBytes(INCR, ['t', key]);
+
+  // Its connection stays with it from here on.
+  await writer.ask(queryBytes('create temp table mine (a int)'));
+  await whileLocked('kept', () => writer.send(write('kept')));
+  t.equal(told(await writer.answer()).code, '');
+  await soon(t, stranger, write('kept'), 'behind a session that keeps its connection');
+  await soon(t, writer, write('kept'), 'and by that one itself');
+  await soon(t, writer, write('next'), 'which then writes another');
+  writer.sql.wire.destroy();
+  await soon(t, stranger, write('kept'), 'and leaves');
+
+  const [, , beginner] = clients as [TickClient, TickClient, TickClient];
+  const query = (key: string): Buffer => queryBytes(`SELECT kv_incr('t', '${key}')`);
+  await untilMerged(t, live, clients.slice(2), (index) => query(`c${index}`));
+  await whileLocked('begun', () => beginner.send(Buffer.concat([query('begun'), queryBytes('begin'), query('other')])));
+  t.equal(told(await beginner.answer(3)).code, '');
+  await soon(t, stranger, query('begun'), 'behind a session that is in a transaction');
+  t.equal(told(await beginner.ask(queryBytes('commit'))).code, '');
+});
+
+t.test('drain waits for merged statements that are under way', async (t) => {
+  await onServer(`truncate kv; insert into kv (tenant_id, key, value) values ('t', 'slow', '0')`);
+  const live = await router(t);
+  const clients = await clientsOf(live, 8);
+  await untilMerged(t, live, clients, incr);
+  await run(holder, `begin; update kv set value = '1' where key = 'slow'`);
+  const [client] = clients as [TickClient];
+  client.send(batchBytes(INCR, ['t', 'slow']));
+  await sleep(40);
+  const drained = live.router.drain();
+  await sleep(30);
+  await run(holder, 'commit');
+  t.same(told(await client.answer()).rows, [['2']]);
+  await drained;
+});
+
 // ---------------------------------------------------------------- a server that is lost
 
 interface Struck {

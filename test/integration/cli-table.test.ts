@@ -94,6 +94,24 @@ t.test('a table is made on all shards, listed, and dropped again, and watchers a
   );
 });
 
+t.test('a table that was filled before the cluster knew it is not taken over with rows of other shards', async (t) => {
+  const { run, database } = await newCluster(t);
+  await ask(first, database, "SELECT pgkv.create_table('early')");
+  await ask(
+    first,
+    database,
+    "INSERT INTO early (tenant_id, key, value) SELECT 't', i::text, '1' FROM generate_series(1, 20) i",
+  );
+  const refused = await run('table', 'create', 'early');
+  t.equal(refused.exitCode, 1);
+  t.match(
+    refused.errors,
+    'shard a has a table public.early already, with rows whose hash slots belong to other shards',
+  );
+  await ask(first, database, 'DELETE FROM early');
+  t.match(await run('table', 'create', 'early'), { exitCode: 0, errors: '' });
+});
+
 t.test('what failed on one shard is run again; the catalogue only knows tables that are everywhere', async (t) => {
   const { run, catalog, database } = await newCluster(t);
   await ask(second, database, 'CREATE TABLE carts (id int)');

@@ -42,7 +42,8 @@ export function accessFrom(
   const servicePassword = isService ? service.password?.reveal() : undefined;
   return {
     user: given.user ?? service.user,
-    password: env['PGPASSWORD'] || servicePassword,
+    // PGPASSWORD is often that of somebody else.
+    password: servicePassword ?? (env['PGPASSWORD'] || undefined),
     database: given.database,
     sslMode: settings.servers.tls,
     sslRootCert: settings.servers.tlsCaFile ?? undefined,

@@ -96,6 +96,25 @@ export async function ensureTable({ name, client }: ShardConnection, table: KvTa
   return true;
 }
 
+/**
+ * Refuses rows that pgkv would not find where they are: of a table that was filled before the cluster knew it.
+ * @throws CommandFailure
+ */
+export async function requireOwnRows(
+  { name, client }: ShardConnection,
+  table: KvTable,
+  hashSlots: CatalogShard['hashSlots'],
+): Promise<void> {
+  const own = hashSlots.map(([first, last]) => `slot BETWEEN ${first} AND ${last}`).join(' OR ') || 'false';
+  const { rows } = await client.query(`SELECT FROM ${qualifiedName(client, table)} WHERE NOT (${own}) LIMIT 1`);
+  if (rows.length === 0) return;
+  throw new CommandFailure(
+    1,
+    `shard ${name} has a table ${table.schema}.${table.name} already, with rows whose hash slots belong to other shards`,
+    'Rename it, create the table, and insert the rows through pgkv.',
+  );
+}
+
 /** Functions and triggers of a table as this version of the extension makes them. */
 export async function refreshTable(client: DriverClient, table: KvTable): Promise<void> {
   await client.query('SELECT pgkv.refresh_table($1)', [qualifiedName(client, table)]);

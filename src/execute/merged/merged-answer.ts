@@ -48,7 +48,6 @@ export function pipelineAnswer(requests: readonly MergedRequest[], count: number
     const request = requests[index]!;
     at = write(request, answer, at);
     at = copyBytes(request.ending, 0, request.ending.length - READY_IDLE.length, answer, at);
-    request.forgetAnswer();
   }
   copyBytes(READY_IDLE, 0, READY_IDLE.length, answer, at);
   return answer;

@@ -341,11 +341,16 @@ export class MergedBatch extends LaneReceiver {
     }
     statement.succeeded();
     lane.giveBack(connection);
-    if (this.#overflow) {
-      statement.answerBytes = Math.max(statement.answerBytes * 2, ANSWER_BYTES_MAX / this.#members.length);
+    if (this.#overflow || this.#bytesToTell > ANSWER_BYTES_MAX) {
+      statement.answerBytes = Math.max(statement.answerBytes * 2, ANSWER_BYTES_MAX / this.#asked.length);
       this.#end('rerun');
     } else if (this.#unsafe && this.#queue.writes) this.#end('unknown', 'the standby has not confirmed the commit');
     else this.#answer();
+  }
+
+  /** Of reads, about: what was asked once may be told many times. */
+  get #bytesToTell(): number {
+    return this.#queue.writes ? 0 : (this.#used * this.#members.length) / this.#asked.length;
   }
 
   #answer(): void {

@@ -11,6 +11,8 @@ export interface PipelineHost {
   rerun(): void;
 }
 
+const REQUESTS_KEPT = 32;
+
 export class MergedPipeline implements MergedClient {
   readonly #host: PipelineHost;
   readonly #requests: MergedRequest[] = [];
@@ -52,8 +54,12 @@ export class MergedPipeline implements MergedClient {
 
   settled(): void {
     if (--this.#left > 0) return;
-    if (this.#failed) this.#host.rerun();
-    else this.#host.answered(pipelineAnswer(this.#requests, this.#count));
+    const answer = this.#failed ? null : pipelineAnswer(this.#requests, this.#count);
+    for (const request of this.#requests) request.forgetAnswer();
+    // Nearly all pipelines are short: a long one's requests are not kept.
+    if (this.#requests.length > REQUESTS_KEPT) this.#requests.length = REQUESTS_KEPT;
+    if (answer === null) this.#host.rerun();
+    else this.#host.answered(answer);
   }
 
   rerun(): void {

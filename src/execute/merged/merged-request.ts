@@ -66,6 +66,7 @@ export class MergedRequest {
 
   /** What it points to is not kept for its sake. */
   forgetAnswer(): void {
+    this.twin = null;
     this.answers = this.buffer = EMPTY;
   }
 

@@ -243,6 +243,8 @@ const REFUSED: readonly (readonly [text: string, words: RegExp])[] = [
   ["COMMENT ON COLUMN kv.key IS 'x'", /one shard only/],
   ['GRANT SELECT ON kv TO public', /one shard only/],
   ['DROP FUNCTION kv_get(text, text)', /one shard only/],
+  ["SELECT pgkv.create_table('orders')", /one shard only/],
+  ["BEGIN; SELECT 1 WHERE pgkv.drop_table('orders') IS NULL", /one shard only/],
   ['CREATE RULE r AS ON INSERT TO t DO ALSO DELETE FROM kv', /one shard only/],
   ['CREATE PUBLICATION p FOR TABLE kv', /one shard only/],
   // Functions.
