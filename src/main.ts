@@ -1,6 +1,5 @@
 // The composition root, with main/: the only place that wires the parts of a router together. Everything below takes its
 // clock, random numbers and sockets from here. Here is the router that is one process; main/start-workers.ts has several.
-import { SettingsRegistry } from './backend/settings-group.js';
 import { systemClock, systemRandom } from './base/clock.js';
 import { SERVICE_CONNECTIONS } from './config/server-connections.js';
 import { readCertificate, tlsMaterial } from './frontend/tls-material.js';
@@ -9,7 +8,7 @@ import { openCatalogViews } from './main/catalog-views.js';
 import { type DataPlane, openDataPlane } from './main/data-plane.js';
 import { startHttp } from './main/http-endpoints.js';
 import { listenForClients } from './main/listen.js';
-import { serverStreams, servicePools } from './main/node-pools.js';
+import { poolServices, servicePools } from './main/node-pools.js';
 import type { Router, RouterOptions } from './main/router.js';
 import { routerStatus } from './main/router-status.js';
 import { shardProbes, unhealthyReasons } from './main/shard-probes.js';
@@ -25,8 +24,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const catalogViews = await openCatalogViews(settings, options.catalog ?? null, log);
   const { views } = catalogViews;
   const { shards } = views.current;
-  const registry = new SettingsRegistry();
-  const services = { settings, openStream: serverStreams(settings), registry, clock, random };
+  const services = poolServices(settings, clock, random);
   const login = options.probeAs ?? settings.auth.service;
   const service = servicePools(shards, shards.length, SERVICE_CONNECTIONS, login, services);
   const health = shardProbes(shards, service, clock, log);

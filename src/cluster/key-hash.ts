@@ -8,7 +8,6 @@ import type { HashSlot } from './cluster-view.js';
 const SEED = 0;
 const SLOT_MASK = HASH_SLOT_COUNT - 1;
 const TAG_OPEN = 0x7b;
-const TAG_CLOSE = 0x7d;
 /** Tenant, separator and hash part of up to this many bytes are put together here; keys hold up to 1 KiB. */
 const INPUT_BYTES_MAX = 4096;
 /** Up to here a loop over characters beats TextEncoder, whose call alone takes 60 ns. */
@@ -41,21 +40,6 @@ export function hashSlotOf(tenant: string, key: string): HashSlot {
   const separatorAt = putText(tenant, 0);
   input[separatorAt] = 0;
   return slotOfInput(putText(hashPart, separatorAt + 1));
-}
-
-/** The slot of a key given as the bytes that the server will see: UTF-8, no terminator. Keeps no reference to them. */
-export function hashSlotOfBytes(tenant: Uint8Array, key: Uint8Array): HashSlot {
-  const open = key.indexOf(TAG_OPEN);
-  const close = open < 0 ? -1 : key.indexOf(TAG_CLOSE, open + 1);
-  const isTagged = close > open + 1;
-  const from = isTagged ? open + 1 : 0;
-  const to = isTagged ? close : key.length;
-  if (tenant.length + 1 + to - from > INPUT_BYTES_MAX) return slotOfPieces(tenant, key.subarray(from, to));
-  let length = 0;
-  for (let at = 0; at < tenant.length; at++) input[length++] = tenant[at]!;
-  input[length++] = 0;
-  for (let at = from; at < to; at++) input[length++] = key[at]!;
-  return slotOfInput(length);
 }
 
 /** No slot: the key has to be read in another way. */

@@ -2,7 +2,7 @@
 import type { Credential } from '../backend/credential.js';
 import { NodePool, type PoolGroup, type PoolLimits } from '../backend/node-pool.js';
 import { type OpenStream, openServerSocket } from '../backend/server-socket.js';
-import type { SettingsRegistry } from '../backend/settings-group.js';
+import { SettingsRegistry } from '../backend/settings-group.js';
 import type { Clock, Random } from '../base/clock.js';
 import type { NodeAddress, ShardView } from '../cluster/cluster-view.js';
 import type { Settings } from '../config/settings.js';
@@ -32,8 +32,11 @@ export type ServicePools = ReadonlyMap<NodeAddress, ServicePool>;
 /** Messages of a server other than rows and COPY data: errors, descriptions. Postgres's largest are far below. */
 const SERVER_MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 
-export function serverStreams({ servers }: Settings): OpenStream {
-  return openServerSocket({ tls: servers.tls, tlsCaFile: servers.tlsCaFile, keepaliveMs: servers.keepaliveMs });
+/** Those of one process. */
+export function poolServices(settings: Settings, clock: Clock, random: Random): PoolServices {
+  const { tls, tlsCaFile, keepaliveMs } = settings.servers;
+  const openStream = openServerSocket({ tls, tlsCaFile, keepaliveMs });
+  return { settings, openStream, registry: new SettingsRegistry(), clock, random };
 }
 
 /** One for each shard's primary, by shard id. */

@@ -2,7 +2,6 @@
 // answers HTTP, and sees to the workers. No statement passes through it.
 import { fileURLToPath } from 'node:url';
 import { serviceQuery } from '../backend/service-query.js';
-import { SettingsRegistry } from '../backend/settings-group.js';
 import { systemClock, systemRandom } from '../base/clock.js';
 import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
 import type { Settings } from '../config/settings.js';
@@ -15,7 +14,7 @@ import { openCatalogViews } from './catalog-views.js';
 import { ClientDoor } from './client-door.js';
 import { type HttpSource, startHttp } from './http-endpoints.js';
 import { listenForClients } from './listen.js';
-import { type ServicePools, serverStreams, servicePools } from './node-pools.js';
+import { poolServices, type ServicePools, servicePools } from './node-pools.js';
 import type { RouterOptions, RunningRouter } from './router.js';
 import { shardProbes, unhealthyReasons } from './shard-probes.js';
 
@@ -134,13 +133,7 @@ function httpSource(workers: Workers, count: number, reasons: () => string[]): H
 }
 
 function probePools(shards: readonly ShardView[], settings: Settings): ServicePools {
-  const services = {
-    settings,
-    openStream: serverStreams(settings),
-    registry: new SettingsRegistry(),
-    clock: systemClock,
-    random: systemRandom,
-  };
+  const services = poolServices(settings, systemClock, systemRandom);
   return servicePools(shards, shards.length, PROBE_CONNECTIONS, settings.auth.service, services);
 }
 

@@ -2,7 +2,6 @@
 // hands it, ends when that one says so, or is gone. Signals are for the control process alone: a terminal and systemd
 // send them to both.
 import type { Socket } from 'node:net';
-import { SettingsRegistry } from '../backend/settings-group.js';
 import { systemClock, systemRandom } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
 import { homeShard } from '../cluster/cluster-view.js';
@@ -16,7 +15,7 @@ import { createLogger, type Logger } from '../telemetry/log.js';
 import { readProcessUsage } from '../telemetry/process-usage.js';
 import { type DataPlane, openDataPlane } from './data-plane.js';
 import { IpcControlPort } from './ipc-control-port.js';
-import { serverStreams, servicePools } from './node-pools.js';
+import { poolServices, servicePools } from './node-pools.js';
 import { routerStatus } from './router-status.js';
 
 /** A look-up at one time; the control process has one connection for probes. */
@@ -78,13 +77,7 @@ class DataProcess {
   async start(): Promise<void> {
     const { worker, version, certificate, mockSecret } = this.#assignment;
     const settings = this.#settings;
-    const services = {
-      settings,
-      openStream: serverStreams(settings),
-      registry: new SettingsRegistry(),
-      clock: systemClock,
-      random: systemRandom,
-    };
+    const services = poolServices(settings, systemClock, systemRandom);
     const views = this.#views;
     const { shards } = views.current;
     const home = [homeShard(views.current)];
