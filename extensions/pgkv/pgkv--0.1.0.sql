@@ -143,7 +143,8 @@ COMMENT ON FUNCTION pgkv.slot(text, text) IS
 -- Versions (D3).
 
 -- Milliseconds since 1970 × 1024, with the clock's microseconds: a key that is deleted and made again within one
--- millisecond still gets a higher version, as no key is written a thousand times in a millisecond.
+-- millisecond still gets a higher version, as no key is written a thousand times in a millisecond. (Not above a life that
+-- begins and ends while the INSERT, with its version already, waits for whoever holds the key.)
 CREATE OR REPLACE FUNCTION pgkv.first_version() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE
   RETURN floor(date_part('epoch', clock_timestamp()) * 1024000)::bigint;
 COMMENT ON FUNCTION pgkv.first_version() IS

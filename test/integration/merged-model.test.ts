@@ -3,6 +3,7 @@
 // was told, and no read behind the times.
 //   PGKV_SEED=123  plays that seed (what the clients do; when they meet is chance)
 //   PGKV_LONG=1    a million statements
+//   PGKV_KEEP=dir  writes what was seen of a key there, as JSON, where that cannot be true
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { Counters } from '../../src/telemetry/counters.js';
@@ -11,7 +12,7 @@ import { SqlClient } from '../support/sql-client.js';
 import type { Asked } from './merged-model/asked.js';
 import { BYSTANDER, ModelClient } from './merged-model/model-client.js';
 import type { Answer } from './merged-model/wire-forms.js';
-import { World } from './merged-model/world.js';
+import { BORN_LATE, World } from './merged-model/world.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
 const STATEMENTS = process.env['PGKV_LONG'] === '1' ? 1_000_000 : 20_000;
@@ -20,6 +21,8 @@ const ROUND_STATEMENTS = 20_000;
 const SHORT_STATEMENTS = 3_000;
 /** Of a round; deadlock_timeout is far below its default of 1 s here. */
 const BYSTANDERS_MAX = 3;
+/** Keys of a round; see key-history.ts. */
+const BORN_LATE_MAX = 1;
 const CLIENTS = 64;
 const WITH_TRANSACTIONS = 6;
 
@@ -86,6 +89,7 @@ for (let round = 0; round < STATEMENTS / ROUND_STATEMENTS; round++) {
     const { world, transactionsPerStatement, counters } = await play(t, round, ROUND_STATEMENTS, true);
     t.same(world.problems, [], `PGKV_SEED=${SEED}`);
     t.ok((world.counts.get(BYSTANDER) ?? 0) <= BYSTANDERS_MAX, 'deadlocks hardly ever meet strangers');
+    t.ok((world.counts.get(BORN_LATE) ?? 0) <= BORN_LATE_MAX, 'lives go by their versions');
     const { mergedBatches, mergedStatements, mergedReruns } = counters;
     t.ok(mergedStatements > 1.2 * mergedBatches, `${mergedStatements} statements in ${mergedBatches} batches`);
     if (round === 0)

@@ -2,7 +2,7 @@
 // one it should have been.
 import t from 'tap';
 import { type Expiry, type KeyEvent, NEVER } from './key-events.js';
-import { judge } from './key-history.js';
+import { judge } from './verdict.js';
 
 const V = 5_000_000;
 
@@ -157,13 +157,31 @@ const WRONG: Readonly<Record<string, readonly [RegExp, readonly KeyEvent[]]>> = 
   ],
 };
 
+/** The second life was born at the third's version's time and later; it was deleted while the third's author waited. */
+const late = (answered: number): readonly KeyEvent[] => [
+  ...TWO,
+  gone(at(40, 50, 2), null),
+  write(at(45, answered, 3), 2 * V, 'waited'),
+  write(at(60, 65, 2), 3 * V, 'short', { makes: 'birth' }),
+  gone(at(66, 68, 4), null),
+  write(at(80, 90, 2), 2 * V + 1, 'changed', { makes: 'update' }),
+  gone(at(100, 110, 2), 2 * V + 1),
+  write(at(120, 130, 2), 4 * V, 'last', { makes: 'birth' }),
+];
+
+t.test('a life that was born late is told apart', async (t) => {
+  t.same(judge(late(75)), { problems: [], isBornLate: true });
+  const { problems } = judge(late(59));
+  t.match(problems.join('\n'), /nobody ended[\s\S]*was not there/, 'one that was answered before cannot be late');
+});
+
 for (const [name, events] of Object.entries(RIGHT)) {
-  t.test(`right: ${name}`, async (t) => t.same(judge(events), []));
+  t.test(`right: ${name}`, async (t) => t.same(judge(events), { problems: [], isBornLate: false }));
 }
 
 for (const [name, [problem, events]] of Object.entries(WRONG)) {
   t.test(`wrong: ${name}`, async (t) => {
-    const problems = judge(events);
+    const { problems } = judge(events);
     t.match(problems.join('\n'), problem);
     t.not(problems.length, 0);
   });

@@ -6,15 +6,16 @@
 // earlier than its writer and the readers of older states were asked, no later than its writer and the readers of newer
 // states were answered. A version that nobody made was made by a statement that was told it had failed, or that ran twice.
 //
+// Lives go by the versions they begin with, but for one case: Postgres takes a row's first version before the statement
+// waits for whoever holds the key, so a life can begin behind another that was born, and deleted, during that wait.
+//
 // Only what cannot be true is reported. Where a client vanished its statement may have happened or not.
 
 import type { DeleteEvent, KeyEvent, Span, WriteEvent } from './key-events.js';
-import { chooseMakers, firstToEnd, type Gap, type Maker, State } from './key-states.js';
+import { CLOCK_MARGIN_MS, chooseMakers, expiryOf, firstToEnd, type Gap, State } from './key-states.js';
 
 /** Versions of one life are not further apart than this; a new life begins 1024 for each millisecond higher (D3). */
 const SAME_LIFE_VERSIONS = 64;
-/** Clocks of Postgres and of this process are one; Date.now() leaves out what is below a millisecond. */
-const CLOCK_MARGIN_MS = 10;
 
 /** After that a statement whose client has gone is done, or never will be. */
 const VANISHED_MS = 20_000;
@@ -24,13 +25,16 @@ const BEGINNING: Span & { readonly what: string } = {
   to: Number.NEGATIVE_INFINITY,
   what: 'the beginning',
 };
-/** What is wrong with a key's history; empty where nothing is. `events` are in the order of each client's program. */
-export function judge(events: readonly KeyEvent[]): string[] {
-  return new KeyHistory(events).judge();
+/** A life, by its place in the order of versions, that began only behind so many of the next ones. */
+export interface LateBirth {
+  readonly life: number;
+  readonly behind: number;
 }
 
-class KeyHistory {
+export class KeyHistory {
   readonly #events: readonly KeyEvent[];
+  readonly #late: LateBirth | null;
+  #lives: State[][] = [];
   readonly #problems: string[] = [];
   readonly #byVersion = new Map<number, State>();
   /** Writes whose version nobody was told, as long as no state is known to be theirs. */
@@ -42,15 +46,16 @@ class KeyHistory {
   #states: State[] = [];
   readonly #place = new Map<State, number>();
 
-  constructor(events: readonly KeyEvent[]) {
+  constructor(events: readonly KeyEvent[], late: LateBirth | null = null) {
     this.#events = events;
+    this.#late = late;
   }
 
   judge(): string[] {
     this.#collectWrites();
     this.#collectSeen();
-    const lives = this.#lives();
-    this.#order(lives);
+    this.#lives = this.#findLives();
+    this.#order();
     this.#bound();
     this.#fillGaps();
     this.#bound();
@@ -124,7 +129,7 @@ class KeyHistory {
   }
 
   /** Runs of versions, with states in the place of those that are missing. */
-  #lives(): State[][] {
+  #findLives(): State[][] {
     const lives: State[][] = [];
     let life: State[] = [];
     for (const version of [...this.#byVersion.keys()].sort((a, b) => a - b)) {
@@ -142,7 +147,19 @@ class KeyHistory {
     return lives;
   }
 
-  #order(lives: readonly State[][]): void {
+  /** Behind judge(): the births that were still under way when the next lives began. */
+  *lateBirths(): Generator<LateBirth> {
+    for (const [index, [born]] of this.#lives.entries()) {
+      for (let next = index + 1; this.#lives[next]?.[0] !== undefined; next++) {
+        if (this.#lives[next]![0]!.maker.from > born!.maker.to) break;
+        yield { life: index, behind: next - index };
+      }
+    }
+  }
+
+  #order(): void {
+    const lives = [...this.#lives];
+    if (this.#late !== null) lives.splice(this.#late.life + this.#late.behind, 0, ...lives.splice(this.#late.life, 1));
     this.#states = [new State(null, null, null, BEGINNING)];
     for (const life of lives) this.#states.push(...life, new State(null, null, null));
   }
@@ -381,10 +398,4 @@ class KeyHistory {
   #wrong(problem: string): void {
     this.#problems.push(problem);
   }
-}
-
-function expiryOf({ expiry, maker }: State): Maker {
-  // A write that had to wait may be done only when its row has expired already.
-  const to = Math.max(expiry.high, maker.to) + CLOCK_MARGIN_MS;
-  return { from: expiry.low - CLOCK_MARGIN_MS, to, what: 'expiry' };
 }

@@ -7,6 +7,9 @@ const ANY_TIME: Span & { readonly what: string } = {
   what: 'somebody',
 };
 
+/** Clocks of Postgres and of this process are one; Date.now() leaves out what is below a millisecond. */
+export const CLOCK_MARGIN_MS = 10;
+
 export type Maker = Span & { readonly what: string };
 
 export class State {
@@ -83,4 +86,10 @@ export function firstToEnd<Event extends Span>(candidates: readonly Event[]): Ev
   let first: Event | null = null;
   for (const candidate of candidates) if (first === null || candidate.to < first.to) first = candidate;
   return first;
+}
+
+export function expiryOf({ expiry, maker }: State): Maker {
+  // A write that had to wait may be done only when its row has expired already.
+  const to = Math.max(expiry.high, maker.to) + CLOCK_MARGIN_MS;
+  return { from: expiry.low - CLOCK_MARGIN_MS, to, what: 'expiry' };
 }

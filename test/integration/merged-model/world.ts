@@ -1,9 +1,10 @@
 // What the model's clients share during one round: the keys, what was seen of each of them, what is in fashion. Statements
 // of the same text are merged only if they meet, so most clients draw from the same few kinds for a while.
+import { writeFileSync } from 'node:fs';
 import type { Asked, Build, Key, KeyedEvent } from './asked.js';
 import type { KeyEvent } from './key-events.js';
-import { judge } from './key-history.js';
 import { KINDS } from './statements.js';
+import { judge } from './verdict.js';
 import type { Answer, Form } from './wire-forms.js';
 
 /**
@@ -52,6 +53,8 @@ const SHARES: readonly (readonly [KeySort, number])[] = [
 ];
 const FASHION_STATEMENTS = 400;
 const PROBLEMS_MAX = 20;
+/** Counted: keys with a life that began behind one of a higher version. */
+export const BORN_LATE = 'born late';
 
 /** How many draws of a hundred follow the fashion. */
 const FOLLOWERS = { sort: 60, kind: 85, form: 90 } as const;
@@ -177,7 +180,12 @@ export class World {
 
   judge(): void {
     for (const [id, events] of this.#histories) {
-      for (const problem of judge(events)) this.wrong(`${id}: ${problem}`);
+      const { problems, isBornLate } = judge(events);
+      if (isBornLate) this.count(BORN_LATE);
+      for (const problem of problems) this.wrong(`${id}: ${problem}`);
+      const kept = process.env['PGKV_KEEP'];
+      if (problems.length > 0 && kept !== undefined)
+        writeFileSync(`${kept}/${id.replaceAll('/', '-')}.json`, JSON.stringify(events));
     }
   }
 }
