@@ -17,8 +17,8 @@ const columns = (tenant, slot) =>
 const rows = (tenant, slot) => `${INSERT} SELECT ${columns(tenant, slot)} FROM generate_series(1, ${KEY_COUNT}) AS i`;
 const REAL_SLOT = "pgkv.slot('bench', i::text)";
 
-export async function withClient({ port, user, database }, use) {
-  const client = new pg.Client({ host: '127.0.0.1', port, user, database });
+export async function withClient({ host, port, user, database }, use) {
+  const client = new pg.Client({ host, port, user, database });
   await client.connect();
   try {
     return await use(client);

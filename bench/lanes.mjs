@@ -2,7 +2,7 @@
 // knows no protocol-level prepared statements in transaction mode: beside prepared ones it gets `-M extended` (parse, bind,
 // execute each time).
 
-import { startPgbouncer, startPgkv } from './servers.mjs';
+import { startConstantServer, startPgbouncer, startPgkv } from './servers.mjs';
 
 export const POOL_SIZE = 20;
 export const protocols = ['prepared', 'simple', 'extended'];
@@ -13,7 +13,7 @@ export const protocols = ['prepared', 'simple', 'extended'];
  * @property {'pgkv' | 'postgres'} dialect which form of a script it gets
  * @property {boolean} [onRequest] only measured where --lanes names it
  * @property {Record<string, string>} modes by protocol, pgbench's query mode where it is another
- * @property {(context: { scratch: string, postgres: object, pgkvOptions: object }) => Promise<{ name: string, port: number, pid?: number } | undefined>} start
+ * @property {(context: { scratch: string, postgres: object, pgkvOptions: object }) => Promise<{ name: string, host: string, port: number, pid?: number } | undefined>} start
  *   undefined where its program is not installed; `pid` is the process whose CPU and memory are the lane's cost
  */
 
@@ -23,7 +23,7 @@ export const lanes = [
     name: 'direct',
     dialect: 'postgres',
     modes: {},
-    start: async ({ postgres }) => ({ name: postgres.name, port: postgres.port }),
+    start: async ({ postgres }) => ({ name: postgres.name, host: postgres.host, port: postgres.port }),
   },
   {
     name: 'pgbouncer',
@@ -53,6 +53,13 @@ export const lanes = [
         mergedDisabled: true,
         ...pgkvOptions,
       }),
+  },
+  {
+    name: 'constant',
+    onRequest: true,
+    dialect: 'pgkv',
+    modes: {},
+    start: startConstantServer,
   },
 ];
 

@@ -7,7 +7,7 @@ import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { latenciesBetween, percentile } from './latency-log.mjs';
-import { usageOf } from './process-usage.mjs';
+import { cpuBetween, machineTicks, usageOf } from './process-usage.mjs';
 import { findProgram } from './processes.mjs';
 import { fixedVariables, pgbenchScript } from './scripts.mjs';
 
@@ -35,9 +35,11 @@ export function chooseGenerator(wanted) {
   return wanted ?? (installed ? 'pgbench' : 'loader');
 }
 
-function runProgram(program, args) {
+/** @param spawned hears of the process id */
+function runProgram(program, args, spawned) {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    spawned(child.pid);
     const killNow = () => child.kill('SIGKILL');
     process.on('exit', killNow);
     let stdout = '';
@@ -59,7 +61,20 @@ function runProgram(program, args) {
   });
 }
 
-function pgbenchArguments({ workload, dialect, mode, keys, port, user, database, clients, seconds, log, scratch }) {
+function pgbenchArguments({
+  workload,
+  dialect,
+  mode,
+  keys,
+  host,
+  port,
+  user,
+  database,
+  clients,
+  seconds,
+  log,
+  scratch,
+}) {
   const scripts = workload.parts.flatMap(({ script, weight }) => {
     const path = join(
       scratch,
@@ -69,14 +84,15 @@ function pgbenchArguments({ workload, dialect, mode, keys, port, user, database,
     return ['-f', `${path}@${weight}`];
   });
   const variables = Object.entries(fixedVariables(dialect)).flatMap(([name, value]) => ['-D', `${name}=${value}`]);
-  const where = ['-h', '127.0.0.1', '-p', String(port), '-U', user];
+  const where = ['-h', host, '-p', String(port), '-U', user];
   const size = ['-j', '1', '-c', String(clients), '-T', String(seconds)];
   return [...where, '-n', '-M', mode, ...size, '-l', `--log-prefix=${log}`, ...variables, ...scripts, database];
 }
 
-function loaderArguments({ workload, dialect, mode, keys, port, user, database, clients, seconds, log }) {
+function loaderArguments({ workload, dialect, mode, keys, host, port, user, database, clients, seconds, log }) {
   const parts = workload.parts.map(({ script, weight }) => `${script}@${weight}`).join(',');
   const named = {
+    host,
     port,
     user,
     database,
@@ -95,9 +111,18 @@ function loaderArguments({ workload, dialect, mode, keys, port, user, database, 
   ];
 }
 
-/** Waits for the first lines of the log, then looks at the router at both ends of the window. */
-function watchWindow(log, pid, clients, seconds) {
-  const look = () => ({ atUs: Date.now() * 1000, usage: usageOf(pid) });
+/**
+ * Waits for the first lines of the log, then looks at the processes at both ends of the window.
+ * @param {{ router?: number, server?: number, load?: number }} pids
+ */
+function watchWindow(log, pids, clients, seconds) {
+  const look = () => ({
+    atUs: Date.now() * 1000,
+    router: usageOf(pids.router),
+    server: usageOf(pids.server),
+    load: usageOf(pids.load),
+    ticks: machineTicks(),
+  });
   const looks = [];
   const timers = [];
   const after = (ms) => timers.push(setTimeout(() => looks.push(look()), ms));
@@ -116,10 +141,10 @@ function watchWindow(log, pid, clients, seconds) {
 }
 
 /**
- * @param {{ generator: string, workload: object, dialect: string, mode: string, keys: string, port: number, pid?: number, user: string, database: string, clients: number, seconds: number, scratch: string }} run
- *   `pid` of the router, if there is one
- * @returns {Promise<{ opsPerSecond: number, operations: number, p50Us: number, p99Us: number, p999Us: number, routerCpuUs?: number, routerRssBytes?: number }>}
- *   latencies of transactions (of whole pipelines), all else by operation
+ * @param {{ generator: string, workload: object, dialect: string, mode: string, keys: string, host: string, port: number, pid?: number, serverPid?: number, user: string, database: string, clients: number, seconds: number, scratch: string }} run
+ *   `pid` of the router, if there is one; `serverPid` of the database, if it is one
+ * @returns {Promise<{ opsPerSecond: number, operations: number, p50Us: number, p99Us: number, p999Us: number, routerCpuUs?: number, routerRssBytes?: number, serverCpuUs?: number, loadCpuUs?: number, idleShare?: number }>}
+ *   latencies of transactions (of whole pipelines), CPU by operation, the share of the machine's cores' time that nobody used
  */
 export async function runLoad(run) {
   const { workload, port, clients, seconds } = run;
@@ -137,13 +162,15 @@ export async function runLoad(run) {
 
 /** Undefined where the load ended before the window did, or nothing was done in it. */
 async function runOnce(run, workFor) {
-  const { generator, workload, pid, clients, seconds, scratch } = run;
+  const { generator, workload, pid, serverPid, clients, seconds, scratch } = run;
   const log = join(scratch, 'latencies');
-  const takeLooks = watchWindow(log, pid, clients, seconds);
+  const pids = { router: pid, server: serverPid };
+  const takeLooks = watchWindow(log, pids, clients, seconds);
+  const spawned = (load) => Object.assign(pids, { load });
   const told = { ...run, log, seconds: workFor };
   try {
-    if (generator === 'pgbench') await runProgram('pgbench', pgbenchArguments(told));
-    else await runProgram(process.execPath, loaderArguments(told));
+    if (generator === 'pgbench') await runProgram('pgbench', pgbenchArguments(told), spawned);
+    else await runProgram(process.execPath, loaderArguments(told), spawned);
     const [from, to] = takeLooks();
     const sorted = to === undefined ? [] : latenciesBetween(logsOf(log)[0], from.atUs, to.atUs);
     return sorted.length === 0 ? undefined : figuresOf(sorted, from, to, workload.pipeline ?? 1);
@@ -155,14 +182,20 @@ async function runOnce(run, workFor) {
 
 function figuresOf(sorted, from, to, operationsEach) {
   const operations = sorted.length * operationsEach;
+  const cpuOf = (which) =>
+    from[which] && to[which] ? { [`${which}CpuUs`]: cpuBetween(from[which], to[which]) / operations } : {};
   return {
     opsPerSecond: (operations / (to.atUs - from.atUs)) * 1e6,
     operations,
     p50Us: percentile(sorted, 0.5),
     p99Us: percentile(sorted, 0.99),
     p999Us: percentile(sorted, 0.999),
-    ...(from.usage && to.usage
-      ? { routerCpuUs: (to.usage.cpuUs - from.usage.cpuUs) / operations, routerRssBytes: to.usage.rssBytes }
+    ...cpuOf('router'),
+    ...cpuOf('server'),
+    ...cpuOf('load'),
+    ...(to.router ? { routerRssBytes: to.router.rssBytes } : {}),
+    ...(from.ticks && to.ticks
+      ? { idleShare: (to.ticks.idle - from.ticks.idle) / (to.ticks.all - from.ticks.all) }
       : {}),
   };
 }

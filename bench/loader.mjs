@@ -22,6 +22,7 @@ const ERROR_RESPONSE = 69;
 const string = { type: 'string' };
 const { values: options } = parseArgs({
   options: {
+    host: string,
     port: string,
     user: string,
     database: string,
@@ -116,7 +117,7 @@ function prepare(client) {
 setTimeout(() => {
   running = false;
 }, Number(options.seconds) * 1000);
-const login = { port: Number(options.port), user: options.user, database: options.database };
+const login = { host: options.host, port: Number(options.port), user: options.user, database: options.database };
 const clients = await Promise.all(Array.from({ length: Number(options.clients) }, () => WireClient.open(login)));
 if (prepared) await Promise.all(clients.map(prepare));
 const log = `${options.log}.${process.pid}`;

@@ -29,18 +29,39 @@ function processTree(root) {
   return tree;
 }
 
-/** @returns {{ cpuUs: number, rssBytes: number } | undefined} summed over the process and its descendants */
+/**
+ * @returns {{ cpuUs: number, rssBytes: number, byProcess: Map<number, number> } | undefined} summed over the process and its
+ *   descendants; CPU in µs also by process
+ */
 export function usageOf(pid) {
   if (process.platform !== 'linux' || pid === undefined) return undefined;
-  let ticks = 0;
+  const byProcess = new Map();
+  let cpuUs = 0;
   let pages = 0;
   for (const one of processTree(pid)) {
     const stat = statOf(one);
     if (stat === undefined) continue;
-    ticks += Number(stat[11]) + Number(stat[12]); // utime, stime
+    const ticks = Number(stat[11]) + Number(stat[12]); // utime, stime
+    byProcess.set(one, (ticks / ticksPerSecond) * 1e6);
+    cpuUs += byProcess.get(one);
     pages += Number(stat[21]);
   }
-  return { cpuUs: (ticks / ticksPerSecond) * 1e6, rssBytes: pages * pageBytes };
+  return { cpuUs, rssBytes: pages * pageBytes, byProcess };
+}
+
+/** CPU time between two looks in µs; what processes used that have ended meanwhile is not in it. */
+export function cpuBetween(from, to) {
+  let sum = 0;
+  for (const [pid, cpuUs] of to.byProcess) sum += cpuUs - (from.byProcess.get(pid) ?? 0);
+  return sum;
+}
+
+/** @returns {{ idle: number, all: number } | undefined} of all cores since the machine began, in ticks */
+export function machineTicks() {
+  if (process.platform !== 'linux') return undefined;
+  const [first] = readFileSync('/proc/stat', 'latin1').split('\n', 1);
+  const ticks = first.split(/\s+/).slice(1, 9).map(Number); // guest time, behind them, is in user time, too
+  return { idle: ticks[3] + ticks[4], all: ticks.reduce((sum, one) => sum + one, 0) };
 }
 
 /** Calls `use` and tells the most memory the process held meanwhile, looked at every `everyMs`. */

@@ -10,12 +10,15 @@ import { delimiter, join } from 'node:path';
 // Each server has an exit listener of its own; shards.mjs starts 36.
 process.setMaxListeners(100);
 
+export const LOOPBACK = '127.0.0.1';
+
 const running = new Set();
 
 /**
  * @typedef {object} Server
  * @property {string} name for people, with version
- * @property {number} port on 127.0.0.1
+ * @property {string} host where clients find it: 127.0.0.1, or the folder of its Unix socket
+ * @property {number} port
  * @property {number} pid
  * @property {() => Promise<void>} stop ends the process and waits for it
  */
@@ -47,7 +50,7 @@ export function freePort() {
   return new Promise((resolve, reject) => {
     const probe = createServer();
     probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
+    probe.listen(0, LOOPBACK, () => {
       const { port } = probe.address();
       probe.close(() => resolve(port));
     });
@@ -108,6 +111,7 @@ export function launch(name, program, args, { stopSignal = 'SIGTERM', ...options
   process.prependListener('exit', killNow); // before its scratch folder is removed
   const server = {
     name,
+    host: LOOPBACK,
     port: 0,
     pid: child.pid ?? 0,
     output: () => tail,
@@ -127,7 +131,7 @@ export function launch(name, program, args, { stopSignal = 'SIGTERM', ...options
 
 export function acceptsConnections(port) {
   return new Promise((resolve) => {
-    const socket = connect({ port, host: '127.0.0.1' });
+    const socket = connect({ port, host: LOOPBACK });
     socket.once('connect', () => {
       socket.destroy();
       resolve(true);

@@ -3,7 +3,17 @@
 
 import { goals, goalText } from './goals.mjs';
 
-const FIGURES = ['opsPerSecond', 'p50Us', 'p99Us', 'p999Us', 'routerCpuUs', 'routerRssBytes'];
+const FIGURES = [
+  'opsPerSecond',
+  'p50Us',
+  'p99Us',
+  'p999Us',
+  'routerCpuUs',
+  'routerRssBytes',
+  'serverCpuUs',
+  'loadCpuUs',
+  'idleShare',
+];
 const RATIO_FIGURES = ['opsPerSecond', 'p50Us', 'p99Us', 'p999Us'];
 
 export function median(values) {
@@ -25,7 +35,7 @@ function ratioOf(runs, figure, lane, against) {
 }
 
 /**
- * @param {object[]} runs { workload, keys, protocol, clients, lane, mode, round, opsPerSecond, p50Us, p99Us, p999Us, routerCpuUs?, routerRssBytes? }
+ * @param {object[]} runs { workload, keys, protocol, clients, lane, mode, round, opsPerSecond, p50Us, p99Us, p999Us, routerCpuUs?, routerRssBytes?, serverCpuUs?, loadCpuUs?, idleShare? }
  * @returns one entry per cell: { workload, keys, protocol, clients, lanes: { NAME: medians of the figures, and `to` other lanes } }
  */
 export function summarise(runs) {
@@ -51,6 +61,8 @@ function summariseLane(runs, name, names) {
 const shown = (value, digits, unit = '') => (value === undefined ? '-' : `${value.toFixed(digits)}${unit}`);
 const milliseconds = (us) => shown(us === undefined ? undefined : us / 1000, 2);
 
+const percent = (share) => (share === undefined ? undefined : 100 * share);
+
 /** The lane that the table is about. */
 const own = ({ pgkv, leased }) => pgkv ?? leased;
 
@@ -69,7 +81,10 @@ const columns = [
   ['p99.9', ({ lanes }) => milliseconds(own(lanes)?.p999Us)],
   ['p99 direct', ({ lanes }) => milliseconds(lanes.direct?.p99Us)],
   ['p99 bouncer', ({ lanes }) => milliseconds(lanes.pgbouncer?.p99Us)],
-  ['µs CPU', ({ lanes }) => shown(own(lanes)?.routerCpuUs, 1)],
+  ['µs CPU: router', ({ lanes }) => shown(own(lanes)?.routerCpuUs, 1)],
+  ['servers', ({ lanes }) => shown(own(lanes)?.serverCpuUs, 1)],
+  ['load', ({ lanes }) => shown(own(lanes)?.loadCpuUs, 1)],
+  ['idle', ({ lanes }) => shown(percent(own(lanes)?.idleShare), 0, ' %')],
   ['bouncer', ({ lanes }) => shown(lanes.pgbouncer?.routerCpuUs, 1)],
   [
     'MiB',

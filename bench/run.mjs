@@ -39,12 +39,14 @@ const usage = `npm run bench -- [options]
   --json FILE        where the results go; default bench/out/latest.json
   --svg FILE         draws them; bench/plot.mjs does it later from the JSON
   --workloads NAMES  comma-separated; default all: ${names(workloads)}
-  --lanes NAMES      default all but "leased" (pgkv that merges nothing): ${names(lanes)}
+  --lanes NAMES      default all but "leased" (pgkv that merges nothing) and "constant" (the least that a Node server costs;
+                     prepared point reads only): ${names(lanes)}
   --keys NAMES       default all: ${Object.keys(keyDistributions).join(',')}
   --protocols NAMES  default all: ${protocols.join(',')}
   --clients NUMBERS  instead of each workload's own
   --rounds N  --seconds N   default ${FULL_ROUNDS} rounds, ${FULL_RUN_S} s of work each
   --generator NAME   pgbench or loader (Node alone: no simple protocol, no CAS); default pgbench where installed
+  --transport NAME   tcp (loopback, the default) or unix: Unix sockets between all that takes part
   --workers N        of pgkv
   --node-options=OPTIONS    for pgkv, such as --node-options="--cpu-prof --cpu-prof-dir=FOLDER"
   --assert           exit code 1 when a goal is missed`;
@@ -56,9 +58,10 @@ function refuse(message) {
 }
 
 function parseCommandLine() {
-  const texts = 'json svg workloads lanes keys protocols clients rounds seconds generator workers node-options'.split(
-    ' ',
-  );
+  const texts =
+    'json svg workloads lanes keys protocols clients rounds seconds generator transport workers node-options'.split(
+      ' ',
+    );
   const flags = ['quick', 'goals', 'assert', 'help'];
   const typed = (list, type) => list.map((name) => [name, { type }]);
   try {
@@ -98,6 +101,7 @@ function readOptions() {
   }
   if (![undefined, 'pgbench', 'loader'].includes(values.generator))
     refuse(`--generator ${values.generator}: pgbench or loader`);
+  if (![undefined, 'tcp', 'unix'].includes(values.transport)) refuse(`--transport ${values.transport}: tcp or unix`);
   const quick = values.quick ?? false;
   const generator = chooseGenerator(values.generator);
   const chosen = {
@@ -111,6 +115,7 @@ function readOptions() {
   return {
     cells,
     generator,
+    transport: values.transport ?? 'tcp',
     assert: values.assert ?? false,
     rounds: values.rounds === undefined ? (quick ? QUICK_ROUNDS : FULL_ROUNDS) : positive('rounds', values.rounds),
     seconds: values.seconds === undefined ? (quick ? QUICK_RUN_S : FULL_RUN_S) : positive('seconds', values.seconds),
@@ -148,8 +153,8 @@ async function startLanes(options, context) {
 async function measure(cell, { lane, server }, { postgres, generator, seconds, scratch }) {
   const { user, database } = postgres;
   const mode = modeOf(lane, cell.protocol);
-  const { port, pid } = server;
-  const where = { port, pid, user, database };
+  const { host, port, pid } = server;
+  const where = { host, port, pid, serverPid: postgres.pid, user, database };
   const figures = await runLoad({ ...cell, ...where, generator, dialect: lane.dialect, mode, seconds, scratch });
   return { mode, ...figures };
 }
@@ -193,15 +198,16 @@ async function bench(options) {
     scratch,
     label: 'postgres',
     ...account,
+    transport: options.transport,
     newest: 15,
     settings: POSTGRES_SETTINGS,
   });
   await createKvTable(postgres);
   await loadKvTable(postgres);
   await loadOrdinaryTable(postgres);
-  const { generator, seconds, cells, pgkvOptions } = options;
+  const { generator, transport, seconds, cells, pgkvOptions } = options;
   const processor = cpus()[0]?.model ?? 'unknown processor';
-  const setting = `load by ${generator}, ${KEY_COUNT} keys, durable commits, pools of ${POOL_SIZE}`;
+  const setting = `load by ${generator}, ${KEY_COUNT} keys, durable commits, pools of ${POOL_SIZE}, ${transport} sockets`;
   console.log(`${cpus().length} × ${processor}, Node ${process.version}, ${setting}`);
   const started = await startLanes(options, { scratch, postgres, pgkvOptions });
   const roundS = cells.reduce((sum, { clients }) => sum + workSeconds(clients, seconds), 0) * started.length;
@@ -214,7 +220,15 @@ async function bench(options) {
   return {
     at: new Date().toISOString(),
     machine: { processor, cores: cpus().length, node: process.version },
-    setting: { generator, seconds, keys: KEY_COUNT, poolSize: POOL_SIZE, workers: pgkvOptions.workers, servers },
+    setting: {
+      generator,
+      transport,
+      seconds,
+      keys: KEY_COUNT,
+      poolSize: POOL_SIZE,
+      workers: pgkvOptions.workers,
+      servers,
+    },
     summary: summarise(runs),
     goals: judgeGoals(runs),
     runs,

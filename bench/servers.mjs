@@ -19,6 +19,7 @@ import {
   acceptsConnections,
   findProgram,
   freePort,
+  LOOPBACK,
   launch,
   makeOwnedFolder,
   runToEnd,
@@ -73,10 +74,11 @@ function unpackEmbeddedPostgres(scratch) {
 
 /**
  * A Postgres with durable commits and one superuser.
- * @param {{ scratch: string, label: string, user: string, password?: string, database: string, settings?: Record<string, string>, newest?: number }} options
- *   with a password every connection is checked by SCRAM-SHA-256, without one loopback is trusted
+ * @param {{ scratch: string, label: string, user: string, password?: string, database: string, settings?: Record<string, string>, newest?: number, transport?: 'tcp' | 'unix' }} options
+ *   with a password every connection is checked by SCRAM-SHA-256, without one loopback is trusted; `transport` is how it is
+ *   found, and what the routers in front of it use on both sides
  */
-export async function startPostgres({ scratch, label, user, password, database, settings = {}, newest }) {
+export async function startPostgres({ scratch, label, user, password, database, settings = {}, newest, transport }) {
   const bin = locatePostgres(scratch, { newest });
   const identity = unprivilegedIdentity();
   const folder = makeOwnedFolder(join(scratch, label));
@@ -94,7 +96,7 @@ export async function startPostgres({ scratch, label, user, password, database, 
   const version = runToEnd(join(bin, 'postgres'), ['--version'], { ...identity, cwd: folder }).match(/\d+(\.\d+)*/)[0];
   const effective = {
     port,
-    listen_addresses: '127.0.0.1',
+    listen_addresses: LOOPBACK,
     unix_socket_directories: folder,
     max_connections: 200,
     shared_buffers: '256MB',
@@ -108,7 +110,8 @@ export async function startPostgres({ scratch, label, user, password, database, 
     cwd: folder,
     stopSignal: 'SIGINT',
   });
-  const login = { host: '127.0.0.1', port, user, password };
+  const host = transport === 'unix' ? folder : LOOPBACK;
+  const login = { host, port, user, password };
   await waitUntil(server, () => canLogIn({ ...login, database: 'postgres' }), { timeoutMs: 30_000 });
   if (database !== 'postgres') {
     const client = new pg.Client({ ...login, database: 'postgres' });
@@ -116,8 +119,11 @@ export async function startPostgres({ scratch, label, user, password, database, 
     await client.query(`CREATE DATABASE ${pg.escapeIdentifier(database)}`);
     await client.end();
   }
-  return Object.assign(server, { port, version, bin, user, password, database });
+  return Object.assign(server, { host, port, version, bin, user, password, database });
 }
+
+/** Where a router in front of `postgres` is found: beside its files if Postgres is asked on a Unix socket, too. */
+const hostLike = (postgres, folder) => (postgres.host === LOOPBACK ? LOOPBACK : folder);
 
 /** PgBouncer in transaction mode with trust, or undefined where it is not installed. */
 export async function startPgbouncer({ scratch, postgres, poolSize }) {
@@ -125,14 +131,15 @@ export async function startPgbouncer({ scratch, postgres, poolSize }) {
   if (program === undefined) return undefined;
   const folder = makeOwnedFolder(join(scratch, 'pgbouncer'));
   const port = await freePort();
+  const host = hostLike(postgres, folder);
   const files = {
     'users.txt': `"${postgres.user}" ""\n`,
     'pgbouncer.ini': `[databases]
-${postgres.database} = host=127.0.0.1 port=${postgres.port} dbname=${postgres.database}
+${postgres.database} = host=${postgres.host} port=${postgres.port} dbname=${postgres.database}
 [pgbouncer]
-listen_addr = 127.0.0.1
+listen_addr = ${LOOPBACK}
 listen_port = ${port}
-unix_socket_dir =
+unix_socket_dir =${host === LOOPBACK ? '' : ` ${host}`}
 auth_type = trust
 auth_file = ${join(folder, 'users.txt')}
 pool_mode = transaction
@@ -149,15 +156,15 @@ ignore_startup_parameters = extra_float_digits
     stopSignal: 'SIGINT',
   });
   await waitUntil(server, () => acceptsConnections(port), { timeoutMs: 10_000 });
-  return Object.assign(server, { port, version });
+  return Object.assign(server, { host, port, version });
 }
 
 const SERVICE_PASSWORD = 'service secret';
 
 /** Runs config/auth.sql on the server, so that pgkv can check passwords there; gives the service role its own. */
 async function installAuthentication(postgres) {
-  const { port, user, password } = postgres;
-  const client = new pg.Client({ host: '127.0.0.1', port, user, password, database: 'postgres' });
+  const { host, port, user, password } = postgres;
+  const client = new pg.Client({ host, port, user, password, database: 'postgres' });
   await client.connect();
   await client.query(readFileSync(join(repositoryRoot, 'config', 'auth.sql'), 'utf8'));
   await client.query(`ALTER ROLE pgkv_service PASSWORD ${pg.escapeLiteral(SERVICE_PASSWORD)}`);
@@ -166,21 +173,21 @@ async function installAuthentication(postgres) {
 
 const cliPath = join(repositoryRoot, 'dist', 'cli.js');
 
-function pgkvConfig({ shards, poolSize, logLevel, workers, catalog, mergedDisabled }) {
+function pgkvConfig({ host, shards, poolSize, logLevel, workers, catalog, mergedDisabled }) {
   const method = shards[0].password === undefined ? 'trust' : 'scram-sha-256';
   const shardTexts = shards.map(
-    ({ port }, index) => `[[shards]]
+    (shard, index) => `[[shards]]
 name = "shard-${index + 1}"
 [[shards.nodes]]
-host = "127.0.0.1"
-port = ${port}
+host = "${shard.host}"
+port = ${shard.port}
 `,
   );
   return `workers = ${workers}
 [listen]
-host = "127.0.0.1"
+host = "${LOOPBACK}"
 port = 0
-[http]
+${host === LOOPBACK ? '' : `socket_dir = "${host}"\n`}[http]
 disabled = true
 ${shardTexts.join('')}${catalog === undefined ? '' : `[catalog]\npath = "${catalog}"\n`}[servers]
 tls = "disable"
@@ -226,9 +233,10 @@ export async function startPgkv({
   for (const shard of shards) await installAuthentication(shard);
   const folder = join(scratch, label);
   mkdirSync(folder);
+  const host = hostLike(postgres, folder);
   const config = join(folder, 'pgkv.toml');
   const catalog = withCatalog ? join(folder, 'catalog.json') : undefined;
-  writeFileSync(config, pgkvConfig({ shards, poolSize, logLevel, workers, catalog, mergedDisabled }));
+  writeFileSync(config, pgkvConfig({ host, shards, poolSize, logLevel, workers, catalog, mergedDisabled }));
   const hashSlots = withCatalog ? initialise(config, postgres) : undefined;
   const { version } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8'));
   const env = { ...process.env, PGKV_SERVICE_PASSWORD: SERVICE_PASSWORD };
@@ -240,8 +248,17 @@ export async function startPgkv({
   await waitUntil(server, () => ready.test(server.output()), { timeoutMs: 15_000 });
   const port = Number(server.output().match(ready)[1]);
   const { user, password, database } = postgres;
-  await waitUntil(server, () => canLogIn({ host: '127.0.0.1', port, user, password, database }), { timeoutMs: 15_000 });
-  return Object.assign(server, { port, version, user, password, database, hashSlots });
+  await waitUntil(server, () => canLogIn({ host, port, user, password, database }), { timeoutMs: 15_000 });
+  return Object.assign(server, { host, port, version, user, password, database, hashSlots });
+}
+
+/** See constant-server.mjs. Only on TCP. */
+export async function startConstantServer() {
+  const program = fileURLToPath(new URL('constant-server.mjs', import.meta.url));
+  const server = launch('constant answers', process.execPath, [program], {});
+  const ready = /^ready on port (\d+)$/m;
+  await waitUntil(server, () => ready.test(server.output()), { timeoutMs: 10_000 });
+  return Object.assign(server, { port: Number(server.output().match(ready)[1]) });
 }
 
 /** `pgkv dev` with its embedded servers; also gives the port of its first (home) shard. */

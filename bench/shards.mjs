@@ -59,10 +59,10 @@ async function startCluster(scratch, count) {
 }
 
 function measure({ router, shards }, scratch, runSeconds) {
-  const { port, pid, user, database } = router;
+  const { host, port, pid, user, database } = router;
   const clients = clientsPerShard * shards.length;
   const load = { workload, dialect: 'pgkv', mode: 'prepared', keys: 'uniform', clients, seconds: runSeconds };
-  return runLoad({ generator, port, pid, user, database, scratch, ...load });
+  return runLoad({ generator, host, port, pid, user, database, scratch, ...load });
 }
 
 /** All clusters stand at the same time, so that they can take turns; those that wait cost nothing but memory. */

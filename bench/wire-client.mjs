@@ -42,10 +42,11 @@ export class WireClient {
   onClose = () => undefined;
 
   /** Connects as a trusted user; ready for statements when it resolves. */
-  static open({ port, user, database }) {
+  static open({ host = '127.0.0.1', port, user, database }) {
     return new Promise((resolve, reject) => {
       const client = new WireClient();
-      const socket = connect({ host: '127.0.0.1', port, noDelay: true });
+      const path = `${host}/.s.PGSQL.${port}`;
+      const socket = connect(host.startsWith('/') ? { path } : { host, port, noDelay: true });
       client.#socket = socket;
       socket.once('error', reject);
       socket.on('close', () => client.onClose());
