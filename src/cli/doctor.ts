@@ -6,6 +6,7 @@ import { viewFrom } from '../catalog/view-from.js';
 import { type ClusterAccess, clusterAccess } from './cluster/cluster-access.js';
 import { diagnose, type Finding, type Severity, type ShardExamination, type ShardReport } from './cluster/diagnosis.js';
 import { extensionSource, installedExtension } from './cluster/extension.js';
+import { readLoginRoles } from './cluster/login-roles.js';
 import { readServerFacts } from './cluster/server-facts.js';
 import { accessFrom, endAll, shardPlaces, tryShards } from './cluster/shard-connection.js';
 import { readShardState } from './cluster/shard-state.js';
@@ -75,7 +76,8 @@ async function examineShard(client: DriverClient, state: CatalogState | null): P
     const shardState = isInstalled ? await orReason(readShardState(client)) : null;
     const tables: ShardReport['tables'][number][] = [];
     for (const table of state?.tables ?? []) tables.push(await orReason(readTableDefinition(client, table)));
-    return { facts, extension, state: shardState, tables };
+    const roles = await orReason(readLoginRoles(client));
+    return { facts, extension, state: shardState, tables, roles };
   } catch (error) {
     return messageOf(error);
   }

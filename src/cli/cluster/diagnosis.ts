@@ -3,6 +3,7 @@ import type { CatalogState } from '../../catalog/catalog-state.js';
 import { connectionSum } from '../../config/server-connections.js';
 import type { Settings } from '../../config/settings.js';
 import type { InstalledExtension } from './extension.js';
+import type { LoginRoles } from './login-roles.js';
 import { SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
 import type { ShardPlace } from './shard-connection.js';
 import { type ShardState, sameRanges } from './shard-state.js';
@@ -27,6 +28,7 @@ export interface ShardReport {
   readonly state: ShardState | null | string;
   /** In the order of the catalogue's tables; null: not there. */
   readonly tables: readonly (TableDefinition | null | string)[];
+  readonly roles: LoginRoles | string;
 }
 
 export interface ShardExamination {
@@ -62,6 +64,7 @@ export function diagnose(
     }
   }
   if (catalog !== null) examineTables(catalog, reached, findings);
+  examineRoles(settings, reached, findings);
   examineClocks(reached, findings);
   examineTwins(reached, findings);
   return findings;
@@ -143,6 +146,47 @@ function examineTables(
         first ??= { shard, definition };
       }
     }
+  }
+}
+
+const NAMES_SHOWN = 5;
+
+/** Each shard's roles against those of the home shard, which clients are checked against. */
+function examineRoles(
+  { auth, shards }: Settings,
+  reached: readonly { readonly name: string; readonly report: ShardReport }[],
+  findings: Finding[],
+): void {
+  const home = reached.find(({ name }) => name === shards[0]?.name)?.report.roles;
+  for (const { name, report } of reached) {
+    const add = adder(findings, name);
+    const { roles } = report;
+    if (typeof roles === 'string') {
+      add('wrong', 'roles', roles);
+      continue;
+    }
+    if (name === shards[0]?.name || home === undefined || typeof home === 'string') continue;
+    const here = new Map(roles.roles.map((role) => [role.name, role]));
+    const missing = home.roles.filter((role) => !here.has(role.name));
+    // The service role logs in with its password, of which every server has a verifier of its own.
+    const others = home.roles.filter(
+      (role) => here.has(role.name) && role.verifierHash !== here.get(role.name)?.verifierHash,
+    );
+    const comparesVerifiers = auth.method === 'scram-sha-256' && home.withVerifiers && roles.withVerifiers;
+    const differing = comparesVerifiers ? others.filter((role) => role.name !== auth.service.user) : [];
+    const tell = (which: typeof missing, what: string): void => {
+      if (which.length === 0) return;
+      const shown = which.slice(0, NAMES_SHOWN).map((role) => role.name);
+      const more = which.length > NAMES_SHOWN ? ` and ${which.length - NAMES_SHOWN} more` : '';
+      const severity = which.every(({ isSuperuser }) => isSuperuser) ? 'info' : 'warning';
+      add(severity, 'roles', `${what}: ${shown.join(', ')}${more}`);
+    };
+    tell(missing, `of shard ${shards[0]?.name}, these may not log in here`);
+    tell(differing, `stored with another password than on shard ${shards[0]?.name}`);
+    if (missing.length + differing.length > 0) continue;
+    const unseen =
+      auth.method !== 'scram-sha-256' || comparesVerifiers ? '' : ' (passwords are compared for superusers only)';
+    add('ok', 'roles', `those of shard ${shards[0]?.name} may log in${unseen}`);
   }
 }
 

@@ -2,6 +2,7 @@
 import t from 'tap';
 import type { CatalogState } from '../../../src/catalog/catalog-state.js';
 import { diagnose, type ShardExamination } from '../../../src/cli/cluster/diagnosis.js';
+import type { LoginRoles } from '../../../src/cli/cluster/login-roles.js';
 import type { ServerFacts } from '../../../src/cli/cluster/server-facts.js';
 import { defaultSettings } from '../../../src/config/load.js';
 
@@ -30,13 +31,24 @@ const CATALOG: CatalogState = {
 };
 const settings = defaultSettings({ shards: ['a', 'b'].map((name) => ({ name, nodes: [{ host: `host-${name}` }] })) });
 
-function examination(index: number, facts: Partial<ServerFacts>): ShardExamination {
+const role = (name: string, verifierHash: string | null = 'one', isSuperuser = false) => ({
+  name,
+  verifierHash,
+  isSuperuser,
+});
+const ROLES: LoginRoles = {
+  withVerifiers: true,
+  roles: [role('alice'), role('pgkv_service'), role('root', null, true)],
+};
+
+function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES): ShardExamination {
   const shard = CATALOG.shards[index]!;
   const report = {
     facts: { ...FACTS, identity: `${index}`, ...facts },
     extension: { kind: 'extension', version: '0.1.0' } as const,
     state: { ...shard, epoch: 1 },
     tables: [],
+    roles,
   };
   return { place: { name: shard.name, primary: { host: `host-${shard.name}`, port: 5432 } }, report };
 }
@@ -66,6 +78,35 @@ t.test('releases of 15 to 18, primaries, one server for each shard', async (t) =
 t.test('connections: exactly as many as fit are fine', async (t) => {
   t.strictSame(illness({ connectionsMax: 25 }), []);
   t.strictSame(illness({ connectionsMax: 24 }), ['wrong a connections']);
+});
+
+t.test('roles of the home shard have to be the same on the others', async (t) => {
+  const told = (there: LoginRoles, home = ROLES, method: 'scram-sha-256' | 'trust' = 'scram-sha-256'): string[] =>
+    diagnose({ ...settings, auth: { ...settings.auth, method } }, CATALOG, '0.1.0', [
+      examination(0, {}, home),
+      examination(1, {}, there),
+    ])
+      .filter(({ check }) => check === 'roles')
+      .map(({ severity, shard, message }) => `${severity} ${shard} ${message}`);
+  const withRoles = (...roles: LoginRoles['roles']): LoginRoles => ({ withVerifiers: true, roles });
+  const [alice, service, root] = ROLES.roles as [
+    LoginRoles['roles'][0],
+    LoginRoles['roles'][0],
+    LoginRoles['roles'][0],
+  ];
+  t.strictSame(told(ROLES), ['ok b those of shard a may log in']);
+  t.strictSame(told(withRoles(alice, role('pgkv_service', 'two'), root, role('eve'))), [
+    'ok b those of shard a may log in',
+  ]);
+  t.strictSame(told(withRoles(service, root)), ['warning b of shard a, these may not log in here: alice']);
+  t.strictSame(told(withRoles(alice, service)), ['info b of shard a, these may not log in here: root']);
+  const changed = withRoles(role('alice', 'two'), service, root);
+  t.strictSame(told(changed), ['warning b stored with another password than on shard a: alice']);
+  t.strictSame(told(changed, ROLES, 'trust'), ['ok b those of shard a may log in']);
+  const unseen = { ...ROLES, withVerifiers: false };
+  t.strictSame(told(unseen), ['ok b those of shard a may log in (passwords are compared for superusers only)']);
+  const many = withRoles(...'stuvwxyz'.split('').map((name) => role(name)));
+  t.strictSame(told(withRoles(), many), ['warning b of shard a, these may not log in here: s, t, u, v, w and 3 more']);
 });
 
 t.test('another version of the extension', async (t) => {
