@@ -1,5 +1,5 @@
 // Several Postgres servers with pools, and one session's scattered reads on them, without a router around them: what
-// main.ts and client-connection.ts wire, by hand.
+// main.ts and open-conversation.ts wire, by hand.
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import type { Test } from 'tap';

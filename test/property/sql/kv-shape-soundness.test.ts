@@ -14,7 +14,7 @@ import { lexShape } from '../../../src/sql/shape-lexer.js';
 import { toStandardStrings } from '../../../src/sql/source-text.js';
 import type { Template } from '../../../src/sql/template.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
-import { anyString, integer, numeric, trees, withOtherLiterals } from './literal-arbitraries.js';
+import { anyString, integer, numeric, trees, withOtherLiterals } from '../../unit/sql/literal-arbitraries.js';
 
 await loadParser();
 

@@ -6,8 +6,17 @@ import { loadParser, parse } from '../../../src/sql/parse.js';
 import { readTemplate } from '../../../src/sql/read-template.js';
 import { lexShape } from '../../../src/sql/shape-lexer.js';
 import { toStandardStrings, withShortLiterals } from '../../../src/sql/source-text.js';
-import { CORPUS_TEXTS } from './corpus.js';
-import { anyString, bits, hex, integer, numeric, string, trees, withOtherLiterals } from './literal-arbitraries.js';
+import { CORPUS_TEXTS } from '../../unit/sql/corpus.js';
+import {
+  anyString,
+  bits,
+  hex,
+  integer,
+  numeric,
+  string,
+  trees,
+  withOtherLiterals,
+} from '../../unit/sql/literal-arbitraries.js';
 
 await loadParser();
 
