@@ -1,63 +1,26 @@
-// The server connections to one node, shared by all users of it. Owns how many there are and who waits for one; knows
-// nothing of statements. Connections are grouped by what cannot be changed after login (role, database, start-up
-// parameters). Invariant: open + opening ≤ sizeMax; the waiting queue is bounded; a connection that is not at rest is
-// never handed on.
-import type { Duplex } from 'node:stream';
+// The server connections to one node, shared by all users of it. Owns how many there are and whose turn it is; knows
+// nothing of statements. What is idle and who waits stands in groups (pool-group.ts); how a connection is opened is
+// connection-opener.ts's. Invariant: open + opening ≤ sizeMax; the waiting queue is bounded; a connection that is not at
+// rest is never handed on.
 import type { Clock, Random } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import { createErrorCounts, type ErrorCounts } from '../telemetry/counters.js';
+import { type ConnectionLimits, ConnectionOpener } from './connection-opener.js';
 import type { Credential } from './credential.js';
-import { Handshake, type LoggedIn, type LoginFailure } from './handshake.js';
-import { internParameters, type ReportedParameters } from './parameter-status.js';
-import type { Routines } from './routines.js';
-import { ServerConnection } from './server-connection.js';
-import { addressText, type OpenStream, type ReadBuffer, type ServerAddress } from './server-socket.js';
-import { placeholdersFit, type SettingsGroup } from './settings-group.js';
+import type { LoginFailure } from './handshake.js';
+import { type LeaseRequest, PoolGroup } from './pool-group.js';
+import type { ServerConnection } from './server-connection.js';
+import { addressText, type OpenStream, type ServerAddress } from './server-socket.js';
+import type { SettingsGroup } from './settings-group.js';
 
-export interface PoolLimits {
+export type { LeaseRequest, PoolGroup } from './pool-group.js';
+
+export interface PoolLimits extends ConnectionLimits {
   readonly sizeMax: number;
   readonly queueMax: number;
   readonly waitTimeoutMs: number;
   readonly idleTimeoutMs: number;
   readonly lifetimeMaxMs: number;
-  readonly connectTimeoutMs: number;
-  readonly preparedStatementsMax: number;
-  readonly serverMessageBytesMax: number;
-}
-
-/** Who a connection logs in as, and with which start-up parameters. Made by `group()`. */
-export class PoolGroup {
-  readonly key: string;
-  readonly user: string;
-  readonly startup: ReadonlyMap<string, string>;
-  credential: Credential;
-  /** Most recently used last. */
-  readonly idle: ServerConnection[] = [];
-  readonly waiting = new Set<LeaseRequest>();
-  open = 0;
-  opening = 0;
-  /** Parameters reported by the last login, for greeting clients; dropped with the last connection. */
-  parameters: ReportedParameters | null = null;
-  /** What is known of the routines of its database; out of date where its epoch is not the pool's `schemaEpoch`. */
-  routines: Routines | null = null;
-
-  constructor(key: string, user: string, startup: ReadonlyMap<string, string>, credential: Credential) {
-    this.key = key;
-    this.user = user;
-    this.startup = startup;
-    this.credential = credential;
-  }
-}
-
-/** One wish for a connection. The callbacks are called at most once, synchronously with what made it possible. */
-export interface LeaseRequest {
-  readonly group: PoolGroup;
-  readonly settings: SettingsGroup;
-  granted(connection: ServerConnection): void;
-  /** `message` is the server's own ErrorResponse when it refused the login. */
-  refused(error: PgkvError, message: Buffer | null): void;
-  /** Set by the pool. */
-  queuedAt: number;
 }
 
 export interface PoolCounters {
@@ -94,17 +57,14 @@ export class NodePool {
     errors: createErrorCounts(),
   };
   readonly #limits: PoolLimits;
-  readonly #openStream: OpenStream;
   readonly #clock: Clock;
-  readonly #random: Random;
+  readonly #opener: ConnectionOpener;
   /** The settings of a connection as it logs in. */
   readonly noSettings: SettingsGroup;
   /** For processes with connections of their own to the node. */
   onSchemaChanged: (() => void) | null = null;
   readonly #groups = new Map<string, PoolGroup>();
   readonly #connections = new Set<ServerConnection>();
-  readonly #aborts = new Set<() => void>();
-  #opening = 0;
   #waitingCount = 0;
   #schemaEpoch = 0;
   /** Bytes of connections that are closed by now. */
@@ -125,9 +85,8 @@ export class NodePool {
     const node = `node ${addressText(options.address)}`;
     this.label = (options.shardName ?? null) === null ? node : `shard ${options.shardName}, ${node}`;
     this.#limits = options.limits;
-    this.#openStream = options.openStream;
     this.#clock = options.clock;
-    this.#random = options.random;
+    this.#opener = new ConnectionOpener({ ...options, errorCounts: this.counters.errors });
     this.noSettings = options.noSettings;
     this.#scheduleSweep();
   }
@@ -184,7 +143,7 @@ export class NodePool {
     }
     const group = this.#current(request.group);
     if (group.waiting.size === 0) {
-      const connection = this.#takeIdle(group, request.settings);
+      const connection = group.takeIdle(request.settings);
       if (connection !== null) {
         this.counters.grantsTotal++;
         request.granted(connection);
@@ -202,7 +161,7 @@ export class NodePool {
     group.waiting.add(request);
     this.#waitingCount++;
     this.#openFor(group);
-    if (group.opening < group.waiting.size) this.counters.waitsTotal++;
+    if (group.lacksConnections) this.counters.waitsTotal++;
   }
 
   /** Withdraws a request that is still waiting. Returns whether it was. */
@@ -216,10 +175,7 @@ export class NodePool {
 
   /** Takes a particular connection if it is idle: for a session that needs the one it used last. */
   acquireExactly(connection: ServerConnection, group: PoolGroup): boolean {
-    const { idle } = this.#current(group);
-    const index = idle.indexOf(connection);
-    if (index < 0) return false;
-    idle.splice(index, 1);
+    if (!this.#current(group).removeIdle(connection)) return false;
     this.counters.grantsTotal++;
     return true;
   }
@@ -279,7 +235,7 @@ export class NodePool {
       for (const connection of [...group.idle]) connection.terminate();
       this.#refuseAll(group, new PgkvError('shutting_down'), null);
     }
-    for (const abort of [...this.#aborts]) abort();
+    this.#opener.giveUpAll();
   }
 
   /** Ends every connection at once. */
@@ -296,35 +252,12 @@ export class NodePool {
     return group;
   }
 
-  #takeIdle(group: PoolGroup, settings: SettingsGroup): ServerConnection | null {
-    const { idle } = group;
-    // The warmest one with the same settings; failing that, the warmest that can take them.
-    let fitting = -1;
-    for (let index = idle.length - 1; index >= 0; index--) {
-      const connection = idle[index]!;
-      if (!placeholdersFit(connection.placeholders, settings)) continue;
-      if (connection.settings === settings) {
-        if (index === idle.length - 1) idle.pop();
-        else idle.splice(index, 1);
-        return connection;
-      }
-      if (fitting < 0) fitting = index;
-    }
-    return fitting < 0 ? null : idle.splice(fitting, 1)[0]!;
-  }
-
   #nextWaiter(group: PoolGroup, connection: ServerConnection, now: number): LeaseRequest | null {
-    let own: LeaseRequest | null = null;
-    for (const request of group.waiting) {
-      if (placeholdersFit(connection.placeholders, request.settings)) {
-        own = request;
-        break;
-      }
-    }
+    const own = group.waiterFor(connection);
     if (this.#waitingCount === group.waiting.size) return own;
     for (const other of this.#groups.values()) {
       if (other === group) continue;
-      const [oldest] = other.waiting;
+      const oldest = other.oldestWaiter;
       // Room is made for a stranger who has waited out of proportion: this connection goes idle and is evicted.
       if (
         oldest !== undefined &&
@@ -342,16 +275,16 @@ export class NodePool {
     let oldest: LeaseRequest | null = null;
     for (const group of this.#groups.values()) {
       // Those for whom connections are being opened already need no room.
-      if (group.opening >= group.waiting.size) continue;
-      const [first] = group.waiting;
+      if (!group.lacksConnections) continue;
+      const first = group.oldestWaiter;
       if (first !== undefined && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
     }
     if (oldest !== null) this.#openFor(this.#current(oldest.group));
   }
 
   #openFor(group: PoolGroup): void {
-    while (group.opening < group.waiting.size) {
-      if (this.#connections.size + this.#opening < this.#limits.sizeMax) this.#open(group);
+    while (group.lacksConnections) {
+      if (this.#connections.size + this.#opener.attemptCount < this.#limits.sizeMax) this.#open(group);
       // The place that is freed may be taken at once by an older waiter, so both limits are looked at again.
       else if (!this.#evictIdle()) return;
     }
@@ -369,68 +302,20 @@ export class NodePool {
 
   #open(group: PoolGroup): void {
     group.opening++;
-    this.#opening++;
-    let handshake: Handshake | null = null;
-    let settled = false;
-    const settle = (): boolean => {
-      if (settled) return false;
-      settled = true;
-      group.opening--;
-      this.#opening--;
-      timer.cancel();
-      this.#aborts.delete(giveUp);
-      return true;
-    };
-    const failed = (failure: LoginFailure): void => {
-      if (settle()) this.#openFailed(group, failure);
-    };
-    const giveUp = (): void => {
-      attempt.abort();
-      handshake?.abort();
-      failed({ reason: 'the connection attempt was given up', sqlstate: null, message: null });
-    };
-    const timer = this.#clock.after(this.#limits.connectTimeoutMs, () => {
-      attempt.abort();
-      handshake?.abort();
-      const reason = `no answer within ${this.#limits.connectTimeoutMs} ms (servers.connect_timeout_ms)`;
-      failed({ reason, sqlstate: null, message: null });
-    });
-    this.#aborts.add(giveUp);
     this.counters.connectsTotal++;
-    const attempt = this.#openStream(
-      this.address,
-      ({ stream, certificate, readBuffer }) => {
-        handshake = new Handshake({
-          stream,
-          certificate,
-          startup: group.startup,
-          user: group.user,
-          credential: group.credential,
-          random: this.#random,
-          failed,
-          succeeded: (login) => {
-            if (settle()) this.#opened(group, stream, readBuffer, login);
-          },
-        });
+    this.#opener.open(group, {
+      opened: (connection) => {
+        group.opening--;
+        this.#opened(group, connection);
       },
-      (error) => failed({ reason: error.message, sqlstate: null, message: null }),
-    );
+      failed: (failure) => {
+        group.opening--;
+        this.#openFailed(group, failure);
+      },
+    });
   }
 
-  #opened(group: PoolGroup, stream: Duplex, readBuffer: ReadBuffer | null, login: LoggedIn): void {
-    const connection = new ServerConnection({
-      stream,
-      readBuffer,
-      address: addressText(this.address),
-      pid: login.pid,
-      secretKey: login.secretKey,
-      parameters: internParameters(login.parameters),
-      settings: this.noSettings,
-      preparedMax: this.#limits.preparedStatementsMax,
-      messageBytesMax: this.#limits.serverMessageBytesMax,
-      createdAt: this.#clock.now(),
-      errorCounts: this.counters.errors,
-    });
+  #opened(group: PoolGroup, connection: ServerConnection): void {
     connection.schemaChanged(this.#schemaEpoch);
     this.#connections.add(connection);
     group.open++;
@@ -440,8 +325,7 @@ export class NodePool {
       this.#bytesInBefore += connection.bytesReceived;
       this.#bytesOutBefore += connection.output.bytesWritten;
       group.open--;
-      const index = group.idle.indexOf(connection);
-      if (index >= 0) group.idle.splice(index, 1);
+      group.removeIdle(connection);
       this.#forgetIfUnused(group);
       if (!this.#closed && this.#waitingCount > 0) this.#makeRoom();
     };

@@ -1,5 +1,6 @@
 // Messages of the extended protocol on their way to a server: the client's statement names are translated to the ones
 // on the connection that serves it at the moment. Errors are left to the server wherever it can word them itself.
+// What a message names is NamedStatements' to find, which names hang on answers to come UnsettledNames'.
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
 
 import { isUtf8 } from 'node:buffer';
@@ -12,18 +13,12 @@ import {
   parsing,
   provokedError,
   Reply,
-  type ReplyQueue,
+  type ReplyKind,
   swallowed,
 } from '../backend/reply-queue.js';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../backend/server-connection.js';
-import {
-  type StatementSource,
-  type StatementSources,
-  type TextReading,
-  unknownStatement,
-} from '../backend/statement-source.js';
+import { type StatementSource, type StatementSources, unknownStatement } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
-import type { TableScope } from '../cluster/table-scope.js';
 import { namesOwnStatements, replaceStatementNames } from '../execute/statement-names.js';
 import type { Session } from '../session/session.js';
 import type { UnnamedChange } from '../session/unnamed-statement.js';
@@ -33,11 +28,11 @@ import { encodeErrorResponse } from '../wire/error-fields.js';
 import { Frontend } from '../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../wire/server-messages.js';
 import type { KvStatements } from './kv-statements.js';
+import { NamedStatements } from './named-statements.js';
 import type { SingleBatch } from './single-batch.js';
+import { UnsettledNames } from './unsettled-names.js';
 
 const STATEMENT = 0x53;
-/** Stands for every name but the empty one; no name has a NUL. */
-const ALL_NAMES = '\0';
 
 const STALE_PLAN = encodeErrorResponse({
   S: 'ERROR',
@@ -48,29 +43,12 @@ const STALE_PLAN = encodeErrorResponse({
   R: 'RevalidateCachedQuery',
 });
 
-/** A statement's name as Postgres keeps it: cut at NAMEDATALEN, 63 bytes. */
-function nameOfStatement(buffer: Buffer, start: number, end: number): string {
-  return buffer.toString('utf8', start, Math.min(end, start + 63));
-}
-
-/** The text interned last, and what that depended on. */
-interface Interned {
-  readonly buffer: Buffer;
-  readonly start: number;
-  readonly reading: TextReading;
-  readonly scope: TableScope;
-  readonly source: StatementSource;
-}
-
 export class ExtendedProtocol {
   readonly #session: Session;
-  readonly #sources: StatementSources;
   readonly #statementBytesMax: number;
-  readonly #kv: KvStatements;
   readonly #schemaEpoch: () => number;
-  #interned: Interned | null = null;
-  /** By name, where the answer stands in the queue to the last message that made or dropped the statement. */
-  readonly #unsettled = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
+  readonly #named: NamedStatements;
+  readonly #unsettled = new UnsettledNames();
 
   /** @param schemaEpoch the one in force */
   constructor(
@@ -80,10 +58,9 @@ export class ExtendedProtocol {
     schemaEpoch: () => number,
   ) {
     this.#session = session;
-    this.#kv = kv;
     this.#schemaEpoch = schemaEpoch;
     this.#statementBytesMax = services.statementBytesMax;
-    this.#sources = services.sources;
+    this.#named = new NamedStatements(session, services.sources, kv);
   }
 
   /** The statement of a single batch, where the batch can be sent under a shared name; else null. */
@@ -91,13 +68,13 @@ export class ExtendedProtocol {
     const session = this.#session;
     let source: StatementSource | undefined;
     if (batch.parses) {
-      source = this.#intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
+      source = this.#named.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 1 || source.noisy) return null;
       // Such strings give warnings each time they are parsed.
       if (session.textReading !== 'standard' && source.text.includes('\\')) return null;
     } else {
-      const name = nameOfStatement(buffer, batch.nameStart, batch.nameEnd);
+      const name = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
       source = name === '' ? (session.unnamed.source ?? undefined) : session.statement(name);
       if (session.description(name)?.stale === true) return null;
     }
@@ -131,15 +108,15 @@ export class ExtendedProtocol {
 
   /** The statement a message brings (Parse) or names; null where it names none. Malformed ones are left to the server. */
   namedSource(type: number, buffer: Buffer, start: number, end: number): StatementSource | null {
-    if (type === Frontend.parse) return this.#parsedSource(buffer, start, end);
+    if (type === Frontend.parse) return this.#named.parsed(buffer, start, end);
     if (type === Frontend.bind) {
       const nameStart = buffer.indexOf(0, start + 5) + 1;
       const nameEnd = buffer.indexOf(0, nameStart);
       if (nameStart === 0 || nameEnd < 0 || nameEnd >= end) return null;
-      return this.#boundSource(buffer, nameStart, nameEnd) ?? null;
+      return this.#named.prepared(buffer, nameStart, nameEnd) ?? null;
     }
     if (type === Frontend.describe && buffer[start + 5] === STATEMENT) {
-      return this.#boundSource(buffer, start + 6, end - 1) ?? null;
+      return this.#named.prepared(buffer, start + 6, end - 1) ?? null;
     }
     return null;
   }
@@ -157,10 +134,10 @@ export class ExtendedProtocol {
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
     if (nameEnd < 0) return null;
-    const name = nameOfStatement(buffer, nameStart, nameEnd);
+    const name = this.#named.name(buffer, nameStart, nameEnd);
     const description = this.#session.description(name);
     if (description === undefined || description.stale || description.epoch === epoch) return null;
-    const source = this.#boundSource(buffer, nameStart, nameEnd);
+    const source = this.#named.prepared(buffer, nameStart, nameEnd);
     return source === undefined || source === unknownStatement ? null : { name, source };
   }
 
@@ -172,10 +149,6 @@ export class ExtendedProtocol {
     this.#session.setDescription(name, { shape: description.shape, epoch, stale });
   }
 
-  #isStale(buffer: Buffer, nameStart: number, nameEnd: number): boolean {
-    return this.#session.description(nameOfStatement(buffer, nameStart, nameEnd))?.stale === true;
-  }
-
   /**
    * Whether what this message names cannot be told yet: an earlier batch made or dropped a statement of that name, or
    * prepares it on this connection, and the server may still skip that. Messages of one batch are skipped together.
@@ -183,28 +156,23 @@ export class ExtendedProtocol {
   dependsOnAnswers(type: number, buffer: Buffer, start: number, end: number, connection: ServerConnection): boolean {
     const { replies, parsing } = connection;
     if (replies.length === 0) this.#unsettled.clear();
-    if (this.#unsettled.size === 0 && !parsing) return false;
+    if (this.#unsettled.empty && !parsing) return false;
     let nameStart = start + 5;
     if (type === Frontend.bind) nameStart = buffer.indexOf(0, nameStart) + 1;
     else if (type === Frontend.describe || type === Frontend.close) nameStart++;
     else if (type !== Frontend.parse) return false;
     const nameEnd = buffer.indexOf(0, nameStart);
     if (nameEnd < 0 || nameEnd >= end) return false;
-    const isUnnamed = nameStart === nameEnd;
     // A new unnamed statement needs nothing of the old one.
-    if (type === Frontend.parse && isUnnamed) return false;
-    const name = nameOfStatement(buffer, nameStart, nameEnd);
-    for (const key of isUnnamed ? [name] : [name, ALL_NAMES]) {
-      const change = this.#unsettled.get(key);
-      if (change !== undefined && change.replies === replies && replies.owesEarlierBatch(change.place)) return true;
-    }
-    const source = type === Frontend.parse ? undefined : this.#boundSource(buffer, nameStart, nameEnd);
+    if (type === Frontend.parse && nameStart === nameEnd) return false;
+    if (this.#unsettled.isOpen(this.#named.name(buffer, nameStart, nameEnd), replies)) return true;
+    const source = type === Frontend.parse ? undefined : this.#named.prepared(buffer, nameStart, nameEnd);
     return parsing && source !== undefined && connection.dependsOnParse(source);
   }
 
   /** A statement was sent that may drop statements of any name. */
   dropsNames(connection: ServerConnection): void {
-    this.#changed(ALL_NAMES, connection);
+    this.#unsettled.allChanged(connection.replies);
   }
 
   /** Passes on one message. `deallocated`: see `replaceStatementNames`. */
@@ -233,9 +201,9 @@ export class ExtendedProtocol {
 
   /** A Parse that pgkv has answered without a server: the statement is prepared where it is run. */
   parsedLocally(buffer: Buffer, start: number, end: number): void {
-    const source = this.#parsedSource(buffer, start, end);
+    const source = this.#named.parsed(buffer, start, end);
     if (source === null) return;
-    const name = nameOfStatement(buffer, start + 5, buffer.indexOf(0, start + 5));
+    const name = this.#named.name(buffer, start + 5, buffer.indexOf(0, start + 5));
     if (name === '') this.#session.unnamed.set(source);
     else if (this.#session.statement(name) === undefined) this.#session.setStatement(name, source);
   }
@@ -248,37 +216,14 @@ export class ExtendedProtocol {
     this.#session.dropStatement(name);
   }
 
-  #parsedSource(buffer: Buffer, start: number, end: number): StatementSource | null {
-    const nameEnd = buffer.indexOf(0, start + 5);
-    const textEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1);
-    if (textEnd < 0 || textEnd + 3 > end) return null;
-    return this.#intern(buffer, nameEnd + 1, textEnd, end);
-  }
-
-  /** A batch is looked at more than once before it is sent; its text is interned once. */
-  #intern(buffer: Buffer, start: number, textEnd: number, end: number): StatementSource {
-    const { reading, scope } = this.#kv;
-    const last = this.#interned;
-    const isLast = last !== null && last.buffer === buffer && last.start === start;
-    if (isLast && last.reading === reading && last.scope === scope) return last.source;
-    const source = this.#sources.intern(buffer, start, textEnd, end, reading, scope);
-    this.#interned = { buffer, start, reading, scope, source };
-    return source;
-  }
-
   /** The messages at hand have been dealt with: their chunk is not kept for their sake. */
   forgetMessages(): void {
-    this.#interned = null;
-  }
-
-  #boundSource(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
-    if (nameStart === nameEnd) return this.#session.unnamed.source ?? undefined;
-    return this.#session.statement(nameOfStatement(buffer, nameStart, nameEnd));
+    this.#named.forgetMessages();
   }
 
   #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection, deallocated: string[]): void {
     const session = this.#session;
-    let source = this.#parsedSource(buffer, start, end);
+    let source = this.#named.parsed(buffer, start, end);
     if (source === null) return this.#raw(Reply.parse, buffer, start, end, connection);
     const { template } = source;
     if (template.statementNames.length > 0 && namesOwnStatements(template, session)) {
@@ -287,7 +232,7 @@ export class ExtendedProtocol {
     }
     const nameEnd = buffer.indexOf(0, start + 5);
     if (!isUtf8(buffer.subarray(start + 5, nameEnd))) return this.#raw(Reply.parse, buffer, start, end, connection);
-    const name = nameOfStatement(buffer, start + 5, nameEnd);
+    const name = this.#named.name(buffer, start + 5, nameEnd);
     if (name === '') {
       source.uses++;
       session.dropDescription('');
@@ -304,7 +249,7 @@ export class ExtendedProtocol {
       };
       connection.replies.push(parsing(source.rewritten, false, { undo, noticed }));
       connection.output.push(encodeParse('', source.parseTail));
-      this.#changed('', connection);
+      this.#unsettled.changed('', connection.replies);
       return;
     }
     if (session.statement(name) !== undefined) {
@@ -316,11 +261,7 @@ export class ExtendedProtocol {
     }
     session.setStatement(name, source);
     connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
-    this.#changed(name, connection);
-  }
-
-  #changed(name: string, { replies }: ServerConnection): void {
-    this.#unsettled.set(name, { replies, place: replies.nextPlace - 1 });
+    this.#unsettled.changed(name, connection.replies);
   }
 
   /** What `#duplicate` left under a name is not the client's statement, which is gone by now. */
@@ -347,7 +288,7 @@ export class ExtendedProtocol {
   #bind(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
-    if (nameEnd >= 0 && this.#isStale(buffer, nameStart, nameEnd)) {
+    if (nameEnd >= 0 && this.#named.isStale(buffer, nameStart, nameEnd)) {
       // The error Postgres has for it. Binding what does not exist makes the server abort what has to be aborted.
       connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, `${STATEMENT_NAME_PREFIX}stale`));
       connection.replies.push(provokedError(Reply.bind, STALE_PLAN));
@@ -374,7 +315,7 @@ export class ExtendedProtocol {
   }
 
   #describing(buffer: Buffer, nameStart: number, nameEnd: number): Owed {
-    const name = nameOfStatement(buffer, nameStart, nameEnd);
+    const name = this.#named.name(buffer, nameStart, nameEnd);
     const epoch = this.#schemaEpoch();
     return describing(false, (shape) => this.#session.setDescription(name, { shape, epoch, stale: false }));
   }
@@ -382,7 +323,7 @@ export class ExtendedProtocol {
   /** What a statement is called on this connection; null where the client's own words are to be passed on. */
   #serverName(buffer: Buffer, nameStart: number, nameEnd: number, connection: ServerConnection): string | null {
     const session = this.#session;
-    const source = this.#boundSource(buffer, nameStart, nameEnd);
+    const source = this.#named.prepared(buffer, nameStart, nameEnd);
     if (source !== undefined && source !== unknownStatement) {
       if (nameStart === nameEnd && connection.unnamed === source) return null;
       return connection.prepare(source, session.settings.semantics);
@@ -405,10 +346,10 @@ export class ExtendedProtocol {
     if (target !== STATEMENT || nameEnd < 0) return this.#raw(Reply.close, buffer, start, end, connection);
     if (nameEnd === start + 6) {
       this.#closeUnnamed(connection, false, session.unnamed.change(null, connection.replies));
-      this.#changed('', connection);
+      this.#unsettled.changed('', connection.replies);
       return;
     }
-    const name = nameOfStatement(buffer, start + 6, nameEnd);
+    const name = this.#named.name(buffer, start + 6, nameEnd);
     const source = session.statement(name);
     if (source === undefined && !name.startsWith(STATEMENT_NAME_PREFIX)) {
       // It may have been made by PREPARE.
@@ -420,7 +361,7 @@ export class ExtendedProtocol {
       if (source !== undefined) session.setStatement(name, source);
     };
     connection.replyLocally(CLOSE_COMPLETE, { undo });
-    this.#changed(name, connection);
+    this.#unsettled.changed(name, connection.replies);
   }
 
   #closeUnnamed(connection: ServerConnection, swallow: boolean, change: UnnamedChange | null = null): void {
@@ -433,13 +374,7 @@ export class ExtendedProtocol {
     connection.replies.push(assuming(Reply.close, swallow, { undo }));
   }
 
-  #raw(
-    kind: (typeof Reply)[keyof typeof Reply],
-    buffer: Buffer,
-    start: number,
-    end: number,
-    connection: ServerConnection,
-  ): void {
+  #raw(kind: ReplyKind, buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
     connection.output.push(buffer.subarray(start, end));
     connection.replies.push(forwarded(kind));
   }

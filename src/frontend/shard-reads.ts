@@ -1,23 +1,14 @@
 // Reads over several shards on behalf of a conversation, by simple query or through a portal of the extended protocol
 // that no server knows. One at a time; while one is under way the conversation takes no messages. Also EXPLAIN (ROUTE).
-import {
-  positionInOriginal,
-  type RewrittenText,
-  rewrittenText,
-  type StatementSource,
-  type StatementSources,
-} from '../backend/statement-source.js';
-import type { Clock } from '../base/clock.js';
+// What is asked of the shards is put together in shard-read-request.ts.
+import type { RewrittenText } from '../backend/statement-source.js';
 import { PgkvError } from '../base/errors.js';
-import { homeShard, type ShardView } from '../cluster/cluster-view.js';
-import type { ScatterClient, ScatterRequest, ScatterTarget } from '../execute/scatter/scatter-request.js';
+import type { ShardView } from '../cluster/cluster-view.js';
+import type { ScatterClient, ScatterRequest } from '../execute/scatter/scatter-request.js';
 import { ScatterRun } from '../execute/scatter/scatter-run.js';
-import type { SessionLanes } from '../execute/session-lanes.js';
-import type { Session } from '../session/session.js';
-import { isRefusal, type TextParts } from '../sql/kv-plan.js';
 import type { Template } from '../sql/template.js';
 import { stringEnd } from '../wire/client-messages.js';
-import { encodeErrorResponse, readErrorFields } from '../wire/error-fields.js';
+import { encodeErrorResponse } from '../wire/error-fields.js';
 import { Frontend } from '../wire/protocol.js';
 import {
   BIND_COMPLETE,
@@ -28,7 +19,15 @@ import {
   PORTAL_SUSPENDED,
 } from '../wire/server-messages.js';
 import { explainRoute } from './explain-route.js';
-import { type KvStatement, type KvStatements, rowCount } from './kv-statements.js';
+import type { KvStatement } from './kv-statements.js';
+import {
+  boundParts,
+  NOTHING_BOUND,
+  placedError,
+  type ReadRequestServices,
+  shardReadRequest,
+  shardTextOf,
+} from './shard-read-request.js';
 
 /** What reads need of the conversation. */
 export interface ShardReadsHost {
@@ -45,17 +44,11 @@ export interface ShardReadsHost {
   ready(): Buffer;
 }
 
-export interface ShardReadsServices {
-  readonly session: Session;
-  readonly lanes: SessionLanes;
-  readonly kv: KvStatements;
-  readonly clock: Clock;
-  readonly sources: StatementSources;
+export interface ShardReadsServices extends ReadRequestServices {
   /** Statements are merged. */
   readonly merges: boolean;
 }
 
-const NO_PARAMETERS = Buffer.alloc(4);
 const PORTALS_MAX = 100;
 const PORTAL = 0x50;
 
@@ -86,7 +79,7 @@ export class ShardReads {
 
   /** Answers a simple query. */
   query(statement: KvStatement, shards: readonly ShardView[]): void {
-    const request = this.#request(statement, shards, NO_PARAMETERS, []);
+    const request = shardReadRequest(statement, shards, NOTHING_BOUND, this.#services);
     if (request instanceof PgkvError) throw request;
     const host = this.#host;
     const rewritten = shardTextOf(statement);
@@ -114,13 +107,13 @@ export class ShardReads {
     end: number,
   ): PgkvError | Buffer | null {
     const name = buffer.toString('latin1', start + 5, stringEnd(buffer, start + 5, end));
-    const parts = bindParts(buffer, start, end);
+    const parts = boundParts(buffer, start, end);
     if (parts === null) return new PgkvError('protocol_violation', { message: 'invalid Bind message' });
     if (name !== '' && this.#portals.has(name)) return cursorExists(name);
     if (this.#portals.size >= PORTALS_MAX) {
       return new PgkvError('limit_exceeded', { detail: `${PORTALS_MAX} portals over several shards are open` });
     }
-    const request = this.#request(statement, shards, parts.parameters, parts.formats);
+    const request = shardReadRequest(statement, shards, parts, this.#services);
     if (request instanceof PgkvError) return request;
     this.#close(name);
     const rewritten = shardTextOf(statement);
@@ -301,101 +294,8 @@ export class ShardReads {
     this.#portals.get(name)?.run?.abandon();
     this.#portals.delete(name);
   }
-
-  #request(
-    statement: KvStatement,
-    shards: readonly ShardView[],
-    parameters: Buffer,
-    resultFormats: readonly number[],
-  ): ScatterRequest | PgkvError {
-    const { plan, values } = statement;
-    const { scatter } = plan;
-    if (isRefusal(scatter)) return new PgkvError('internal', { detail: 'a refused statement was to be scattered' });
-    const limit = scatter.kind === 'merge' ? rowCount(values, scatter.limit, 'LIMIT') : null;
-    const offset = scatter.kind === 'merge' ? rowCount(values, scatter.offset, 'OFFSET') : null;
-    if (limit instanceof PgkvError) return limit;
-    if (offset instanceof PgkvError) return offset;
-    const { session, lanes, kv, clock } = this.#services;
-    const target = (shard: ShardView): ScatterTarget => ({
-      shardName: shard.name,
-      lane: (client) => lanes.another(shard, client),
-    });
-    return {
-      plan: scatter,
-      shardSource: this.#source(statement, scatter.shardText),
-      targets: shards.map(target),
-      home: target(homeShard(kv.view)),
-      parameters,
-      final:
-        scatter.kind === 'merge'
-          ? null
-          : {
-              render: (substitute) => rendered(statement, scatter.finalText, substitute),
-              // What it needs of them travels in the partial rows.
-              parameters: NO_PARAMETERS,
-            },
-      resultFormats,
-      limit,
-      offset: offset ?? 0n,
-      byteOrder: lanes.home.byteOrder,
-      session,
-      clock,
-    };
-  }
-
-  /** What the shards run: shared between sessions, so that it is prepared once per connection. */
-  #source(statement: KvStatement, parts: TextParts): StatementSource {
-    const text = rewrittenText({ parts, text: statement.text, literals: statement.literals });
-    return this.#services.sources.ownText(text, statement.source?.parameterTypes ?? []);
-  }
-}
-
-/** What the shards run of a statement. */
-function shardTextOf({ plan, text, literals }: KvStatement): RewrittenText {
-  return { parts: isRefusal(plan.scatter) ? plan.text : plan.scatter.shardText, text, literals };
-}
-
-/** An error of a shard, its position told as one in the client's own text. */
-function placedError(message: Buffer, rewritten: RewrittenText): Buffer {
-  const fields = readErrorFields(message, 0, message.length);
-  const position = fields['P'];
-  if (position === undefined) return message;
-  return encodeErrorResponse({ ...fields, P: String(positionInOriginal(rewritten, Number(position))) });
 }
 
 /** In Postgres's words. */
 const cursorExists = (name: string): Buffer =>
   encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${name}" already exists` });
-
-function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {
-  const substituted = parts.map((part) => (typeof part === 'string' ? substitute(part) : part));
-  return rewrittenText({ parts: substituted, text: statement.text, literals: statement.literals });
-}
-
-/** Parameters and result formats of a Bind message, copied; null where it is malformed. */
-function bindParts(buffer: Buffer, start: number, end: number): { parameters: Buffer; formats: number[] } | null {
-  const portalEnd = stringEnd(buffer, start + 5, end);
-  const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
-  if (nameEnd < 0 || nameEnd + 3 > end) return null;
-  let at = nameEnd + 1;
-  const first = at;
-  at += 2 + buffer.readUInt16BE(at) * 2;
-  if (at + 2 > end) return null;
-  const count = buffer.readUInt16BE(at);
-  at += 2;
-  for (let n = 0; n < count; n++) {
-    if (at + 4 > end) return null;
-    const length = buffer.readInt32BE(at);
-    at += 4 + Math.max(length, 0);
-    if (at > end) return null;
-  }
-  const parameters = Buffer.from(buffer.subarray(first, at));
-  if (at + 2 > end) return null;
-  const formats: number[] = [];
-  for (let left = buffer.readUInt16BE(at); left > 0; left--) {
-    at += 2;
-    if (at + 2 > end) return null;
-    formats.push(buffer.readInt16BE(at));
-  }
-  return { parameters, formats };
-}

@@ -1,23 +1,21 @@
 // One shard's part of a scattered read: a lane of its own, the statement sent through it, and the rows that come back,
 // kept up to a bound. Phases:
 //   acquiring   the lane gets and prepares a connection
-//   measuring   Parse and Describe are sent with a Flush: how many columns there are decides the formats in Bind
+//   measuring   the server is asked how many columns there are (leg-batch.ts)
 //   running     the whole statement is sent, with its Sync
 //   settled     the connection was given back or destroyed; rows may still be waiting here
 // Invariant: after `settled` nothing of the leg is on any connection.
 import type { ReportedParameters } from '../../backend/parameter-status.js';
-import { type Assumption, forwarded, parsing, Reply } from '../../backend/reply-queue.js';
 import type { ServerConnection, ServerLoss } from '../../backend/server-connection.js';
-import { type StatementSource, unknownStatement } from '../../backend/statement-source.js';
+import type { StatementSource } from '../../backend/statement-source.js';
 import { type ErrorName, messageOf, PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import { encodeNamed, encodeParse, SYNC } from '../../wire/client-messages.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
-import { Backend, backendLimits, Frontend } from '../../wire/protocol.js';
+import { Backend, backendLimits } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { ClientPort, LeasedLane } from '../leased-lane.js';
-import { DESCRIBE, EXECUTE_SYNC, encodeBind, FLUSH } from './extended-messages.js';
+import { LegBatch, type LegStatement } from './leg-batch.js';
 import { type Column, readColumns, readParameterTypes } from './row-description.js';
 import type { SortedRows } from './row-merge.js';
 import { RowQueue } from './row-queue.js';
@@ -31,33 +29,10 @@ export interface LegOwner {
   notice(message: Buffer): void;
 }
 
-export interface LegStatement {
-  readonly source: StatementSource;
-  /** Formats and values, as in Bind; in parts. */
-  readonly parameters: readonly Buffer[];
-  /** Those of the visible columns, as in Bind. */
-  readonly resultFormats: readonly number[];
-  /** How many of the last columns are for pgkv itself, in binary. */
-  readonly hidden: number;
-  /** The types of the parameters are wanted too. */
-  readonly asksParameterTypes: boolean;
-  /** The description of the result is wanted before there are rows. */
-  readonly describesEarly: boolean;
-}
-
 /** A leg that is no longer wanted is read to its end up to here: that costs less than a cancel request. */
 const DRAIN_BYTES_MAX = 1_048_576;
-const UNASSUMING: Assumption = { undo: () => undefined };
-const TEXT = 0;
-const BINARY = 1;
 /** What Postgres says to a Bind with formats for another number of columns. */
 const FORMAT_COUNT_MISMATCH = '08P01';
-
-/**
- * Columns of a statement's result when it was described last. Right or not is seen before a row is read: the server
- * refuses a Bind with another number of formats, and what it describes is counted again.
- */
-const columnCounts = new WeakMap<StatementSource, number>();
 
 export class ScatterLeg implements ClientPort, SortedRows {
   readonly shardName: string;
@@ -76,7 +51,8 @@ export class ScatterLeg implements ClientPort, SortedRows {
   readonly #owner: LegOwner;
   readonly #session: Session;
   readonly #lane: LeasedLane;
-  readonly #statement: LegStatement;
+  readonly #source: StatementSource;
+  readonly #batch: LegBatch;
   readonly #limits: ScatterLimits;
   readonly #reader: FrameReader;
   /** The bytes that the server sends cannot be read any further. */
@@ -88,13 +64,8 @@ export class ScatterLeg implements ClientPort, SortedRows {
   #discarding = false;
   #discardedBytes = 0;
   #cancelled = false;
-  /** Name of the statement that is being measured, and whether its description has come. */
-  #measuredName = '';
-  #measured = false;
   /** The next RowDescription is that of the statement, not of the portal. */
   #statementIsNext = false;
-  /** The Bind under way has formats for this many columns; -1: for any number. */
-  #boundColumns = -1;
   /** The number of columns has changed: once more, from the beginning. */
   #again = false;
   #retried = false;
@@ -111,7 +82,8 @@ export class ScatterLeg implements ClientPort, SortedRows {
     this.shardName = options.target.shardName;
     this.#owner = options.owner;
     this.#session = options.session;
-    this.#statement = options.statement;
+    this.#source = options.statement.source;
+    this.#batch = new LegBatch(options.statement, options.session);
     this.#limits = options.limits;
     const messageLimits = backendLimits(options.limits.rowBytesMax);
     messageLimits[Backend.dataRow] = options.limits.rowBytesMax;
@@ -123,7 +95,7 @@ export class ScatterLeg implements ClientPort, SortedRows {
 
   start(): void {
     this.phase = 'acquiring';
-    if (this.#lane.ensure(this.#statement.source.template)) this.#granted();
+    if (this.#lane.ensure(this.#source.template)) this.#granted();
   }
 
   /** Some rows were taken: the server may send more. */
@@ -183,8 +155,8 @@ export class ScatterLeg implements ClientPort, SortedRows {
   flush(): void {
     const { connection } = this.#lane;
     if (this.phase === 'measuring' && connection !== null) {
-      if (this.failed || this.#discarding) this.#sync(connection);
-      else if (this.#measured) this.#run(connection, this.#measuredName);
+      if (this.failed || this.#discarding) this.#endBatch(connection);
+      else if (this.#batch.measured) this.#run(connection);
     }
     this.#paused = this.clogged;
     this.#owner.changed();
@@ -221,8 +193,8 @@ export class ScatterLeg implements ClientPort, SortedRows {
   /** The statement as prepared was out of date, and nothing of it has been answered. */
   repeat(): void {
     const connection = this.#lane.connection!;
-    connection.forget(this.#statement.source);
-    columnCounts.delete(this.#statement.source);
+    connection.forget(this.#source);
+    this.#batch.forgetColumns();
     this.#retried = true;
     this.#begin(connection);
   }
@@ -233,7 +205,7 @@ export class ScatterLeg implements ClientPort, SortedRows {
 
   #granted(): void {
     this.#restoreTold();
-    const { template, text } = this.#statement.source;
+    const { template, text } = this.#source;
     this.#lane.note(template, text);
     this.#begin(this.#lane.connection!);
   }
@@ -243,61 +215,22 @@ export class ScatterLeg implements ClientPort, SortedRows {
     this.#told = null;
   }
 
-  /** Sends the statement, or first asks how many columns it has where the formats in its Bind depend on that. */
+  /** Sends the statement, or first asks how many columns it has. */
   #begin(connection: ServerConnection): void {
-    const { source, hidden, resultFormats } = this.#statement;
-    const oneFormat = hidden === 0 || (resultFormats.length === 1 && resultFormats[0] === BINARY);
-    const count = oneFormat ? -1 : columnCounts.get(source);
-    this.#sawReady = this.#measured = this.#statementIsNext = false;
-    if (count === undefined) {
-      // Parsed anew: a Describe of a statement out of date would fail.
-      connection.forget(source);
-      this.#measuredName = this.#prepare(connection);
-      this.#describe(connection, this.#measuredName);
-      connection.output.push(FLUSH);
-      this.phase = 'measuring';
-      connection.output.flush();
-      return;
-    }
-    const name = this.#prepare(connection);
-    if (this.#statement.asksParameterTypes) this.#describe(connection, name);
-    this.#run(connection, name);
+    this.#sawReady = this.#statementIsNext = false;
+    if (this.#batch.begin(connection)) return this.#run(connection);
+    this.phase = 'measuring';
+    connection.output.flush();
   }
 
-  #prepare(connection: ServerConnection): string {
-    const { source } = this.#statement;
-    const { semantics } = this.#session.settings;
-    // A text sent once may never come again: not worth a name on the server.
-    if (source.uses > 1 || connection.isPrepared(source, semantics)) return connection.prepare(source, semantics);
-    connection.unnamed = unknownStatement;
-    connection.replies.push(parsing(source.rewritten, true, UNASSUMING));
-    connection.output.push(encodeParse('', source.parseTail));
-    return '';
-  }
-
-  #describe(connection: ServerConnection, name: string): void {
-    connection.output.push(encodeNamed(Frontend.describe, 'S', name));
-    connection.replies.push(forwarded(Reply.describeStatement));
-  }
-
-  #run(connection: ServerConnection, name: string): void {
-    let bind: Buffer[];
+  #run(connection: ServerConnection): void {
     try {
-      bind = encodeBind(name, this.#statement.parameters, this.#formats());
+      this.#batch.run(connection);
     } catch (error) {
       this.#fail(error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error) }));
-      return this.#sync(connection);
+      return this.#endBatch(connection);
     }
     this.phase = 'running';
-    for (const part of bind) connection.output.push(part);
-    connection.output.push(DESCRIBE);
-    // The server would keep it until it has 8 KiB to send.
-    if (this.#statement.describesEarly) connection.output.push(FLUSH);
-    connection.output.push(EXECUTE_SYNC);
-    connection.replies.push(forwarded(Reply.bind));
-    connection.replies.push(forwarded(Reply.describePortal));
-    connection.replies.push(forwarded(Reply.execute));
-    connection.replies.push(forwarded(Reply.sync));
     if (!this.#retried) {
       connection.guarded = true;
       this.#lane.shapeIsTold = true;
@@ -306,33 +239,15 @@ export class ScatterLeg implements ClientPort, SortedRows {
   }
 
   /** Ends what was begun without a Bind. */
-  #sync(connection: ServerConnection): void {
+  #endBatch(connection: ServerConnection): void {
     this.phase = 'running';
-    connection.output.push(SYNC);
-    connection.replies.push(forwarded(Reply.sync));
+    this.#batch.end(connection);
     connection.output.flush();
-  }
-
-  /** Formats of all columns: the client's, and binary for the hidden ones. */
-  #formats(): readonly number[] {
-    const { hidden, resultFormats, source } = this.#statement;
-    this.#boundColumns = -1;
-    if (hidden === 0 || (resultFormats.length === 1 && resultFormats[0] === BINARY)) return resultFormats;
-    const count = columnCounts.get(source)!;
-    const visible = count - hidden;
-    if (resultFormats.length > 1 && resultFormats.length !== visible) {
-      const message = `bind message has ${resultFormats.length} result formats but query has ${visible} columns`;
-      throw new PgkvError('protocol_violation', { message });
-    }
-    this.#boundColumns = count;
-    const formats = new Array<number>(count).fill(BINARY);
-    for (let index = 0; index < visible; index++) formats[index] = resultFormats[index] ?? resultFormats[0] ?? TEXT;
-    return formats;
   }
 
   /** From the beginning, since the result has another number of columns by now. */
   #startAgain(): void {
-    columnCounts.delete(this.#statement.source);
+    this.#batch.forgetColumns();
     this.#again = this.ended = false;
     this.#retried = true;
     this.rowDescription = this.columns = null;
@@ -371,9 +286,8 @@ export class ScatterLeg implements ClientPort, SortedRows {
     const columns = readColumns(message);
     if (this.#statementIsNext) {
       this.#statementIsNext = false;
-      this.#measured = true;
-      columnCounts.set(this.#statement.source, columns.length);
-    } else if (this.#boundColumns >= 0 && columns.length !== this.#boundColumns && !this.#retried) this.#again = true;
+      this.#batch.countColumns(columns.length);
+    } else if (!this.#batch.fits(columns.length) && !this.#retried) this.#again = true;
     else {
       this.rowDescription = message;
       this.columns = columns;
@@ -382,7 +296,7 @@ export class ScatterLeg implements ClientPort, SortedRows {
 
   #error(message: Buffer): void {
     const code = readErrorFields(message, 0, message.length)['C'];
-    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#boundColumns >= 0 && !this.#retried;
+    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#batch.boundByColumn && !this.#retried;
     if (wrongCount && this.rowDescription === null && this.phase === 'running') this.#again = true;
     else this.#failWith(message);
   }

@@ -1,5 +1,5 @@
-// A read on several shards, and the one answer made of it. Owns the legs, which rows go out and when, and the end: the
-// client hears of it only when no leg holds a connection any longer. Stages:
+// A read on several shards, and the one answer made of it. Owns the legs, and the end: the client hears of it only when no
+// leg holds a connection any longer. Which rows go out, and when, is RowDelivery's. Stages:
 //   new        `start` was not called
 //   shards     legs on the shards send rows, which are passed on, merged, or collected as partial rows
 //   final      the final statement of a CombinePlan runs on the home server
@@ -13,11 +13,12 @@ import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js
 import { encodeError } from '../../wire/server-messages.js';
 import { finalStatement, internFinal } from './combine-statement.js';
 import { NO_PARAMETERS } from './extended-messages.js';
-import { sameColumns, withoutLastColumns } from './row-description.js';
+import type { LegStatement } from './leg-batch.js';
+import { RowDelivery } from './row-delivery.js';
+import { type Column, sameColumns, withoutLastColumns } from './row-description.js';
 import { RowMerge } from './row-merge.js';
-import { RowOutput } from './row-output.js';
 import type { RowRun } from './row-queue.js';
-import { type LegOwner, type LegStatement, ScatterLeg } from './scatter-leg.js';
+import { type LegOwner, ScatterLeg } from './scatter-leg.js';
 import type { ScatterClient, ScatterLimits, ScatterRequest, ScatterTarget } from './scatter-request.js';
 import { sortOrder } from './sort-order.js';
 
@@ -39,26 +40,15 @@ export class ScatterRun implements LegOwner {
   readonly #request: ScatterRequest;
   readonly #client: ScatterClient;
   readonly #limits: ScatterLimits;
-  readonly #output = new RowOutput();
+  readonly #delivery: RowDelivery;
   #legs: readonly ScatterLeg[] = [];
   /** The leg whose description of the result is shown. */
   #teller!: ScatterLeg;
   /** Legs whose columns were found to be those of the teller. */
   #checked = new Set<ScatterLeg>();
   #described = false;
-  /** By sort keys; null: rows go out as they come. */
-  #merge: RowMerge | null = null;
+  /** How many of the shards' last columns are sort keys, which the client does not get. */
   #hidden = 0;
-  #nextLeg = 0;
-  /** Rows of the whole answer still to be skipped and to be sent. */
-  #skip: number;
-  #remaining: number;
-  /** Rows that `start` or `continue` asked for and were not sent yet; and how many were. */
-  #wanted = Number.POSITIVE_INFINITY;
-  #sent = 0;
-  #suspended = false;
-  /** The client takes no more for now. */
-  #blocked = false;
   #partials: RowRun[] = [];
   #partialBytes = 0;
   /** The answer in the end, where it is not "SELECT n". */
@@ -73,16 +63,14 @@ export class ScatterRun implements LegOwner {
     this.#request = request;
     this.#client = client;
     this.#limits = { ...DEFAULT_LIMITS, ...request.limits };
-    // Beyond 2^53 rows none are left either way. Negative numbers are refused by the shards, in Postgres's words.
-    this.#skip = Math.max(Number(request.offset), 0);
-    this.#remaining = request.limit === null || request.limit < 0n ? Number.POSITIVE_INFINITY : Number(request.limit);
+    this.#delivery = new RowDelivery(client, request);
   }
 
   /** @param rowsMax rows after which `suspended` is called; 0: never */
   start(rowsMax = 0): void {
     assert(this.#stage === 'new', 'a scattered read is started once');
     const { plan, shardSource, parameters, final, resultFormats, targets, home } = this.#request;
-    this.#want(rowsMax);
+    this.#delivery.ask(rowsMax);
     this.#stage = 'shards';
     shardSource.uses++;
     const combines = plan.kind === 'combine';
@@ -114,20 +102,20 @@ export class ScatterRun implements LegOwner {
 
   /** The client takes rows again. */
   resume(): void {
-    this.#blocked = false;
+    this.#delivery.blocked = false;
     this.changed();
   }
 
   /** After `suspended`: up to `rowsMax` rows more; 0: all. */
   continue(rowsMax: number): void {
-    assert(this.#suspended || this.#stage === 'over', 'only a suspended read is continued');
-    this.#want(rowsMax);
+    assert(this.#delivery.suspended || this.#stage === 'over', 'only a suspended read is continued');
+    this.#delivery.ask(rowsMax);
     this.changed();
   }
 
   /** The client wants the read cancelled. Nothing happens while it is suspended: no statement is running then. */
   cancel(): void {
-    if (this.#suspended || this.#stage === 'new' || this.#stage === 'over') return;
+    if (this.#delivery.suspended || this.#stage === 'new' || this.#stage === 'over') return;
     if (this.#stage !== 'stopping') {
       this.#cancelling = true;
       this.#stop(encodeError(new PgkvError('cancelled'), 'ERROR'));
@@ -169,12 +157,6 @@ export class ScatterRun implements LegOwner {
 
   notice(message: Buffer): void {
     if (this.#isRunning) this.#client.notice(message);
-  }
-
-  #want(rowsMax: number): void {
-    this.#wanted = rowsMax === 0 ? Number.POSITIVE_INFINITY : rowsMax;
-    this.#sent = 0;
-    this.#suspended = false;
   }
 
   #leg(target: ScatterTarget, statement: LegStatement): ScatterLeg {
@@ -241,35 +223,25 @@ export class ScatterRun implements LegOwner {
   /** Sends the description of the result once, and finds out how it is merged. */
   #describe(): void {
     this.#described = true;
-    const { plan, byteOrder } = this.#request;
     const columns = this.#teller.columns!;
-    if (this.#hidden > 0 && plan.kind === 'merge') {
-      const first = columns.length - this.#hidden;
-      if (first < 0) throw new PgkvError('internal', { detail: 'a result without its sort keys' });
-      const orders = plan.sortKeys.map((key, index) => sortOrder(columns[first + index]!.type, key, byteOrder));
-      this.#merge = new RowMerge(this.#legs, orders);
-    }
+    this.#delivery.take(this.#legs, this.#merge(columns), this.#hidden);
     this.#client.described(withoutLastColumns(this.#teller.rowDescription!, columns, this.#hidden));
   }
 
-  /** Passes on what rows there are, as far as the client wants and takes them. */
+  /** By sort keys; null: rows go out as they come. */
+  #merge(columns: readonly Column[]): RowMerge | null {
+    const { plan, byteOrder } = this.#request;
+    if (this.#hidden === 0 || plan.kind !== 'merge') return null;
+    const first = columns.length - this.#hidden;
+    if (first < 0) throw new PgkvError('internal', { detail: 'a result without its sort keys' });
+    const orders = plan.sortKeys.map((key, index) => sortOrder(columns[first + index]!.type, key, byteOrder));
+    return new RowMerge(this.#legs, orders);
+  }
+
   #deliver(): void {
     if (!this.#described) this.#describe();
-    while (!this.#blocked && !this.#suspended && this.#isRunning) {
-      // Before the limit: a portal that was run for n rows and gave n is suspended, even if there are no more.
-      if (this.#wanted === 0) {
-        this.#suspended = true;
-        if (this.#flush()) this.#client.suspended();
-        else this.#suspended = false;
-      } else if (this.#remaining === 0) {
-        this.#flush();
-        this.#stop(null);
-      } else if (!(this.#merge === null ? this.#passOn() : this.#mergeNext(this.#merge))) {
-        this.#flush();
-        if (this.#isComplete) this.#stop(null);
-        return;
-      }
-    }
+    const delivered = this.#delivery.deliver();
+    if (delivered === 'all' || (delivered === 'dry' && this.#isComplete)) this.#stop(null);
   }
 
   get #isRunning(): boolean {
@@ -279,56 +251,6 @@ export class ScatterRun implements LegOwner {
   /** Every leg has sent its rows and has succeeded, and the rows are gone. */
   get #isComplete(): boolean {
     return this.#legs.every((leg) => leg.phase === 'settled' && leg.ended && leg.rows.empty);
-  }
-
-  /** Passes on a run of rows of some leg, the legs taking turns. False: there are none. */
-  #passOn(): boolean {
-    const legs = this.#legs;
-    for (let tried = 0; tried < legs.length; tried++) {
-      const leg = legs[this.#nextLeg]!;
-      this.#nextLeg = (this.#nextLeg + 1) % legs.length;
-      if (leg.rows.empty) continue;
-      if (this.#skip > 0) this.#skip -= leg.rows.take(this.#skip).rows;
-      else {
-        const run = leg.rows.take(Math.min(this.#remaining, this.#wanted));
-        this.#count(run.rows);
-        this.#emit(run.buffer.subarray(run.start, run.end));
-      }
-      leg.taken();
-      return true;
-    }
-    return false;
-  }
-
-  #mergeNext(merge: RowMerge): boolean {
-    const row = merge.first();
-    if (row === null) return false;
-    if (this.#skip > 0) this.#skip--;
-    else {
-      const { buffer, start, visibleEnd } = row;
-      // Rows taken so far go first; where the client takes no more, this one waits its turn.
-      if (!this.#output.fits(visibleEnd - start) && !this.#flush()) return true;
-      this.#output.append(buffer, start, visibleEnd, this.#hidden);
-      this.#count(1);
-    }
-    merge.drop();
-    return true;
-  }
-
-  #count(rows: number): void {
-    this.#sent += rows;
-    this.#remaining -= rows;
-    this.#wanted -= rows;
-  }
-
-  #emit(bytes: Buffer): void {
-    if (!this.#client.rows(bytes)) this.#blocked = true;
-  }
-
-  /** Sends the merged rows gathered. False: the client takes no more, or has ended the run. */
-  #flush(): boolean {
-    if (!this.#output.empty) this.#emit(this.#output.take());
-    return !this.#blocked && this.#isRunning;
   }
 
   #collect(): void {
@@ -387,6 +309,7 @@ export class ScatterRun implements LegOwner {
   /** Legs that are still at work are read to their end or cancelled, whichever comes first. */
   #endLegs(): void {
     this.#partials = [];
+    this.#delivery.end();
     for (const leg of this.#legs) leg.discard();
     if (this.#unsettled === 0) return;
     const { clock } = this.#request;
@@ -400,10 +323,10 @@ export class ScatterRun implements LegOwner {
   }
 
   #report(): void {
-    if (this.#unsettled > 0 || this.#blocked) return;
+    if (this.#unsettled > 0 || this.#delivery.blocked) return;
     this.#clearTimers();
     this.#stage = 'over';
-    if (this.#error === null) this.#client.completed(`SELECT ${this.#sent}`);
+    if (this.#error === null) this.#client.completed(`SELECT ${this.#delivery.sent}`);
     else this.#client.failed(this.#error);
   }
 
