@@ -196,3 +196,20 @@ t.test('each of 200 clients gets the answers to its own statements', async (t) =
   const statements = grants(live) - before;
   t.ok(statements < wanted / 3, `${wanted} answers by ${statements} statements`);
 });
+
+t.test('identical reads of one batch, each answered in the form it was asked in', async (t) => {
+  await onServer(FILL);
+  const live = await kvRouter(t, cluster);
+  const clients = await tickClients(live, 16);
+  await together([direct, ...clients], () => prepared(GET));
+  const question = (index: number): Buffer =>
+    batchBytes(GET, ['t', 'k7'], { describes: index % 2 === 0, ...(index % 4 < 2 ? { named: 'mine' } : {}) });
+  await untilMerged(t, live, clients, question);
+  const { counters } = live.router;
+  const before = counters.mergedStatements;
+  const answers = await together(clients, question);
+  t.equal(counters.mergedStatements - before, clients.length);
+  for (const [index, answer] of answers.entries()) {
+    t.same(answer.toString('latin1'), (await direct.ask(question(index))).toString('latin1'), `form ${index % 4}`);
+  }
+});

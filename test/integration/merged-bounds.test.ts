@@ -35,7 +35,7 @@ async function onServer(sql: string): Promise<readonly (string | null)[][]> {
 }
 
 const read = (i: number): Buffer => batchBytes(GET, ['t', `k${i}`]);
-const valueOf = (kib: number): string => `"${'x'.repeat(kib * KIB)}"`;
+const longValue = (kib: number): string => `"${'x'.repeat(kib * KIB)}"`;
 const succeeded = (answers: readonly Buffer[]): boolean => answers.every((answer) => told(answer).code === '');
 
 /** One server connection for all: while one client keeps it, what the others send gathers. */
@@ -66,7 +66,11 @@ async function gathered(
     leader.send(bytesOf(clients.length + index));
     await sleep(5);
   }
-  for (const [index, client] of clients.entries()) client.send(bytesOf(index));
+  for (const [index, client] of clients.entries()) {
+    // In two turns: there is no place for another batch in either.
+    if (index === clients.length >> 1) await sleep(5);
+    client.send(bytesOf(index));
+  }
   await sleep(50);
   await owner.ask(queryBytes('COMMIT'));
   const answers = await Promise.all([...leaders, ...clients].map((client) => client.answer()));
@@ -105,7 +109,7 @@ t.test('rows of a batch', async (t) => {
 t.test('bytes of a batch', async (t) => {
   await onServer('truncate kv');
   const all = await narrow(t, MERGED_LIMITS.writesInFlight, 20);
-  const write = (i: number, kib: number): Buffer => batchBytes(UPSERT, ['t', `b${i}`, valueOf(kib)]);
+  const write = (i: number, kib: number): Buffer => batchBytes(UPSERT, ['t', `b${i}`, longValue(kib)]);
   await untilMerged(t, all.live, all.clients, (i) => write(i, 0));
   await onServer('truncate kv');
   await gathered(t, all, (i) => write(i, 60));
@@ -118,8 +122,8 @@ t.test('a long value is written by itself, in both protocols', async (t) => {
   const live = await kvRouter(t, cluster);
   const clients = await tickClients(live, 8);
   const forms = [
-    (i: number, kib: number) => batchBytes(UPSERT, ['t', `l${i}`, valueOf(kib)]),
-    (i: number, kib: number) => queryBytes(UPSERT.replace('$1, $2, $3', () => `'t', 'l${i}', '${valueOf(kib)}'`)),
+    (i: number, kib: number) => batchBytes(UPSERT, ['t', `l${i}`, longValue(kib)]),
+    (i: number, kib: number) => queryBytes(UPSERT.replace('$1, $2, $3', () => `'t', 'l${i}', '${longValue(kib)}'`)),
   ];
   for (const form of forms) {
     await untilMerged(t, live, clients, (i) => form(i, 1));
@@ -280,4 +284,15 @@ t.test('a statement that fails now and then, or meets locks, stays merged', asyn
   const before = grants(live);
   t.ok(succeeded(await together(clients, good)));
   t.ok(grants(live) - before <= 2);
+});
+
+t.test('a statement is merged again behind a change of its table on the server', async (t) => {
+  const live = await kvRouter(t, cluster);
+  const clients = await tickClients(live, 8);
+  const all = (i: number): Buffer =>
+    batchBytes('SELECT * FROM probed WHERE tenant_id = $1 AND key = $2', ['t', `then${i}`]);
+  await untilMerged(t, live, clients, all);
+  await onServer('alter table probed add column more text');
+  t.ok(succeeded(await together(clients, all)));
+  await untilMerged(t, live, clients, all);
 });

@@ -20,6 +20,8 @@ const STALE_PLAN = '0A000';
 /** Lock time-outs, deadlocks, cancels: no fault of the statement. */
 const STRANGERS: ReadonlySet<string> = new Set(['55P03', '40P01', '57014']);
 
+const NOT_THEIRS = 'the rows of the answer are not those of the statements';
+
 export class MergedBatch extends LaneReceiver {
   readonly #queue: MergedQueue;
   /** In the order in which they stand in the statement: as they were taken, and those that are left of them. */
@@ -181,8 +183,10 @@ export class MergedBatch extends LaneReceiver {
     }
     if (broken) {
       statement.stage = 'unknown';
-      lane.giveBack(connection);
-      if (this.#queue.writes) this.#end('unknown', 'the rows of the answer are not those of the statements');
+      // Whose answers come next on it is not certain, either (rule 8).
+      connection.attach(null);
+      connection.destroy(NOT_THEIRS);
+      if (this.#queue.writes) this.#end('unknown', NOT_THEIRS);
       else this.#end('rerun');
       return;
     }

@@ -371,4 +371,13 @@ t.test('types that the client has declared are passed on', async (t) => {
 t.test('names of the carriers in a client’s statement keep it from being merged', async (t) => {
   const token = /␟[0-9a-f]+/.exec(merged(`select value ${FOUND}`)!.text)![0];
   t.equal(merged(`select "${token} r"."${token} 1" ${FOUND}`), null);
+  t.equal(merged(`select "${token} 1" ${FOUND}`), null);
+  t.not(merged(`select "${token.slice(0, -1)} 1" ${FOUND}`), null);
+});
+
+t.test('a member has so many values, and no more', async (t) => {
+  const taking = (count: number): string =>
+    `select ${Array.from({ length: count - 2 }, (_, index) => `$${index + 3}::text`).join(', ')} ${FOUND}`;
+  t.not(merged(taking(16)), null);
+  t.equal(merged(taking(17)), null);
 });
