@@ -37,6 +37,9 @@ export const MERGED_LIMITS: MergedLimits = {
   writesInFlight: 2,
 };
 
+/** Queues of one statement and format, one for each settings group; sessions' settings come and go. */
+const QUEUES_KEPT = 16;
+
 export class MergedLane {
   readonly pool: NodePool;
   readonly group: PoolGroup;
@@ -85,16 +88,20 @@ export class MergedLane {
 
   /** Where requests for a statement wait under a result format and settings. */
   queue(statement: MergedStatement, format: number, settings: SettingsGroup): MergedQueue {
-    let queue = statement.queues[format] ?? null;
-    if (queue === null) {
-      queue = new MergedQueue(this, statement, format, settings);
-      statement.queues[format] = queue;
+    const first = statement.queues[format] ?? null;
+    let count = 0;
+    for (let queue = first; queue !== null; queue = queue.next) {
+      if (queue.settings === settings) return queue;
+      count++;
     }
-    while (queue.settings !== settings) {
-      queue.next ??= new MergedQueue(this, statement, format, settings);
-      queue = queue.next;
+    const added = new MergedQueue(this, statement, format, settings);
+    if (first === null) statement.queues[format] = added;
+    else {
+      if (count >= QUEUES_KEPT) first.dropIdle();
+      added.next = first.next;
+      first.next = added;
     }
-    return queue;
+    return added;
   }
 
   schedule(queue: MergedQueue): void {
@@ -162,6 +169,16 @@ export class MergedQueue {
     this.format = format;
     this.settings = settings;
     this.writes = statement.form!.plan.writes;
+  }
+
+  /** Of those behind this one, the queues that nobody is in: they are made again when they are needed. */
+  dropIdle(): void {
+    let kept: MergedQueue = this;
+    while (kept.next !== null) {
+      const { next } = kept;
+      if (next.pending.length === 0 && next.#inFlight === 0) kept.next = next.next;
+      else kept = next;
+    }
   }
 
   /** Takes a request; its client hears of it later, never from within this call. */

@@ -21,21 +21,33 @@ const OPTIONS = [
 
 /** Settings that change how values look, and nothing else. application_name is not carried over. */
 const SHARED = new Set(['bytea_output', 'datestyle', 'extra_float_digits', 'intervalstyle', 'timezone']);
-/** Sessions with settings beyond that many combinations use leases. */
+/** Sessions with settings beyond that many combinations use leases, until one of them has not been used for so long. */
 const GROUPS_MAX = 8;
+const GROUP_IDLE_MS = 60_000;
+
+/** Settings that sessions share in the lane, or would. */
+interface Sharing {
+  readonly group: SettingsGroup;
+  isAdmitted: boolean;
+  /** Since the last `#sweep`. */
+  wasUsed: boolean;
+}
 
 export class MergedLanes {
   readonly #registry: SettingsRegistry;
   readonly #clock: Clock;
   readonly #counters: Counters;
   readonly #lanes = new WeakMap<PoolGroup, MergedLane>();
-  readonly #shared = new WeakMap<SettingsGroup, { group: SettingsGroup | null }>();
-  readonly #groups = new Set<SettingsGroup>();
+  /** By the settings of sessions; null: they change more than how values look. */
+  readonly #sharings = new WeakMap<SettingsGroup, Sharing | null>();
+  readonly #admitted = new Set<Sharing>();
+  #sweptAt: number;
 
   constructor(registry: SettingsRegistry, clock: Clock, counters: Counters) {
     this.#registry = registry;
     this.#clock = clock;
     this.#counters = counters;
+    this.#sweptAt = clock.now();
   }
 
   /** The lane for clients that use `group` of `pool`. */
@@ -61,18 +73,47 @@ export class MergedLanes {
 
   /** The settings that a session's statements run under in the lane; null: they have to use leases. */
   settings(of: SettingsGroup): SettingsGroup | null {
-    const known = this.#shared.get(of);
-    if (known !== undefined) return known.group;
-    const values = new Map([...of.values].filter(([name]) => name !== 'application_name'));
-    let group: SettingsGroup | null = null;
-    if ([...values.keys()].every((name) => SHARED.has(name))) {
-      const wanted = this.#registry.intern(values);
-      if (this.#groups.has(wanted) || this.#groups.size < GROUPS_MAX) {
-        this.#groups.add(wanted);
-        group = wanted;
-      }
+    let sharing = this.#sharings.get(of);
+    if (sharing === undefined) {
+      sharing = this.#sharingOf(of);
+      this.#sharings.set(of, sharing);
     }
-    this.#shared.set(of, { group });
-    return group;
+    if (sharing === null || (!sharing.isAdmitted && !this.#admit(sharing))) return null;
+    sharing.wasUsed = true;
+    return sharing.group;
+  }
+
+  #sharingOf(of: SettingsGroup): Sharing | null {
+    const values = new Map([...of.values].filter(([name]) => name !== 'application_name'));
+    if (![...values.keys()].every((name) => SHARED.has(name))) return null;
+    const group = this.#registry.intern(values);
+    let sharing = this.#sharings.get(group) ?? null;
+    if (sharing === null) {
+      sharing = { group, isAdmitted: false, wasUsed: false };
+      this.#sharings.set(group, sharing);
+    }
+    return sharing;
+  }
+
+  #admit(sharing: Sharing): boolean {
+    if (this.#admitted.size >= GROUPS_MAX) this.#sweep();
+    if (this.#admitted.size >= GROUPS_MAX) return false;
+    sharing.isAdmitted = true;
+    this.#admitted.add(sharing);
+    return true;
+  }
+
+  /** Makes room: what was not used since the last time goes. */
+  #sweep(): void {
+    const now = this.#clock.now();
+    if (now - this.#sweptAt < GROUP_IDLE_MS) return;
+    this.#sweptAt = now;
+    for (const sharing of this.#admitted) {
+      if (!sharing.wasUsed) {
+        sharing.isAdmitted = false;
+        this.#admitted.delete(sharing);
+      }
+      sharing.wasUsed = false;
+    }
   }
 }
