@@ -102,6 +102,8 @@ function readOptions() {
   if (![undefined, 'pgbench', 'loader'].includes(values.generator))
     refuse(`--generator ${values.generator}: pgbench or loader`);
   if (![undefined, 'tcp', 'unix'].includes(values.transport)) refuse(`--transport ${values.transport}: tcp or unix`);
+  if (values.transport === 'unix' && values.lanes?.split(',').includes('constant'))
+    refuse('lane "constant" has no Unix socket');
   const quick = values.quick ?? false;
   const generator = chooseGenerator(values.generator);
   const chosen = {

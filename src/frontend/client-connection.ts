@@ -142,7 +142,7 @@ export class ClientConnection implements ConversationHost, StartupHost {
   readonly #onEnd = (): void => {
     this.#ended = true;
     if (this.conversation !== null) this.conversation.clientEnded();
-    else this.destroy();
+    else if (this.#startup?.owesAnswer !== true) this.destroy();
   };
 
   readonly #onGone = (): void => this.destroy();

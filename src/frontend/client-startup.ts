@@ -1,5 +1,5 @@
-// A client from its first byte until it is logged in: start-up packets, TLS, authentication, and what a server of its
-// tells for the greeting. Owns the deadline of all that; what becomes of the socket is the connection's. Stages, in order:
+// A client from its first byte until it is logged in: start-up packets, TLS, authentication, and the parameters of a server
+// for the greeting. Owns the deadline of all that; what becomes of the socket is the connection's. Stages, in order:
 //   packets         start-up packets are awaited (SSLRequest and GSSENCRequest may precede StartupMessage)
 //   authenticating  SASL messages are taken, nothing else
 //   greeting        the parameters of the server are being fetched; what the client sends waits
@@ -92,6 +92,11 @@ export class ClientStartup {
       host.fatal(new PgkvError('startup_timeout', { hint }));
     });
     services.counters.startupsPending++;
+  }
+
+  /** The client has sent more than its login, which is to be answered even if it closes its side behind it. */
+  get owesAnswer(): boolean {
+    return this.#stage === 'greeting' && this.#reader!.bufferedBytes > 0;
   }
 
   /** Bytes from the client. They must not throw out of the socket's event. */

@@ -341,6 +341,25 @@ t.test('a server connection that a cancel is on its way to is not handed on', as
   }
 });
 
+t.test('a client that asks, closes its side behind that and reads is answered, before its greeting, too', async (t) => {
+  const live = await liveRouter(t, [server]);
+  const bytes = Buffer.concat([
+    encodeStartup(PROTOCOL_3_0, LOGIN),
+    encodeAll([{ query: `INSERT INTO written VALUES ('half', 1) RETURNING n` }, 'terminate']),
+  ]);
+  // The first one's login to the server is still to come.
+  for (const pool of ['cold', 'warm']) {
+    const client = await WireClient.open(live);
+    client.sendBytes(bytes);
+    client.socket.end();
+    await client.wait('closed');
+    const rows = client.received.filter(({ type }) => type === 'DataRow');
+    t.equal(rows.length, 1, `the pool is ${pool}`);
+  }
+  await direct.run(`DELETE FROM written WHERE who = 'half'`);
+  await live.quiet();
+});
+
 t.test('half-open start-ups', async (t) => {
   const open = async (live: LiveRouter, count: number): Promise<WireClient[]> => {
     const clients: WireClient[] = [];

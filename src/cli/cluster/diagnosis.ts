@@ -168,21 +168,25 @@ function examineRoles(
     if (name === shards[0]?.name || home === undefined || typeof home === 'string') continue;
     const here = new Map(roles.roles.map((role) => [role.name, role]));
     const missing = home.roles.filter((role) => !here.has(role.name));
-    // The service role logs in with its password, of which every server has a verifier of its own.
-    const others = home.roles.filter(
-      (role) => here.has(role.name) && role.verifierHash !== here.get(role.name)?.verifierHash,
-    );
     const comparesVerifiers = auth.method === 'scram-sha-256' && home.withVerifiers && roles.withVerifiers;
-    const differing = comparesVerifiers ? others.filter((role) => role.name !== auth.service.user) : [];
+    const differing = home.roles.filter(({ name: role, verifierHash }) => {
+      // The service role logs in with its password, of which every server has a verifier of its own.
+      if (!comparesVerifiers || !here.has(role) || role === auth.service.user) return false;
+      return verifierHash !== here.get(role)!.verifierHash;
+    });
     const tell = (which: typeof missing, what: string): void => {
       if (which.length === 0) return;
       const shown = which.slice(0, NAMES_SHOWN).map((role) => role.name);
       const more = which.length > NAMES_SHOWN ? ` and ${which.length - NAMES_SHOWN} more` : '';
+      // Few clients log in as one; whoever does is told so by pgkv.
       const severity = which.every(({ isSuperuser }) => isSuperuser) ? 'info' : 'warning';
       add(severity, 'roles', `${what}: ${shown.join(', ')}${more}`);
     };
     tell(missing, `of shard ${shards[0]?.name}, these may not log in here`);
-    tell(differing, `stored with another password than on shard ${shards[0]?.name}`);
+    tell(
+      differing,
+      `stored passwords differ from shard ${shards[0]?.name}'s (copy rolpassword: set anew it has another salt)`,
+    );
     if (missing.length + differing.length > 0) continue;
     const unseen =
       auth.method !== 'scram-sha-256' || comparesVerifiers ? '' : ' (passwords are compared for superusers only)';

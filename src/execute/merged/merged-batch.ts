@@ -185,7 +185,7 @@ export class MergedBatch extends LaneReceiver {
       statement.stage = 'unknown';
       // Whose answers come next on it is not certain, either (rule 8).
       connection.attach(null);
-      connection.destroy(NOT_THEIRS);
+      lane.pool.destroyUnclean(connection, NOT_THEIRS);
       if (this.#queue.writes) this.#end('unknown', NOT_THEIRS);
       else this.#end('rerun');
       return;

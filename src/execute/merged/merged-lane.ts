@@ -37,7 +37,10 @@ export const MERGED_LIMITS: MergedLimits = {
   writesInFlight: 2,
 };
 
-/** Queues of one statement and format, one for each settings group; sessions' settings come and go. */
+/**
+ * Queues of one statement and format, one for each settings group, from which on those that nobody is in are dropped:
+ * sessions' settings come and go. More than there are groups at a time (merged-lanes.ts).
+ */
 const QUEUES_KEPT = 16;
 
 export class MergedLane {

@@ -21,8 +21,9 @@ const OPTIONS = [
 
 /** Settings that change how values look, and nothing else. application_name is not carried over. */
 const SHARED = new Set(['bytea_output', 'datestyle', 'extra_float_digits', 'intervalstyle', 'timezone']);
-/** Sessions with settings beyond that many combinations use leases, until one of them has not been used for so long. */
+/** Sessions with settings beyond that many combinations use leases. */
 const GROUPS_MAX = 8;
+/** Not oftener is looked for combinations that nobody has used since the last look: others get their places. */
 const GROUP_IDLE_MS = 60_000;
 
 /** Settings that sessions share in the lane, or would. */
