@@ -12,6 +12,7 @@ export const protocols = ['prepared', 'simple', 'extended'];
  * @property {string} name
  * @property {'pgkv' | 'postgres'} dialect which form of a script it gets
  * @property {boolean} [onRequest] only measured where --lanes names it
+ * @property {(cell: { workload: object, protocol: string }) => boolean} [takes] cells that it can do; default all
  * @property {Record<string, string>} modes by protocol, pgbench's query mode where it is another
  * @property {(context: { scratch: string, postgres: object, pgkvOptions: object }) => Promise<{ name: string, host: string, port: number, pid?: number } | undefined>} start
  *   undefined where its program is not installed; `pid` is the process whose CPU and memory are the lane's cost
@@ -57,10 +58,12 @@ export const lanes = [
   {
     name: 'constant',
     onRequest: true,
+    takes: ({ workload, protocol }) => workload.name === 'point-read' && protocol === 'prepared',
     dialect: 'pgkv',
     modes: {},
     start: startConstantServer,
   },
 ];
 
+export const takes = (lane, cell) => lane.takes?.(cell) ?? true;
 export const modeOf = (lane, protocol) => lane.modes[protocol] ?? protocol;

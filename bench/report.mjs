@@ -86,6 +86,7 @@ const columns = [
   ['load', ({ lanes }) => shown(own(lanes)?.loadCpuUs, 1)],
   ['idle', ({ lanes }) => shown(percent(own(lanes)?.idleShare), 0, ' %')],
   ['bouncer', ({ lanes }) => shown(lanes.pgbouncer?.routerCpuUs, 1)],
+  ['constant', ({ lanes }) => shown(lanes.constant?.routerCpuUs, 1)],
   [
     'MiB',
     ({ lanes }) => {
@@ -97,8 +98,9 @@ const columns = [
 const TEXT_COLUMNS = 3;
 
 export function formatTable(summary) {
-  const rows = [columns.map(([title]) => title), ...summary.map((entry) => columns.map(([, cell]) => cell(entry)))];
-  const widths = columns.map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  const measured = columns.filter(([, cell]) => summary.some((entry) => cell(entry) !== '-'));
+  const rows = [measured.map(([title]) => title), ...summary.map((entry) => measured.map(([, cell]) => cell(entry)))];
+  const widths = measured.map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   const line = (row) =>
     row
       .map((cell, column) => (column < TEXT_COLUMNS ? cell.padEnd(widths[column]) : cell.padStart(widths[column])))

@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { checkKvTable, createKvTable, loadKvTable, loadOrdinaryTable } from './data.mjs';
 import { amount, hasGoal } from './goals.mjs';
 import { KEY_COUNT, keyDistributions } from './keys.mjs';
-import { lanes, modeOf, POOL_SIZE, protocols } from './lanes.mjs';
+import { lanes, modeOf, POOL_SIZE, protocols, takes } from './lanes.mjs';
 import { chooseGenerator, runLoad, workSeconds } from './load.mjs';
 import { writePlot } from './plot.mjs';
 import { createScratch, stopServers, stopServersOnSignals } from './processes.mjs';
@@ -164,8 +164,9 @@ async function measure(cell, { lane, server }, { postgres, generator, seconds, s
 /** Connections opened, caches filled, JavaScript compiled: none of it belongs to the first run. */
 async function warmUp(cells, started, context) {
   for (const { lane, server } of started) {
-    for (const workload of new Set(cells.map((cell) => cell.workload))) {
-      const cell = { ...cells.find((one) => one.workload === workload), clients: WARM_UP_CLIENTS };
+    const taken = cells.filter((cell) => takes(lane, cell));
+    for (const workload of new Set(taken.map((cell) => cell.workload))) {
+      const cell = { ...taken.find((one) => one.workload === workload), clients: WARM_UP_CLIENTS };
       await measure(cell, { lane, server }, { ...context, seconds: Math.min(WARM_UP_S, context.seconds) });
     }
   }
@@ -181,7 +182,7 @@ async function measureRounds({ cells, rounds, deadlineMs }, started, context) {
       break;
     }
     for (const cell of cells) {
-      for (const way of rotate(started, round)) {
+      for (const way of rotate(started, round).filter(({ lane }) => takes(lane, cell))) {
         const { workload, keys, protocol, clients } = cell;
         const figures = await measure(cell, way, context);
         runs.push({ workload: workload.name, keys, protocol, clients, lane: way.lane.name, round, ...figures });

@@ -42,7 +42,7 @@ export class WireClient {
   onClose = () => undefined;
 
   /** Connects as a trusted user; ready for statements when it resolves. */
-  static open({ host = '127.0.0.1', port, user, database }) {
+  static open({ host, port, user, database }) {
     return new Promise((resolve, reject) => {
       const client = new WireClient();
       const path = `${host}/.s.PGSQL.${port}`;

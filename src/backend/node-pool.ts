@@ -13,8 +13,6 @@ import type { ServerConnection } from './server-connection.js';
 import { addressText, type OpenStream, type ServerAddress } from './server-socket.js';
 import type { SettingsGroup } from './settings-group.js';
 
-export type { LeaseRequest, PoolGroup } from './pool-group.js';
-
 export interface PoolLimits extends ConnectionLimits {
   readonly sizeMax: number;
   readonly queueMax: number;

@@ -3,7 +3,8 @@
 import type { Clock } from '../base/clock.js';
 import { type ErrorDetails, PgkvError } from '../base/errors.js';
 import { readErrorFields } from '../wire/error-fields.js';
-import type { NodePool, PoolGroup } from './node-pool.js';
+import type { NodePool } from './node-pool.js';
+import type { PoolGroup } from './pool-group.js';
 
 /** A server that takes longer (its host is gone, it was stopped) counts as one that cannot be reached. */
 const ANSWER_TIMEOUT_MS = 10_000;

@@ -2,8 +2,9 @@
 // routines of the database may do (once per schema epoch), carries the session's settings over, and tells the client what
 // its server now reports. Owns the request in the queue; modes are the lane's.
 import { untilDone } from '../backend/control-answers.js';
-import type { LeaseRequest, NodePool, PoolGroup } from '../backend/node-pool.js';
+import type { NodePool } from '../backend/node-pool.js';
 import { parameterChanges } from '../backend/parameter-status.js';
+import type { LeaseRequest, PoolGroup } from '../backend/pool-group.js';
 import type { ReplyReceiver } from '../backend/reply-receiver.js';
 import { ROUTINES_SQL, type Routines, readRoutines } from '../backend/routines.js';
 import type { ServerConnection } from '../backend/server-connection.js';

@@ -1,5 +1,6 @@
 // What a leased lane is made with, and asks of those around it: the client's side of it, and who delivers cancel requests.
-import type { NodePool, PoolGroup } from '../backend/node-pool.js';
+import type { NodePool } from '../backend/node-pool.js';
+import type { PoolGroup } from '../backend/pool-group.js';
 import type { ServerLoss } from '../backend/reply-receiver.js';
 import type { ServerConnection } from '../backend/server-connection.js';
 import type { SettingsRegistry } from '../backend/settings-group.js';

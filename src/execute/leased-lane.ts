@@ -11,7 +11,8 @@
 //   ended     the session is over
 
 import { IGNORED, untilReady } from '../backend/control-answers.js';
-import type { NodePool, PoolGroup } from '../backend/node-pool.js';
+import type { NodePool } from '../backend/node-pool.js';
+import type { PoolGroup } from '../backend/pool-group.js';
 import { Reply } from '../backend/reply-queue.js';
 import type { ServerConnection, ServerLoss } from '../backend/server-connection.js';
 import type { StatementSource } from '../backend/statement-source.js';

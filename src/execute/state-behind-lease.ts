@@ -4,7 +4,8 @@
 // Invariant: where something may have been left that nobody has asked for, `mayHoldState` is true.
 
 import { untilReady } from '../backend/control-answers.js';
-import type { NodePool, PoolGroup } from '../backend/node-pool.js';
+import type { NodePool } from '../backend/node-pool.js';
+import type { PoolGroup } from '../backend/pool-group.js';
 import { customNamesIn, hasDynamicNames, type Routines } from '../backend/routines.js';
 import type { ServerConnection } from '../backend/server-connection.js';
 import type { SettingsRegistry } from '../backend/settings-group.js';

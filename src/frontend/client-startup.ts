@@ -7,8 +7,8 @@
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP
 import type { SecureContext, TLSSocket } from 'node:tls';
 import type { Credential } from '../backend/credential.js';
-import type { LeaseRequest, PoolGroup } from '../backend/node-pool.js';
 import type { ReportedParameters } from '../backend/parameter-status.js';
+import type { LeaseRequest, PoolGroup } from '../backend/pool-group.js';
 import type { Timer } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
 import { readErrorFields } from '../wire/error-fields.js';

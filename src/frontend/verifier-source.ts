@@ -1,7 +1,8 @@
 // Where the SCRAM verifiers of roles come from: the home shard, asked through a SECURITY DEFINER function
 // (config/auth.sql) with pgkv's service role. Answers are kept for `cacheMs`; nothing is written anywhere.
 import { LRUCache } from 'lru-cache';
-import type { NodePool, PoolGroup } from '../backend/node-pool.js';
+import type { NodePool } from '../backend/node-pool.js';
+import type { PoolGroup } from '../backend/pool-group.js';
 import { quoteLiteral } from '../backend/quote-literal.js';
 import { serviceQuery } from '../backend/service-query.js';
 import type { Clock } from '../base/clock.js';

@@ -1,6 +1,7 @@
 // The pools of a process: those of clients, and small ones for pgkv's own service role.
 import type { Credential } from '../backend/credential.js';
-import { NodePool, type PoolGroup, type PoolLimits } from '../backend/node-pool.js';
+import { NodePool, type PoolLimits } from '../backend/node-pool.js';
+import type { PoolGroup } from '../backend/pool-group.js';
 import { type OpenStream, openServerSocket } from '../backend/server-socket.js';
 import { SettingsRegistry } from '../backend/settings-group.js';
 import type { Clock, Random } from '../base/clock.js';

@@ -10,17 +10,17 @@ import { evenSpread, fixedCatalog, KV, prepareShard } from '../support/kv-cluste
 import { type LiveRouter, liveRouter, type RouterOverrides } from '../support/live-router.js';
 import {
   batchBytes,
+  directClient,
   grants,
   queryBytes,
   seeded,
-  TickClient,
+  type TickClient,
   tickClients,
   together,
   told,
   untilMerged,
 } from '../support/merged-clients.js';
 import { startPostgres } from '../support/postgres-server.js';
-import { SqlClient } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
 
 const LONG = process.env['PGKV_LONG'] === '1';
@@ -34,24 +34,14 @@ t.teardown(() => server.stop());
 await prepareShard(server, [KV], DATABASE);
 const catalog = fixedCatalog(evenSpread(1, [KV], DATABASE));
 
-async function directClient(): Promise<TickClient> {
-  return new TickClient(await SqlClient.connect(server, { user: server.superuser, database: DATABASE }));
-}
-
-const direct = await directClient();
+const direct = await directClient(server, DATABASE);
 /** For locks. */
-const holder = await directClient();
+const holder = await directClient(server, DATABASE);
 t.teardown(() => {
   for (const client of [direct, holder]) client.sql.wire.destroy();
 });
 
-async function run(client: TickClient, sql: string): Promise<readonly (string | null)[][]> {
-  const { code, error, rows } = told(await client.ask(queryBytes(sql)));
-  if (code !== '') throw new Error(`${code} ${error!['M']}: ${sql}`);
-  return rows;
-}
-
-const onServer = (sql: string) => run(direct, sql);
+const onServer = (sql: string) => direct.run(sql);
 
 const INCR = 'SELECT kv_incr($1, $2)';
 const GET = 'SELECT value FROM kv WHERE tenant_id = $1 AND key = $2';
@@ -117,7 +107,7 @@ t.test(
     const clients = await clientsOf(live, 12);
     await untilMerged(t, live, clients, incr);
     const before = await counts();
-    await run(holder, 'begin; lock table kv in exclusive mode');
+    await holder.run('begin; lock table kv in exclusive mode');
     const logged = server.log().length;
     for (const [i, client] of clients.entries()) client.send(incr(i));
     await sleep(20);
@@ -127,7 +117,7 @@ t.test(
     // By now the batch has failed by lock_timeout, and its members wait by themselves.
     await cancel(live, clients[1]!);
     const codes = await Promise.all(clients.slice(0, 2).map(async (client) => told(await client.answer()).code));
-    await run(holder, 'commit');
+    await holder.run('commit');
     t.same(codes, ['57014', '57014']);
     const answers = await Promise.all(clients.slice(2).map((client) => client.answer()));
     t.same(answers.map((answer) => told(answer).code).join(''), '');
@@ -222,7 +212,7 @@ t.test('an idle transaction that holds one key holds up writes of that key only'
   };
   const p99 = (times: readonly number[]): number => times[Math.floor(times.length * 0.99)]!;
   const calm = await load(800);
-  await run(holder, `begin; update kv set value = '1' where key = 'held'`);
+  await holder.run(`begin; update kv set value = '1' where key = 'held'`);
   const held = await clientsOf(live, 4);
   const impatient = (await clientsOf(live, 1))[0]!;
   await impatient.ask(queryBytes(`SET lock_timeout = '60ms'`));
@@ -259,7 +249,7 @@ t.test('an idle transaction that holds one key holds up writes of that key only'
   // lock_timeout of merged connections is 100 ms: a batch that met the lock shows.
   const late = stalled.filter((time) => time >= 100).length;
   t.ok(late <= clients.length, `${late} writes of strangers waited for 100 ms`);
-  await run(holder, 'commit');
+  await holder.run('commit');
   const answers = await Promise.all(held.map((client) => client.answer()));
   t.same(
     answers.map((answer) => told(answer).rows[0]?.[0]).sort(),
@@ -270,10 +260,10 @@ t.test('an idle transaction that holds one key holds up writes of that key only'
 
 /** Has what is sent meanwhile meet a lock on `key`, and lets go of it. */
 async function whileLocked(key: string, send: () => void): Promise<void> {
-  await run(holder, `begin; update kv set value = '1' where key = '${key}'`);
+  await holder.run(`begin; update kv set value = '1' where key = '${key}'`);
   send();
   await sleep(200);
-  await run(holder, 'commit');
+  await holder.run('commit');
 }
 
 /** Fails where the answer does not come soon: nothing is locked any more. */
@@ -317,13 +307,13 @@ t.test('drain waits for merged statements that are under way', async (t) => {
   const live = await router(t);
   const clients = await clientsOf(live, 8);
   await untilMerged(t, live, clients, incr);
-  await run(holder, `begin; update kv set value = '1' where key = 'slow'`);
+  await holder.run(`begin; update kv set value = '1' where key = 'slow'`);
   const [client] = clients as [TickClient];
   client.send(batchBytes(INCR, ['t', 'slow']));
   await sleep(40);
   const drained = live.router.drain();
   await sleep(30);
-  await run(holder, 'commit');
+  await holder.run('commit');
   t.same(told(await client.answer()).rows, [['2']]);
   await drained;
 });

@@ -10,15 +10,15 @@ import { liveRouter } from '../support/live-router.js';
 import { GET, INCR } from '../support/merged-cases.js';
 import {
   batchBytes,
+  directClient,
   queryBytes,
-  TickClient,
+  type TickClient,
   tickClients,
   together,
   told,
   untilMerged,
 } from '../support/merged-clients.js';
 import { startPostgres } from '../support/postgres-server.js';
-import { SqlClient } from '../support/sql-client.js';
 
 /** Not the database of the health checks, which no fault touches. */
 const DATABASE = 'template1';
@@ -28,14 +28,10 @@ const server = await startPostgres({ version: 'embedded' });
 t.teardown(() => server.stop());
 await prepareShard(server, [KV], DATABASE);
 const catalog = fixedCatalog(evenSpread(1, [KV], DATABASE));
-const direct = new TickClient(await SqlClient.connect(server, { user: server.superuser, database: DATABASE }));
+const direct = await directClient(server, DATABASE);
 t.teardown(() => direct.sql.wire.destroy());
 
-async function onServer(sql: string): Promise<readonly (string | null)[][]> {
-  const { code, error, rows } = told(await direct.ask(queryBytes(sql)));
-  if (code !== '') throw new Error(`${code} ${error!['M']}: ${sql}`);
-  return rows;
-}
+const onServer = (sql: string) => direct.run(sql);
 
 const incr = (i: number): Buffer => batchBytes(INCR, ['t', `c${i}`]);
 const read = (i: number): Buffer => batchBytes(GET, ['t', `c${i}`]);

@@ -26,7 +26,6 @@ import {
   type TickClient,
   tickClients,
   together,
-  told,
   untilMerged,
 } from '../support/merged-clients.js';
 
@@ -38,12 +37,7 @@ const server = cluster.servers[0]!;
 const direct = await directClient(server);
 t.teardown(() => direct.sql.wire.destroy());
 
-/** Runs SQL on the server itself. */
-async function onServer(sql: string): Promise<readonly (string | null)[][]> {
-  const { code, error, rows } = told(await direct.ask(queryBytes(sql)));
-  if (code !== '') throw new Error(`${code} ${error!['M']}: ${sql}`);
-  return rows;
-}
+const onServer = (sql: string) => direct.run(sql);
 
 /** What the case's table holds. */
 async function stateFor({ sql }: Case): Promise<string> {

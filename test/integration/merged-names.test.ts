@@ -3,16 +3,13 @@
 import t from 'tap';
 import { KV, kvRouter, kvServers } from '../support/kv-cluster.js';
 import { FILL } from '../support/merged-cases.js';
-import { batchBytes, becomesMerged, directClient, queryBytes, tickClients, told } from '../support/merged-clients.js';
+import { batchBytes, becomesMerged, directClient, tickClients, told } from '../support/merged-clients.js';
 
 const cluster = await kvServers(t, 1, { tables: [KV] });
 const direct = await directClient(cluster.servers[0]!);
 t.teardown(() => direct.sql.wire.destroy());
 
-async function onServer(sql: string): Promise<void> {
-  const { code, error } = told(await direct.ask(queryBytes(sql)));
-  if (code !== '') throw new Error(`${code} ${error!['M']}: ${sql}`);
-}
+const onServer = (sql: string) => direct.run(sql);
 
 await onServer(FILL);
 const VOLATILE = 'volatile language sql as $$ select $1::text $$';

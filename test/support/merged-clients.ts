@@ -66,6 +66,13 @@ export class TickClient {
     return this.answer(readies);
   }
 
+  /** Rows of a simple query; throws its error. */
+  async run(sql: string): Promise<readonly (string | null)[][]> {
+    const { code, error, rows } = told(await this.ask(queryBytes(sql)));
+    if (code !== '') throw new Error(`${code} ${error!['M']}: ${sql}`);
+    return rows;
+  }
+
   #settle(): void {
     const waiter = this.#waiter;
     if (waiter === null) return;
@@ -95,8 +102,11 @@ export async function tickClients(
 }
 
 /** A client of the server itself. */
-export async function directClient(address: WireAddress & { readonly superuser: string }): Promise<TickClient> {
-  return new TickClient(await SqlClient.connect(address, { user: address.superuser, database: 'postgres' }));
+export async function directClient(
+  address: WireAddress & { readonly superuser: string },
+  database = 'postgres',
+): Promise<TickClient> {
+  return new TickClient(await SqlClient.connect(address, { user: address.superuser, database }));
 }
 
 /** All send before any is read; the answers in the clients' order. */

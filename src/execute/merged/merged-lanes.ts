@@ -1,5 +1,6 @@
 // The merged lanes of all shards and log-ins, and the settings under which sessions may share them (D11 rule 9).
-import type { NodePool, PoolGroup } from '../../backend/node-pool.js';
+import type { NodePool } from '../../backend/node-pool.js';
+import type { PoolGroup } from '../../backend/pool-group.js';
 import type { SettingsGroup, SettingsRegistry } from '../../backend/settings-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';

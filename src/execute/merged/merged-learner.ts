@@ -1,7 +1,7 @@
 // Finds out what the merged lane has to know of a statement: asks the server for the types of its parameters and for its
 // result, has the merged statement made, and asks the server whether that one means the same. Statements on tables whose
 // triggers, rules or policies could tell one statement from many are not merged (D11).
-import type { LeaseRequest } from '../../backend/node-pool.js';
+import type { LeaseRequest } from '../../backend/pool-group.js';
 import { quoteLiteral } from '../../backend/quote-literal.js';
 import { describing, forwarded, Reply } from '../../backend/reply-queue.js';
 import type { ServerConnection } from '../../backend/server-connection.js';

@@ -44,6 +44,11 @@ export class RowDelivery {
     this.suspended = false;
   }
 
+  /** The client takes rows again. */
+  resume(): void {
+    this.blocked = false;
+  }
+
   /** Once, before the first `deliver`. */
   take(sources: readonly SortedRows[], merge: RowMerge | null, hidden: number): void {
     this.#sources = sources;

@@ -102,7 +102,7 @@ export class ScatterRun implements LegOwner {
 
   /** The client takes rows again. */
   resume(): void {
-    this.#delivery.blocked = false;
+    this.#delivery.resume();
     this.changed();
   }
 
