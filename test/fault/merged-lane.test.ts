@@ -4,9 +4,9 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { eventually, reset } from '../support/bystander.js';
-import { type Fault, FaultProxy } from '../support/fault-proxy.js';
+import type { Fault, FaultProxy } from '../support/fault-proxy.js';
+import { DATABASE, faultyShard } from '../support/faulty-shard.js';
 import { cstring, encodeCancel, frame, int16, int32 } from '../support/frontend-message.js';
-import { evenSpread, fixedCatalog, KV, prepareShard } from '../support/kv-cluster.js';
 import { type LiveRouter, liveRouter, type RouterOverrides } from '../support/live-router.js';
 import {
   batchBytes,
@@ -20,19 +20,13 @@ import {
   told,
   untilMerged,
 } from '../support/merged-clients.js';
-import { startPostgres } from '../support/postgres-server.js';
 import { WireClient } from '../support/wire-client.js';
 
 const LONG = process.env['PGKV_LONG'] === '1';
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
-/** Not the database of the health checks, which no fault touches. */
-const DATABASE = 'template1';
 const MEMBERS = 64;
 
-const server = await startPostgres({ version: 'embedded' });
-t.teardown(() => server.stop());
-await prepareShard(server, [KV], DATABASE);
-const catalog = fixedCatalog(evenSpread(1, [KV], DATABASE));
+const { server, catalog, routerBehindProxy } = await faultyShard(t);
 
 const direct = await directClient(server, DATABASE);
 /** For locks. */
@@ -327,10 +321,8 @@ interface Struck {
 }
 
 async function behindProxy(t: Test, count = MEMBERS, sizeMax = 1): Promise<Struck> {
-  const proxy = await FaultProxy.start(server, DATABASE);
-  t.teardown(() => proxy.down());
   const overrides = { pool: { sizeMax }, servers: { connectTimeoutMs: 2_000 } };
-  const live = await liveRouter(t, [proxy.standInFor(server)], overrides, { catalog });
+  const { live, proxy } = await routerBehindProxy(t, overrides);
   return { live, proxy, clients: await clientsOf(live, count) };
 }
 

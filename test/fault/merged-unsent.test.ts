@@ -4,9 +4,7 @@ import type { Socket } from 'node:net';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { reset } from '../support/bystander.js';
-import { FaultProxy } from '../support/fault-proxy.js';
-import { evenSpread, fixedCatalog, KV, prepareShard } from '../support/kv-cluster.js';
-import { liveRouter } from '../support/live-router.js';
+import { DATABASE, faultyShard } from '../support/faulty-shard.js';
 import { GET, INCR } from '../support/merged-cases.js';
 import {
   batchBytes,
@@ -18,16 +16,10 @@ import {
   told,
   untilMerged,
 } from '../support/merged-clients.js';
-import { startPostgres } from '../support/postgres-server.js';
 
-/** Not the database of the health checks, which no fault touches. */
-const DATABASE = 'template1';
 const WAIT_MS = 200;
 
-const server = await startPostgres({ version: 'embedded' });
-t.teardown(() => server.stop());
-await prepareShard(server, [KV], DATABASE);
-const catalog = fixedCatalog(evenSpread(1, [KV], DATABASE));
+const { server, routerBehindProxy } = await faultyShard(t);
 const direct = await directClient(server, DATABASE);
 t.teardown(() => direct.sql.wire.destroy());
 
@@ -41,10 +33,7 @@ const codesOf = (answers: readonly Buffer[]): string[] => [...new Set(answers.ma
 /** One server connection for 8 clients, through a proxy. */
 async function narrow(t: Test) {
   await onServer('truncate kv');
-  const proxy = await FaultProxy.start(server, DATABASE);
-  t.teardown(() => proxy.down());
-  const overrides = { pool: { sizeMax: 1, waitTimeoutMs: WAIT_MS } };
-  const live = await liveRouter(t, [proxy.standInFor(server)], overrides, { catalog });
+  const { live, proxy } = await routerBehindProxy(t, { pool: { sizeMax: 1, waitTimeoutMs: WAIT_MS } });
   const [owner, ...clients] = await tickClients(live, 9, { database: DATABASE });
   await untilMerged(t, live, clients, incr);
   return { live, proxy, owner: owner!, clients };
