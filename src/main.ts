@@ -2,7 +2,7 @@
 // clock, random numbers and sockets from here. Here is the router that is one process; main/start-workers.ts has several.
 import { systemClock, systemRandom } from './base/clock.js';
 import { SERVICE_CONNECTIONS } from './config/server-connections.js';
-import { readCertificate, tlsMaterial } from './frontend/tls-material.js';
+import { readCertificate, tlsMaterial } from './frontend/door/tls-material.js';
 import type { HttpServer } from './http/health-server.js';
 import { openCatalogViews } from './main/catalog-views.js';
 import { type DataPlane, openDataPlane } from './main/data-plane.js';

@@ -2,7 +2,7 @@
 // one of them is current: answers are owed by it alone, so that the client gets them in its own order. Others may keep a
 // connection that holds state of the session, at rest.
 import type { ShardView } from '../cluster/cluster-view.js';
-import type { ClientPort, LeasedLane } from './leased-lane.js';
+import type { ClientPort, LeasedLane } from './leased/leased-lane.js';
 
 /** Makes a lane of this session to a shard. */
 export type MakeLane = (shard: ShardView, client: ClientPort) => LeasedLane;

@@ -1,6 +1,6 @@
 // Where clients of a router with workers arrive. Accepts them and reads nothing: they are handed on as they are.
 import type { Server, Socket } from 'node:net';
-import { type ListenAddress, listenAt } from '../frontend/listener.js';
+import { type ListenAddress, listenAt } from '../frontend/door/listener.js';
 
 export class ClientDoor {
   readonly #servers: Server[] = [];

@@ -1,6 +1,6 @@
 // Counters that others own, copied into the one set that is shown.
-import type { NodePool } from '../backend/node-pool.js';
-import type { Listener } from '../frontend/listener.js';
+import type { NodePool } from '../backend/pool/node-pool.js';
+import type { Listener } from '../frontend/door/listener.js';
 import { type Counters, countError, type ErrorCounts, SQLSTATE_CLASSES } from '../telemetry/counters.js';
 import { errorsWritten } from '../wire/server-messages.js';
 

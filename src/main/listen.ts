@@ -3,7 +3,7 @@ import { unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { ListenError } from '../base/listen-error.js';
 import type { Settings } from '../config/settings.js';
-import type { Listener } from '../frontend/listener.js';
+import type { Listener } from '../frontend/door/listener.js';
 
 /** Resolves with the port. Rejects with ListenError where it cannot be had. */
 export async function listenForClients(listener: Pick<Listener, 'listen'>, settings: Settings): Promise<number> {

@@ -1,9 +1,9 @@
 // The pools of a process: those of clients, and small ones for pgkv's own service role.
-import type { Credential } from '../backend/credential.js';
-import { NodePool, type PoolLimits } from '../backend/node-pool.js';
-import type { PoolGroup } from '../backend/pool-group.js';
-import { type OpenStream, openServerSocket } from '../backend/server-socket.js';
-import { SettingsRegistry } from '../backend/settings-group.js';
+import type { Credential } from '../backend/connection/credential.js';
+import { type OpenStream, openServerSocket } from '../backend/connection/server-socket.js';
+import { SettingsRegistry } from '../backend/connection/settings-group.js';
+import { NodePool, type PoolLimits } from '../backend/pool/node-pool.js';
+import type { PoolGroup } from '../backend/pool/pool-group.js';
 import type { Clock, Random } from '../base/clock.js';
 import type { NodeAddress, ShardView } from '../cluster/cluster-view.js';
 import type { Settings } from '../config/settings.js';

@@ -1,10 +1,10 @@
 // What starts a router, and what one that runs can be asked for.
-import type { NodePool } from '../backend/node-pool.js';
+import type { NodePool } from '../backend/pool/node-pool.js';
 import type { Clock, Random } from '../base/clock.js';
 import type { CatalogDriver } from '../catalog/catalog-driver.js';
 import type { ClusterView } from '../cluster/cluster-view.js';
 import type { Settings } from '../config/settings.js';
-import type { Listener } from '../frontend/listener.js';
+import type { Listener } from '../frontend/door/listener.js';
 import type { Counters } from '../telemetry/counters.js';
 import type { Logger } from '../telemetry/log.js';
 

@@ -1,5 +1,5 @@
 // Asks the shards whether they answer, on service connections, and tells the log when that changes.
-import { serviceQuery } from '../backend/service-query.js';
+import { serviceQuery } from '../backend/pool/service-query.js';
 import type { Clock } from '../base/clock.js';
 import type { ShardView } from '../cluster/cluster-view.js';
 import { type ShardHealth, ShardHealthMonitor } from '../control/shard-health.js';

@@ -1,13 +1,13 @@
 // The control process of a router with workers (design.md §9): holds the catalogue, asks the shards whether they answer,
 // answers HTTP, and sees to the workers. No statement passes through it.
 import { fileURLToPath } from 'node:url';
-import { serviceQuery } from '../backend/service-query.js';
+import { serviceQuery } from '../backend/pool/service-query.js';
 import { systemClock, systemRandom } from '../base/clock.js';
 import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
 import type { Settings } from '../config/settings.js';
 import { type AskPrimary, connectionFault, requireConnections } from '../control/connection-check.js';
 import { Workers } from '../control/workers.js';
-import { readCertificate, tlsMaterial } from '../frontend/tls-material.js';
+import { readCertificate, tlsMaterial } from '../frontend/door/tls-material.js';
 import type { HttpServer } from '../http/health-server.js';
 import type { Logger } from '../telemetry/log.js';
 import { openCatalogViews } from './catalog-views.js';

@@ -10,7 +10,7 @@ import { pidsOf } from '../cluster/session-pids.js';
 import { ViewHolder } from '../cluster/view-holder.js';
 import { Secret } from '../config/secrets.js';
 import type { Settings } from '../config/settings.js';
-import { tlsMaterial } from '../frontend/tls-material.js';
+import { tlsMaterial } from '../frontend/door/tls-material.js';
 import { createLogger, type Logger } from '../telemetry/log.js';
 import { readProcessUsage } from '../telemetry/process-usage.js';
 import { type DataPlane, openDataPlane } from './data-plane.js';

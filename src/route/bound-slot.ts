@@ -1,7 +1,7 @@
 // The usual case of routing, without an object made: a statement on one key whose tenant_id and key are parameters.
 import type { HashSlot } from '../cluster/cluster-view.js';
 import { hashSlotInBuffer, UNREAD } from '../cluster/key-hash.js';
-import type { KvPlan } from '../sql/kv-plan.js';
+import type { KvPlan } from '../sql/plan/kv-plan.js';
 import { TEXT_TYPES } from './key-values.js';
 
 /**

@@ -1,8 +1,8 @@
 // The values behind a plan's references: literals as they stand in the client's text, parameters as they stand in its
 // Bind message. What cannot be read with certainty is `unreadable`, never a guess: a key read wrongly is a row misplaced.
 import { isAscii, isUtf8 } from 'node:buffer';
-import type { ValueRef } from '../sql/kv-plan.js';
-import { LITERAL_STRIDE, LiteralKind } from '../sql/shape-lexer.js';
+import type { ValueRef } from '../sql/plan/kv-plan.js';
+import { LITERAL_STRIDE, LiteralKind } from '../sql/text/shape-lexer.js';
 import { arrayElements, binaryArrayElements } from './text-array.js';
 
 /** Why a value cannot be used, for a DETAIL. */

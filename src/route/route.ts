@@ -3,8 +3,8 @@
 import type { ClusterView, HashSlot, ShardView } from '../cluster/cluster-view.js';
 import { homeShard, shardOf } from '../cluster/cluster-view.js';
 import { hashSlotOf } from '../cluster/key-hash.js';
-import type { KeyRef, KvPlan, Refusal } from '../sql/kv-plan.js';
-import { isRefusal } from '../sql/kv-plan.js';
+import type { KeyRef, KvPlan, Refusal } from '../sql/plan/kv-plan.js';
+import { isRefusal } from '../sql/plan/kv-plan.js';
 import { type KeyValues, Unreadable } from './key-values.js';
 
 export type Route =

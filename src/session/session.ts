@@ -1,9 +1,10 @@
 // What pgkv knows of one client's session, apart from sockets and leases: identity, tracked settings, statements
 // prepared at the protocol level. A session is not tied to a server connection; its state is carried to whichever
 // connection it leases.
-import type { ReportedParameters } from '../backend/parameter-status.js';
-import type { SettingsGroup } from '../backend/settings-group.js';
-import type { StatementSource, TextReading } from '../backend/statement-source.js';
+
+import type { SettingsGroup } from '../backend/connection/settings-group.js';
+import type { ReportedParameters } from '../backend/replies/parameter-status.js';
+import type { StatementSource, TextReading } from '../backend/replies/statement-source.js';
 import { UnnamedStatement } from './unnamed-statement.js';
 
 /** A process id as this client sees it: pgkv's own numbering, not a server's. */

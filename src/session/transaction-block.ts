@@ -1,6 +1,6 @@
 // A transaction block that no server knows of yet, or could do without (D13): BEGIN is held back until a statement says
 // which shard it is for, and as long as nothing but what can be said again has been said in it, the block can move.
-import type { Template } from '../sql/template.js';
+import type { Template } from '../sql/plan/template.js';
 
 /** Plain forms that cannot fail and give no warnings. https://www.postgresql.org/docs/current/sql-begin.html */
 const OPTIONS =

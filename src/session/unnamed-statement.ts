@@ -1,8 +1,8 @@
 // The statement a session last parsed without a name. A pipelining client may change it many times before the first
 // change is answered, and a server that skips messages after an error leaves some of the changes undone: what is
 // certain is kept apart from what is under way.
-import type { ReplyQueue } from '../backend/reply-queue.js';
-import type { StatementSource } from '../backend/statement-source.js';
+import type { ReplyQueue } from '../backend/replies/reply-queue.js';
+import type { StatementSource } from '../backend/replies/statement-source.js';
 
 /** One Parse or Close of the unnamed statement that has been sent. */
 export interface UnnamedChange {

@@ -1,13 +1,13 @@
 // One text to its Template, without any cache, and whether the Template holds for every text of the same shape.
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
-import { classify } from './classify.js';
-import { explainsRoute, planKv } from './kv-analysis.js';
-import { dependsOnPositions } from './kv-positions.js';
-import { isKvFunction } from './kv-references.js';
-import { type ParsedStatement, parse } from './parse.js';
-import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './shape-lexer.js';
-import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './source-text.js';
-import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './template.js';
+import { explainsRoute, planKv } from './keyed/kv-analysis.js';
+import { dependsOnPositions } from './keyed/kv-positions.js';
+import { classify } from './meaning/classify.js';
+import { isKvFunction } from './meaning/kv-references.js';
+import { type ParsedStatement, parse } from './meaning/parse.js';
+import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './plan/template.js';
+import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './text/shape-lexer.js';
+import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './text/source-text.js';
 
 /** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
 const PARSED_IN_FULL_MAX = 64 * 1024;

@@ -3,10 +3,10 @@
 // of which a client may send a million, leave nothing behind.
 import { LRUCache } from 'lru-cache';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
-import { isRefusal } from './kv-plan.js';
+import { isRefusal } from './plan/kv-plan.js';
+import type { Template } from './plan/template.js';
 import { readTemplate } from './read-template.js';
-import { lexShape, type Shape } from './shape-lexer.js';
-import type { Template } from './template.js';
+import { lexShape, type Shape } from './text/shape-lexer.js';
 
 /** Longer texts are not kept: comparing them costs about what lexing them does. In UTF-16 units. */
 const KEPT_TEXT_MAX = 16 * 1024;

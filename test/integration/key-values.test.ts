@@ -5,7 +5,7 @@ import t from 'tap';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
 import { StatementValues, Unreadable } from '../../src/route/key-values.js';
 import { arrayElements, binaryArrayElements } from '../../src/route/text-array.js';
-import { LITERAL_STRIDE, lexShape } from '../../src/sql/shape-lexer.js';
+import { LITERAL_STRIDE, lexShape } from '../../src/sql/text/shape-lexer.js';
 import { KV, prepareShard } from '../support/kv-cluster.js';
 import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';

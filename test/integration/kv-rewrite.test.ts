@@ -4,10 +4,10 @@ import fc from 'fast-check';
 import pg from 'pg';
 import type { Test } from 'tap';
 import type { KvTable } from '../../src/cluster/kv-table.js';
-import { originalPosition, planKv, renderText } from '../../src/sql/kv-analysis.js';
-import type { TextParts } from '../../src/sql/kv-plan.js';
-import { loadParser, parse } from '../../src/sql/parse.js';
-import { lexShape } from '../../src/sql/shape-lexer.js';
+import { originalPosition, planKv, renderText } from '../../src/sql/keyed/kv-analysis.js';
+import { loadParser, parse } from '../../src/sql/meaning/parse.js';
+import type { TextParts } from '../../src/sql/plan/kv-plan.js';
+import { lexShape } from '../../src/sql/text/shape-lexer.js';
 import { type KvServer, onEveryPostgres } from '../support/kv-extension.js';
 
 await loadParser();

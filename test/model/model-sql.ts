@@ -155,7 +155,7 @@ function readSetConfig({ input }: RegExpExecArray): Statement {
   return { kind: 'set_config', calls };
 }
 
-/** pgkv's question what is left in a session: see src/execute/state-check.ts. */
+/** pgkv's question what is left in a session: see src/execute/leased/state-check.ts. */
 function readStateCheck({ input }: RegExpExecArray): Statement {
   const names = /unnest\(ARRAY\[([^\]]*)\]\)/.exec(input)?.[1] ?? '';
   return {
@@ -181,7 +181,7 @@ export function readStatements(text: string): readonly StatementText[] | null {
 }
 
 function read(text: string): readonly StatementText[] | null {
-  // pgkv's question what the routines of a database do (src/backend/routines.ts); it is full of semicolons.
+  // pgkv's question what the routines of a database do (src/backend/pool/routines.ts); it is full of semicolons.
   if (text.startsWith("SELECT 'n', n FROM")) return [{ statement: { kind: 'routines' }, text, owner: null }];
   const statements: StatementText[] = [];
   for (const part of text.split(';')) {

@@ -1,6 +1,6 @@
 // What must hold when everybody has gone: connections are what pgkv believes them to be, and the rows are those of which
 // the clients were told.
-import type { ServerConnection } from '../../src/backend/server-connection.js';
+import type { ServerConnection } from '../../src/backend/connection/server-connection.js';
 import type { Expectations } from './expectations.js';
 import type { ModelSession } from './model-session.js';
 

@@ -1,17 +1,17 @@
 // The simulation must be able to fail: pgkv is broken in one way after the other, as a careless change might break it,
 // and each time some run has to notice.
 import t from 'tap';
-import { NodePool } from '../../src/backend/node-pool.js';
-import { type Owed, ReplyQueue } from '../../src/backend/reply-queue.js';
-import { ServerConnection, type ServerLoss } from '../../src/backend/server-connection.js';
-import { SettingsRegistry } from '../../src/backend/settings-group.js';
-import { LeasedLane } from '../../src/execute/leased-lane.js';
-import { ClientConnection } from '../../src/frontend/client-connection.js';
-import { Conversation } from '../../src/frontend/conversation.js';
-import { LostTransaction } from '../../src/frontend/lost-transaction.js';
+import { ServerConnection, type ServerLoss } from '../../src/backend/connection/server-connection.js';
+import { SettingsRegistry } from '../../src/backend/connection/settings-group.js';
+import { NodePool } from '../../src/backend/pool/node-pool.js';
+import { type Owed, ReplyQueue } from '../../src/backend/replies/reply-queue.js';
+import { LeasedLane } from '../../src/execute/leased/leased-lane.js';
+import { Conversation } from '../../src/frontend/conversation/conversation.js';
+import { ClientConnection } from '../../src/frontend/door/client-connection.js';
+import { LostTransaction } from '../../src/frontend/exchanges/lost-transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
-import { loadParser } from '../../src/sql/parse.js';
-import { Effect, type Template } from '../../src/sql/template.js';
+import { loadParser } from '../../src/sql/meaning/parse.js';
+import { Effect, type Template } from '../../src/sql/plan/template.js';
 import { FrameReader } from '../../src/wire/frame-reader.js';
 import { TransactionStatus } from '../../src/wire/protocol.js';
 import { RunFailure, simulate } from './world.js';

@@ -3,7 +3,7 @@
 // breaks. Nothing happens inside a call: whatever the other end notices is an event of the scheduler.
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
-import type { ReadBuffer } from '../../src/backend/server-socket.js';
+import type { ReadBuffer } from '../../src/backend/connection/server-socket.js';
 import type { Scheduler, SeededRandom } from './scheduler.js';
 
 export interface NetworkConditions {

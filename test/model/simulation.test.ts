@@ -2,7 +2,7 @@
 //   PGKV_SEED=123 npx tap run test/model      plays one seed and prints what happens in it
 //   PGKV_RUNS=100000 npx tap run test/model   plays that many seeds nobody has played before
 import t from 'tap';
-import { loadParser } from '../../src/sql/parse.js';
+import { loadParser } from '../../src/sql/meaning/parse.js';
 import { RunFailure, simulate } from './world.js';
 
 const FIXED_SEEDS = 1_000;

@@ -2,17 +2,17 @@
 // and an invented network. A seed gives the whole run: sizes, limits, scripts, delays, faults. While it runs and at its
 // end everything is checked that has to hold whatever happens; the first thing that does not is thrown.
 import type { Socket } from 'node:net';
-import { sendCancelRequest } from '../../src/backend/cancel-request.js';
-import { NodePool, type PoolLimits } from '../../src/backend/node-pool.js';
-import type { OpenStream } from '../../src/backend/server-socket.js';
-import { SettingsRegistry } from '../../src/backend/settings-group.js';
-import { type ReadTemplate, StatementSources } from '../../src/backend/statement-source.js';
+import { sendCancelRequest } from '../../src/backend/connection/cancel-request.js';
+import type { OpenStream } from '../../src/backend/connection/server-socket.js';
+import { SettingsRegistry } from '../../src/backend/connection/settings-group.js';
+import { NodePool, type PoolLimits } from '../../src/backend/pool/node-pool.js';
+import { type ReadTemplate, StatementSources } from '../../src/backend/replies/statement-source.js';
 import { messageOf } from '../../src/base/errors.js';
 import { initialView } from '../../src/cluster/cluster-view.js';
-import { CancelRegistry } from '../../src/frontend/cancel-registry.js';
-import { ClientConnection } from '../../src/frontend/client-connection.js';
-import { FailedLogins } from '../../src/frontend/failed-logins.js';
-import type { FrontendServices } from '../../src/frontend/frontend-services.js';
+import { CancelRegistry } from '../../src/frontend/door/cancel-registry.js';
+import { ClientConnection } from '../../src/frontend/door/client-connection.js';
+import { FailedLogins } from '../../src/frontend/door/failed-logins.js';
+import type { FrontendServices } from '../../src/frontend/door/frontend-services.js';
 import { TemplateCache } from '../../src/sql/template-cache.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
 import { frontendLimits } from '../../src/wire/protocol.js';

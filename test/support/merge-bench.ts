@@ -2,15 +2,15 @@
 // the parameters of the first goes into the second, as the merged lane does it.
 import pg from 'pg';
 import type { KvTable } from '../../src/cluster/kv-table.js';
-import { planKv } from '../../src/sql/kv-analysis.js';
 import {
   type MergeStatement,
   mergeStatement,
   type SingleStatement,
   singleStatement,
-} from '../../src/sql/merge-statement.js';
-import { loadParser, parse } from '../../src/sql/parse.js';
-import { lexShape } from '../../src/sql/shape-lexer.js';
+} from '../../src/sql/batch/batch-statement.js';
+import { planKv } from '../../src/sql/keyed/kv-analysis.js';
+import { loadParser, parse } from '../../src/sql/meaning/parse.js';
+import { lexShape } from '../../src/sql/text/shape-lexer.js';
 import { BLOBS, KV, prepareShard } from './kv-cluster.js';
 import type { PostgresVersion } from './postgres-binaries.js';
 import { type PostgresServer, startPostgres } from './postgres-server.js';

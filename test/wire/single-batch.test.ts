@@ -2,7 +2,7 @@
 // taken for one that is not is sent in other words than the client's.
 import fc from 'fast-check';
 import t from 'tap';
-import { scanSingleBatch } from '../../src/frontend/single-batch.js';
+import { scanSingleBatch } from '../../src/frontend/unit/single-batch.js';
 import { encode, encodeAll, type FrontendMessage, frame } from '../support/frontend-message.js';
 
 const PARSE: FrontendMessage = { parse: 'SELECT $1, $2', types: [23, 25] };

@@ -1,6 +1,6 @@
 // What the merged lane's own statements have in common as receivers of replies: no client stands behind them, so that all
 // that is only of interest to one is passed over.
-import type { ReplyReceiver, ServerLoss } from '../../backend/server-connection.js';
+import type { ReplyReceiver, ServerLoss } from '../../backend/connection/server-connection.js';
 
 export abstract class LaneReceiver implements ReplyReceiver {
   readonly holdsBytes = false;

@@ -2,10 +2,11 @@
 // come and not before, since a CommandComplete may precede a commit that fails (D11 rule 2). A batch of one is the
 // member's own statement. Invariants: a member is told exactly once; of a batch that failed nothing was applied, so its
 // members run by themselves; of a batch whose connection was lost nobody knows, so members that write get 08007.
-import type { LeaseRequest } from '../../backend/pool-group.js';
-import { forwarded, Reply } from '../../backend/reply-queue.js';
-import type { ServerConnection, ServerLoss } from '../../backend/server-connection.js';
-import { settingsChangeSql } from '../../backend/settings-group.js';
+
+import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
+import { settingsChangeSql } from '../../backend/connection/settings-group.js';
+import type { LeaseRequest } from '../../backend/pool/pool-group.js';
+import { forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import { assert } from '../../base/assert.js';
 import { encodeArrayBind, encodeSingleBind } from './array-bind.js';
 import { askedOnce } from './asked-once.js';

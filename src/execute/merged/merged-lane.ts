@@ -2,10 +2,11 @@
 // connections belong to the clients' own role, so that privileges and policies are those of each client. Requests queue by
 // statement, result format and settings. What comes in during one turn of the event loop goes out together behind it;
 // while as many batches as may be are under way, the next one gathers. No timers.
-import type { NodePool } from '../../backend/node-pool.js';
-import type { PoolGroup } from '../../backend/pool-group.js';
-import type { ServerConnection } from '../../backend/server-connection.js';
-import type { SettingsGroup } from '../../backend/settings-group.js';
+
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import type { SettingsGroup } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
 import { MergedBatch } from './merged-batch.js';

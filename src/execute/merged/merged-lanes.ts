@@ -1,7 +1,8 @@
 // The merged lanes of all shards and log-ins, and the settings under which sessions may share them (D11 rule 9).
-import type { NodePool } from '../../backend/node-pool.js';
-import type { PoolGroup } from '../../backend/pool-group.js';
-import type { SettingsGroup, SettingsRegistry } from '../../backend/settings-group.js';
+
+import type { SettingsGroup, SettingsRegistry } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
 import { MERGED_LIMITS, MergedLane } from './merged-lane.js';

@@ -1,19 +1,20 @@
 // Finds out what the merged lane has to know of a statement: asks the server for the types of its parameters and for its
 // result, has the merged statement made, and asks the server whether that one means the same. Statements on tables whose
 // triggers, rules or policies could tell one statement from many are not merged (D11).
-import type { LeaseRequest } from '../../backend/pool-group.js';
+
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import { type SettingsGroup, settingsChangeSql } from '../../backend/connection/settings-group.js';
+import type { LeaseRequest } from '../../backend/pool/pool-group.js';
 import { quoteLiteral } from '../../backend/quote-literal.js';
-import { describing, forwarded, Reply } from '../../backend/reply-queue.js';
-import type { ServerConnection } from '../../backend/server-connection.js';
-import { type SettingsGroup, settingsChangeSql } from '../../backend/settings-group.js';
-import type { StatementSource, StatementSources } from '../../backend/statement-source.js';
-import type { KvPlan } from '../../sql/kv-plan.js';
-import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/merge-statement.js';
+import { describing, forwarded, Reply } from '../../backend/replies/reply-queue.js';
+import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
+import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/batch/batch-statement.js';
+import type { KvPlan } from '../../sql/plan/kv-plan.js';
 import { encodeNamed, SYNC } from '../../wire/client-messages.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
+import { readColumns } from '../../wire/row-description.js';
 import { rowShape } from '../../wire/row-shape.js';
-import { builtinTypeName, TypeOid } from '../scatter/builtin-types.js';
-import { readColumns } from '../scatter/row-description.js';
+import { builtinTypeName, TypeOid } from '../../wire/type-oids.js';
 import { LaneReceiver } from './lane-receiver.js';
 import type { MergedLane } from './merged-lane.js';
 import type { MergedStatement } from './merged-statement.js';

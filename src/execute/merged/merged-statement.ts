@@ -3,9 +3,9 @@
 //   unknown    its clients use leases; what has to be known is being asked for
 //   merged     it is run for many at once
 //   single     it cannot be merged, or has failed too often; its clients use leases
-import type { StatementSource } from '../../backend/statement-source.js';
+import type { StatementSource } from '../../backend/replies/statement-source.js';
 import type { KvTable } from '../../cluster/kv-table.js';
-import type { MergeStatement } from '../../sql/merge-statement.js';
+import type { MergeStatement } from '../../sql/batch/batch-statement.js';
 import { BIND_COMPLETE, NO_DATA, PARSE_COMPLETE } from '../../wire/server-messages.js';
 import type { MergedQueue } from './merged-lane.js';
 

@@ -2,11 +2,11 @@
 // travel as array parameters in binary, so that nothing is lost by a text form that depends on settings (DateStyle,
 // extra_float_digits), and nothing has to be escaped.
 // https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c (array_recv)
-import type { StatementSource } from '../../backend/statement-source.js';
+import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
-import type { PartialColumn } from '../../sql/kv-plan.js';
-import { builtinTypeName, TypeOid, typeInWords } from './builtin-types.js';
-import type { Column } from './row-description.js';
+import type { PartialColumn } from '../../sql/plan/kv-plan.js';
+import type { Column } from '../../wire/row-description.js';
+import { builtinTypeName, TypeOid, typeInWords } from '../../wire/type-oids.js';
 import type { RowRun } from './row-queue.js';
 import type { FinalStatement } from './scatter-request.js';
 

@@ -1,8 +1,9 @@
 // The messages by which a leg runs its statement. A Bind with hidden columns names the format of every column, so how many
 // the result has must be known first: it is remembered from leg to leg, and asked for (measured) where it is not.
-import { type Assumption, forwarded, parsing, Reply } from '../../backend/reply-queue.js';
-import type { ServerConnection } from '../../backend/server-connection.js';
-import { type StatementSource, unknownStatement } from '../../backend/statement-source.js';
+
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import { type Assumption, forwarded, parsing, Reply } from '../../backend/replies/reply-queue.js';
+import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
 import { encodeNamed, encodeParse, SYNC } from '../../wire/client-messages.js';

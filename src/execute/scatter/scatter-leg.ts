@@ -5,18 +5,19 @@
 //   running     the whole statement is sent, with its Sync
 //   settled     the connection was given back or destroyed; rows may still be waiting here
 // Invariant: after `settled` nothing of the leg is on any connection.
-import type { ReportedParameters } from '../../backend/parameter-status.js';
-import type { ServerConnection, ServerLoss } from '../../backend/server-connection.js';
-import type { StatementSource } from '../../backend/statement-source.js';
+
+import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
+import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
+import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { type ErrorName, messageOf, PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import { Backend, backendLimits } from '../../wire/protocol.js';
+import { type Column, readColumns, readParameterTypes } from '../../wire/row-description.js';
 import { encodeError } from '../../wire/server-messages.js';
-import type { ClientPort, LeasedLane } from '../leased-lane.js';
+import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 import { LegBatch, type LegStatement } from './leg-batch.js';
-import { type Column, readColumns, readParameterTypes } from './row-description.js';
 import type { SortedRows } from './row-merge.js';
 import { RowQueue } from './row-queue.js';
 import type { ScatterLimits, ScatterTarget } from './scatter-request.js';

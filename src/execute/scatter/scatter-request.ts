@@ -1,9 +1,9 @@
 // What a scattered read is asked for and whom it tells.
-import type { StatementSource } from '../../backend/statement-source.js';
+import type { StatementSource } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
 import type { Session } from '../../session/session.js';
-import type { ScatterPlan } from '../../sql/kv-plan.js';
-import type { ClientPort, LeasedLane } from '../leased-lane.js';
+import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
+import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 
 export interface ScatterTarget {
   readonly shardName: string;

@@ -1,8 +1,8 @@
 // The order in which Postgres sorts values, found from their binary format: what a merge by sort keys compares.
 // Types whose order cannot be read off their bytes exactly are refused, never guessed (D10).
 import { PgkvError } from '../../base/errors.js';
-import type { SortKey } from '../../sql/kv-plan.js';
-import { TypeOid, typeInWords } from './builtin-types.js';
+import type { SortKey } from '../../sql/plan/kv-plan.js';
+import { TypeOid, typeInWords } from '../../wire/type-oids.js';
 import { compareNumeric } from './numeric-order.js';
 
 /** Compares the value of `aBytes` bytes at `a[aAt]` with the one at `b[bAt]`. Allocates nothing. */

@@ -2,8 +2,8 @@
 // volatile went unjudged.
 import pg from 'pg';
 import t from 'tap';
-import { FUNCTIONS_SINCE_15, FUNCTIONS_SINCE_18 } from '../../../src/sql/catalog-functions.js';
-import { judgedFunctions } from '../../../src/sql/function-effects.js';
+import { FUNCTIONS_SINCE_15, FUNCTIONS_SINCE_18 } from '../../../src/sql/meaning/catalog-functions.js';
+import { judgedFunctions } from '../../../src/sql/meaning/function-effects.js';
 import { findPostgres, type PostgresVersion } from '../../support/postgres-binaries.js';
 import { startPostgres } from '../../support/postgres-server.js';
 

@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import pg from 'pg';
 import t from 'tap';
-import { LITERAL_STRIDE, lexShape } from '../../../src/sql/shape-lexer.js';
-import { toStandardStrings } from '../../../src/sql/source-text.js';
+import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
+import { toStandardStrings } from '../../../src/sql/text/source-text.js';
 import { findPostgres, type PostgresVersion } from '../../support/postgres-binaries.js';
 import { startPostgres } from '../../support/postgres-server.js';
 

@@ -5,7 +5,7 @@ import { runInNewContext } from 'node:vm';
 import t from 'tap';
 import { initialView } from '../../../src/cluster/cluster-view.js';
 import { tableScope } from '../../../src/cluster/table-scope.js';
-import { loadParser } from '../../../src/sql/parse.js';
+import { loadParser } from '../../../src/sql/meaning/parse.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
 
 await loadParser();

@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
-import { loadParser, parse } from '../../../src/sql/parse.js';
+import { loadParser, parse } from '../../../src/sql/meaning/parse.js';
 import { readTemplate } from '../../../src/sql/read-template.js';
-import { lexShape } from '../../../src/sql/shape-lexer.js';
-import { toStandardStrings, withShortLiterals } from '../../../src/sql/source-text.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
+import { toStandardStrings, withShortLiterals } from '../../../src/sql/text/source-text.js';
 import { CORPUS_TEXTS } from '../../unit/sql/corpus.js';
 import {
   anyString,

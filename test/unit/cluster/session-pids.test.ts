@@ -2,7 +2,7 @@
 import t from 'tap';
 import { systemRandom } from '../../../src/base/clock.js';
 import { ALL_PIDS, pidsOf, workerOf } from '../../../src/cluster/session-pids.js';
-import { CancelRegistry } from '../../../src/frontend/cancel-registry.js';
+import { CancelRegistry } from '../../../src/frontend/door/cancel-registry.js';
 import { PROTOCOL_3_0 } from '../../../src/wire/protocol.js';
 
 t.test('ranges do not meet and fit into a positive Int32', async (t) => {

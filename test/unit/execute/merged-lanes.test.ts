@@ -1,6 +1,6 @@
 // Which settings sessions may share in the merged lane (D11 rule 9): a few combinations at a time, those in use.
 import t from 'tap';
-import { SettingsRegistry } from '../../../src/backend/settings-group.js';
+import { SettingsRegistry } from '../../../src/backend/connection/settings-group.js';
 import { MergedLanes } from '../../../src/execute/merged/merged-lanes.js';
 import { createCounters } from '../../../src/telemetry/counters.js';
 

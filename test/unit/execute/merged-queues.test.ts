@@ -1,6 +1,6 @@
 // Queues of one statement, one for each settings group: they are found again, and those that nobody is in do not pile up.
 import t from 'tap';
-import { SettingsRegistry } from '../../../src/backend/settings-group.js';
+import { SettingsRegistry } from '../../../src/backend/connection/settings-group.js';
 import { MERGED_LIMITS, MergedLane, type MergedQueue } from '../../../src/execute/merged/merged-lane.js';
 import type { MergedRequest } from '../../../src/execute/merged/merged-request.js';
 import { MergedStatement } from '../../../src/execute/merged/merged-statement.js';

@@ -1,13 +1,13 @@
 // Rows on their way through a scattered read: queued in runs, merged in order, written out without hidden columns.
 import fc from 'fast-check';
 import t from 'tap';
-import { TypeOid } from '../../../src/execute/scatter/builtin-types.js';
-import { readColumns, sameColumns, withoutLastColumns } from '../../../src/execute/scatter/row-description.js';
 import { RowMerge } from '../../../src/execute/scatter/row-merge.js';
 import { RowOutput } from '../../../src/execute/scatter/row-output.js';
 import { messageEnd, RowQueue } from '../../../src/execute/scatter/row-queue.js';
 import { sortOrder } from '../../../src/execute/scatter/sort-order.js';
+import { readColumns, sameColumns, withoutLastColumns } from '../../../src/wire/row-description.js';
 import { readRowValues } from '../../../src/wire/row-values.js';
+import { TypeOid } from '../../../src/wire/type-oids.js';
 import { dataRow } from '../../support/scatter-rows.js';
 
 function int4(value: number): Buffer {

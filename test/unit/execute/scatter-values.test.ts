@@ -1,12 +1,12 @@
 // Comparing values by their binary form, and handing partial rows on as arrays.
 import fc from 'fast-check';
 import t from 'tap';
-import { TypeOid } from '../../../src/execute/scatter/builtin-types.js';
 import { encodeArrays, finalStatement } from '../../../src/execute/scatter/combine-statement.js';
 import { NO_PARAMETERS } from '../../../src/execute/scatter/extended-messages.js';
 import { compareNumeric } from '../../../src/execute/scatter/numeric-order.js';
-import type { Column } from '../../../src/execute/scatter/row-description.js';
 import { sortOrder } from '../../../src/execute/scatter/sort-order.js';
+import type { Column } from '../../../src/wire/row-description.js';
+import { TypeOid } from '../../../src/wire/type-oids.js';
 import { dataRow } from '../../support/scatter-rows.js';
 
 const SCALE = 40;

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { PgkvError } from '../../../src/base/errors.js';
-import { FailedLogins, reasonFor } from '../../../src/frontend/failed-logins.js';
+import { FailedLogins, reasonFor } from '../../../src/frontend/door/failed-logins.js';
 
 t.test('the first failures are told one by one, a flood as a number', async (t) => {
   const told: unknown[] = [];

@@ -1,7 +1,7 @@
 // Names of statements are read from bytes, and the last one is kept: it must never be taken for another.
 import fc from 'fast-check';
 import t from 'tap';
-import { NamedStatements } from '../../../src/frontend/named-statements.js';
+import { NamedStatements } from '../../../src/frontend/unit/named-statements.js';
 
 type Parameters = ConstructorParameters<typeof NamedStatements>;
 /** Only names are read here. */

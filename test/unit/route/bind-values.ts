@@ -1,6 +1,6 @@
 // Values as a Bind message brings them, for tests of what is read from them.
 import { type BindValues, StatementValues } from '../../../src/route/key-values.js';
-import { lexShape } from '../../../src/sql/shape-lexer.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
 import { encode, type Value } from '../../support/frontend-message.js';
 
 export interface BindOptions {

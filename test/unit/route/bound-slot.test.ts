@@ -8,8 +8,8 @@ import { evenSlotRanges } from '../../../src/config/slot-ranges.js';
 import { slotOfBind } from '../../../src/route/bound-slot.js';
 import { StatementValues } from '../../../src/route/key-values.js';
 import { route } from '../../../src/route/route.js';
-import type { KvPlan } from '../../../src/sql/kv-plan.js';
-import { loadParser } from '../../../src/sql/parse.js';
+import { loadParser } from '../../../src/sql/meaning/parse.js';
+import type { KvPlan } from '../../../src/sql/plan/kv-plan.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
 import { type BindOptions, bindValues } from './bind-values.js';
 

@@ -2,7 +2,7 @@
 // misplaced, so that what is not certain has to be Unreadable. test/integration/key-values.test.ts asks a server, too.
 import t from 'tap';
 import { StatementValues, Unreadable } from '../../../src/route/key-values.js';
-import type { ValueRef } from '../../../src/sql/kv-plan.js';
+import type { ValueRef } from '../../../src/sql/plan/kv-plan.js';
 import { encode, type Value } from '../../support/frontend-message.js';
 import { type BindOptions, bindValues, boundValues, literalValues } from './bind-values.js';
 

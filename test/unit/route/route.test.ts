@@ -7,10 +7,10 @@ import { tableScope } from '../../../src/cluster/table-scope.js';
 import { evenSlotRanges } from '../../../src/config/slot-ranges.js';
 import { StatementValues } from '../../../src/route/key-values.js';
 import { type Route, route } from '../../../src/route/route.js';
-import type { KvPlan } from '../../../src/sql/kv-plan.js';
-import { loadParser } from '../../../src/sql/parse.js';
-import { lexShape } from '../../../src/sql/shape-lexer.js';
+import { loadParser } from '../../../src/sql/meaning/parse.js';
+import type { KvPlan } from '../../../src/sql/plan/kv-plan.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
 import type { Value } from '../../support/frontend-message.js';
 import { type BindOptions, bindValues, literalsOf } from './bind-values.js';
 

@@ -1,8 +1,8 @@
 import t from 'tap';
-import { loadParser } from '../../../src/sql/parse.js';
+import { loadParser } from '../../../src/sql/meaning/parse.js';
+import { Effect, type EffectBits, type Template } from '../../../src/sql/plan/template.js';
 import { readTemplate } from '../../../src/sql/read-template.js';
-import { lexShape } from '../../../src/sql/shape-lexer.js';
-import { Effect, type EffectBits, type Template } from '../../../src/sql/template.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
 import { CORPUS, CORPUS_TEXTS } from './corpus.js';
 
 await loadParser();

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
-import { type Clause, findClauses } from '../../../src/sql/clauses.js';
-import type { TextParts } from '../../../src/sql/kv-plan.js';
-import { loadParser, parse, scanTokens } from '../../../src/sql/parse.js';
-import { LITERAL_STRIDE, lexShape } from '../../../src/sql/shape-lexer.js';
+import { loadParser, parse, scanTokens } from '../../../src/sql/meaning/parse.js';
+import type { TextParts } from '../../../src/sql/plan/kv-plan.js';
+import { type Clause, findClauses } from '../../../src/sql/text/clauses.js';
+import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
 import {
   joinParts,
   listItems,
@@ -13,7 +13,7 @@ import {
   type TokenSpan,
   tokenAtByte,
   tokensOf,
-} from '../../../src/sql/text-tokens.js';
+} from '../../../src/sql/text/text-tokens.js';
 import { CORPUS_TEXTS } from './corpus.js';
 
 await loadParser();

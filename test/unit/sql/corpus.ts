@@ -1,6 +1,6 @@
 // Statements of every kind in the Postgres manual's reference, by what is to be known about them: the table that
 // classify.test.ts goes through, and material for the other tests of this folder.
-import type { StatementKind, Template } from '../../../src/sql/template.js';
+import type { StatementKind, Template } from '../../../src/sql/plan/template.js';
 
 export interface CorpusGroup {
   readonly kind: StatementKind;

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { explainsRoute, isKvFunction, renderText } from '../../../src/sql/kv-analysis.js';
-import { isRefusal } from '../../../src/sql/kv-plan.js';
-import { parse } from '../../../src/sql/parse.js';
-import { lexShape } from '../../../src/sql/shape-lexer.js';
+import { explainsRoute, isKvFunction, renderText } from '../../../src/sql/keyed/kv-analysis.js';
+import { parse } from '../../../src/sql/meaning/parse.js';
+import { isRefusal } from '../../../src/sql/plan/kv-plan.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
 import { find, literalsOf, planned, planOf, shownKeys } from './kv-planning.js';
 
 const alive = (alias: string): string =>

@@ -1,9 +1,9 @@
 // A text to its plan, as the template cache does it, and plans in a form that test tables can hold.
 import type { KvTable } from '../../../src/cluster/kv-table.js';
-import { planKv } from '../../../src/sql/kv-analysis.js';
-import type { KeyRef, KvPlan, KvRefused, ValueRef } from '../../../src/sql/kv-plan.js';
-import { loadParser, parse } from '../../../src/sql/parse.js';
-import { LITERAL_STRIDE, lexShape } from '../../../src/sql/shape-lexer.js';
+import { planKv } from '../../../src/sql/keyed/kv-analysis.js';
+import { loadParser, parse } from '../../../src/sql/meaning/parse.js';
+import type { KeyRef, KvPlan, KvRefused, ValueRef } from '../../../src/sql/plan/kv-plan.js';
+import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
 
 await loadParser();
 

@@ -1,7 +1,7 @@
 import t from 'tap';
-import { isFaithful } from '../../../src/sql/kv-proof.js';
-import { takeFilter } from '../../../src/sql/kv-rewrites.js';
-import { loadParser, type ParsedStatement, parse } from '../../../src/sql/parse.js';
+import { loadParser, type ParsedStatement, parse } from '../../../src/sql/meaning/parse.js';
+import { isFaithful } from '../../../src/sql/rewrite/kv-proof.js';
+import { takeFilter } from '../../../src/sql/rewrite/kv-rewrites.js';
 
 await loadParser();
 

@@ -1,6 +1,6 @@
 import t from 'tap';
-import { originalPosition, renderText } from '../../../src/sql/kv-analysis.js';
-import { tokensOf } from '../../../src/sql/text-tokens.js';
+import { originalPosition, renderText } from '../../../src/sql/keyed/kv-analysis.js';
+import { tokensOf } from '../../../src/sql/text/text-tokens.js';
 import { literalsOf, planned } from './kv-planning.js';
 
 const characters = (text: string): number => [...text].length;

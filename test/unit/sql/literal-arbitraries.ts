@@ -2,8 +2,8 @@
 // tests of what holds for all texts of a shape.
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { parse } from '../../../src/sql/parse.js';
-import { LITERAL_STRIDE, LiteralKind, lexShape } from '../../../src/sql/shape-lexer.js';
+import { parse } from '../../../src/sql/meaning/parse.js';
+import { LITERAL_STRIDE, LiteralKind, lexShape } from '../../../src/sql/text/shape-lexer.js';
 
 /** The trees without places and without the values of constants: names must be the same. */
 export function trees(text: string): string | null {

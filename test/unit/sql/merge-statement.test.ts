@@ -1,7 +1,7 @@
 // Which statements of one client can be run for many, and how they read then (D11 rule 1). What the texts do on servers is
 // held by test/integration/merge-statement.test.ts.
 import t from 'tap';
-import { type MergeStatement, mergeStatement, singleStatement } from '../../../src/sql/merge-statement.js';
+import { type MergeStatement, mergeStatement, singleStatement } from '../../../src/sql/batch/batch-statement.js';
 import { literalsOf, planned } from './kv-planning.js';
 
 /** Types of parameters that are not text, by their names without the schema. */

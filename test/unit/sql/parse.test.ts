@@ -1,5 +1,5 @@
 import t from 'tap';
-import { loadParser, parse, scanTokens } from '../../../src/sql/parse.js';
+import { loadParser, parse, scanTokens } from '../../../src/sql/meaning/parse.js';
 import { CORPUS_TEXTS } from './corpus.js';
 
 t.test('before it is loaded the parser says so', async (t) => {

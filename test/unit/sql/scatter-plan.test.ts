@@ -3,12 +3,18 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
-import { findClauses } from '../../../src/sql/clauses.js';
-import { type CombinePlan, isRefusal, type MergePlan, type Refusal, type TextParts } from '../../../src/sql/kv-plan.js';
-import { loadParser, parse } from '../../../src/sql/parse.js';
-import { planScatter } from '../../../src/sql/scatter-plan.js';
-import { LITERAL_STRIDE, lexShape } from '../../../src/sql/shape-lexer.js';
-import { tokensOf } from '../../../src/sql/text-tokens.js';
+import { loadParser, parse } from '../../../src/sql/meaning/parse.js';
+import {
+  type CombinePlan,
+  isRefusal,
+  type MergePlan,
+  type Refusal,
+  type TextParts,
+} from '../../../src/sql/plan/kv-plan.js';
+import { planScatter } from '../../../src/sql/scatter/scatter-plan.js';
+import { findClauses } from '../../../src/sql/text/clauses.js';
+import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
+import { tokensOf } from '../../../src/sql/text/text-tokens.js';
 
 await loadParser();
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { loadModule, scanSync } from 'libpg-query';
 import t from 'tap';
-import { LITERAL_STRIDE, LiteralKind, lexShape } from '../../../src/sql/shape-lexer.js';
+import { LITERAL_STRIDE, LiteralKind, lexShape } from '../../../src/sql/text/shape-lexer.js';
 
 await loadModule();
 

@@ -1,9 +1,9 @@
 import t from 'tap';
-import { loadParser } from '../../../src/sql/parse.js';
+import { loadParser } from '../../../src/sql/meaning/parse.js';
+import { Effect } from '../../../src/sql/plan/template.js';
 import { readTemplate } from '../../../src/sql/read-template.js';
-import { lexShape } from '../../../src/sql/shape-lexer.js';
-import { Effect } from '../../../src/sql/template.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
 import { CORPUS_TEXTS } from './corpus.js';
 
 await loadParser();

@@ -1,0 +1,87 @@
+// The settings a session has changed, as immutable interned groups: a session and a server connection agree when they
+// point to the same group, so that handing over a connection costs one comparison. A group holds what differs from the
+// connection's start-up state, by lower-case name. Custom names ("app.user") are placeholders: Postgres cannot
+// un-define one, so a connection that has defined a placeholder serves only sessions that have defined it too.
+import { LRUCache } from 'lru-cache';
+import { quoteLiteral } from '../quote-literal.js';
+
+/** Settings that cannot change the meaning or the answer of a statement: statements prepared under others stay usable. */
+const WITHOUT_MEANING = new Set([
+  'application_name',
+  'client_min_messages',
+  'deadlock_timeout',
+  'idle_in_transaction_session_timeout',
+  'idle_session_timeout',
+  'lock_timeout',
+  'log_min_duration_statement',
+  'log_statement',
+  'maintenance_work_mem',
+  'statement_timeout',
+  'synchronous_commit',
+  'transaction_timeout',
+  'work_mem',
+]);
+
+export interface SettingsGroup {
+  readonly values: ReadonlyMap<string, string>;
+  /** Canonical text of the settings that bear on meaning; equal texts may share prepared statements. */
+  readonly semantics: string;
+  readonly placeholders: readonly string[];
+  readonly bytes: number;
+}
+
+const canonical = (entries: readonly (readonly [string, string])[]): string => JSON.stringify(entries);
+
+/** Interns groups. Bounded: a group pushed out still works, two equal ones then merely count as different. */
+export class SettingsRegistry {
+  readonly empty: SettingsGroup = { values: new Map(), semantics: '', placeholders: [], bytes: 0 };
+  readonly #groups = new LRUCache<string, SettingsGroup>({ max: 4096 });
+
+  intern(values: ReadonlyMap<string, string>): SettingsGroup {
+    if (values.size === 0) return this.empty;
+    const entries = [...values].sort((a, b) => (a[0] < b[0] ? -1 : 1));
+    const key = canonical(entries);
+    const known = this.#groups.get(key);
+    if (known !== undefined) return known;
+    const meaningful = entries.filter(([name]) => !WITHOUT_MEANING.has(name));
+    const group: SettingsGroup = {
+      values: new Map(entries),
+      semantics: meaningful.length === 0 ? '' : canonical(meaningful),
+      placeholders: entries.filter(([name]) => name.includes('.')).map(([name]) => name),
+      bytes: key.length,
+    };
+    this.#groups.set(key, group);
+    return group;
+  }
+}
+
+/**
+ * SQL that takes a connection from one group to another, or null where nothing has to be done: one SELECT of
+ * set_config calls, evaluated in order; a NULL value resets (guc.c, set_config_by_name).
+ */
+export function settingsChangeSql(from: SettingsGroup, to: SettingsGroup): string | null {
+  const calls: string[] = [];
+  const set = (name: string, value: string | null): void => {
+    calls.push(`pg_catalog.set_config(${quoteLiteral(name)}, ${value === null ? 'NULL' : quoteLiteral(value)}, false)`);
+  };
+  // A role may lack the right to change a setting, so it is taken off first and put on last.
+  const role = to.values.get('role');
+  const roleChanges = from.values.get('role') !== role;
+  if (roleChanges && from.values.has('role')) set('role', null);
+  for (const name of from.values.keys()) {
+    if (name !== 'role' && !to.values.has(name)) set(name, null);
+  }
+  for (const [name, value] of to.values) {
+    if (name !== 'role' && from.values.get(name) !== value) set(name, value);
+  }
+  if (roleChanges && role !== undefined) set('role', role);
+  return calls.length === 0 ? null : `SELECT ${calls.join(', ')}`;
+}
+
+/** Whether a connection with these placeholders defined may serve a session with those settings. */
+export function placeholdersFit(defined: ReadonlySet<string>, group: SettingsGroup): boolean {
+  for (const name of defined) {
+    if (!group.values.has(name)) return false;
+  }
+  return true;
+}

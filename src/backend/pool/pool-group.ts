@@ -1,0 +1,88 @@
+// What a node's pool has for one role, database and set of start-up parameters, which a connection cannot change after its
+// login: the connections that are idle, and who waits for one. Knows which of them fit each other; how many connections the
+// node may have, and which group's turn it is, is the pool's.
+import type { PgkvError } from '../../base/errors.js';
+import type { ServerLogin } from '../connection/connection-opener.js';
+import type { Credential } from '../connection/credential.js';
+import type { ServerConnection } from '../connection/server-connection.js';
+import { placeholdersFit, type SettingsGroup } from '../connection/settings-group.js';
+import type { ReportedParameters } from '../replies/parameter-status.js';
+import type { Routines } from './routines.js';
+
+/** One wish for a connection. The callbacks are called at most once, synchronously with what made it possible. */
+export interface LeaseRequest {
+  readonly group: PoolGroup;
+  readonly settings: SettingsGroup;
+  granted(connection: ServerConnection): void;
+  /** `message` is the server's own ErrorResponse when it refused the login. */
+  refused(error: PgkvError, message: Buffer | null): void;
+  /** Set by the pool. */
+  queuedAt: number;
+}
+
+/** Made by `NodePool.group`. */
+export class PoolGroup implements ServerLogin {
+  readonly key: string;
+  readonly user: string;
+  readonly startup: ReadonlyMap<string, string>;
+  credential: Credential;
+  /** Most recently used last. */
+  readonly idle: ServerConnection[] = [];
+  readonly waiting = new Set<LeaseRequest>();
+  open = 0;
+  opening = 0;
+  /** Parameters reported by the last login, for greeting clients; dropped with the last connection. */
+  parameters: ReportedParameters | null = null;
+  /** What is known of the routines of its database; out of date where its epoch is not the pool's `schemaEpoch`. */
+  routines: Routines | null = null;
+
+  constructor(key: string, user: string, startup: ReadonlyMap<string, string>, credential: Credential) {
+    this.key = key;
+    this.user = user;
+    this.startup = startup;
+    this.credential = credential;
+  }
+
+  /** More requests wait than connections are being opened for them. */
+  get lacksConnections(): boolean {
+    return this.opening < this.waiting.size;
+  }
+
+  get oldestWaiter(): LeaseRequest | undefined {
+    const [oldest] = this.waiting;
+    return oldest;
+  }
+
+  /** The first request that can take the connection as it is. */
+  waiterFor({ placeholders }: ServerConnection): LeaseRequest | null {
+    for (const request of this.waiting) {
+      if (placeholdersFit(placeholders, request.settings)) return request;
+    }
+    return null;
+  }
+
+  /** Takes the warmest idle connection with the same settings; failing that, the warmest that can take them. */
+  takeIdle(settings: SettingsGroup): ServerConnection | null {
+    const { idle } = this;
+    let fitting = -1;
+    for (let index = idle.length - 1; index >= 0; index--) {
+      const connection = idle[index]!;
+      if (!placeholdersFit(connection.placeholders, settings)) continue;
+      if (connection.settings === settings) {
+        if (index === idle.length - 1) idle.pop();
+        else idle.splice(index, 1);
+        return connection;
+      }
+      if (fitting < 0) fitting = index;
+    }
+    return fitting < 0 ? null : idle.splice(fitting, 1)[0]!;
+  }
+
+  /** Returns whether the connection was idle. */
+  removeIdle(connection: ServerConnection): boolean {
+    const index = this.idle.indexOf(connection);
+    if (index < 0) return false;
+    this.idle.splice(index, 1);
+    return true;
+  }
+}

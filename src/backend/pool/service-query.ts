@@ -1,0 +1,63 @@
+// Statements of pgkv's own service role: verifier look-ups, health probes. They run on a small pool beside that of the
+// clients, so that neither can starve the other, with the same TLS and login code.
+import type { Clock } from '../../base/clock.js';
+import { type ErrorDetails, PgkvError } from '../../base/errors.js';
+import { readErrorFields } from '../../wire/error-fields.js';
+import type { NodePool } from './node-pool.js';
+import type { PoolGroup } from './pool-group.js';
+
+/** A server that takes longer (its host is gone, it was stopped) counts as one that cannot be reached. */
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** Rows of a simple query, all values as text. Rejects with `server_unreachable`, the cause in its detail. */
+export function serviceQuery(
+  pool: NodePool,
+  group: PoolGroup,
+  clock: Clock,
+  sql: string,
+): Promise<(string | null)[][]> {
+  return new Promise((resolve, reject) => {
+    const fail = (details: ErrorDetails): void => reject(new PgkvError('server_unreachable', details));
+    pool.acquire({
+      group,
+      settings: pool.noSettings,
+      queuedAt: 0,
+      refused: (error) => fail({ detail: error.detail ?? error.message, cause: error }),
+      granted: (connection) => {
+        const rows: (string | null)[][] = [];
+        let failure: string | null = null;
+        const deadline = clock.after(ANSWER_TIMEOUT_MS, () =>
+          connection.destroy(`no answer within ${ANSWER_TIMEOUT_MS} ms`),
+        );
+        // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
+        connection.attach({
+          holdsBytes: false,
+          serverBytes: () => undefined,
+          serverPaused: () => undefined,
+          serverReady: () => undefined,
+          serverParameter: () => undefined,
+          serverTag: () => undefined,
+          clientStatementName: () => undefined,
+          guardedError: () => false,
+          guardedReady: () => undefined,
+          serverLost: (loss) => {
+            deadline.cancel();
+            fail({ detail: loss.error.detail ?? loss.error.message });
+          },
+        });
+        connection.runControl(sql, {
+          row: (values) => rows.push(values),
+          failed: (message) => {
+            failure = readErrorFields(message, 0, message.length)['M'] ?? 'unknown error';
+          },
+          ready: () => {
+            deadline.cancel();
+            pool.release(connection, group);
+            if (failure === null) resolve(rows);
+            else fail({ detail: failure });
+          },
+        });
+      },
+    });
+  });
+}

@@ -1,0 +1,171 @@
+// The statements that pgkv has prepared on one server connection: each StatementSource under one name of pgkv's own, kept
+// from session to session. Invariant: an entry stands for a statement that the server has, or will have once it has read
+// what was sent; what is assumed of a Parse or Close is undone when the server refuses or skips it.
+// A statement is used again only under settings and a schema that give its text the same meaning.
+import { encodeNamed, encodeParse } from '../../wire/client-messages.js';
+import type { Output } from '../../wire/output.js';
+import { Frontend } from '../../wire/protocol.js';
+import { assuming, parsing, Reply, type ReplyQueue } from './reply-queue.js';
+import type { StatementSource } from './statement-source.js';
+
+/** Names of prepared statements on servers begin with this. */
+export const STATEMENT_NAME_PREFIX = 'pgkv_';
+
+/** The name of a statement of pgkv's own in an error message; undefined where there is none. */
+export const serverNameIn = (message: string): string | undefined =>
+  message.includes(STATEMENT_NAME_PREFIX) ? /"(pgkv_\d+)"/.exec(message)?.[1] : undefined;
+
+/** A statement as prepared on one connection. */
+export interface PreparedOnServer {
+  readonly name: string;
+  /** Of the settings it was parsed under (see SettingsGroup.semantics). */
+  readonly semantics: string;
+  readonly schemaEpoch: number;
+  /** The server has refused or skipped its Parse. */
+  missing: boolean;
+  /** Where the answer to its Parse stands in the reply queue. */
+  readonly place: number;
+}
+
+export class PreparedStatements {
+  /** In the order of their Parse; when the map is half full also of their last use. The first is evicted. */
+  readonly bySource = new Map<StatementSource, PreparedOnServer>();
+  readonly #replies: ReplyQueue;
+  readonly #output: Output;
+  readonly #statementsMax: number;
+  #nameCounter = 0;
+  /** Place of the last Parse of ours. */
+  #lastParse = -1;
+  #schemaEpoch = 0;
+  /** Stands for the settings in force while they are not known to be those of the session. */
+  #unsettled: string | null = null;
+  #unsettledCount = 0;
+
+  constructor(replies: ReplyQueue, output: Output, statementsMax: number) {
+    this.#replies = replies;
+    this.#output = output;
+    this.#statementsMax = statementsMax;
+  }
+
+  /** A statement is sent that may change settings: what is parsed from now on means something to this session only. */
+  unsettle(): void {
+    this.#unsettled ??= `unsettled ${++this.#unsettledCount}`;
+  }
+
+  /** The settings are what the session's group says. */
+  settled(): void {
+    this.#unsettled = null;
+  }
+
+  /** Statements prepared before this are prepared anew before their next use. */
+  schemaChanged(epoch: number): void {
+    this.#schemaEpoch = epoch;
+  }
+
+  /** Whether some statement's Parse is not answered yet. */
+  get parsing(): boolean {
+    return !this.#replies.isGone(this.#lastParse);
+  }
+
+  /** Whether an earlier batch prepares `source`, and may yet be skipped. */
+  dependsOnParse(source: StatementSource): boolean {
+    const known = this.bySource.get(source);
+    return known !== undefined && this.#replies.owesEarlierBatch(known.place);
+  }
+
+  /** Whether `prepare` would find the statement ready. */
+  isPrepared(source: StatementSource, semantics: string): boolean {
+    const known = this.bySource.get(source);
+    return known !== undefined && this.#fits(known, semantics);
+  }
+
+  /**
+   * The name under which `source` is prepared here, preparing it first where it is not; answers to that are swallowed.
+   * `semantics` is that of the session's settings: a text prepared under others may mean something else.
+   */
+  prepare(source: StatementSource, semantics: string): string {
+    const known = this.bySource.get(source);
+    if (known !== undefined && this.#fits(known, semantics)) {
+      if (this.bySource.size * 2 > this.#statementsMax) {
+        this.bySource.delete(source);
+        this.bySource.set(source, known);
+      }
+      return known.name;
+    }
+    return this.parse(source, semantics, true);
+  }
+
+  /**
+   * Sends a Parse under a fresh name in place of any earlier one.
+   * @param swallow keep ParseComplete from the client
+   * @param undone called if the server refuses the Parse (true) or skips it
+   */
+  parse(source: StatementSource, semantics: string, swallow: boolean, undone?: (refused: boolean) => void): string {
+    this.forget(source);
+    const name = `${STATEMENT_NAME_PREFIX}${++this.#nameCounter}`;
+    const entry: PreparedOnServer = {
+      name,
+      semantics: this.#unsettled ?? semantics,
+      schemaEpoch: this.#schemaEpoch,
+      missing: false,
+      place: this.#replies.nextPlace,
+    };
+    this.#lastParse = entry.place;
+    this.bySource.set(source, entry);
+    const undo = (refused: boolean): void => {
+      entry.missing = true;
+      if (this.bySource.get(source) === entry) this.bySource.delete(source);
+      undone?.(refused);
+    };
+    this.#replies.push(parsing(source.rewritten, swallow, { undo }));
+    this.#output.push(encodeParse(name, source.parseTail));
+    if (this.bySource.size > this.#statementsMax) this.#evictOldest(source);
+    return name;
+  }
+
+  /** Closes the statement on the server, if it is prepared here. */
+  forget(source: StatementSource): void {
+    const known = this.bySource.get(source);
+    if (known === undefined) return;
+    this.bySource.delete(source);
+    // Skipped after an error: the server still has it, if it ever had, so it is ours again.
+    const undo = (): void => {
+      if (!known.missing && !this.bySource.has(source)) this.bySource.set(source, known);
+    };
+    this.#replies.push(assuming(Reply.close, true, { undo }));
+    this.#output.push(encodeNamed(Frontend.close, 'S', known.name));
+  }
+
+  /** DEALLOCATE ALL or DISCARD ALL took effect. */
+  forgetAll(): void {
+    this.bySource.clear();
+  }
+
+  /** A function has deallocated the statement that an error message names: it is prepared anew before its next use. */
+  deallocated(message: string): void {
+    const name = serverNameIn(message);
+    const source = name === undefined ? null : this.sourceOf(name);
+    if (source !== null) this.bySource.delete(source);
+  }
+
+  /** What is prepared under a name of pgkv's own; null if nothing is. */
+  sourceOf(serverName: string): StatementSource | null {
+    for (const [source, { name }] of this.bySource) {
+      if (name === serverName) return source;
+    }
+    return null;
+  }
+
+  #fits(known: PreparedOnServer, semantics: string): boolean {
+    const sameMeaning = known.semantics === semantics || known.semantics === this.#unsettled;
+    return sameMeaning && known.schemaEpoch === this.#schemaEpoch;
+  }
+
+  #evictOldest(keep: StatementSource): void {
+    for (const source of this.bySource.keys()) {
+      if (source === keep) continue;
+      this.forget(source);
+      return;
+    }
+  }
+}

@@ -1,0 +1,247 @@
+// The replies a server connection owes, in order, each to be forwarded or swallowed. The queue is the connection's
+// only knowledge of where the server stands; a reply that does not match it destroys the connection (D11 rule 8).
+// https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY: after an error in the extended
+// protocol the server discards messages up to the next Sync, so the replies owed for those are dropped here, and what
+// their sender had assumed is undone.
+
+import { PARSE_COMPLETE } from '../../wire/server-messages.js';
+import type { RewrittenText } from './statement-source.js';
+
+/** What a reply answers. */
+export const Reply = {
+  query: 1,
+  parse: 2,
+  bind: 3,
+  close: 4,
+  describeStatement: 5,
+  describePortal: 6,
+  execute: 7,
+  sync: 8,
+  functionCall: 9,
+  /** Not owed by the server: bytes of our own that go out when their turn comes. */
+  local: 10,
+  /** CopyDone or CopyFail was sent here, before it was known whether there is a copy; no reply is owed for it. */
+  copyEnd: 11,
+} as const;
+
+export type ReplyKind = (typeof Reply)[keyof typeof Reply];
+
+/** A statement of pgkv's own (settings, state checks): its answer is read here and never forwarded. */
+export interface ControlQuery {
+  row(values: (string | null)[]): void;
+  /** ErrorResponse, whole message. */
+  failed(message: Buffer): void;
+  ready(): void;
+}
+
+/** Undoes what was assumed when a message was sent, when the server has skipped it or refused it. */
+export interface Assumption {
+  /** @param refused the server has tried and failed; else it has not looked at the message */
+  undo(refused: boolean): void;
+  /** A notice came while this was owed. */
+  noticed?(): void;
+}
+
+export interface Owed {
+  readonly kind: ReplyKind;
+  /** The answer is for pgkv itself. */
+  readonly swallow: boolean;
+  readonly control: ControlQuery | null;
+  readonly assumption: Assumption | null;
+  /** For `local`: what to send the client. For others: what to send it just before the reply. */
+  readonly bytes: Buffer | null;
+  /** Hears of the shape of the result that a Describe tells (see row-shape.ts). */
+  readonly described: ((shape: string) => void) | null;
+  /** Sent in place of the server's error, which pgkv has provoked. */
+  readonly insteadOfError: Buffer | null;
+  /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
+  readonly rewritten: RewrittenText | null;
+}
+
+const owed = (kind: ReplyKind, swallow = false): Owed => ({
+  kind,
+  swallow,
+  control: null,
+  assumption: null,
+  bytes: null,
+  described: null,
+  insteadOfError: null,
+  rewritten: null,
+});
+
+// Entries without particulars are shared constants: the hot path allocates none.
+const FORWARDED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind));
+const SWALLOWED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind, true));
+
+export const forwarded = (kind: ReplyKind): Owed => FORWARDED[kind]!;
+export const swallowed = (kind: ReplyKind): Owed => SWALLOWED[kind]!;
+export const assuming = (kind: ReplyKind, swallow: boolean, assumption: Assumption): Owed => ({
+  ...owed(kind, swallow),
+  assumption,
+});
+/** A Parse of a text that may have been rewritten. */
+export const parsing = (rewritten: RewrittenText | null, swallow: boolean, assumption: Assumption): Owed => ({
+  ...owed(Reply.parse, swallow),
+  assumption,
+  rewritten,
+});
+export const queryOf = (rewritten: RewrittenText): Owed => ({ ...owed(Reply.query), rewritten });
+export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });
+export const controlSync = (control: ControlQuery): Owed => ({ ...owed(Reply.sync, true), control });
+export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({
+  ...owed(Reply.local),
+  assumption,
+  bytes,
+});
+export const describing = (swallow: boolean, described: (shape: string) => void): Owed => ({
+  ...owed(Reply.describeStatement, swallow),
+  described,
+});
+export const provokedError = (kind: ReplyKind, insteadOfError: Buffer): Owed => ({ ...owed(kind), insteadOfError });
+
+/** A Bind before whose answer the client still has to get the answer to a Parse that was not sent on. */
+export const bindAfterLocalParse: Owed = { ...owed(Reply.bind), bytes: PARSE_COMPLETE };
+
+/** What a ReadyForQuery answers. */
+const endsBatch = (kind: ReplyKind): boolean =>
+  kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
+
+/** A later assumption may build on an earlier one (a name closed, then used again). */
+function undoLatestFirst(assumptions: Assumption[], refused: Assumption | null): void {
+  for (let index = assumptions.length - 1; index >= 0; index--) {
+    const assumption = assumptions[index]!;
+    assumption.undo(assumption === refused);
+  }
+}
+
+/** A growing ring of entries; its bound is the session's pipeline limit. */
+export class ReplyQueue {
+  #ring: (Owed | null)[] = new Array(16).fill(null);
+  #head = 0;
+  length = 0;
+  /** After an error: everything up to the next Sync is skipped by the server, also what is sent from now on. */
+  #skipping = false;
+  /** Messages of the extended protocol were sent behind the last Sync: their transaction is open, answered or not. */
+  #batchOpen = false;
+  /** Entries that have left the queue: an entry's place, counted from the first ever, tells whether it is among them. */
+  #gone = 0;
+  /** Place of the last entry that ends a batch. */
+  #batchEnd = -1;
+
+  /** The place that the next entry gets. */
+  get nextPlace(): number {
+    return this.#gone + this.length;
+  }
+
+  /** Whether the entry at `place` has left the queue. */
+  isGone(place: number): boolean {
+    return place < this.#gone;
+  }
+
+  /** Whether the entry at `place` is still owed, and belongs to a batch before the one that is being sent now. */
+  owesEarlierBatch(place: number): boolean {
+    return place >= this.#gone && place <= this.#batchEnd;
+  }
+
+  get head(): Owed | null {
+    return this.length === 0 ? null : this.#ring[this.#head]!;
+  }
+
+  get skipping(): boolean {
+    return this.#skipping;
+  }
+
+  push(entry: Owed): void {
+    if (this.#skipping) {
+      if (entry.kind !== Reply.sync) {
+        entry.assumption?.undo(false);
+        return;
+      }
+      this.#skipping = false;
+    }
+    if (entry.kind !== Reply.local && entry.kind !== Reply.copyEnd) this.#batchOpen = !endsBatch(entry.kind);
+    if (endsBatch(entry.kind)) this.#batchEnd = this.nextPlace;
+    if (this.length === this.#ring.length) this.#grow();
+    this.#ring[(this.#head + this.length) & (this.#ring.length - 1)] = entry;
+    this.length++;
+  }
+
+  pop(): void {
+    this.#ring[this.#head] = null;
+    this.#head = (this.#head + 1) & (this.#ring.length - 1);
+    this.length--;
+    this.#gone++;
+  }
+
+  /** The head failed in the extended protocol: drops it and all behind it up to the next Sync, which stays. */
+  failExtended(): void {
+    const dropped: Assumption[] = [];
+    const refused = this.head?.assumption ?? null;
+    while (this.length > 0 && this.#ring[this.#head]!.kind !== Reply.sync) this.#drop(dropped);
+    if (this.length === 0) this.#skipping = true;
+    undoLatestFirst(dropped, refused);
+  }
+
+  /**
+   * The head went into COPY FROM STDIN: the server ignores the Syncs it reads until the copy ends. Returns whether the
+   * end of the copy has been sent already.
+   */
+  enterCopyIn(): boolean {
+    let ended = false;
+    while (!ended && this.length > 1) {
+      const { kind } = this.#at(1);
+      if (kind !== Reply.sync && kind !== Reply.copyEnd) break;
+      ended = kind === Reply.copyEnd;
+      // Remove the second entry by moving the head over it.
+      this.#ring[(this.#head + 1) & (this.#ring.length - 1)] = this.#ring[this.#head]!;
+      this.pop();
+    }
+    let last = this.length - 1;
+    while (this.#at(last).kind === Reply.local || this.#at(last).kind === Reply.copyEnd) last--;
+    this.#batchOpen = !endsBatch(this.#at(last).kind);
+    return ended;
+  }
+
+  /** How many ReadyForQuery the client (not pgkv itself) still waits for. */
+  owedReadies(): number {
+    let count = 0;
+    for (let index = 0; index < this.length; index++) {
+      const { kind, swallow } = this.#at(index);
+      if (!swallow && endsBatch(kind)) count++;
+    }
+    return count;
+  }
+
+  /** Whether messages of the extended protocol were sent, answered or not, and no Sync behind them yet. */
+  unsynced(): boolean {
+    if (this.#skipping || this.#batchOpen) return true;
+    return this.length > 0 && this.#at(this.length - 1).kind === Reply.local;
+  }
+
+  /** The connection is gone: undoes every assumption. */
+  clear(): void {
+    const dropped: Assumption[] = [];
+    while (this.length > 0) this.#drop(dropped);
+    this.#skipping = this.#batchOpen = false;
+    undoLatestFirst(dropped, null);
+  }
+
+  #at(index: number): Owed {
+    return this.#ring[(this.#head + index) & (this.#ring.length - 1)]!;
+  }
+
+  #drop(assumptions: Assumption[]): void {
+    const { assumption } = this.#ring[this.#head]!;
+    if (assumption !== null) assumptions.push(assumption);
+    this.pop();
+  }
+
+  #grow(): void {
+    const larger: (Owed | null)[] = new Array(this.#ring.length * 2).fill(null);
+    for (let index = 0; index < this.length; index++) {
+      larger[index] = this.#ring[(this.#head + index) & (this.#ring.length - 1)]!;
+    }
+    this.#ring = larger;
+    this.#head = 0;
+  }
+}

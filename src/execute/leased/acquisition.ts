@@ -1,0 +1,149 @@
+// From a session's wish for a connection to one that is as the session needs it: waits in the pool's queue, learns what the
+// routines of the database may do (once per schema epoch), carries the session's settings over, and tells the client what
+// its server now reports. Owns the request in the queue; modes are the lane's.
+
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import { settingsChangeSql } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
+import { ROUTINES_SQL, type Routines, readRoutines } from '../../backend/pool/routines.js';
+import { untilDone } from '../../backend/replies/control-answers.js';
+import { parameterChanges } from '../../backend/replies/parameter-status.js';
+import type { ReplyReceiver } from '../../backend/replies/reply-receiver.js';
+import { PgkvError } from '../../base/errors.js';
+import type { Session } from '../../session/session.js';
+import type { LaneOptions } from './lane-options.js';
+
+/** The lane that a connection is acquired for. */
+export interface AcquiringLane extends ReplyReceiver {
+  /** A connection is the lane's; no client message may be sent yet. */
+  connectionHeld(connection: ServerConnection): void;
+  /** It is as the session needs it. Not called where `begin` or `carryOver` has returned that already. */
+  connectionReady(): void;
+  /** There is no connection, or the one held is gone. `message`: the server's own ErrorResponse. */
+  connectionRefused(error: PgkvError, message: Buffer | null): void;
+}
+
+export class Acquisition {
+  readonly #lane: AcquiringLane;
+  readonly #session: Session;
+  readonly #pool: NodePool;
+  readonly #group: PoolGroup;
+  #request: LeaseRequest | null = null;
+  /** The connection that the lane had last. */
+  #former: ServerConnection | null = null;
+  /** lastval() is asked for, and the next connection would answer it for another session. */
+  #discardSequences = false;
+
+  constructor({ session, pool, group }: LaneOptions, lane: AcquiringLane) {
+    this.#lane = lane;
+    this.#session = session;
+    this.#pool = pool;
+    this.#group = group;
+  }
+
+  /**
+   * Asks for a connection. True: it is held and ready. False: `connectionReady` or `connectionRefused` follows, the latter
+   * perhaps before this returns.
+   * @param forLastval the statement asks for what this session drew last from a sequence (R4)
+   */
+  begin(forLastval: boolean): boolean {
+    if (forLastval) {
+      if (this.#takeFormer()) return true;
+      this.#discardSequences = true;
+    }
+    let begun = false;
+    let ready = false;
+    const request: LeaseRequest = {
+      group: this.#group,
+      settings: this.#session.settings,
+      queuedAt: 0,
+      granted: (connection) => {
+        this.#request = null;
+        this.#lane.connectionHeld(connection);
+        ready = this.#makeReady(connection);
+        if (ready && begun) this.#lane.connectionReady();
+      },
+      refused: (error, message) => {
+        this.#request = null;
+        this.#lane.connectionRefused(error, message);
+      },
+    };
+    this.#request = request;
+    this.#pool.acquire(request);
+    begun = true;
+    return ready;
+  }
+
+  /** Takes the request out of the queue; false where none stands in it. */
+  withdraw(): boolean {
+    if (this.#request === null || !this.#pool.withdraw(this.#request)) return false;
+    this.#request = null;
+    return true;
+  }
+
+  /** The lane has given its connection back to the pool. */
+  gaveBack(connection: ServerConnection): void {
+    this.#former = connection;
+  }
+
+  /** Brings a connection to the session's settings. True when nothing has to be waited for. */
+  carryOver(connection: ServerConnection): boolean {
+    const { settings } = this.#session;
+    const sql = settingsChangeSql(connection.settings, settings);
+    if (sql === null && !this.#discardSequences) {
+      connection.settings = settings;
+      this.#tellParameters(connection);
+      return true;
+    }
+    const statements = this.#discardSequences ? ['DISCARD SEQUENCES'] : [];
+    if (sql !== null) statements.push(sql);
+    this.#discardSequences = false;
+    const done = (failure: Buffer | null): void => {
+      if (failure !== null) {
+        // Whatever could not be set before cannot be trusted to be as it was.
+        connection.attach(null);
+        this.#pool.destroyUnclean(connection, 'the session settings could not be applied');
+        this.#lane.connectionRefused(new PgkvError('internal'), failure);
+        return;
+      }
+      connection.took(this.#session.settings);
+      this.#tellParameters(connection);
+      this.#lane.connectionReady();
+    };
+    connection.runControl(statements.join(';'), untilDone(done));
+    return false;
+  }
+
+  /** The lane's former connection, if it is free and still as this session left it, so that it answers lastval(). */
+  #takeFormer(): boolean {
+    const former = this.#former;
+    const untouched =
+      former !== null &&
+      !former.dead &&
+      former.sequenceOwner === this.#lane &&
+      former.settings === this.#session.settings &&
+      this.#pool.acquireExactly(former, this.#group);
+    if (untouched) this.#lane.connectionHeld(former);
+    return untouched;
+  }
+
+  /** Asks for what has to be known, then carries the session over. True when nothing has to be waited for. */
+  #makeReady(connection: ServerConnection): boolean {
+    const epoch = this.#pool.schemaEpoch;
+    if (this.#group.routines?.epoch === epoch) return this.carryOver(connection);
+    const known = (routines: Routines): void => {
+      this.#group.routines = routines;
+      if (this.carryOver(connection)) this.#lane.connectionReady();
+    };
+    connection.runControl(ROUTINES_SQL, readRoutines(epoch, known));
+    return false;
+  }
+
+  #tellParameters({ parameters }: ServerConnection): void {
+    const session = this.#session;
+    if (session.told === parameters) return;
+    for (const message of parameterChanges(session.told, parameters)) this.#lane.serverBytes(message);
+    session.told = parameters;
+  }
+}

@@ -1,0 +1,30 @@
+// DISCARD SEQUENCES in the middle of a client's batch: a simple query would end the batch's transaction, so it goes as
+// messages of the extended protocol, under names that are not the client's, with answers that are swallowed.
+
+import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
+import { Reply, swallowed } from '../../backend/replies/reply-queue.js';
+import { encodeNamed, encodeParse } from '../../wire/client-messages.js';
+import { Frontend } from '../../wire/protocol.js';
+
+const NAME = `${STATEMENT_NAME_PREFIX}discard`;
+
+function frame(type: number, body: string): Buffer {
+  const message = Buffer.from(`\0\0\0\0\0${body}`, 'latin1');
+  message[0] = type;
+  message.writeInt32BE(message.length - 1, 1);
+  return message;
+}
+
+const MESSAGES = Buffer.concat([
+  encodeParse(NAME, Buffer.from('DISCARD SEQUENCES\0\0\0')),
+  frame(Frontend.bind, `${NAME}\0${NAME}\0\0\0\0\0\0\0`),
+  frame(Frontend.execute, `${NAME}\0\0\0\0\0`),
+  encodeNamed(Frontend.close, 'P', NAME),
+  encodeNamed(Frontend.close, 'S', NAME),
+]);
+const ANSWERS = [Reply.parse, Reply.bind, Reply.execute, Reply.close, Reply.close];
+
+export function discardSequencesInBatch(connection: ServerConnection): void {
+  connection.output.push(MESSAGES);
+  for (const kind of ANSWERS) connection.replies.push(swallowed(kind));
+}

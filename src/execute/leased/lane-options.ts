@@ -1,0 +1,45 @@
+// What a leased lane is made with, and asks of those around it: the client's side of it, and who delivers cancel requests.
+
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import type { SettingsRegistry } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { PoolGroup } from '../../backend/pool/pool-group.js';
+import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
+import type { Clock } from '../../base/clock.js';
+import type { PgkvError } from '../../base/errors.js';
+import type { Session } from '../../session/session.js';
+import type { LeasedLane } from './leased-lane.js';
+
+/** The client's side of a lane, which a session may have several of. All calls are synchronous. */
+export interface ClientPort {
+  send(bytes: Buffer, lane: LeasedLane): void;
+  flush(): void;
+  /** The client's socket takes no more for now. */
+  readonly clogged: boolean;
+  /** Bytes sent are still to be read from where they were. */
+  readonly holdsBytes: boolean;
+  /** The lane takes messages again. */
+  resume(): void;
+  /** The statement that asked for a connection cannot have one. `message`: the server's own ErrorResponse. */
+  refused(error: PgkvError, message: Buffer | null): void;
+  /** The connection under the session broke. `hadState`: state was lost that cannot be had back. */
+  lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void;
+  /** A statement whose plan had gone stale was held back from the client and has to be sent again. */
+  repeat(): void;
+  tag(tag: string): void;
+}
+
+/** Cancels what a connection is doing; calls back when the request has been delivered or has failed. */
+export type CancelStatement = (connection: ServerConnection, delivered: () => void) => void;
+
+export interface LaneOptions {
+  readonly session: Session;
+  readonly pool: NodePool;
+  readonly group: PoolGroup;
+  readonly registry: SettingsRegistry;
+  readonly client: ClientPort;
+  readonly clock: Clock;
+  readonly cancelStatement: CancelStatement;
+  /** From the client's start-up packet: what RESET takes it back to. */
+  readonly applicationName: string;
+}

@@ -1,0 +1,401 @@
+// The leased lane: one client session on one server connection, exclusively, from the first message until the server is
+// outside a transaction and owes nothing. Owns the modes below, and gives the connection back, keeps it (pinned) or closes
+// it. How a lane comes by a connection is acquisition.ts's, what may be left on it state-behind-lease.ts's, whose draws from
+// sequences it shows sequence-owner.ts's.
+//
+// Modes, and what must hold in each:
+//   free      no connection
+//   waiting   a request stands in the pool's queue
+//   preparing a connection is held; statements of pgkv's own are under way on it; no client message may be sent
+//   leased    a connection is held and takes client messages
+//   ended     the session is over
+
+import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { PoolGroup } from '../../backend/pool/pool-group.js';
+import { IGNORED, untilReady } from '../../backend/replies/control-answers.js';
+import { Reply } from '../../backend/replies/reply-queue.js';
+import type { StatementSource } from '../../backend/replies/statement-source.js';
+import type { Clock } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
+import type { Session } from '../../session/session.js';
+import type { PrologueStatement } from '../../session/transaction-block.js';
+import { Effect, type Template } from '../../sql/plan/template.js';
+import type { ErrorFields } from '../../wire/error-fields.js';
+import { TransactionStatus } from '../../wire/protocol.js';
+import { type AcquiringLane, Acquisition } from './acquisition.js';
+import type { CancelStatement, ClientPort, LaneOptions } from './lane-options.js';
+import { mayDraw, ownLastval, ownSequences } from './sequence-owner.js';
+import { isStalePlan } from './stale-plan.js';
+import { type CheckOutcome, effectsOf, mayChangeMeaning, StateBehindLease } from './state-behind-lease.js';
+
+export type { CancelStatement, ClientPort } from './lane-options.js';
+
+export class LeasedLane implements AcquiringLane {
+  mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
+  connection: ServerConnection | null = null;
+  /** True while a streamed client message has been passed on in part. */
+  midMessage = false;
+  /** Everything sent in this lease so far was proven to change nothing. */
+  readOnly = true;
+  /** Something sent in this lease may have ended the transaction. */
+  mayHaveCommitted = false;
+  /** A ROLLBACK was sent in this lease: what is sent behind it stands for itself. */
+  #rolledBack = false;
+  idleInTransactionSince = 0;
+  /** The guarded batch under way tells the client the shape of its result. */
+  shapeIsTold = false;
+
+  readonly session: Session;
+  readonly #pool: NodePool;
+  readonly #group: PoolGroup;
+  readonly #client: ClientPort;
+  readonly #clock: Clock;
+  readonly #cancelStatement: CancelStatement;
+  readonly #left: StateBehindLease;
+  readonly #acquisition: Acquisition;
+  /** A statement waits for the connection to be prepared; and it has been cancelled meanwhile. */
+  #starting = false;
+  #cancelled = false;
+  /** What waits for cancel requests under way to have landed. */
+  #afterCancel: (() => void) | null = null;
+
+  constructor(options: LaneOptions) {
+    this.session = options.session;
+    this.#pool = options.pool;
+    this.#group = options.group;
+    this.#client = options.client;
+    this.#clock = options.clock;
+    this.#cancelStatement = options.cancelStatement;
+    this.#left = new StateBehindLease(options);
+    this.#acquisition = new Acquisition(options, this);
+  }
+
+  /** Whether the session is in a transaction block or in the middle of something. */
+  get busy(): boolean {
+    return this.mode !== 'free' && !(this.mode === 'leased' && this.connection!.atRest);
+  }
+
+  /** Holds nothing for the statement at hand: it is free, or keeps its connection, at rest, for state of the session. */
+  get unused(): boolean {
+    return this.mode === 'free' || (this.mode === 'leased' && this.#left.pinned && this.connection!.atRest);
+  }
+
+  /** Why the session keeps its connection, if it does. */
+  get pins(): readonly string[] {
+    return this.#left.pins;
+  }
+
+  get holdsBytes(): boolean {
+    return this.#client.holdsBytes;
+  }
+
+  /** In a transaction block, and the server waits for the client. */
+  get idleInTransaction(): boolean {
+    const { connection } = this;
+    return connection !== null && connection.status !== TransactionStatus.idle && connection.replies.length === 0;
+  }
+
+  /**
+   * Makes sure that a message belonging to `template` may be sent now. False: not yet (the client port's `resume` or
+   * `refused` follows, perhaps before this returns).
+   */
+  ensure(template: Template): boolean {
+    const asksLastval = (template.effects & Effect.readsSequenceState) !== 0;
+    if (this.mode === 'leased') return !asksLastval || this.#ownLastval();
+    if (this.mode !== 'free') return false;
+    this.mode = 'waiting';
+    if (!this.#acquisition.begin(asksLastval)) return false;
+    this.mode = 'leased';
+    this.#starting = false;
+    return true;
+  }
+
+  /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
+  note(template: Template, text: string): void {
+    const effects = effectsOf(template, this.#group.routines);
+    if (!template.readOnly) {
+      this.readOnly = false;
+      this.foresee(template);
+      const endsBlock = template.leavesBlock === 'closed' && template.kind !== 'rollback';
+      const mayCommit = endsBlock || template.kind === 'commit' || template.kind === 'multi' || this.#rolledBack;
+      if (mayCommit || (effects & Effect.unknown) !== 0) this.mayHaveCommitted = true;
+      if (template.kind === 'rollback' && template.leavesBlock === 'closed') this.#rolledBack = true;
+    }
+    if (mayChangeMeaning(template, text)) this.connection!.unsettle();
+    if (effects === Effect.none) return;
+    if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
+    this.#left.note(effects, template, text);
+  }
+
+  /** A statement is about to be parsed: what has to be sent before a batch begins is sent now (R4). */
+  foresee(template: Template): void {
+    if (template.readOnly || !mayDraw(template)) return;
+    ownSequences(this.connection!, this, template, this.#group.routines?.hasSequences !== false);
+  }
+
+  /**
+   * The session goes on with this lane, which may have kept its connection while others were used: brings it to the
+   * session's settings. False: not yet; the client port's `resume` or `refused` follows.
+   */
+  takeUp(): boolean {
+    const { connection } = this;
+    if (this.mode !== 'leased' || connection === null || !connection.atRest) return true;
+    if (connection.settings === this.session.settings) return true;
+    this.mode = 'preparing';
+    if (!this.#acquisition.carryOver(connection)) return false;
+    this.mode = 'leased';
+    return true;
+  }
+
+  /** Gives a connection back that nothing was sent on and that the session need not keep. */
+  restIfUnused(): void {
+    if (this.mode === 'leased' && this.connection!.atRest && !this.#left.pinned) this.#finish();
+  }
+
+  /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
+  openBlock(prologue: readonly PrologueStatement[]): void {
+    for (const { template, text } of prologue) this.note(template, text);
+    // A line end ends a comment at the end of any of them.
+    this.connection!.sendControl(prologue.map(({ text }) => text).join('\n;\n'), IGNORED);
+  }
+
+  /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
+  leaveBlock(): void {
+    this.mode = 'preparing';
+    const ended = untilReady(() => {
+      this.mode = 'leased';
+      this.#finish();
+    });
+    this.connection!.runControl('ROLLBACK', ended);
+  }
+
+  /**
+   * Ends the implicit transaction of a batch that the client has not ended yet. `resume` follows.
+   * @param done whether the client was sent an error, so that the rest of its batch is to be skipped
+   */
+  endSegment(done: (errorTold: boolean) => void): void {
+    this.mode = 'preparing';
+    const connection = this.connection!;
+    connection.endBatchQuietly((errorTold) => {
+      done(errorTold);
+      this.mode = 'leased';
+      if (connection.atRest) this.#finish();
+      else this.#client.resume();
+    });
+  }
+
+  /** The default collation of the database is byte order, as far as it is known. */
+  get byteOrder(): boolean {
+    return this.#group.routines?.byteOrder === true;
+  }
+
+  get schemaEpoch(): number {
+    return this.#pool.schemaEpoch;
+  }
+
+  /** Asks what shape a statement's result has now; null: the server will not say. The client port's `resume` follows. */
+  askShape(source: StatementSource, done: (shape: string | null) => void): void {
+    this.mode = 'preparing';
+    this.connection!.askShape(source, this.session.settings.semantics, (shape) => {
+      done(shape);
+      this.#goOn();
+    });
+  }
+
+  /** CancelRequest from the client. */
+  cancel(): void {
+    if (this.mode === 'waiting') {
+      if (this.#acquisition.withdraw()) this.connectionRefused(new PgkvError('cancelled'), null);
+      return;
+    }
+    if (this.mode === 'preparing' && this.#starting) this.#cancelled = true;
+    const { connection } = this;
+    if (this.mode !== 'leased' || connection === null || connection.replies.length === 0) return;
+    connection.cancelsUnderWay++;
+    this.#cancelStatement(connection, () => {
+      connection.cancelsUnderWay--;
+      if (connection.cancelsUnderWay > 0 || connection.dead || connection.receiver !== this) return;
+      const resume = this.#afterCancel;
+      this.#afterCancel = null;
+      resume?.();
+    });
+  }
+
+  /** The client is gone. What it had begun ends as it would if the server had seen it go. */
+  end(): void {
+    const { connection, mode } = this;
+    this.mode = 'ended';
+    this.#acquisition.withdraw();
+    if (connection === null) return;
+    this.connection = null;
+    connection.resume();
+    const quiet = connection.replies.length === 0 && !connection.replies.skipping && !connection.copyIn;
+    connection.attach(null);
+    if (mode !== 'leased' || !quiet || this.midMessage || this.#left.mayHoldState) {
+      // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
+      // refuses what it is at.
+      this.#pool.destroyUnclean(connection, 'the client is gone');
+      return;
+    }
+    const release = (): void => this.#pool.release(connection, this.#group);
+    if (connection.status === TransactionStatus.idle) release();
+    else connection.runControl('ROLLBACK', untilReady(release));
+  }
+
+  /** A streamed message has been passed on to its end. */
+  messageFinished(): void {
+    this.midMessage = false;
+    if (this.mode === 'leased' && this.connection!.atRest) this.#finish();
+  }
+
+  serverBytes(bytes: Buffer): void {
+    this.#client.send(bytes, this);
+  }
+
+  serverPaused(): void {
+    this.#client.flush();
+    if (this.connection === null) return;
+    if (this.#client.clogged) this.connection.pause();
+    if (!this.connection.output.blocked && this.mode === 'leased') this.#client.resume();
+  }
+
+  /** The client's socket takes bytes again. */
+  clientDrained(): void {
+    this.connection?.resume();
+  }
+
+  serverReady(status: number): void {
+    this.connection!.guarded = false;
+    if (status === TransactionStatus.idle) this.#pool.counters.transactionsTotal++;
+    if (status === TransactionStatus.idle && this.connection!.atRest) {
+      if (!this.midMessage) this.#finish();
+      return;
+    }
+    this.idleInTransactionSince = this.#clock.now();
+    this.#client.resume();
+  }
+
+  serverParameter(): void {
+    this.session.told = this.connection!.parameters;
+  }
+
+  clientStatementName(source: StatementSource | null): string | undefined {
+    return source === null ? undefined : this.session.nameOf(source);
+  }
+
+  serverTag(tag: string): void {
+    if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
+      this.connection!.forgetAllPrepared();
+      this.session.dropAllStatements();
+      if (tag === 'DISCARD ALL') this.#left.discardedAll();
+    }
+    this.#client.tag(tag);
+  }
+
+  guardedError(fields: ErrorFields): boolean {
+    // Once Bind has succeeded the statement may have run in part.
+    return this.connection!.replies.head!.kind === Reply.bind && isStalePlan(fields, this.shapeIsTold);
+  }
+
+  guardedReady(): void {
+    this.connection!.guarded = false;
+    this.#client.repeat();
+  }
+
+  serverLost(loss: ServerLoss): void {
+    const hadState = this.#left.mayHoldState;
+    this.connection = null;
+    this.#left.clear();
+    this.#afterCancel = null;
+    this.midMessage = false;
+    if (this.mode === 'ended') return;
+    this.mode = 'free';
+    this.#client.lost(loss, hadState, this);
+  }
+
+  connectionHeld(connection: ServerConnection): void {
+    this.mode = 'preparing';
+    this.#starting = true;
+    this.#cancelled = false;
+    this.connection = connection;
+    connection.attach(this);
+    this.readOnly = true;
+    this.mayHaveCommitted = this.#rolledBack = false;
+  }
+
+  /** The statement that waited for the connection may be sent, unless it was cancelled. */
+  connectionReady(): void {
+    this.mode = 'leased';
+    this.#starting = false;
+    if (!this.#cancelled) return this.#client.resume();
+    this.#cancelled = false;
+    this.#client.refused(new PgkvError('cancelled'), null);
+    if ((this.mode as string) === 'leased' && this.connection?.atRest === true) this.#finish();
+  }
+
+  connectionRefused(error: PgkvError, message: Buffer | null): void {
+    this.connection = null;
+    this.mode = 'free';
+    this.#client.refused(error, message);
+  }
+
+  /** lastval() is asked for inside a lease: what another session drew on this connection is discarded. False: not yet. */
+  #ownLastval(): boolean {
+    const connection = this.connection!;
+    const found = ownLastval(connection, this);
+    if (found !== 'foreign') return found === 'own';
+    this.mode = 'preparing';
+    connection.sequenceOwner = this;
+    const discarded = untilReady(() => this.#goOn());
+    connection.runControl('DISCARD SEQUENCES', discarded);
+    return false;
+  }
+
+  /** What kept client messages waiting is done. */
+  #goOn(): void {
+    this.mode = 'leased';
+    this.#client.resume();
+  }
+
+  /** The server is outside a transaction and owes nothing: asks what is left if anything may be, then gives it back. */
+  #finish(): void {
+    const connection = this.connection!;
+    if (connection.cancelsUnderWay > 0) {
+      // A cancel that lands late must not hit the next user of the connection.
+      this.mode = 'preparing';
+      const landed = untilReady(() => this.#finish());
+      this.#afterCancel = () => connection.runControl('', landed);
+      return;
+    }
+    if (this.#left.changesSchema) this.#pool.schemaChanged();
+    if (this.#left.mustAsk) {
+      this.mode = 'preparing';
+      this.#left.ask(connection, (outcome) => this.#checked(connection, outcome));
+      return;
+    }
+    this.#left.nothingLeft();
+    this.#giveBack(connection);
+  }
+
+  /** What the statements of the lease have left is known, or cannot be. */
+  #checked(connection: ServerConnection, outcome: CheckOutcome): void {
+    if (outcome === 'unanswered') return this.#goOn();
+    // It goes on, if need be, when what RESET ALL took away has been put back.
+    if (outcome === 'reset' && !this.#acquisition.carryOver(connection)) return;
+    this.#giveBack(connection);
+  }
+
+  #giveBack(connection: ServerConnection): void {
+    connection.settled();
+    if (this.#left.pinned) this.mode = 'leased';
+    else {
+      this.mode = 'free';
+      this.connection = null;
+      this.#acquisition.gaveBack(connection);
+      connection.resume();
+      this.#pool.release(connection, this.#group);
+    }
+    this.#client.resume();
+  }
+}

@@ -1,0 +1,199 @@
+// What the statements of one session may leave in the server session they run on: notes it as they are sent, asks the server
+// (state-check.ts) before the connection may change hands, and takes its answer down as the session's settings, which
+// travel, and as pins, for which the session keeps its connection.
+// Invariant: where something may have been left that nobody has asked for, `mayHoldState` is true.
+
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import type { SettingsRegistry } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { PoolGroup } from '../../backend/pool/pool-group.js';
+import { customNamesIn, hasDynamicNames, type Routines } from '../../backend/pool/routines.js';
+import { untilReady } from '../../backend/replies/control-answers.js';
+import type { Session } from '../../session/session.js';
+import { Effect, type EffectBits, type Template } from '../../sql/plan/template.js';
+import type { LaneOptions } from './lane-options.js';
+import { readStateCheck, type SessionState, stateCheckSql } from './state-check.js';
+
+/** Settings of superusers that pg_settings does not show after SET ROLE: they cannot be carried over. */
+const HIDDEN_FROM_ROLES = new Set(['dynamic_library_path', 'extension_control_path', 'session_preload_libraries']);
+const CHECKED: EffectBits = Effect.settings | Effect.state | Effect.unknown;
+/** A session with more than this much in settings keeps its connection: carrying them would cost more. */
+const SETTINGS_BYTES_MAX = 65_536;
+
+/** What a statement may leave. Whatever the triggers and views of its database may do, a write or a read may do. */
+export function effectsOf({ effects, kind, readOnly }: Template, routines: Routines | null): EffectBits {
+  const hidden =
+    (!readOnly && routines?.writesLeaveState === true) || (kind === 'read' && routines?.readsLeaveState === true);
+  return hidden ? effects | Effect.unknown : effects;
+}
+
+/** Whether a setting that bears on how texts are parsed may change, if only up to the end of the transaction. */
+export function mayChangeMeaning(template: Template, text: string): boolean {
+  const { kind, effects, settingNames } = template;
+  if ((effects & (Effect.unknown | Effect.sticky)) !== 0 || kind === 'multi') return true;
+  const changes = kind === 'set' || (!template.readOnly && template.textDependent);
+  if (!changes && (effects & CHECKED) === 0) return false;
+  // Custom settings bear on no parse. Local changes of others are not among the names, so those are counted.
+  const count = kind === 'set' ? 1 : (text.match(/set_config/gi)?.length ?? 0);
+  return settingNames.length < Math.max(count, 1) || settingNames.some((name) => !name.includes('.'));
+}
+
+/** Whether values cannot be set again: servers answer in the client's encoding, pgkv reads UTF-8. */
+function isMisread(connection: ServerConnection, settings: ReadonlyMap<string, string>): boolean {
+  if (connection.parameters.get('client_encoding') === 'UTF8') return false;
+  return [...settings.values()].some((value) => /[\u0080-\u{10ffff}]/u.test(value));
+}
+
+/**
+ * How a check ended. `unanswered`: the connection stays with the session, and is asked again behind the next statement;
+ * `known`; `reset`: known and to be kept, but the session's settings have been reset and must be carried over again.
+ */
+export type CheckOutcome = 'unanswered' | 'known' | 'reset';
+
+export class StateBehindLease {
+  /** Why the session keeps its connection, as the server has told. */
+  pins: readonly string[] = [];
+  readonly #session: Session;
+  readonly #pool: NodePool;
+  readonly #group: PoolGroup;
+  readonly #registry: SettingsRegistry;
+  readonly #applicationName: string;
+  /** What the statements since the last check may have left. */
+  #effects: EffectBits = Effect.none;
+  #customNames: Set<string> | null = null;
+  /** Code was sent that makes up names of settings. */
+  #dynamicNames = false;
+  /** Such code ran: settings may be set that nobody can name, until they are reset. */
+  #unseenSettings = false;
+  /** State no probe can see and no statement ends: the connection stays with the session and is closed behind it. */
+  #sticky = false;
+  /** The same for currval and lastval, up to DISCARD ALL. */
+  #readsSequences = false;
+
+  constructor(options: LaneOptions) {
+    this.#session = options.session;
+    this.#pool = options.pool;
+    this.#group = options.group;
+    this.#registry = options.registry;
+    this.#applicationName = options.applicationName;
+  }
+
+  /** The session keeps its connection between statements. */
+  get pinned(): boolean {
+    return this.#sticky || this.#readsSequences || this.pins.length > 0;
+  }
+
+  /** Something may be lost with the connection, or be found by the next session. */
+  get mayHoldState(): boolean {
+    return this.pinned || this.#effects !== Effect.none;
+  }
+
+  /** Tables, routines or types may have changed. */
+  get changesSchema(): boolean {
+    return (this.#effects & Effect.schema) !== 0;
+  }
+
+  /** The connection must not change hands before `ask` has been answered. */
+  get mustAsk(): boolean {
+    return (this.#effects & CHECKED) !== 0;
+  }
+
+  /** A statement with `effects` is about to be sent. `text` is read where it brings code along. */
+  note(effects: EffectBits, template: Template, text: string): void {
+    this.#effects |= effects;
+    if ((effects & Effect.sticky) !== 0) this.#sticky = true;
+    if ((effects & Effect.readsSequenceState) !== 0) this.#readsSequences = true;
+    if ((effects & Effect.unknown) !== 0) {
+      if (hasDynamicNames(text)) this.#dynamicNames = true;
+      for (const name of customNamesIn(text)) this.#noteCustomName(name);
+    }
+    for (const name of template.settingNames) {
+      if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
+      if (name.includes('.')) this.#noteCustomName(name);
+    }
+  }
+
+  /** Asks the server what is left. Only at rest; nothing else may be sent before `done`. */
+  ask(connection: ServerConnection, done: (outcome: CheckOutcome) => void): void {
+    const unknown = (this.#effects & Effect.unknown) !== 0;
+    if (unknown && (this.#dynamicNames || (this.#group.routines?.dynamicNames ?? true))) this.#unseenSettings = true;
+    const resets = this.#unseenSettings && !this.pinned;
+    const answered = (state: SessionState | null): void => {
+      if (state === null) {
+        // The session's own settings kept pgkv from asking (a statement_timeout of 1 ms).
+        this.pins = ['unknown state'];
+        return done('unanswered');
+      }
+      this.#takeDown(connection, state);
+      // A function may have made a temporary table that hides another: statements are read anew.
+      if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
+      if (resets) {
+        this.#wasReset(connection);
+        return done(this.pins.length > 0 ? 'reset' : 'known');
+      }
+      if (!this.#unseenSettings || this.pinned) return done('known');
+      // What kept the connection is gone, and the next session must not find what was set meanwhile.
+      const reset = (): void => {
+        this.#wasReset(connection);
+        done('known');
+      };
+      connection.runControl('RESET ALL', untilReady(reset));
+    };
+    connection.runControl(stateCheckSql(this.#namesToAsk(unknown), resets), readStateCheck(answered));
+  }
+
+  /** What was sent has left nothing that the server would have to be asked for. */
+  nothingLeft(): void {
+    this.#effects = Effect.none;
+  }
+
+  /** DISCARD ALL took effect: neither what LOAD loaded nor the seed of random() is discarded by it. */
+  discardedAll(): void {
+    this.#readsSequences = false;
+  }
+
+  /** The connection is gone, and all that was left on it. */
+  clear(): void {
+    this.#effects = Effect.none;
+    this.#customNames = null;
+    this.#dynamicNames = this.#unseenSettings = false;
+    this.#sticky = this.#readsSequences = false;
+    this.pins = [];
+  }
+
+  #noteCustomName(name: string): void {
+    if (this.#customNames === null) this.#customNames = new Set();
+    this.#customNames.add(name);
+  }
+
+  #namesToAsk(unknown: boolean): Set<string> {
+    const names = new Set<string>(this.#session.settings.placeholders);
+    if (unknown) for (const name of this.#group.routines?.customNames ?? []) names.add(name);
+    for (const name of this.#customNames ?? []) names.add(name);
+    return names;
+  }
+
+  #takeDown(connection: ServerConnection, state: SessionState): void {
+    const session = this.#session;
+    this.#effects = Effect.none;
+    this.#customNames = null;
+    this.#dynamicNames = false;
+    this.pins = state.pins;
+    const onServer = this.#registry.intern(state.settings);
+    connection.took(onServer);
+    // RESET took application_name to the connection's start value, which is not the client's.
+    const named = state.settings.has('application_name') || this.#applicationName === '';
+    session.settings = named
+      ? onServer
+      : this.#registry.intern(new Map(state.settings).set('application_name', this.#applicationName));
+    if (session.settings.bytes > SETTINGS_BYTES_MAX) this.pins = [...this.pins, 'large settings'];
+    if (isMisread(connection, state.settings)) this.pins = [...this.pins, 'settings in another encoding'];
+  }
+
+  /** RESET ALL leaves the role. */
+  #wasReset(connection: ServerConnection): void {
+    const left = [...connection.settings.values].filter(([name]) => name === 'role');
+    connection.settings = this.#registry.intern(new Map(left));
+    this.#unseenSettings = false;
+  }
+}

@@ -1,0 +1,86 @@
+// Makes a session of a login: its key for cancel requests, the lanes it may use, the conversation on them, and the greeting.
+import { withParameter } from '../../backend/replies/parameter-status.js';
+import { homeShard } from '../../cluster/cluster-view.js';
+import { LeasedLane } from '../../execute/leased/leased-lane.js';
+import type { MergedLane } from '../../execute/merged/merged-lane.js';
+import { type MakeLane, SessionLanes } from '../../execute/session-lanes.js';
+import { Session } from '../../session/session.js';
+import { FrameReader } from '../../wire/frame-reader.js';
+import { encodeBackendKeyData, encodeParameterStatus, READY_IDLE } from '../../wire/server-messages.js';
+import { Conversation, type ConversationHost } from '../conversation/conversation.js';
+import type { MergedServices } from '../exchanges/merged-exchange.js';
+import type { Login } from './client-startup.js';
+import type { FrontendServices } from './frontend-services.js';
+
+/**
+ * The conversation takes no message before it is resumed.
+ * @param rest what the client has sent behind its login
+ */
+export function openConversation(
+  host: ConversationHost,
+  services: FrontendServices,
+  login: Login,
+  rest: Buffer,
+): Conversation {
+  const { version, startup, group, applicationName, reported } = login;
+  const { registry } = services;
+  const { pid, secretKey } = services.cancels.register(version, () => conversation.cancel());
+  const named = applicationName !== '';
+  const session = new Session({
+    pid,
+    secretKey,
+    user: group.user,
+    database: startup.get('database')!,
+    settings: named ? registry.intern(new Map([['application_name', applicationName]])) : registry.empty,
+    told: named ? withParameter(reported, 'application_name', applicationName) : reported,
+  });
+  const reader = new FrameReader(services.limits.frontendLimits, 0, 'frontend');
+  reader.push(rest);
+  const searchPath = startup.get('search_path') ?? null;
+  const conversation = new Conversation(host, services.conversation, session, reader, searchPath);
+  const lanes = new SessionLanes(homeShard(services.view()), conversation, laneMaker(services, login, session));
+  conversation.useLanes(lanes, mergedServices(services, login));
+  for (const [name, value] of session.told) host.output.push(encodeParameterStatus(name, value));
+  host.output.push(encodeBackendKeyData(pid, secretKey));
+  host.output.push(READY_IDLE);
+  return conversation;
+}
+
+function laneMaker(services: FrontendServices, login: Login, session: Session): MakeLane {
+  const { startup, credential, group, applicationName } = login;
+  const { pools, registry, clock } = services;
+  return (shard, client) => {
+    const pool = pools[shard.id]!;
+    return new LeasedLane({
+      session,
+      pool,
+      group: shard.id === 0 ? group : pool.group(startup, credential),
+      registry,
+      client,
+      clock,
+      cancelStatement: (connection, delivered) => services.cancelStatement(shard, connection, delivered),
+      applicationName,
+    });
+  };
+}
+
+/** Null where statements are not merged. */
+function mergedServices(services: FrontendServices, { startup, credential }: Login): MergedServices | null {
+  const { merged, pools, clock, conversation } = services;
+  if (merged === null) return null;
+  const lanes: (MergedLane | undefined)[] = [];
+  return {
+    lane(shard) {
+      let lane = lanes[shard.id];
+      if (lane === undefined) {
+        const pool = pools[shard.id]!;
+        lane = merged.lane(pool, pool.group(startup, credential));
+        lanes[shard.id] = lane;
+      }
+      return lane;
+    },
+    settings: (of) => merged.settings(of),
+    clock,
+    sources: conversation.sources,
+  };
+}

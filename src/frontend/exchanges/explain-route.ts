@@ -1,0 +1,99 @@
+// The answer to EXPLAIN (ROUTE): which shard, node and lane a statement would take, and why.
+import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
+import { homeShard } from '../../cluster/cluster-view.js';
+import type { Route } from '../../route/route.js';
+import { mergeStatement, singleStatement } from '../../sql/batch/batch-statement.js';
+import { isRefusal } from '../../sql/plan/kv-plan.js';
+import type { Template } from '../../sql/plan/template.js';
+import type { KvStatement } from '../unit/kv-statements.js';
+
+const SLOTS_SHOWN = 20;
+
+/** Lines of the plan. @param statement null: no key-value table is concerned, or the statement is refused */
+export function explainRoute(
+  template: Template,
+  statement: KvStatement | null,
+  route: Route | null,
+  view: ClusterView,
+  merges: boolean,
+): string[] {
+  const { kv } = template;
+  if (kv?.kind === 'refused') return refusedLines(kv.detail, kv.hint);
+  if (statement === null || route === null) {
+    return [
+      'Route: home',
+      ...nodeLines([homeShard(view)]),
+      'Lane: home',
+      'Why: the statement is on no key-value table',
+    ];
+  }
+  const { plan } = statement;
+  const about = [`Table: ${plan.table.schema}.${plan.table.name}`];
+  const template_ = `Template: ${plan.text.map((part) => (typeof part === 'string' ? part : '?')).join('')}`;
+  switch (route.kind) {
+    case 'refused':
+      return refusedLines(route.detail, route.hint);
+    case 'keyed':
+      return [
+        'Route: keyed',
+        ...about,
+        ...slotLines(route.slots),
+        ...nodeLines([route.shard]),
+        `Lane: ${merges && route.slots.length > 0 && isMerged(statement) ? 'merged' : 'leased'}`,
+        template_,
+        `Why: ${keyedWhy(route.slots.length, plan.keys === null)}`,
+      ];
+    case 'multi-keyed':
+    case 'scattered': {
+      const { scatter } = plan;
+      const how = isRefusal(scatter)
+        ? 'refused'
+        : scatter.kind === 'combine'
+          ? 'partial results of the shards are combined on the home shard'
+          : scatter.sortKeys.length > 0
+            ? `rows are merged by ${scatter.sortKeys.length} sort key${scatter.sortKeys.length > 1 ? 's' : ''}`
+            : 'rows come as the shards send them';
+      return [
+        `Route: ${route.kind}`,
+        ...about,
+        ...(route.kind === 'multi-keyed' ? slotLines(route.slots) : []),
+        ...nodeLines(route.shards),
+        'Lane: scattered',
+        template_,
+        `Merge: ${how}`,
+        `Why: ${route.kind === 'multi-keyed' ? 'its keys are on several shards' : 'it does not name tenant_id and key'}`,
+      ];
+    }
+  }
+}
+
+/** Whether the statement is of a form that is run for many clients at once; the server's types may still be against it. */
+function isMerged({ plan, text, literals, source }: KvStatement): boolean {
+  const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
+  return (
+    single !== null &&
+    mergeStatement(
+      plan,
+      single,
+      single.refs.map(() => 'pg_catalog.text'),
+    ) !== null
+  );
+}
+
+function keyedWhy(keys: number, isRange: boolean): string {
+  if (isRange) return 'there is one shard';
+  if (keys === 0) return 'a key is NULL, which no row matches';
+  return keys === 1 ? 'it names one tenant_id and key' : `its ${keys} keys are on one shard`;
+}
+
+const refusedLines = (detail: string, hint: string): string[] => ['Route: refused', `Why: ${detail}`, `Hint: ${hint}`];
+
+function slotLines(slots: readonly number[]): string[] {
+  if (slots.length === 0) return [];
+  const shown = slots.slice(0, SLOTS_SHOWN).join(', ');
+  const more = slots.length > SLOTS_SHOWN ? ` and ${slots.length - SLOTS_SHOWN} more` : '';
+  return [`Slot${slots.length > 1 ? 's' : ''}: ${shown}${more}`];
+}
+
+const nodeLines = (shards: readonly ShardView[]): string[] =>
+  shards.map(({ name, primary }) => `Shard: ${name}, primary ${primary.host}:${primary.port}`);

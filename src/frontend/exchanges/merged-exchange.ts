@@ -1,0 +1,322 @@
+// A conversation's way into the merged lane: decides whether the statement at hand may go there, reads its values, and
+// takes the answer. One statement at a time; the message stays unread until it is answered, so that a statement that has
+// to be run by itself after all is simply taken up again.
+
+import type { SettingsGroup } from '../../backend/connection/settings-group.js';
+import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
+import type { Clock } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
+import { type HashSlot, type ShardView, shardOf } from '../../cluster/cluster-view.js';
+import { UNREAD } from '../../cluster/key-hash.js';
+import { wholeAnswer } from '../../execute/merged/merged-answer.js';
+import type { MergedLane } from '../../execute/merged/merged-lane.js';
+import { MergedLearner } from '../../execute/merged/merged-learner.js';
+import { MergedPipeline } from '../../execute/merged/merged-pipeline.js';
+import { type MergedClient, MergedRequest } from '../../execute/merged/merged-request.js';
+import type { MergedStatement } from '../../execute/merged/merged-statement.js';
+import { slotOfBind } from '../../route/bound-slot.js';
+import type { Route } from '../../route/route.js';
+import type { Session } from '../../session/session.js';
+import { singleStatement } from '../../sql/batch/batch-statement.js';
+import type { KvPlan } from '../../sql/plan/kv-plan.js';
+import { encodeError, READY_IDLE } from '../../wire/server-messages.js';
+import type { ExtendedProtocol } from '../conversation/extended-protocol.js';
+import type { KvStatement, KvStatements } from '../unit/kv-statements.js';
+import { type SingleBatch, scanPipeline, scanSingleBatch } from '../unit/single-batch.js';
+import { bindValues, literalValues, resultFormat } from './member-values.js';
+
+export interface MergedHost {
+  /** The message at hand was answered with these bytes; `bytes` of it are to be skipped. */
+  answered(answer: Buffer): void;
+  /** The message is to be taken up again, and run on a lease. */
+  rerun(): void;
+}
+
+/** Where and under what a session's statements are merged. */
+export interface MergedServices {
+  lane(shard: ShardView): MergedLane;
+  settings(of: SettingsGroup): SettingsGroup | null;
+  readonly clock: Clock;
+  readonly sources: StatementSources;
+}
+
+/** One statement of a batch, and where its key is. */
+interface MergedUnit {
+  readonly plan: KvPlan;
+  readonly source: StatementSource;
+  readonly batch: SingleBatch;
+  readonly shard: ShardView;
+  readonly slot: HashSlot;
+}
+
+/** What is asked about to learn how a statement is merged. */
+type Sample = Pick<KvStatement, 'plan' | 'text' | 'literals' | 'source'>;
+
+type Keyed = Route & { kind: 'keyed' };
+
+/** Of statements that write, those on one key, which is no NULL; of reads, all whose keys one shard holds. */
+const isMergeable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
+  slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
+
+export class MergedStatements implements MergedClient {
+  /** A statement is under way. */
+  busy = false;
+  /** The client has cancelled what is under way. */
+  #cancelled = false;
+  readonly #host: MergedHost;
+  readonly #session: Session;
+  readonly #kv: KvStatements;
+  readonly #extended: ExtendedProtocol;
+  readonly #services: MergedServices;
+  #request: MergedRequest;
+  #pipeline: MergedPipeline | null = null;
+  /** It is what is under way. */
+  #pipelined = false;
+
+  constructor(
+    host: MergedHost,
+    session: Session,
+    services: MergedServices,
+    kv: KvStatements,
+    extended: ExtendedProtocol,
+  ) {
+    this.#kv = kv;
+    this.#extended = extended;
+    this.#host = host;
+    this.#session = session;
+    this.#services = services;
+    this.#request = new MergedRequest(this);
+  }
+
+  /**
+   * Takes the batch or pipeline at `start`, the last messages there are, if all of it may be merged.
+   * @returns its bytes; 0: it may not
+   */
+  offer(buffer: Buffer, start: number): number {
+    const batch = scanSingleBatch(buffer, start);
+    if (batch !== null && batch.end !== buffer.length) return 0;
+    const batches = batch === null ? scanPipeline(buffer, start) : [batch];
+    if (batches === null) return 0;
+    const units: MergedUnit[] = [];
+    let parsed = false;
+    let last: MergedUnit | null = null;
+    for (const one of batches) {
+      // An unnamed statement that the pipeline itself has parsed is not the session's yet.
+      if (parsed && !one.parses && one.nameEnd === one.nameStart) return 0;
+      parsed ||= one.parses;
+      last = this.#unit(buffer, one, last);
+      if (last === null) return 0;
+      units.push(last);
+    }
+    if (!(units.length === 1 ? this.#offerOne(units[0]!, buffer) : this.#offerPipeline(units, buffer))) return 0;
+    for (const unit of units) this.#noteParsed(unit);
+    return buffer.length - start;
+  }
+
+  /** @param last the one before it, which is often the same statement */
+  #unit(buffer: Buffer, batch: SingleBatch, last: MergedUnit | null): MergedUnit | null {
+    if (!batch.all) return null;
+    const isSame = last !== null && sameName(buffer, last.batch, batch);
+    const source = isSame ? last.source : this.#extended.batchSource(buffer, batch);
+    const plan = source?.template.kv ?? null;
+    if (source === null || plan === null || plan.kind === 'refused') return null;
+    const slot = slotOfBind(plan, source.parameterTypes, buffer, batch.formatsAt, batch.bindEnd);
+    if (slot !== UNREAD) return { plan, source, batch, shard: shardOf(this.#kv.view, slot), slot };
+    const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd));
+    if (route.kind !== 'keyed' || !isMergeable(plan, route)) return null;
+    return { plan, source, batch, shard: route.shard, slot: route.slots[0]! };
+  }
+
+  #noteParsed({ batch, source }: MergedUnit): void {
+    if (!batch.parses) return;
+    this.#session.dropDescription('');
+    this.#session.unnamed.set(source);
+  }
+
+  #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
+    const format = resultFormat(buffer, unit.batch.bindEnd, unit.batch.formatsAt);
+    if (!this.#prepare(unit, buffer, format, this.#request)) return false;
+    this.#begin();
+    return true;
+  }
+
+  /** Takes a pipeline of reads, if all of it may be merged (D12). Each of its statements is merged by itself. */
+  #offerPipeline(units: readonly MergedUnit[], buffer: Buffer): boolean {
+    this.#pipeline ??= new MergedPipeline({
+      answered: (answer) => this.answered(answer),
+      rerun: () => this.rerun(),
+    });
+    const pipeline = this.#pipeline;
+    pipeline.begin(units.length);
+    const [{ source, batch: first }] = units as [MergedUnit];
+    const format = resultFormat(buffer, first.bindEnd, first.formatsAt);
+    for (let index = 0; index < units.length; index++) {
+      const unit = units[index]!;
+      const { batch } = unit;
+      // All in one batch for each shard: see MergedPipeline.
+      if (unit.plan.writes || unit.source !== source) return false;
+      if (index > 0 && resultFormat(buffer, batch.bindEnd, batch.formatsAt) !== format) return false;
+      if (!this.#prepare(unit, buffer, format, pipeline.request(index))) return false;
+    }
+    this.busy = this.#pipelined = true;
+    pipeline.offer();
+    return true;
+  }
+
+  /** Reads the values into the request, which is then ready to be offered. False: it may not be merged. */
+  #prepare(unit: MergedUnit, buffer: Buffer, format: number, request: MergedRequest): boolean {
+    const { plan, source, batch, shard, slot } = unit;
+    if (format < 0) return false;
+    const known = this.#usable(source, shard) ?? this.#ask(sampleOf(plan, source), source, shard);
+    if (known === null || !bindValues(request, known, buffer, batch)) return false;
+    return this.#complete(
+      request,
+      known,
+      shard,
+      slot,
+      format,
+      known.prefix(batch.parses, batch.describes, format, false),
+    );
+  }
+
+  /** The same for a simple query. @param identity stands for its shape: its Template */
+  offerQuery(statement: KvStatement, identity: object, route: Keyed): boolean {
+    if (!isMergeable(statement.plan, route)) return false;
+    const { shard } = route;
+    const slot = route.slots[0]!;
+    const known = this.#usable(identity, shard) ?? this.#ask(statement, identity, shard);
+    if (known === null || !literalValues(this.#request, known, statement)) return false;
+    if (!this.#complete(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true))) return false;
+    this.#begin();
+    return true;
+  }
+
+  #begin(): void {
+    this.busy = true;
+    this.#request.queue.offer(this.#request);
+  }
+
+  /** CancelRequest: whether the statement was taken back before it was sent. */
+  cancel(): void {
+    if (!this.busy) return;
+    // What was sent is not cancelled: others' statements are in it. Where it fails as a whole, it is not run again.
+    this.#cancelled = true;
+    if (this.#pipelined || !this.#request.withdraw()) return;
+    // The old one still stands in its queue, to be passed over.
+    this.#request = new MergedRequest(this);
+    this.#wasCancelled();
+  }
+
+  #wasCancelled(): void {
+    const error = encodeError(new PgkvError('cancelled'), 'ERROR');
+    this.answered(Buffer.concat([error, READY_IDLE]));
+  }
+
+  /** What was run again by itself has ended, if anything was. */
+  rerunEnded(): void {
+    this.#request.releaseKey();
+  }
+
+  /** The client is gone. */
+  abandon(): void {
+    this.#request.releaseKey();
+    this.#request.dropped = true;
+    this.#pipeline?.drop();
+    this.busy = false;
+  }
+
+  settled(request: MergedRequest): void {
+    this.answered(wholeAnswer(request));
+  }
+
+  answered(answer: Buffer): void {
+    this.busy = this.#pipelined = this.#cancelled = false;
+    this.#host.answered(answer);
+  }
+
+  rerun(): void {
+    if (this.#cancelled) {
+      this.#request.releaseKey();
+      this.#wasCancelled();
+      return;
+    }
+    this.busy = this.#pipelined = false;
+    this.#request.forgetAnswer();
+    this.#host.rerun();
+  }
+
+  unknown(detail: string): void {
+    const error = encodeError(new PgkvError('outcome_unknown', { detail }), 'ERROR');
+    this.answered(Buffer.concat([error, READY_IDLE]));
+  }
+
+  #complete(
+    request: MergedRequest,
+    known: MergedStatement,
+    shard: ShardView,
+    slot: HashSlot,
+    format: number,
+    prefix: Buffer,
+  ): boolean {
+    const { lane, settings } = this.#services;
+    const shared = settings(this.#session.settings);
+    if (shared === null) return false;
+    // A rerun that was refused may have been all that the session has sent since.
+    request.releaseKey();
+    request.statement = known;
+    request.queue = lane(shard).queue(known, format, shared);
+    request.slot = slot;
+    request.prefix = prefix;
+    return true;
+  }
+
+  /** What is known of the statement where it may be merged now. */
+  #usable(identity: object, shard: ShardView): MergedStatement | null {
+    const lane = this.#services.lane(shard);
+    const known = lane.statement(identity);
+    return known.usable(this.#services.clock.now()) && known.schemaEpoch === lane.pool.schemaEpoch ? known : null;
+  }
+
+  /** Has it found out how a statement is merged, if that is due. */
+  #ask(sample: Sample, identity: object, shard: ShardView): null {
+    const { lane, clock, settings } = this.#services;
+    const on = lane(shard);
+    const known = on.statement(identity);
+    const isOld = known.schemaEpoch !== on.pool.schemaEpoch;
+    const isDue = known.stage === 'unknown' ? clock.now() >= known.retryAt : isOld;
+    if (!known.learning && isDue) {
+      const shared = settings(this.#session.settings);
+      if (shared !== null) this.#learn(on, known, sample, shared);
+    }
+    return null;
+  }
+
+  #learn(lane: MergedLane, known: MergedStatement, sample: Sample, settings: SettingsGroup): void {
+    const { plan, text, literals, source } = sample;
+    known.stage = 'unknown';
+    const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
+    if (single === null) {
+      known.stage = 'single';
+      known.schemaEpoch = lane.pool.schemaEpoch;
+      return;
+    }
+    new MergedLearner({ lane, statement: known, plan, single, sources: this.#services.sources, settings }).start();
+  }
+}
+
+const sampleOf = (plan: KvPlan, source: StatementSource): Sample => ({
+  plan,
+  text: source.text,
+  literals: source.rewritten?.literals ?? [],
+  source,
+});
+
+/** Whether both bind the same statement by its name. */
+function sameName(buffer: Buffer, one: SingleBatch, other: SingleBatch): boolean {
+  const length = one.nameEnd - one.nameStart;
+  if (one.parses || other.parses || other.nameEnd - other.nameStart !== length) return false;
+  for (let at = 0; at < length; at++) {
+    if (buffer[one.nameStart + at] !== buffer[other.nameStart + at]) return false;
+  }
+  return true;
+}

@@ -1,0 +1,132 @@
+// What is asked of the shards for one statement that reads several of them, and how their errors are told in its terms.
+import {
+  positionInOriginal,
+  type RewrittenText,
+  rewrittenText,
+  type StatementSource,
+  type StatementSources,
+} from '../../backend/replies/statement-source.js';
+import type { Clock } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
+import { homeShard, type ShardView } from '../../cluster/cluster-view.js';
+import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
+import type { ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
+import type { SessionLanes } from '../../execute/session-lanes.js';
+import type { Session } from '../../session/session.js';
+import { isRefusal, type TextParts } from '../../sql/plan/kv-plan.js';
+import { stringEnd } from '../../wire/client-messages.js';
+import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
+
+export interface ReadRequestServices {
+  readonly session: Session;
+  readonly lanes: SessionLanes;
+  readonly kv: KvStatements;
+  readonly clock: Clock;
+  readonly sources: StatementSources;
+}
+
+/** What a Bind brings beside names. */
+export interface BoundParts {
+  /** Formats and values, as they stand in it. */
+  readonly parameters: Buffer;
+  /** Formats of the result's columns. */
+  readonly formats: readonly number[];
+}
+
+/** Of a simple query: no parameters, all columns as text. */
+export const NOTHING_BOUND: BoundParts = { parameters: NO_PARAMETERS, formats: [] };
+
+/** The read to be run; the error where its LIMIT or OFFSET cannot be read. */
+export function shardReadRequest(
+  statement: KvStatement,
+  shards: readonly ShardView[],
+  { parameters, formats }: BoundParts,
+  services: ReadRequestServices,
+): ScatterRequest | PgkvError {
+  const { plan, values } = statement;
+  const { scatter } = plan;
+  if (isRefusal(scatter)) return new PgkvError('internal', { detail: 'a refused statement was to be scattered' });
+  const limit = scatter.kind === 'merge' ? rowCount(values, scatter.limit, 'LIMIT') : null;
+  const offset = scatter.kind === 'merge' ? rowCount(values, scatter.offset, 'OFFSET') : null;
+  if (limit instanceof PgkvError) return limit;
+  if (offset instanceof PgkvError) return offset;
+  const { session, lanes, kv, clock } = services;
+  const target = (shard: ShardView): ScatterTarget => ({
+    shardName: shard.name,
+    lane: (client) => lanes.another(shard, client),
+  });
+  return {
+    plan: scatter,
+    shardSource: shardSource(statement, scatter.shardText, services.sources),
+    targets: shards.map(target),
+    home: target(homeShard(kv.view)),
+    parameters,
+    final:
+      scatter.kind === 'merge'
+        ? null
+        : {
+            render: (substitute) => rendered(statement, scatter.finalText, substitute),
+            // What it needs of them travels in the partial rows.
+            parameters: NO_PARAMETERS,
+          },
+    resultFormats: formats,
+    limit,
+    offset: offset ?? 0n,
+    byteOrder: lanes.home.byteOrder,
+    session,
+    clock,
+  };
+}
+
+/** What every shard runs: shared between sessions, so that it is prepared once per connection. */
+function shardSource(statement: KvStatement, parts: TextParts, sources: StatementSources): StatementSource {
+  const text = rewrittenText({ parts, text: statement.text, literals: statement.literals });
+  return sources.ownText(text, statement.source?.parameterTypes ?? []);
+}
+
+function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {
+  const substituted = parts.map((part) => (typeof part === 'string' ? substitute(part) : part));
+  return rewrittenText({ parts: substituted, text: statement.text, literals: statement.literals });
+}
+
+/** What the Bind message `buffer[start, end)` brings, copied; null where it is malformed. */
+export function boundParts(buffer: Buffer, start: number, end: number): BoundParts | null {
+  const portalEnd = stringEnd(buffer, start + 5, end);
+  const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
+  if (nameEnd < 0 || nameEnd + 3 > end) return null;
+  let at = nameEnd + 1;
+  const first = at;
+  at += 2 + buffer.readUInt16BE(at) * 2;
+  if (at + 2 > end) return null;
+  const count = buffer.readUInt16BE(at);
+  at += 2;
+  for (let n = 0; n < count; n++) {
+    if (at + 4 > end) return null;
+    const length = buffer.readInt32BE(at);
+    at += 4 + Math.max(length, 0);
+    if (at > end) return null;
+  }
+  const parameters = Buffer.from(buffer.subarray(first, at));
+  if (at + 2 > end) return null;
+  const formats: number[] = [];
+  for (let left = buffer.readUInt16BE(at); left > 0; left--) {
+    at += 2;
+    if (at + 2 > end) return null;
+    formats.push(buffer.readInt16BE(at));
+  }
+  return { parameters, formats };
+}
+
+/** The text that the shards run, and what it was made from. */
+export function shardTextOf({ plan, text, literals }: KvStatement): RewrittenText {
+  return { parts: isRefusal(plan.scatter) ? plan.text : plan.scatter.shardText, text, literals };
+}
+
+/** An error of a shard, its position told as one in the client's own text. */
+export function placedError(message: Buffer, rewritten: RewrittenText): Buffer {
+  const fields = readErrorFields(message, 0, message.length);
+  const position = fields['P'];
+  if (position === undefined) return message;
+  return encodeErrorResponse({ ...fields, P: String(positionInOriginal(rewritten, Number(position))) });
+}

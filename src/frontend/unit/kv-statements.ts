@@ -1,0 +1,154 @@
+// What a conversation does about key-value tables: which of them its texts mean, where a statement's keys are, and what
+// it runs over several shards. It holds no queue of its own: answers go through the conversation.
+import type { RewrittenText, StatementSource, TextReading } from '../../backend/replies/statement-source.js';
+import { PgkvError } from '../../base/errors.js';
+import { type ClusterView, homeShard } from '../../cluster/cluster-view.js';
+import { NO_TABLES, type TableScope, tableScope } from '../../cluster/table-scope.js';
+import { type BindValues, StatementValues, Unreadable } from '../../route/key-values.js';
+import { type Route, route } from '../../route/route.js';
+import type { Session } from '../../session/session.js';
+import { isRefusal, type KvPlan, type KvRefused, type ValueRef } from '../../sql/plan/kv-plan.js';
+import { stringEnd } from '../../wire/client-messages.js';
+
+/** The client's own text is passed on to the server as it is in these. */
+const SAME_BYTES: ReadonlySet<string> = new Set(['UTF8', 'SQL_ASCII']);
+
+/** A statement with its values: all that routing and a run over several shards need. */
+export interface KvStatement {
+  readonly plan: KvPlan;
+  readonly text: string;
+  readonly literals: readonly number[];
+  readonly values: StatementValues;
+  /** Null where the statement came by the simple protocol. */
+  readonly source: StatementSource | null;
+}
+
+export interface KvServices {
+  readonly view: () => ClusterView;
+  /** See ConversationServices. */
+  readonly literalsOf: (text: string, standardStrings: boolean) => readonly number[];
+}
+
+export class KvStatements {
+  readonly #session: Session;
+  readonly #view: () => ClusterView;
+  readonly #literalsOf: KvServices['literalsOf'];
+  readonly #startSearchPath: string | null;
+  #scope: TableScope | null = null;
+  #scopeView: ClusterView | null = null;
+  #scopePath: string | null = null;
+
+  /** @param startSearchPath of the client's start-up packet */
+  constructor(session: Session, services: KvServices, startSearchPath: string | null) {
+    this.#session = session;
+    this.#view = services.view;
+    this.#literalsOf = services.literalsOf;
+    this.#startSearchPath = startSearchPath;
+  }
+
+  /** Whether there are any: where not, pgkv passes everything on as it is. */
+  get exist(): boolean {
+    const { tables, database } = this.#view();
+    return tables.length > 0 && database === this.#session.database;
+  }
+
+  get view(): ClusterView {
+    return this.#view();
+  }
+
+  /** What names in the session's texts stand for at present. */
+  get scope(): TableScope {
+    if (!this.exist) return NO_TABLES;
+    const view = this.#view();
+    const { told, settings } = this.#session;
+    const path = told.get('search_path') ?? settings.values.get('search_path') ?? this.#startSearchPath;
+    if (this.#scope === null || this.#scopeView !== view || this.#scopePath !== path) {
+      this.#scope = tableScope(view, path);
+      this.#scopeView = view;
+      this.#scopePath = path;
+    }
+    return this.#scope;
+  }
+
+  /** How texts are read: where there are tables, an encoding in which their bytes mean something else is not. */
+  get reading(): TextReading {
+    const { textReading, told } = this.#session;
+    if (textReading === 'opaque' || !this.exist) return textReading;
+    return SAME_BYTES.has(told.get('client_encoding') ?? 'UTF8') ? textReading : 'opaque';
+  }
+
+  get #arrayNulls(): boolean {
+    return this.#session.settings.values.get('array_nulls') !== 'off';
+  }
+
+  /** A statement of the simple protocol. */
+  simple(plan: KvPlan, text: string): KvStatement {
+    const literals = this.#literalsOf(text, this.#session.textReading !== 'escapes');
+    return { plan, text, literals, values: new StatementValues(text, literals, null, this.#arrayNulls), source: null };
+  }
+
+  /** The statement that the Bind message `buffer[start, end)` binds. */
+  bound(plan: KvPlan, source: StatementSource, buffer: Buffer, start: number, end: number): KvStatement {
+    const portalEnd = stringEnd(buffer, start + 5, end);
+    const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
+    const isUtf8 = SAME_BYTES.has(this.#session.told.get('client_encoding') ?? 'UTF8');
+    const bind: BindValues | null =
+      nameEnd < 0 ? null : { buffer, offset: nameEnd + 1, end, types: source.parameterTypes, isUtf8 };
+    const { text, rewritten } = source;
+    const literals = rewritten?.literals ?? [];
+    return { plan, text, literals, values: new StatementValues(text, literals, bind, this.#arrayNulls), source };
+  }
+
+  route(statement: KvStatement): Route {
+    const view = this.#view();
+    const found = route(statement.plan, statement.values, view);
+    const isRead = found.kind === 'scattered' || found.kind === 'multi-keyed';
+    // LIMIT -1 and a wrong number of parameters are errors before any row is looked at: the home shard words them.
+    if (isRead && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement.plan))))
+      return { kind: 'keyed', shard: homeShard(view), slots: [] };
+    return found;
+  }
+
+  rewrite(statement: KvStatement): RewrittenText {
+    return { parts: statement.plan.text, text: statement.text, literals: statement.literals };
+  }
+}
+
+const PARAMETER_COUNTS = new WeakMap<KvPlan, number>();
+
+/** How many parameters the text has. Literals are no strings in it, so that a $ and a number is one. */
+function parametersOf(plan: KvPlan): number {
+  let count = PARAMETER_COUNTS.get(plan);
+  if (count === undefined) {
+    count = 0;
+    for (const part of plan.text) {
+      if (typeof part === 'number') continue;
+      for (const [, number] of part.matchAll(/\$(\d+)/g)) count = Math.max(count, Number(number));
+    }
+    PARAMETER_COUNTS.set(plan, count);
+  }
+  return count;
+}
+
+function hasNegativeCount({ plan, values }: KvStatement): boolean {
+  const { scatter } = plan;
+  if (isRefusal(scatter) || scatter.kind !== 'merge') return false;
+  return [scatter.limit, scatter.offset].some((ref) => {
+    const count = ref === null ? null : values.integer(ref);
+    return typeof count === 'bigint' && count < 0n;
+  });
+}
+
+/** A row count of LIMIT or OFFSET; null: none. */
+export function rowCount(values: StatementValues, ref: ValueRef | null, clause: string): bigint | null | PgkvError {
+  if (ref === null) return null;
+  const count = values.integer(ref);
+  if (!(count instanceof Unreadable)) return count;
+  return new PgkvError('unsupported', {
+    detail: `${clause} cannot be read: ${count.reason}`,
+    hint: 'Give an integer.',
+  });
+}
+
+export const refusal = ({ detail, hint }: Pick<KvRefused, 'detail' | 'hint'>): PgkvError =>
+  new PgkvError('unsupported', { detail, hint });

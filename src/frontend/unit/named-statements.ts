@@ -1,0 +1,89 @@
+// What the messages of the extended protocol name: the statement that a Parse brings, read as the session's texts are, and
+// the ones the session has prepared. Works on the bytes of a message; sends nothing.
+import type { StatementSource, StatementSources, TextReading } from '../../backend/replies/statement-source.js';
+import type { TableScope } from '../../cluster/table-scope.js';
+import type { Session } from '../../session/session.js';
+import type { KvStatements } from './kv-statements.js';
+
+/** Postgres cuts names at NAMEDATALEN. */
+const NAME_BYTES_MAX = 63;
+
+/** The text interned last, and what that depended on. */
+interface Interned {
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly reading: TextReading;
+  readonly scope: TableScope;
+  readonly source: StatementSource;
+}
+
+export class NamedStatements {
+  readonly #session: Session;
+  readonly #sources: StatementSources;
+  readonly #kv: KvStatements;
+  #interned: Interned | null = null;
+  /** The name read last: sessions use few, and making strings of it was 2 % of a point read. */
+  #name = '';
+
+  constructor(session: Session, sources: StatementSources, kv: KvStatements) {
+    this.#session = session;
+    this.#sources = sources;
+    this.#kv = kv;
+  }
+
+  /** What the Parse message `buffer[start, end)` brings; null where it is malformed. */
+  parsed(buffer: Buffer, start: number, end: number): StatementSource | null {
+    const nameEnd = buffer.indexOf(0, start + 5);
+    const textEnd = nameEnd < 0 ? -1 : buffer.indexOf(0, nameEnd + 1);
+    if (textEnd < 0 || textEnd + 3 > end) return null;
+    return this.intern(buffer, nameEnd + 1, textEnd, end);
+  }
+
+  /**
+   * A batch is looked at more than once before it is sent; its text is interned once.
+   * @param start offset of the text, which ends at `textEnd`; its message ends at `end`
+   */
+  intern(buffer: Buffer, start: number, textEnd: number, end: number): StatementSource {
+    const { reading, scope } = this.#kv;
+    const last = this.#interned;
+    const isLast = last !== null && last.buffer === buffer && last.start === start;
+    if (isLast && last.reading === reading && last.scope === scope) return last.source;
+    const source = this.#sources.intern(buffer, start, textEnd, end, reading, scope);
+    this.#interned = { buffer, start, reading, scope, source };
+    return source;
+  }
+
+  /** The messages at hand have been dealt with: their chunk is not kept for their sake. */
+  forgetMessages(): void {
+    this.#interned = null;
+  }
+
+  /** The statement's name in `buffer[start, end)`, as Postgres keeps it. */
+  name(buffer: Buffer, start: number, end: number): string {
+    const length = Math.min(end - start, NAME_BYTES_MAX);
+    if (length <= 0) return '';
+    if (!spells(this.#name, buffer, start, length)) this.#name = buffer.toString('utf8', start, start + length);
+    return this.#name;
+  }
+
+  /** What the session has under the name in `buffer[nameStart, nameEnd)`. */
+  prepared(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
+    if (nameStart === nameEnd) return this.#session.unnamed.source ?? undefined;
+    return this.#session.statement(this.name(buffer, nameStart, nameEnd));
+  }
+
+  /** The client was told of its result what does not hold any longer. */
+  isStale(buffer: Buffer, nameStart: number, nameEnd: number): boolean {
+    return this.#session.description(this.name(buffer, nameStart, nameEnd))?.stale === true;
+  }
+}
+
+/** Whether these bytes, all ASCII, are `text`. */
+function spells(text: string, buffer: Buffer, start: number, length: number): boolean {
+  if (text.length !== length) return false;
+  for (let at = 0; at < length; at++) {
+    const byte = buffer[start + at]!;
+    if (byte > 127 || byte !== text.charCodeAt(at)) return false;
+  }
+  return true;
+}

@@ -1,0 +1,203 @@
+// The statement that does the work of many (D11): the members' values travel as arrays of text, and the client's
+// statement runs over their rows. Built from the text for a shard (KvPlan.text), so that expiry, versions and reaping are
+// in it. What is not certain to mean the same for many as for one is not built: null, and its clients use leases.
+//
+// The plan of such a statement must look keys up one by one, in the order of the members, whatever the table's size is
+// when it is made. With plain equalities it did not on tables of up to 20 rows that had been analysed: the whole index
+// outside, the members inside, and that plan stayed while the table grew. A whole index is considered only where its
+// order is of use, and for an equality with its first column it is (they could be merged by it). So
+// – a SELECT stands behind OFFSET 0, which keeps it from being made part of the join;
+// – UPDATE and DELETE look their tenant up by `= ANY (ARRAY[…])`, by which nothing can be merged. Not the key, too: on a
+//   later column Postgres 15 may take such a condition for a filter.
+// test/integration/merge-statement-plans.test.ts holds this on Postgres 15 and 18.
+
+import type { KvPlan, ValueRef } from '../plan/kv-plan.js';
+import { findClauses } from '../text/clauses.js';
+import { listItems, type TextToken, type TokenEdit, type TokenSpan } from '../text/text-tokens.js';
+import { mergeCall } from './batch-calls.js';
+import { mergeInsert } from './batch-insert.js';
+import { hasList, mergeListRead } from './batch-lists.js';
+import { isMergeableType, nameOf, usesOnlyMergeable } from './batchable.js';
+import {
+  carried,
+  memberValue,
+  numberedRows,
+  ORDINAL,
+  parameterIndex,
+  quoted,
+  ROWS,
+  type Source,
+  TOKEN,
+  targetName,
+} from './member-rows.js';
+import { type SingleStatement, tokensIn } from './single-statement.js';
+
+export { type SingleStatement, singleStatement } from './single-statement.js';
+
+/** How a merged statement is sent and its rows are read. */
+export interface MergeStatement {
+  /** The statement for many. Its parameters are text[] arrays, one per entry of `refs`, then int4[] of slots. */
+  readonly text: string;
+  /** A member's values, in the order of the arrays. */
+  readonly refs: readonly ValueRef[];
+  /** Places of tenant_id and key in `refs`; -1 for reads of several keys, or of one that is not among the values. */
+  readonly keyValues: readonly [number, number];
+  readonly withSlots: boolean;
+  readonly writes: boolean;
+  /** Columns at the front of the result that say whose row it is: the member's number (int8), or tenant_id and key. */
+  readonly hidden: 1 | 2;
+  readonly identifies: 'ordinal' | 'key';
+  /** Of a command tag, the words before the row count. */
+  readonly tag: 'SELECT' | 'INSERT 0' | 'UPDATE' | 'DELETE';
+  /** A member without a row has met a conflict, which it has to be told by running by itself. */
+  readonly insertsPlainly: boolean;
+}
+
+/** @param types names in SQL of the types that the server has found for the parameters: pg_catalog.int8 */
+export function mergeStatement(plan: KvPlan, single: SingleStatement, types: readonly string[]): MergeStatement | null {
+  const { text, refs } = single;
+  const keyValues = keyValuesOf(plan, refs);
+  const tokens = tokensIn(text);
+  if (keyValues === null || tokens === null || plan.slots.length > 0) return null;
+  if (text.includes(TOKEN) || types.length !== refs.length || !types.every(isMergeableType)) return null;
+  const clauses = findClauses(tokens);
+  if (clauses === null || !isAlone(tokens, clauses.statement)) return null;
+  const source: Source = { plan, refs, text, tokens, clauses, types };
+  if (clauses.verb === 'insert') {
+    const inserted = mergeInsert(source, keyValues);
+    return inserted === null
+      ? null
+      : { ...inserted, refs, keyValues, withSlots: true, writes: true, hidden: 2, identifies: 'key', tag: 'INSERT 0' };
+  }
+  const selects = clauses.verb === 'select' ? 1 : 0;
+  if (clauses.with.start !== clauses.with.end || !usesOnlyMergeable(tokens, [clauses.statement], plan, selects)) {
+    return null;
+  }
+  const { verb } = clauses;
+  const made = verb === 'select' ? mergeSelect(source) : mergeChange(source, keyValues, verb);
+  if (made === null) return null;
+  return {
+    text: made,
+    refs,
+    keyValues,
+    withSlots: false,
+    writes: plan.writes,
+    hidden: 1,
+    identifies: 'ordinal',
+    tag: TAGS[verb],
+    insertsPlainly: false,
+  };
+}
+
+const TAGS = { select: 'SELECT', update: 'UPDATE', delete: 'DELETE' } as const;
+
+/** Without EXPLAIN in front, and with nothing behind it but a semicolon. */
+const isAlone = (tokens: readonly TextToken[], { start, end }: TokenSpan): boolean =>
+  start === 0 && tokens.slice(end).every(({ folded }) => folded === ';');
+
+const NO_KEY_VALUES = [-1, -1] as const;
+
+/** Where the key of a statement stands among its values; null: it is not to be merged. */
+function keyValuesOf({ keys, writes, verb }: KvPlan, refs: readonly ValueRef[]): readonly [number, number] | null {
+  const [only] = keys ?? [];
+  if (only === undefined) return null;
+  const otherwise = writes || verb !== 'select' ? null : NO_KEY_VALUES;
+  if (keys!.length > 1 || only.kind !== 'one') return otherwise;
+  const tenant = refs.findIndex((ref) => sameRef(ref, only.tenant));
+  const key = refs.findIndex((ref) => sameRef(ref, only.key));
+  return tenant < 0 || key < 0 ? otherwise : [tenant, key];
+}
+
+function sameRef(one: ValueRef, other: ValueRef): boolean {
+  if (one.kind === 'literal') return other.kind === 'literal' && one.index === other.index;
+  return one.kind === 'parameter' && other.kind === 'parameter' && one.number === other.number;
+}
+
+/** Conditions on ttl that pgkv has added: IS NULL, and the comparison. */
+const OWN_TTL_CONDITIONS = 2;
+
+/** The partial index on ttl, which the client's own conditions may open, could be read as a whole for each member. */
+function mayUseTtlIndex({ tokens, clauses }: Source): boolean {
+  const { where } = clauses;
+  if (where === null) return false;
+  return tokens.slice(where.body.start, where.body.end).filter(isTtl).length > OWN_TTL_CONDITIONS;
+}
+
+const isTtl = (token: TextToken): boolean => nameOf(token) === 'ttl';
+
+function mergeSelect(source: Source): string | null {
+  const { clauses, types, plan } = source;
+  if (clauses.into !== null || clauses.locking.length > 0) return null;
+  // Rows without columns could not be told from none.
+  if (clauses.selectList === null || clauses.selectList.start === clauses.selectList.end) return null;
+  if (plan.verb === 'function') {
+    const call = mergeCall(source);
+    if (call !== null) return call;
+  } else if (mayUseTtlIndex(source)) return null;
+  else if (hasList(source)) return mergeListRead(source);
+  const isApart = clauses.limit !== null || clauses.offset !== null || clauses.fetch !== null;
+  const inner = carried(source, clauses.statement) + (isApart ? '' : ' OFFSET 0');
+  const rows = numberedRows(types.length);
+  return `SELECT ${ROWS}.${ORDINAL}, ${quoted('q')}.* FROM ${rows}, LATERAL (${inner}) AS ${quoted('q')}`;
+}
+
+function mergeChange(source: Source, keyValues: readonly [number, number], verb: 'update' | 'delete'): string | null {
+  const { clauses, types } = source;
+  if (clauses.where === null || clauses.from !== null || clauses.using !== null || mayUseTtlIndex(source)) return null;
+  const returning = returningEdits(source);
+  const lookups = lookupEdits(source, keyValues[0]);
+  if (returning === null || lookups === null) return null;
+  const { start } = clauses.where;
+  const joined = `${verb === 'update' ? 'FROM' : 'USING'} ${numberedRows(types.length)}`;
+  return carried(source, clauses.statement, [{ start, end: start, parts: [joined] }, ...lookups, ...returning]);
+}
+
+/** The member's number in front; `*` means the target's columns, though there is another relation now. */
+function returningEdits(source: Source): TokenEdit[] | null {
+  const { tokens, clauses } = source;
+  const { returning } = clauses;
+  const number = `${ROWS}.${ORDINAL}`;
+  if (returning === null) {
+    const { end } = clauses.statement;
+    return [{ start: end, end, parts: [`RETURNING ${number}`] }];
+  }
+  const { body } = returning;
+  // RETURNING WITH (OLD AS …)
+  if (tokens[body.start]!.folded === 'with') return null;
+  const edits: TokenEdit[] = [{ start: body.start, end: body.start, parts: [`${number},`] }];
+  for (const { start, end } of listItems(tokens, body)) {
+    if (end - start === 1 && tokens[start]!.folded === '*') {
+      edits.push({ start, end, parts: [`${targetName(source)}.*`] });
+    }
+  }
+  return edits;
+}
+
+/** `tenant_id = $1` to `tenant_id = ANY (ARRAY[…])`. Null where it is compared in a way that is not known here. */
+function lookupEdits(source: Source, tenant: number): TokenEdit[] | null {
+  const { tokens, clauses } = source;
+  const { start, end } = clauses.where!.body;
+  const edits: TokenEdit[] = [];
+  for (let at = start; at < end; at++) {
+    const token = tokens[at]!;
+    if (token.kind !== 'parameter' || parameterIndex(token) !== tenant) continue;
+    const column = tokens[at - 2];
+    const behind = castEnd(tokens, at + 1);
+    if (column === undefined || nameOf(column) !== 'tenant_id' || tokens[at - 1]!.folded !== '=') return null;
+    if (!['(', '.', 'and', 'or', 'where', 'not'].includes(tokens[at - 3]!.folded)) return null;
+    if (!endsComparison(tokens[behind], behind === end)) return null;
+    edits.push({ start: at, end: behind, parts: [`ANY (ARRAY[${memberValue(source, tenant)}])`] });
+  }
+  return edits.length > 0 ? edits : null;
+}
+
+/** Behind ::text, which the parameter may have. */
+function castEnd(tokens: readonly TextToken[], at: number): number {
+  if (tokens[at]?.folded !== '::') return at;
+  const isQualified = tokens[at + 1]?.folded === 'pg_catalog';
+  const type = isQualified ? at + 3 : at + 1;
+  return ['text', 'varchar'].includes(tokens[type]?.folded ?? '') ? castEnd(tokens, type + 1) : at;
+}
+
+const endsComparison = (token: TextToken | undefined, isEnd: boolean): boolean =>
+  isEnd || (token !== undefined && [')', 'and', 'or'].includes(token.folded));

@@ -1,0 +1,276 @@
+// What a text does to key-value tables: nothing (null), something that is refused, or a plan. What is planned is proven:
+// each statement is of a form known here, and the text for a shard is parsed again and compared with what was meant (D10).
+import type { ExplainStmt, FuncCall, Node } from 'libpg-query';
+import { namePath } from '../meaning/ast-survey.js';
+import { type FindTable, type References, referencesIn } from '../meaning/kv-references.js';
+import type { ParsedStatement } from '../meaning/parse.js';
+import type { KvPlan, KvRefused } from '../plan/kv-plan.js';
+import {
+  NOT_UNDERSTOOD,
+  ONE_STATEMENT_EACH,
+  refusalOfStatement,
+  refused,
+  SETUP_CALL,
+  SEVERAL_SHARDS_EXPLAIN,
+  SEVERAL_SHARDS_TEXT,
+} from '../plan/kv-refusals.js';
+import { isFaithful } from '../rewrite/kv-proof.js';
+import { findClauses } from '../text/clauses.js';
+import { renderText } from '../text/kv-text.js';
+import { closingIndex, spliceTokens, type TextToken, type TokenSpan, tokensOf } from '../text/text-tokens.js';
+import { keyArgumentsOf, planCalls } from './kv-calls.js';
+import { planInsert } from './kv-insert.js';
+import { planDelete, planSelect, planUpdate } from './kv-rows.js';
+import type { PlannedStatement, StatementSource } from './kv-statement.js';
+
+export { isKvFunction } from '../meaning/kv-references.js';
+export { originalPosition, renderText } from '../text/kv-text.js';
+
+const OLDEST_SUPPORTED_MAJOR = 15;
+
+export interface KvInput {
+  /** What was parsed, with standard_conforming_strings on. */
+  readonly text: string;
+  readonly statements: readonly ParsedStatement[];
+  /** Shape.literals of `text`. */
+  readonly literals: readonly number[];
+  readonly find: FindTable;
+  /** Functions that older servers do not have are not trusted. */
+  readonly oldestServerMajor?: number;
+}
+
+/** Null: no key-value table is touched. The plan holds for every text of the shape. */
+export function planKv(input: KvInput): KvPlan | KvRefused | null {
+  const all = input.statements.map(({ node }) => referencesIn(node, input.find));
+  if (all.some(({ setsUp }) => setsUp)) return SETUP_CALL;
+  if (all.every(({ table }) => table === null)) return null;
+  const tokens = tokensOf(input.text, input.literals);
+  const [only] = input.statements;
+  if (only !== undefined && input.statements.length === 1) return planOne(input, tokens, only, all[0]!);
+  return planSeveral(input, tokens, all);
+}
+
+/** Whether the text is one EXPLAIN (ROUTE) of whatever statement, refused ones included. */
+export function explainsRoute(statements: readonly ParsedStatement[]): boolean {
+  const [only, ...more] = statements;
+  return (
+    only !== undefined && more.length === 0 && 'ExplainStmt' in only.node && hasOption(only.node.ExplainStmt, 'route')
+  );
+}
+
+function planOne(
+  input: KvInput,
+  tokens: readonly TextToken[],
+  statement: ParsedStatement,
+  references: References,
+): KvPlan | KvRefused {
+  const span = spanOf(tokens, statement);
+  const planned = planStatement(input, tokens, statement.node, span, references);
+  if ('detail' in planned) return planned;
+  const { edits, undo, ...plan } = planned;
+  if (!isFaithful([statement], editedText(input, tokens, edits), [undo])) return NOT_UNDERSTOOD;
+  const explainRoute = explainsRoute([statement]);
+  const shown = explainRoute ? { start: explainedAt(tokens, span), end: span.end } : { start: 0, end: tokens.length };
+  return { kind: 'kv', ...plan, text: spliceTokens(input.text, tokens, shown, edits), explainRoute };
+}
+
+/** Several statements in one simple query: one implicit transaction, and so one shard. */
+function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly References[]): KvPlan | KvRefused {
+  const planned: (PlannedStatement | null)[] = [];
+  for (const [index, statement] of input.statements.entries()) {
+    const references = all[index]!;
+    if (references.table === null) {
+      if (!isBystander(statement.node, references)) return MIXED;
+      planned.push(null);
+      continue;
+    }
+    const span = spanOf(tokens, statement);
+    if (explainsRoute([statement])) return refused('EXPLAIN (ROUTE) has to stand alone.', ONE_STATEMENT_EACH);
+    const plan = planStatement(input, tokens, statement.node, span, references);
+    if ('detail' in plan) return plan;
+    if (plan.keys === null) return NOT_KEYED;
+    planned.push(plan);
+  }
+  const plans = planned.filter((plan) => plan !== null);
+  const edits = plans.flatMap((plan) => plan.edits);
+  const rewritten = editedText(input, tokens, edits);
+  const undos = planned.map((plan) => plan?.undo ?? null);
+  if (!isFaithful(input.statements, rewritten, undos)) return NOT_UNDERSTOOD;
+  let keysBefore = 0;
+  const slots = plans.flatMap((plan) => {
+    const own = plan.slots.map(({ value, keyIndex }) => ({ value, keyIndex: keyIndex + keysBefore }));
+    keysBefore += plan.keys?.length ?? 0;
+    return own;
+  });
+  return {
+    kind: 'kv',
+    table: plans[0]!.table,
+    verb: plans[0]!.verb,
+    writes: plans.some(({ writes }) => writes),
+    keys: plans.flatMap(({ keys }) => keys ?? []),
+    slots,
+    text: spliceTokens(input.text, tokens, { start: 0, end: tokens.length }, edits),
+    scatter: SEVERAL_SHARDS_TEXT,
+    explainRoute: false,
+  };
+}
+
+const MIXED = refused(
+  'A query of several statements, of which some are on key-value tables, may hold nothing else than those, transaction control, SET, SHOW and SELECTs without tables.',
+  'Send the other statements on their own.',
+);
+const NOT_KEYED = refused(
+  'In a query of several statements, each one on a key-value table has to name its keys.',
+  'Name tenant_id and key in each, or send the statements one by one.',
+);
+
+const BYSTANDERS: ReadonlySet<string> = new Set(['TransactionStmt', 'VariableSetStmt', 'VariableShowStmt']);
+
+function isBystander(node: Node, references: References): boolean {
+  if ('SelectStmt' in node) return references.otherRelations === 0;
+  // Two-phase commit is not the client's where pgkv chooses the shard.
+  if ('TransactionStmt' in node && /PREPARE/.test(node.TransactionStmt.kind ?? '')) return false;
+  return BYSTANDERS.has(Object.keys(node)[0] ?? '');
+}
+
+function planStatement(
+  input: KvInput,
+  tokens: readonly TextToken[],
+  node: Node,
+  span: TokenSpan,
+  references: References,
+): PlannedStatement | KvRefused {
+  if ('ExplainStmt' in node) return planExplain(input, tokens, node.ExplainStmt, span, references);
+  const source: StatementSource = {
+    text: input.text,
+    tokens,
+    literals: input.literals,
+    clauses: findClauses(tokens, withoutParentheses(tokens, span)),
+    keyArguments: keyArgumentsIn(references),
+    oldestServerMajor: input.oldestServerMajor ?? OLDEST_SUPPORTED_MAJOR,
+  };
+  const { relations, otherRelations, calls } = references;
+  if ('SelectStmt' in node && relations.length === 0) {
+    if (otherRelations > 0) return CALL_BESIDE_TABLE;
+    return planCalls(source, node.SelectStmt, calls);
+  }
+  const { table } = references;
+  if (table === null) return NOT_UNDERSTOOD;
+  if (!isOnTable(node, input.find)) return BESIDE_TABLE;
+  let planned: PlannedStatement | KvRefused;
+  if ('SelectStmt' in node) planned = planSelect(source, node.SelectStmt, table);
+  else if ('InsertStmt' in node) planned = planInsert(source, node.InsertStmt, table);
+  else if ('UpdateStmt' in node) planned = planUpdate(source, node.UpdateStmt, table);
+  else if ('DeleteStmt' in node) planned = planDelete(source, node.DeleteStmt, table);
+  else return refusalOfStatement(Object.keys(node)[0] ?? '');
+  if ('detail' in planned) return planned;
+  if (calls.length > 0) return CALL_BESIDE_TABLE;
+  return relations.length === 1 && otherRelations === 0 ? planned : BESIDE_TABLE;
+}
+
+/** Whether INSERT, UPDATE or DELETE changes a key-value table, not another one by values of such. */
+function isOnTable(node: Node, find: FindTable): boolean {
+  const relation =
+    'InsertStmt' in node
+      ? node.InsertStmt.relation
+      : 'UpdateStmt' in node
+        ? node.UpdateStmt.relation
+        : 'DeleteStmt' in node
+          ? node.DeleteStmt.relation
+          : undefined;
+  return relation === undefined || find(relation.schemaname ?? null, relation.relname ?? '') !== null;
+}
+
+const BESIDE_TABLE = refused(
+  'A statement on a key-value table can name that table only, and only once.',
+  'Send subqueries and statements on other tables on their own, and pass on their results.',
+);
+const CALL_BESIDE_TABLE = refused(
+  'A function of a key-value table cannot be called in a statement that names a table.',
+  'Call it in a SELECT of its own.',
+);
+
+function keyArgumentsIn({ calls }: References): StatementSource['keyArguments'] {
+  const operations = new Map<FuncCall, string>(calls.map(({ call, operation }) => [call, operation]));
+  return (call) => {
+    const operation = operations.get(call);
+    return operation === undefined ? null : keyArgumentsOf(call, operation);
+  };
+}
+
+function planExplain(
+  input: KvInput,
+  tokens: readonly TextToken[],
+  statement: ExplainStmt,
+  span: TokenSpan,
+  references: References,
+): PlannedStatement | KvRefused {
+  const inner = statement.query;
+  if (inner === undefined) return NOT_UNDERSTOOD;
+  const planned = planStatement(input, tokens, inner, { start: explainedAt(tokens, span), end: span.end }, references);
+  if ('detail' in planned) return planned;
+  const { undo } = planned;
+  const inExplain = (node: Node): boolean =>
+    'ExplainStmt' in node && node.ExplainStmt.query !== undefined && (undo === null || undo(node.ExplainStmt.query));
+  // What is only shown is planned as if it were run.
+  if (hasOption(statement, 'route')) return { ...planned, undo: inExplain };
+  const writes = planned.writes && hasOption(statement, 'analyze');
+  return { ...planned, writes, undo: inExplain, scatter: SEVERAL_SHARDS_EXPLAIN };
+}
+
+/** An option that is there and not switched off. */
+function hasOption({ options }: ExplainStmt, name: string): boolean {
+  return (options ?? []).some((option) => {
+    if (!('DefElem' in option) || option.DefElem.defname !== name) return false;
+    const { arg } = option.DefElem;
+    if (arg === undefined) return true;
+    if ('Integer' in arg) return (arg.Integer.ival ?? 0) !== 0;
+    return !['off', 'false'].includes((namePath([arg])[0] ?? '').toLowerCase());
+  });
+}
+
+/** Behind EXPLAIN and its options. */
+function explainedAt(tokens: readonly TextToken[], span: TokenSpan): number {
+  const isOption = (i: number): boolean => ['analyze', 'analyse', 'verbose'].includes(tokens[i]?.folded ?? '');
+  let at = span.start + 1;
+  if (tokens[at]?.folded === '(') {
+    // Options, or a SELECT in parentheses, which is not understood.
+    while (at < span.end && tokens[at]?.folded !== ')') at++;
+    return at + 1;
+  }
+  while (isOption(at)) at++;
+  return at;
+}
+
+/** A SELECT as a whole may stand in parentheses. */
+function withoutParentheses(tokens: readonly TextToken[], span: TokenSpan): TokenSpan {
+  let { start, end } = span;
+  while (tokens[start]?.folded === '(' && closingIndex(tokens, start) === end - 1) {
+    start++;
+    end--;
+  }
+  return { start, end };
+}
+
+const spanOf = (tokens: readonly TextToken[], { startByte, endByte }: ParsedStatement): TokenSpan => ({
+  start: firstTokenFrom(tokens, startByte),
+  end: firstTokenFrom(tokens, endByte),
+});
+
+/** By halving: a text may hold thousands of statements. */
+function firstTokenFrom(tokens: readonly TextToken[], byte: number): number {
+  let low = 0;
+  let high = tokens.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (tokens[middle]!.startByte < byte) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+const editedText = (
+  { text, literals }: KvInput,
+  tokens: readonly TextToken[],
+  edits: PlannedStatement['edits'],
+): string => renderText(spliceTokens(text, tokens, { start: 0, end: tokens.length }, edits), text, literals);

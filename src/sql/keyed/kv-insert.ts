@@ -1,0 +1,268 @@
+// INSERT … VALUES into a key-value table. Where a row of the same key has expired it must not stand in the way, so that it
+// is reaped first (D9):
+//
+//   WITH "pgkv reaped" AS MATERIALIZED (DELETE FROM kv WHERE … AND ttl <= statement_timestamp() RETURNING 1)
+//   INSERT INTO kv (tenant_id, key, value) VALUES (CASE WHEN (SELECT count(*) FROM "pgkv reaped") >= 0 THEN $1 END, $2, $3)
+//
+// Data-modifying CTEs run at no certain time beside the main query; counting their rows inside the first row's tenant_id
+// makes the whole DELETE run before a row is inserted. A value wrapped in CASE keeps its type: unknown becomes text, as it
+// would in a column of type text. The CTE is read only there: the statement cannot name it, since it may name no table.
+import type { InferClause, InsertStmt, Node, OnConflictClause, RangeVar, SelectStmt } from 'libpg-query';
+import { KV_COLUMNS, type KvTable } from '../../cluster/kv-table.js';
+import type { KeyRef, KvPlan, KvRefused, TextParts } from '../plan/kv-plan.js';
+import { NOT_UNDERSTOOD, refused, SEVERAL_SHARDS_WRITE } from '../plan/kv-refusals.js';
+import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } from '../rewrite/kv-rewrites.js';
+import type { Clauses } from '../text/clauses.js';
+import {
+  closingIndex,
+  joinParts,
+  listItems,
+  spliceTokens,
+  type TokenEdit,
+  type TokenSpan,
+} from '../text/text-tokens.js';
+import { parameterTypes } from './kv-parameters.js';
+import { refusalOfAssignments, WITH_CLAUSE } from './kv-rows.js';
+import type { PlannedStatement, StatementSource } from './kv-statement.js';
+import { ValueReader } from './kv-values.js';
+
+const REAPED = '"pgkv reaped"';
+const NEW_ROWS = '"pgkv new"';
+const OLD_ROW = '"pgkv old"';
+
+/** Where an INSERT's rows have what matters here; -1 for a column that is not there. */
+interface Columns {
+  readonly names: readonly string[];
+  readonly tenantAt: number;
+  readonly keyAt: number;
+  readonly slotAt: number;
+}
+
+export function planInsert(
+  source: StatementSource,
+  statement: InsertStmt,
+  table: KvTable,
+): PlannedStatement | KvRefused {
+  const refusal = refusalOfInsert(statement) ?? refusalOfConflict(statement.onConflictClause);
+  if (refusal !== null) return refusal;
+  const { clauses } = source;
+  const rows = rowsOf(statement);
+  if (rows === null || clauses?.values == null || clauses.target === null || statement.relation === undefined) {
+    return NOT_UNDERSTOOD;
+  }
+  const columns = columnsOf(statement);
+  if (columns.tenantAt < 0 || columns.keyAt < 0) return KEY_MISSING;
+  const types = parameterTypes({ InsertStmt: statement }, source.keyArguments, columns.names);
+  const named = keysOfRows(rows, columns, new ValueReader(source, types));
+  if ('kind' in named) return named;
+  const spans = valueSpans(source, clauses);
+  if (spans.length !== rows.length || spans.some((row, index) => row.length !== rows[index]!.length)) {
+    return NOT_UNDERSTOOD;
+  }
+
+  const widensTarget = needsSlot(statement.onConflictClause?.infer);
+  const stamp = conflictStamp(statement.relation, statement.onConflictClause);
+  return {
+    table,
+    verb: 'insert',
+    writes: true,
+    ...named,
+    edits: [
+      insertion(clauses.statement.start, ...reaping(source, clauses, columns, spans)),
+      ...carrierEdits(spans[0]![columns.tenantAt]!),
+      ...(widensTarget ? [insertion(clauses.onConflict?.targetList?.end ?? 0, ', slot')] : []),
+      ...(clauses.onConflict?.set == null ? [] : stampEdits(clauses.onConflict.set.body.start, stamp)),
+    ],
+    undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns, widensTarget, stamp),
+    scatter: SEVERAL_SHARDS_WRITE,
+  };
+}
+
+const ONE_ROW_HINT = 'Use INSERT INTO … (tenant_id, key, …) VALUES (…).';
+const KEY_MISSING = refused(
+  'An INSERT into a key-value table has to give tenant_id and key.',
+  'Name both columns and give their values as literals or parameters.',
+);
+
+function refusalOfInsert(statement: InsertStmt): KvRefused | null {
+  const { withClause, selectStmt, override } = statement;
+  if (withClause !== undefined) return WITH_CLAUSE;
+  if (selectStmt === undefined) return refused('INSERT … DEFAULT VALUES gives no key.', ONE_ROW_HINT);
+  if (override !== undefined && override !== 'OVERRIDING_NOT_SET') {
+    return refused('OVERRIDING on a key-value table is not supported.', 'Leave it out: no column is an identity.');
+  }
+  if (!('SelectStmt' in selectStmt) || selectStmt.SelectStmt.valuesLists === undefined) {
+    return refused(
+      'INSERT … SELECT into a key-value table is not supported.',
+      `Read the rows in the client first. ${ONE_ROW_HINT}`,
+    );
+  }
+  return hasOnlyValues(selectStmt.SelectStmt)
+    ? null
+    : refused('VALUES with WITH, ORDER BY, LIMIT or the like is not supported in an INSERT.', ONE_ROW_HINT);
+}
+
+const hasOnlyValues = (values: SelectStmt): boolean =>
+  values.withClause === undefined &&
+  values.sortClause === undefined &&
+  values.limitCount === undefined &&
+  values.limitOffset === undefined &&
+  values.lockingClause === undefined &&
+  (values.op ?? 'SETOP_NONE') === 'SETOP_NONE';
+
+function refusalOfConflict(conflict: OnConflictClause | undefined): KvRefused | null {
+  const infer = conflict?.infer;
+  if (infer !== undefined && infer.conname === undefined) {
+    const names = (infer.indexElems ?? []).map(plainColumn).sort().join();
+    if ((names !== 'key,tenant_id' && names !== 'key,slot,tenant_id') || infer.whereClause !== undefined) {
+      return refused(
+        'Rows of a key-value table can conflict on their key only.',
+        'Write ON CONFLICT (tenant_id, key), or ON CONFLICT DO NOTHING.',
+      );
+    }
+  }
+  return refusalOfAssignments(conflict?.targetList);
+}
+
+/** The name of a column without collation or operator class; empty for anything else. */
+function plainColumn(node: Node): string {
+  if (!('IndexElem' in node)) return '';
+  const { name, collation, opclass } = node.IndexElem;
+  return collation === undefined && opclass === undefined ? (name ?? '') : '';
+}
+
+/** Users name the key; the unique index has the slot in it, too. */
+const needsSlot = (infer: InferClause | undefined): boolean => infer?.indexElems?.length === 2;
+
+function conflictStamp(relation: RangeVar, conflict: OnConflictClause | undefined): Stamp {
+  if (conflict?.action !== 'ONCONFLICT_UPDATE') return { columns: [], expressions: [] };
+  return stampFor(relation, conflict.targetList);
+}
+
+function columnsOf({ cols }: InsertStmt): Columns {
+  const names =
+    cols === undefined
+      ? KV_COLUMNS
+      : cols.map((node) =>
+          'ResTarget' in node && node.ResTarget.indirection === undefined ? (node.ResTarget.name ?? '') : '',
+        );
+  return {
+    names,
+    tenantAt: names.indexOf('tenant_id'),
+    keyAt: names.indexOf('key'),
+    slotAt: names.indexOf('slot'),
+  };
+}
+
+function rowsOf({ selectStmt }: InsertStmt): (readonly Node[])[] | null {
+  if (selectStmt === undefined || !('SelectStmt' in selectStmt)) return null;
+  const rows: (readonly Node[])[] = [];
+  for (const row of selectStmt.SelectStmt.valuesLists ?? []) {
+    if (!('List' in row) || row.List.items === undefined) return null;
+    rows.push(row.List.items);
+  }
+  return rows;
+}
+
+/** A row whose tenant_id or key is NULL has no key; the server says so. */
+function keysOfRows(
+  rows: readonly (readonly Node[])[],
+  { tenantAt, keyAt, slotAt }: Columns,
+  values: ValueReader,
+): Pick<KvPlan, 'keys' | 'slots'> | KvRefused {
+  const keys: KeyRef[] = [];
+  const slots: KvPlan['slots'][number][] = [];
+  for (const row of rows) {
+    if (row[tenantAt] === undefined || row[keyAt] === undefined) return KEY_MISSING;
+    const tenant = values.scalar(row[tenantAt]);
+    const key = values.scalar(row[keyAt]);
+    if (tenant === null || key === null) return KEY_COMPUTED;
+    const slot = slotAt < 0 ? null : values.slot(row[slotAt]);
+    if (slotAt >= 0 && slot === null) return SLOT_COMPUTED;
+    if (tenant.kind === 'null' || key.kind === 'null') continue;
+    if (slot !== null && slot.kind !== 'null') slots.push({ value: slot, keyIndex: keys.length });
+    keys.push({ kind: 'one', tenant, key });
+  }
+  return { keys, slots };
+}
+
+const KEY_COMPUTED = refused(
+  'The tenant_id and key of a new row have to be known before the statement is run.',
+  'Give them as literals or parameters of type text; a parameter that is used elsewhere, too, needs ::text in each place.',
+);
+const SLOT_COMPUTED = refused(
+  'The slot of a new row is what its key hashes to.',
+  'Leave the column out, or give NULL, DEFAULT, a literal or a parameter that is used for nothing else.',
+);
+
+/** The tokens of each row's values. */
+function valueSpans({ tokens }: StatementSource, clauses: Clauses): (readonly TokenSpan[])[] {
+  return listItems(tokens, clauses.values!.body).map(({ start }) =>
+    listItems(tokens, { start: start + 1, end: closingIndex(tokens, start) }),
+  );
+}
+
+function reaping(
+  { text, tokens }: StatementSource,
+  clauses: Clauses,
+  { tenantAt, keyAt }: Columns,
+  rows: readonly (readonly TokenSpan[])[],
+): TextParts {
+  const table = spliceTokens(text, tokens, clauses.target!.name);
+  // The value as it stands, casts included: what it is cast to here decides a parameter's type.
+  const asText = (span: TokenSpan): TextParts => ['(', ...spliceTokens(text, tokens, span), ')::pg_catalog.text'];
+  const [first] = rows;
+  const deletion =
+    rows.length === 1
+      ? joinParts(
+          'DELETE FROM',
+          table,
+          'WHERE tenant_id =',
+          asText(first![tenantAt]!),
+          'AND key =',
+          asText(first![keyAt]!),
+          `AND ${hasExpired('ttl')}`,
+        )
+      : joinParts(
+          'DELETE FROM',
+          table,
+          `AS ${OLD_ROW} USING (VALUES`,
+          rows.flatMap((row, index) => [
+            index === 0 ? '(' : ', (',
+            ...asText(row[tenantAt]!),
+            ', ',
+            ...asText(row[keyAt]!),
+            ')',
+          ]),
+          `) AS ${NEW_ROWS}(tenant_id, key)`,
+          `WHERE ${OLD_ROW}.tenant_id = ${NEW_ROWS}.tenant_id AND ${OLD_ROW}.key = ${NEW_ROWS}.key`,
+          `AND ${hasExpired(`${OLD_ROW}.ttl`)}`,
+        );
+  return joinParts(`WITH ${REAPED} AS MATERIALIZED (`, deletion, 'RETURNING 1)');
+}
+
+/** Of the first row, which is the first to be computed. */
+function carrierEdits(tenant: TokenSpan): TokenEdit[] {
+  return [
+    insertion(tenant.start, `CASE WHEN (SELECT pg_catalog.count(*) FROM ${REAPED}) >= 0 THEN`),
+    insertion(tenant.end, 'END'),
+  ];
+}
+
+/** Of carrierEdits() and the rest; false where the tree is not as those make it. */
+function takeReaping(statement: InsertStmt, { tenantAt }: Columns, widensTarget: boolean, stamp: Stamp): boolean {
+  const [reaped, ...more] = statement.withClause?.ctes ?? [];
+  if (reaped === undefined || !('CommonTableExpr' in reaped) || more.length > 0) return false;
+  delete statement.withClause;
+  const items = rowsOf(statement)?.[0] as Node[] | undefined;
+  const carrier = items?.[tenantAt];
+  if (items === undefined || carrier === undefined || !('CaseExpr' in carrier)) return false;
+  const [branch] = carrier.CaseExpr.args ?? [];
+  if (branch === undefined || !('CaseWhen' in branch) || branch.CaseWhen.result === undefined) return false;
+  items[tenantAt] = branch.CaseWhen.result;
+  if (widensTarget) {
+    const added = statement.onConflictClause?.infer?.indexElems?.pop();
+    if (added === undefined || plainColumn(added) !== 'slot') return false;
+  }
+  return takeStamp(statement.onConflictClause?.targetList, stamp);
+}

@@ -1,0 +1,187 @@
+// Walks a whole syntax tree once and notes what may have an effect wherever it stands: function calls, row locks, data
+// changes in WITH, operators and sampling methods of other schemas. It does not ask which statement it is in. Trees can
+// be some thousand nodes deep, so the walk keeps its own stack.
+import type { A_Const, FuncCall, InsertStmt, Node, RangeVar } from 'libpg-query';
+import { Effect, type EffectBits } from '../plan/template.js';
+import { functionChanges, functionEffects, isSetConfig } from './function-effects.js';
+import { changeOfSetting, type SettingChange } from './setting-effects.js';
+
+export interface Survey {
+  effects: EffectBits;
+  readonly settingNames: string[];
+  /** Something besides session state may change: rows locked or written, sequences, other sessions … */
+  changes: boolean;
+  /** A setting is changed. */
+  sets: boolean;
+  /** INSERT, UPDATE, DELETE or MERGE stands in it. */
+  writes: boolean;
+  /** SELECT … INTO stands in it. */
+  createsTable: boolean;
+  /** A literal's value had a say in the above. */
+  textDependent: boolean;
+  /** A table, view or function result other than a catalogue stands in it. */
+  readsTables: boolean;
+  /** Byte offsets of the constants. Of a folded negative number (`-1`) it is the sign's. */
+  readonly constants: number[];
+}
+
+export const emptySurvey = (): Survey => ({
+  effects: Effect.none,
+  settingNames: [],
+  changes: false,
+  sets: false,
+  writes: false,
+  createsTable: false,
+  textDependent: false,
+  readsTables: false,
+  constants: [],
+});
+
+/** Whether a function's effects are known to be none for the session: those of key-value tables. */
+export type IsKnownFunction = (path: readonly string[]) => boolean;
+const NONE_KNOWN: IsKnownFunction = () => false;
+
+/** Since 17 these are syntax; to 15 and 16 json_value(…) and the others are calls of a user's functions. */
+const SYNTAX_SINCE_17: ReadonlySet<string> = new Set([
+  'JsonFuncExpr',
+  'JsonParseExpr',
+  'JsonScalarExpr',
+  'JsonSerializeExpr',
+  'JsonArrayConstructor',
+  'JsonArrayAgg',
+  'MergeSupportFunc',
+]);
+
+/** Adds what `root` holds to `found`. */
+export function survey(
+  root: unknown,
+  oldestServerMajor: number,
+  found: Survey,
+  isKnown: IsKnownFunction = NONE_KNOWN,
+): void {
+  const stack: unknown[] = [root];
+  while (stack.length > 0) {
+    const item = stack.pop();
+    if (Array.isArray(item)) {
+      for (const element of item) if (typeof element === 'object') stack.push(element);
+      continue;
+    }
+    for (const [key, value] of Object.entries(item as object)) {
+      if (typeof value !== 'object' || value === null) continue;
+      noteNode(key, value, oldestServerMajor, found, isKnown);
+      stack.push(value);
+    }
+  }
+}
+
+function noteNode(
+  key: string,
+  value: object,
+  oldestServerMajor: number,
+  found: Survey,
+  isKnown: IsKnownFunction,
+): void {
+  switch (key) {
+    case 'A_Const':
+      noteConstant(value as A_Const, found);
+      return;
+    case 'FuncCall':
+      if (!isKnown(namePath((value as FuncCall).funcname ?? []))) noteCall(value as FuncCall, oldestServerMajor, found);
+      return;
+    case 'InsertStmt':
+    case 'UpdateStmt':
+    case 'DeleteStmt':
+    case 'MergeStmt':
+      found.writes = true;
+      found.changes = true;
+      noteTarget((value as InsertStmt).relation, found);
+      return;
+    case 'RangeVar':
+    case 'relation':
+      if (!isCatalogue(value as RangeVar)) found.readsTables = true;
+      return;
+    case 'lockingClause':
+      found.changes = true;
+      return;
+    case 'intoClause':
+      found.createsTable = true;
+      found.effects |= Effect.schema | Effect.state;
+      found.changes = true;
+      return;
+    case 'ExecuteStmt':
+      found.effects |= Effect.unknown;
+      return;
+    case 'name': // of A_Expr
+    case 'operName':
+    case 'useOp':
+      if (Array.isArray(value) && isForeignOperator(value as Node[])) found.effects |= Effect.unknown;
+      return;
+    case 'method': // of TABLESAMPLE
+      if (Array.isArray(value) && !['system', 'bernoulli'].includes(namePath(value as Node[]).join('.'))) {
+        found.effects |= Effect.unknown;
+      }
+      return;
+    default:
+      if (oldestServerMajor < 17 && SYNTAX_SINCE_17.has(key)) found.effects |= Effect.unknown;
+  }
+}
+
+const isCatalogue = ({ schemaname, relname }: RangeVar): boolean =>
+  schemaname === 'pg_catalog' ||
+  schemaname === 'information_schema' ||
+  (schemaname === undefined && (relname ?? '').startsWith('pg_'));
+
+/** UPDATE pg_settings is set_config() by a rule of the view; other system tables are the schema itself. */
+function noteTarget(target: RangeVar | undefined, found: Survey): void {
+  const name = target?.relname ?? '';
+  if (!name.startsWith('pg_') || (target?.schemaname ?? 'pg_catalog') !== 'pg_catalog') return;
+  if (name === 'pg_settings') {
+    found.effects |= Effect.settings;
+    found.settingNames.push('*');
+  } else found.effects |= Effect.schema;
+}
+
+function noteConstant(constant: A_Const, found: Survey): void {
+  const isLiteral = constant.ival ?? constant.fval ?? constant.sval ?? constant.bsval;
+  if (isLiteral !== undefined && (constant.location ?? 0) >= 0) found.constants.push(constant.location ?? 0);
+}
+
+function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): void {
+  const path = namePath(call.funcname ?? []);
+  if (!isSetConfig(path)) {
+    if (functionChanges(path)) found.changes = true;
+    found.effects |= functionEffects(path, oldestServerMajor);
+    return;
+  }
+  found.sets = true;
+  const change = changeBySetConfig(call);
+  if (change === null) {
+    // A custom setting shows in no list of the server's: one whose name is not known cannot be carried over.
+    found.effects |= isLocalCall(call) ? Effect.settings : Effect.settings | Effect.sticky;
+    found.settingNames.push('*');
+    return;
+  }
+  found.textDependent = true;
+  found.effects |= change.effects;
+  if (change.name !== null) found.settingNames.push(change.name);
+}
+
+/** Null where the name is no literal: it may be any setting. */
+function changeBySetConfig(call: FuncCall): SettingChange | null {
+  const [nameNode] = call.args ?? [];
+  const name = nameNode !== undefined && 'A_Const' in nameNode ? nameNode.A_Const.sval?.sval : undefined;
+  return name === undefined ? null : changeOfSetting(name, isLocalCall(call));
+}
+
+function isLocalCall(call: FuncCall): boolean {
+  const localNode = call.args?.[2];
+  return localNode !== undefined && 'A_Const' in localNode && localNode.A_Const.boolval?.boolval === true;
+}
+
+const isForeignOperator = (path: readonly Node[]): boolean => {
+  const names = namePath(path);
+  return names.length > 1 && !(names.length === 2 && names[0] === 'pg_catalog');
+};
+
+export const namePath = (nodes: readonly Node[]): string[] =>
+  nodes.map((node) => ('String' in node ? (node.String.sval ?? '') : ''));

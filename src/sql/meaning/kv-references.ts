@@ -1,0 +1,134 @@
+// Where a statement mentions key-value tables: as a relation, by a call of one of a table's functions, by name in DDL, or
+// as a word in a body of code. It walks the whole tree and does not ask what the statement does with what it found.
+import type { FuncCall, Node, RangeVar } from 'libpg-query';
+import type { KvTable } from '../../cluster/kv-table.js';
+import { namePath } from './ast-survey.js';
+
+export type FindTable = (schema: string | null, name: string) => KvTable | null;
+
+export interface KvCall {
+  readonly table: KvTable;
+  /** The function's name without the table's: get, put_many … */
+  readonly operation: string;
+  readonly call: FuncCall;
+}
+
+export interface References {
+  /** Relations that are key-value tables. */
+  readonly relations: readonly RangeVar[];
+  /** Relations that are not, names of CTEs among them. */
+  readonly otherRelations: number;
+  readonly calls: readonly KvCall[];
+  /** The first table mentioned in any way; null where none is. */
+  readonly table: KvTable | null;
+  /** Calls a function of the extension that makes, changes or drops tables. */
+  readonly setsUp: boolean;
+}
+
+const SETUP_FUNCTIONS: ReadonlySet<string> = new Set(['create_table', 'drop_table', 'refresh_table']);
+
+const SINGLE_OPERATIONS = 'get put cas delete incr merge expire expire_at persist ttl touch'.split(' ');
+/** By the function's ending; slot is computed from its arguments and touches nothing. */
+const OPERATIONS: readonly string[] = [
+  ...SINGLE_OPERATIONS,
+  ...SINGLE_OPERATIONS.map((operation) => `${operation}_many`),
+];
+const SLOT = 'slot';
+
+/** The key-value table that a function belongs to, by the function's name. */
+function functionOf(path: readonly string[], find: FindTable): { table: KvTable; operation: string } | null {
+  if (path.length === 0 || path.length > 2) return null;
+  const schema = path.length === 2 ? path[0]! : null;
+  const name = path.at(-1)!;
+  for (const operation of [...OPERATIONS, SLOT]) {
+    if (!name.endsWith(`_${operation}`)) continue;
+    const table = find(schema, name.slice(0, -operation.length - 1));
+    if (table !== null) return { table, operation };
+  }
+  return null;
+}
+
+/** Whether a call by this path is one of a key-value table's own functions: it leaves nothing in the session. */
+export const isKvFunction = (path: readonly string[], find: FindTable): boolean => functionOf(path, find) !== null;
+
+export function referencesIn(node: Node, find: FindTable): References {
+  const relations: RangeVar[] = [];
+  const calls: KvCall[] = [];
+  let otherRelations = 0;
+  let table: KvTable | null = null;
+  let setsUp = false;
+  const isQuery = QUERIES.has(Object.keys(node)[0] ?? '');
+  const stack: object[] = [node];
+  while (stack.length > 0) {
+    const item = stack.pop()!;
+    if (!Array.isArray(item)) {
+      const fields = item as Fields;
+      if (typeof fields.relname === 'string') {
+        const found = find(fields.schemaname ?? null, fields.relname);
+        if (found === null) otherRelations++;
+        else relations.push(fields as RangeVar);
+        table ??= found;
+      }
+      if (fields.FuncCall !== undefined) {
+        const path = namePath(fields.FuncCall.funcname ?? []);
+        setsUp ||= path.length === 2 && path[0] === 'pgkv' && SETUP_FUNCTIONS.has(path[1]!);
+        const found = functionOf(path, find);
+        if (found !== null && found.operation !== SLOT) {
+          calls.push({ ...found, call: fields.FuncCall });
+          table ??= found.table;
+        }
+      }
+      if (!isQuery) table ??= mentionIn(fields, find);
+    }
+    for (const [key, value] of Object.entries(item)) {
+      // FOR UPDATE OF names aliases, not relations.
+      if (typeof value === 'object' && value !== null && key !== 'lockingClause') stack.push(value);
+    }
+  }
+  return { relations, otherRelations, calls, table, setsUp };
+}
+
+interface Fields extends RangeVar {
+  readonly FuncCall?: FuncCall;
+  readonly List?: { readonly items?: readonly Node[] };
+  readonly objname?: readonly Node[];
+  readonly funcname?: readonly Node[];
+  readonly DefElem?: { readonly defname?: string; readonly arg?: Node };
+}
+
+const QUERIES = new Set(['SelectStmt', 'InsertStmt', 'UpdateStmt', 'DeleteStmt', 'MergeStmt']);
+
+/** Names as utility statements have them: lists of strings (DROP, COMMENT), functions, and bodies of code. */
+function mentionIn(fields: Fields, find: FindTable): KvTable | null {
+  const [first, second] = namePath(fields.List?.items ?? []);
+  if (first !== undefined) {
+    const found = find(null, first) ?? (second === undefined ? null : find(first, second));
+    if (found !== null) return found;
+  }
+  for (const path of [fields.objname, fields.funcname]) {
+    const found = path === undefined ? null : functionOf(namePath(path), find);
+    if (found !== null) return found.table;
+  }
+  return fields.DefElem?.defname === 'as' ? mentionInCode(fields.DefElem.arg, find) : null;
+}
+
+const WORD = /"((?:[^"]|"")+)"|([\p{L}_][\p{L}\p{N}_$]*)/gu;
+
+/** The body of DO or CREATE FUNCTION: a string or a list of strings. */
+function mentionInCode(arg: Node | undefined, find: FindTable): KvTable | null {
+  const strings = arg === undefined ? [] : 'List' in arg ? (arg.List.items ?? []) : [arg];
+  for (const code of namePath(strings)) {
+    let previous: string | null = null;
+    for (const [, quoted, plain] of code.matchAll(WORD)) {
+      const word: string = quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
+      const found = namedBy(null, word, find) ?? (previous === null ? null : namedBy(previous, word, find));
+      if (found !== null) return found;
+      previous = word;
+    }
+  }
+  return null;
+}
+
+/** As a table or as a function of one. */
+const namedBy = (schema: string | null, name: string, find: FindTable): KvTable | null =>
+  find(schema, name) ?? functionOf(schema === null ? [name] : [schema, name], find)?.table ?? null;

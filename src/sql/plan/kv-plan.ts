@@ -1,0 +1,98 @@
+// What a text does to a key-value table, found once and kept in its Template: which keys, how the text has to read on a
+// shard (D9, D4), and how the answers of several shards become one. It knows no shards: route/ turns it into a Route.
+import type { KvTable } from '../../cluster/kv-table.js';
+
+/** Where a value stands: the n-th literal of the text (see Shape.literals, counted from 0), or parameter $number. */
+export type ValueRef =
+  | { readonly kind: 'literal'; readonly index: number }
+  | { readonly kind: 'parameter'; readonly number: number }
+  | { readonly kind: 'null' };
+
+/**
+ * Keys a statement names. `one`: a single key. `list`: the second value is an array of text (`key = ANY($1)`).
+ * `lists`: both are arrays of text of the same length (plural functions with tenants and keys).
+ */
+export interface KeyRef {
+  readonly kind: 'one' | 'list' | 'lists';
+  readonly tenant: ValueRef;
+  readonly key: ValueRef;
+}
+
+/** Text with the client's literals in their places: strings as they stand, numbers are indexes of literals. */
+export type TextParts = readonly (string | number)[];
+
+export interface Refusal {
+  /** Becomes DETAIL and HINT of a 0A000. */
+  readonly detail: string;
+  readonly hint: string;
+}
+
+/** A column by which answers of shards are merged. */
+export interface SortKey {
+  readonly descending: boolean;
+  readonly nullsFirst: boolean;
+  /** The values are text under a collation that is not known to be byte order: right only where the database's own is. */
+  readonly needsByteOrder: boolean;
+}
+
+/** How the answers of several shards to a SELECT become one. */
+export type ScatterPlan = MergePlan | CombinePlan;
+
+/** Rows as they come, or merged by sort keys. */
+export interface MergePlan {
+  readonly kind: 'merge';
+  /** What every shard runs: LIMIT widened by OFFSET, sort keys appended to the select list. */
+  readonly shardText: TextParts;
+  /** The last columns of the shards' rows, in order; asked for in binary; never shown. Empty: rows in any order. */
+  readonly sortKeys: readonly SortKey[];
+  /** Rows wanted and skipped, applied to what is merged; null: all, none. NULL as a value means the same. */
+  readonly limit: ValueRef | null;
+  readonly offset: ValueRef | null;
+}
+
+/**
+ * Aggregates: the shards' partial rows are handed to the home server, which does the rest in Postgres's own arithmetic.
+ */
+export interface CombinePlan {
+  readonly kind: 'combine';
+  /** What every shard runs: one column per partial, in order. */
+  readonly shardText: TextParts;
+  readonly partials: readonly PartialColumn[];
+  /**
+   * The statement for the home server: `{0}`, `{1}` … in its strings stand for the partials' columns, `{rows}` for the
+   * relation that holds them, `{type:0}` for the type of a partial's column.
+   */
+  readonly finalText: TextParts;
+}
+
+export interface PartialColumn {
+  /** For error messages and tests: group | count | sum | min | max | … */
+  readonly role: string;
+}
+
+export interface KvPlan {
+  readonly kind: 'kv';
+  readonly table: KvTable;
+  readonly verb: 'select' | 'insert' | 'update' | 'delete' | 'function';
+  /** Changes or locks rows. */
+  readonly writes: boolean;
+  /** Null: not by key, so that rows of every shard may be meant. Empty: no key at all can match (`= NULL`). */
+  readonly keys: readonly KeyRef[] | null;
+  /** Slots an INSERT states for the key with the same index in `keys`; each has to be null or right. */
+  readonly slots: readonly { readonly value: ValueRef; readonly keyIndex: number }[];
+  /** The text for a shard that holds all keys. */
+  readonly text: TextParts;
+  /** What to do where several shards are concerned. */
+  readonly scatter: ScatterPlan | Refusal;
+  /** EXPLAIN (ROUTE): the statement itself is not run. */
+  readonly explainRoute: boolean;
+}
+
+/** A statement on a key-value table that cannot be proven right. */
+export interface KvRefused extends Refusal {
+  readonly kind: 'refused';
+  /** It could not be parsed here: a server's parser is asked, which nearly always has an error of its own to tell. */
+  readonly asksServer?: true;
+}
+
+export const isRefusal = (scatter: ScatterPlan | Refusal): scatter is Refusal => 'hint' in scatter;
