@@ -6,8 +6,8 @@ import type { Test } from 'tap';
 import type { KvTable } from '../../src/cluster/kv-table.js';
 import { originalPosition, planKv, renderText } from '../../src/sql/keyed/kv-analysis.js';
 import { loadParser, parse } from '../../src/sql/meaning/parse.js';
-import type { TextParts } from '../../src/sql/plan/kv-plan.js';
 import { lexShape } from '../../src/sql/text/shape-lexer.js';
+import type { TextParts } from '../../src/sql/text/text-parts.js';
 import { type KvServer, onEveryPostgres } from '../support/kv-extension.js';
 
 await loadParser();

@@ -4,16 +4,11 @@
 import pg from 'pg';
 import t, { type Test } from 'tap';
 import { loadParser, parse } from '../../src/sql/meaning/parse.js';
-import {
-  type CombinePlan,
-  isRefusal,
-  type MergePlan,
-  type TextParts,
-  type ValueRef,
-} from '../../src/sql/plan/kv-plan.js';
+import { type CombinePlan, isRefusal, type SortedPlan, type ValueRef } from '../../src/sql/plan/kv-plan.js';
 import { planScatter } from '../../src/sql/scatter/scatter-plan.js';
 import { findClauses } from '../../src/sql/text/clauses.js';
 import { LITERAL_STRIDE, lexShape } from '../../src/sql/text/shape-lexer.js';
+import type { TextParts } from '../../src/sql/text/text-parts.js';
 import { tokensOf } from '../../src/sql/text/text-tokens.js';
 import { startPostgres } from '../support/postgres-server.js';
 
@@ -89,7 +84,7 @@ function usedValues(text: string, values: readonly (string | null)[]): (string |
 const render = (parts: TextParts, literals: readonly string[]): string =>
   parts.map((part) => (typeof part === 'number' ? literals[part] : part)).join('');
 
-function planOf(text: string): { plan: MergePlan | CombinePlan; literals: readonly string[] } {
+function planOf(text: string): { plan: SortedPlan | CombinePlan; literals: readonly string[] } {
   const parsed = parse(text);
   const shape = lexShape(text, true);
   if (parsed.kind !== 'parsed' || shape === null) throw new Error(`does not parse: ${text}`);
@@ -124,7 +119,7 @@ function compareValues(one: string, other: string, type: number): number {
   throw new Error(`no order for type ${type}`);
 }
 
-function merge(plan: MergePlan, answers: readonly Answer[], { values, literals }: Statement): Answer {
+function merge(plan: SortedPlan, answers: readonly Answer[], { values, literals }: Statement): Answer {
   const shown = answers[0]!.fields.length - plan.sortKeys.length;
   const types = answers[0]!.fields.slice(shown).map(({ type }) => type);
   const compare = (one: readonly (string | null)[], other: readonly (string | null)[]): number => {
@@ -413,13 +408,13 @@ async function check(t: Test, database: Database, text: string, values: readonly
   const answers: Answer[] = [];
   for (let i = 0; i < SHARDS; i++) answers.push(await database.run(`s${i}`, render(plan.shardText, literals), values));
   const expected = await database.run('whole', text, values);
-  if (plan.kind === 'merge') {
+  if (plan.kind === 'sorted') {
     const types = answers[0]!.fields.slice(-plan.sortKeys.length).map(({ type }) => type);
     const needsOwnOrder = plan.sortKeys.some((key, i) => key.needsByteOrder && BY_BYTES.has(types[i]!));
     if (needsOwnOrder && !database.isByteOrdered) return;
   }
   const got =
-    plan.kind === 'merge'
+    plan.kind === 'sorted'
       ? merge(plan, answers, { text, values, literals })
       : await database.combine(plan, answers, literals);
   t.strictSame(got.fields, expected.fields, `${text}: columns`);

@@ -3,7 +3,7 @@
 // connection's start-up state, by lower-case name. Custom names ("app.user") are placeholders: Postgres cannot
 // un-define one, so a connection that has defined a placeholder serves only sessions that have defined it too.
 import { LRUCache } from 'lru-cache';
-import { quoteLiteral } from '../quote-literal.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
 
 /** Settings that cannot change the meaning or the answer of a statement: statements prepared under others stay usable. */
 const WITHOUT_MEANING = new Set([

@@ -1,7 +1,7 @@
 // What the routines of a database may do to the session that calls them, read off their sources once per schema epoch:
 // a statement's text does not show what its triggers do, and no view lists custom settings. Sources are searched for
 // words, so this errs on the side of asking for state that is not there.
-import { quoteLiteral } from '../quote-literal.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import type { ControlQuery } from '../replies/reply-queue.js';
 
 export interface Routines {

@@ -3,10 +3,11 @@
 import { isUtf8 } from 'node:buffer';
 import { LRUCache } from 'lru-cache';
 import { NO_TABLES, type TableScope } from '../../cluster/table-scope.js';
-import type { KvRefused, TextParts } from '../../sql/plan/kv-plan.js';
+import type { KvRefused } from '../../sql/plan/kv-plan.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
 import { originalPosition, renderText } from '../../sql/text/kv-text.js';
 import { lexShape } from '../../sql/text/shape-lexer.js';
+import type { TextParts } from '../../sql/text/text-parts.js';
 
 export interface StatementSource {
   /** Everything behind the name in the Parse message: text, NUL, parameter type count and OIDs. */

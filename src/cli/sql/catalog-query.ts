@@ -1,6 +1,8 @@
 // What the \d commands ask catalogues with. psql's name patterns (`\d app.kv*`) as SQL conditions: unquoted letters fold to lower case, `*` and `?` match
 // anything, a dot parts schema and name, and inside double quotes everything stands for itself.
 
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
+
 /** Runs one catalogue query. @throws DatabaseError @throws ConnectionLost */
 export type CatalogQuery = (sql: string) => Promise<readonly (readonly (string | null)[])[]>;
 
@@ -18,12 +20,6 @@ export function patternConditions(pattern: string, name: string, schema?: string
 
 function matches(expression: string, regex: string): string {
   return `${expression} OPERATOR(pg_catalog.~) ${quoteLiteral(`^(${regex})$`)} COLLATE pg_catalog.default`;
-}
-
-/** For a server with or without standard_conforming_strings. */
-function quoteLiteral(text: string): string {
-  const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
-  return text.includes('\\') ? `E${quoted}` : quoted;
 }
 
 /** The dotted parts, each as a regular expression. */

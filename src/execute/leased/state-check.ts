@@ -1,7 +1,8 @@
 // Asks a server session what state it holds, after statements that may have left some. The server's own word replaces
 // any guessing: what a ROLLBACK undid, what a function set, which lock is still held. One statement, one row per fact.
-import { quoteLiteral } from '../../backend/quote-literal.js';
+
 import type { ControlQuery } from '../../backend/replies/reply-queue.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
 
 /** Settings whose session value belongs to the transaction, or cannot be set again by set_config. */
 const NOT_CARRIED = [

@@ -5,6 +5,7 @@ import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/conn
 import { assuming, Reply } from '../../backend/replies/reply-queue.js';
 import type { Session } from '../../session/session.js';
 import type { Template } from '../../sql/plan/template.js';
+import { quoteName } from '../../sql/text/identifiers.js';
 import { SYNC } from '../../wire/client-messages.js';
 
 /** Whether the text names statements that this session has prepared at the protocol level, or reaches for pgkv's own. */
@@ -37,7 +38,7 @@ export function replaceStatementNames(
     if (source === undefined) {
       if (!name.startsWith(STATEMENT_NAME_PREFIX)) continue;
       // What stands under such a name on a server is not the client's to reach.
-      result += `${text.slice(copied, start)}"${name.replaceAll('"', '""')} "`;
+      result += `${text.slice(copied, start)}${quoteName(`${name} `)}`;
       copied = end;
       continue;
     }

@@ -5,11 +5,12 @@
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import { type SettingsGroup, settingsChangeSql } from '../../backend/connection/settings-group.js';
 import type { LeaseRequest } from '../../backend/pool/pool-group.js';
-import { quoteLiteral } from '../../backend/quote-literal.js';
 import { describing, forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
 import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
+import { qualifiedName } from '../../sql/text/identifiers.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeNamed, SYNC } from '../../wire/client-messages.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
 import { readColumns } from '../../wire/row-description.js';
@@ -97,7 +98,7 @@ export class MergedLearner extends LaneReceiver {
     }
     connection.settings = this.#settings;
     const { schema, name } = this.#plan.table;
-    const table = quoteLiteral(`"${schema.replaceAll('"', '""')}"."${name.replaceAll('"', '""')}"`);
+    const table = quoteLiteral(qualifiedName(schema, name));
     connection.sendControl(specialTableSql(table), {
       row: () => {
         this.#special = true;

@@ -31,7 +31,7 @@ export interface ScatterRequest {
   readonly home: ScatterTarget;
   /** Parameters of `shardSource` as they stand in a Bind (formats, then values); `NO_PARAMETERS` for none. */
   readonly parameters: Buffer;
-  /** Null for a MergePlan. */
+  /** Null for a SortedPlan. */
   readonly final: FinalStatement | null;
   /** As in Bind: none, one for all, or one per column. */
   readonly resultFormats: readonly number[];

@@ -231,7 +231,7 @@ export class ScatterRun implements LegOwner {
   /** By sort keys; null: rows go out as they come. */
   #merge(columns: readonly Column[]): RowMerge | null {
     const { plan, byteOrder } = this.#request;
-    if (this.#hidden === 0 || plan.kind !== 'merge') return null;
+    if (this.#hidden === 0 || plan.kind !== 'sorted') return null;
     const first = columns.length - this.#hidden;
     if (first < 0) throw new PgkvError('internal', { detail: 'a result without its sort keys' });
     const orders = plan.sortKeys.map((key, index) => sortOrder(columns[first + index]!.type, key, byteOrder));

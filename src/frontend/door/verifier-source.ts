@@ -4,9 +4,9 @@ import { LRUCache } from 'lru-cache';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import { serviceQuery } from '../../backend/pool/service-query.js';
-import { quoteLiteral } from '../../backend/quote-literal.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { ITERATIONS_DEFAULT, parseVerifier, type ScramVerifier } from '../../wire/scram-verifier.js';
 
 export interface VerifierSourceOptions {

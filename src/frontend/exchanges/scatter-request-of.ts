@@ -13,7 +13,8 @@ import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
 import type { ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
-import { isRefusal, type TextParts } from '../../sql/plan/kv-plan.js';
+import { isRefusal } from '../../sql/plan/kv-plan.js';
+import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
@@ -47,8 +48,8 @@ export function shardReadRequest(
   const { plan, values } = statement;
   const { scatter } = plan;
   if (isRefusal(scatter)) return new PgkvError('internal', { detail: 'a refused statement was to be scattered' });
-  const limit = scatter.kind === 'merge' ? rowCount(values, scatter.limit, 'LIMIT') : null;
-  const offset = scatter.kind === 'merge' ? rowCount(values, scatter.offset, 'OFFSET') : null;
+  const limit = scatter.kind === 'sorted' ? rowCount(values, scatter.limit, 'LIMIT') : null;
+  const offset = scatter.kind === 'sorted' ? rowCount(values, scatter.offset, 'OFFSET') : null;
   if (limit instanceof PgkvError) return limit;
   if (offset instanceof PgkvError) return offset;
   const { session, lanes, kv, clock } = services;
@@ -63,7 +64,7 @@ export function shardReadRequest(
     home: target(homeShard(kv.view)),
     parameters,
     final:
-      scatter.kind === 'merge'
+      scatter.kind === 'sorted'
         ? null
         : {
             render: (substitute) => rendered(statement, scatter.finalText, substitute),

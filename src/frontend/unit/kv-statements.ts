@@ -132,7 +132,7 @@ function parametersOf(plan: KvPlan): number {
 
 function hasNegativeCount({ plan, values }: KvStatement): boolean {
   const { scatter } = plan;
-  if (isRefusal(scatter) || scatter.kind !== 'merge') return false;
+  if (isRefusal(scatter) || scatter.kind !== 'sorted') return false;
   return [scatter.limit, scatter.offset].some((ref) => {
     const count = ref === null ? null : values.integer(ref);
     return typeof count === 'bigint' && count < 0n;

@@ -3,6 +3,7 @@
 // 24, touch 24 to 14, delete 15 to 12; get and ttl gain nothing and are left to the lateral form, as is all that is not
 // exactly `SELECT f(…)` or `SELECT * FROM f(…)`.
 
+import { qualifiedName } from '../text/identifiers.js';
 import { closingIndex, listItems, type TokenSpan } from '../text/text-tokens.js';
 import { nameOf } from './batchable.js';
 import { carried, numberedRows, ORDINAL, quoted, ROWS, type Source, textOf } from './member-rows.js';
@@ -58,8 +59,7 @@ export function mergeCall(source: Source): string | null {
     return `pg_catalog.array_agg((${expression})::pg_catalog.${type} ORDER BY ${ROWS}.${ORDINAL}) AS ${quoted(`a${index + 1}`)}`;
   });
   const passed = expressions.map((_, index) => `${GIVEN}.${quoted(`a${index + 1}`)}`);
-  const schema = `"${plan.table.schema.replaceAll('"', '""')}"`;
-  const many = `${schema}."${`${name}_many`.replaceAll('"', '""')}"`;
+  const many = qualifiedName(plan.table.schema, `${name}_many`);
   return [
     `SELECT ${['ord', ...plural.results].map((result) => `${RESULT}.${result}`).join(', ')}`,
     `FROM (SELECT ${given.join(', ')} FROM ${numberedRows(source.types.length)}) AS ${GIVEN}, LATERAL ${many}(${passed.join(', ')}) AS ${RESULT}`,

@@ -3,13 +3,14 @@
 import { randomBytes } from 'node:crypto';
 import type { KvPlan, ValueRef } from '../plan/kv-plan.js';
 import type { Clauses } from '../text/clauses.js';
+import { quoteName } from '../text/identifiers.js';
 import { renderText } from '../text/kv-text.js';
 import { lexShape } from '../text/shape-lexer.js';
 import { spliceTokens, type TextToken, type TokenEdit, type TokenSpan } from '../text/text-tokens.js';
 
 /** What nobody can know beforehand; a statement that has it all the same is not merged. */
 export const TOKEN = randomBytes(6).toString('hex');
-export const quoted = (name: string): string => `"␟${TOKEN} ${name}"`;
+export const quoted = (name: string): string => quoteName(`␟${TOKEN} ${name}`);
 export const ROWS = quoted('r');
 export const ORDINAL = quoted('o');
 export const column = (index: number): string => quoted(String(index + 1));

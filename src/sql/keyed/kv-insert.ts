@@ -9,10 +9,11 @@
 // would in a column of type text. The CTE is read only there: the statement cannot name it, since it may name no table.
 import type { InferClause, InsertStmt, Node, OnConflictClause, RangeVar, SelectStmt } from 'libpg-query';
 import { KV_COLUMNS, type KvTable } from '../../cluster/kv-table.js';
-import type { KeyRef, KvPlan, KvRefused, TextParts } from '../plan/kv-plan.js';
+import type { KeyRef, KvPlan, KvRefused } from '../plan/kv-plan.js';
 import { NOT_UNDERSTOOD, refused, SEVERAL_SHARDS_WRITE } from '../plan/kv-refusals.js';
 import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } from '../rewrite/kv-rewrites.js';
 import type { Clauses } from '../text/clauses.js';
+import type { TextParts } from '../text/text-parts.js';
 import {
   closingIndex,
   joinParts,

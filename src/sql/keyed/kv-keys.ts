@@ -4,7 +4,8 @@ import type { A_Expr, ColumnRef, Node, RangeVar } from 'libpg-query';
 import type { KvTable } from '../../cluster/kv-table.js';
 import { namePath } from '../meaning/ast-survey.js';
 import type { KeyRef, ValueRef } from '../plan/kv-plan.js';
-import { type ListValue, textType, type ValueReader } from './kv-values.js';
+import { textType } from './kv-types.js';
+import type { ListValue, ValueReader } from './kv-values.js';
 
 /** More keys than this come from a product of lists; as lists written out they are not limited. */
 const KEY_PRODUCT_MAX = 10_000;

@@ -3,7 +3,7 @@
 // the client sent as 007 is key 7. So a parameter is text only if every place it stands in says so.
 import type { A_Expr, FuncCall, InsertStmt, Node } from 'libpg-query';
 import { namePath } from '../meaning/ast-survey.js';
-import { textType } from './kv-values.js';
+import { textType } from './kv-types.js';
 
 /** `slot`: stands only where an INSERT gives the slot. `other`: anything else, or of different types. */
 export type ParameterType = 'text' | 'varchar' | 'text[]' | 'varchar[]' | 'slot' | 'other';

@@ -1,12 +1,13 @@
 // Reads expressions whose value is known without the server: literals, parameters and NULL, bare or cast to text, and
 // arrays of those. Any other cast may change the bytes (varchar(3) cuts, bpchar and name strip), so what has one is not
 // a value here; nor is a parameter that is not sure to be text (kv-parameters.ts).
-import type { Node, TypeName } from 'libpg-query';
+import type { Node } from 'libpg-query';
 import { namePath } from '../meaning/ast-survey.js';
 import type { ValueRef } from '../plan/kv-plan.js';
 import { LITERAL_STRIDE, LiteralKind } from '../text/shape-lexer.js';
 import { type TextToken, tokenAtByte } from '../text/text-tokens.js';
 import type { ParameterType } from './kv-parameters.js';
+import { textType } from './kv-types.js';
 
 /** An array as a whole, or its elements. */
 export type ListValue = { readonly kind: 'array'; readonly array: ValueRef } | ElementList;
@@ -16,19 +17,6 @@ export interface ElementList {
 }
 
 const NULL_VALUE: ValueRef = { kind: 'null' };
-
-/**
- * Null where it is another type than text or varchar, has a length, or is no array of `dimensions`. Values of the two keep
- * their bytes and compare alike.
- */
-export function textType(type: TypeName | undefined, dimensions: 0 | 1): 'text' | 'varchar' | null {
-  if (type === undefined || type.setof === true || type.pct_type === true || type.typmods !== undefined) return null;
-  if ((type.arrayBounds?.length ?? 0) !== dimensions) return null;
-  const path = namePath(type.names ?? []);
-  if (path.length === 2 && path[0] !== 'pg_catalog') return null;
-  const name = path.length > 2 ? undefined : path.at(-1);
-  return name === 'text' || name === 'varchar' ? name : null;
-}
 
 export class ValueReader {
   private readonly tokens: readonly TextToken[];

@@ -1,6 +1,7 @@
 // What a text does to a key-value table, found once and kept in its Template: which keys, how the text has to read on a
 // shard (D9, D4), and how the answers of several shards become one. It knows no shards: route/ turns it into a Route.
 import type { KvTable } from '../../cluster/kv-table.js';
+import type { TextParts } from '../text/text-parts.js';
 
 /** Where a value stands: the n-th literal of the text (see Shape.literals, counted from 0), or parameter $number. */
 export type ValueRef =
@@ -18,16 +19,13 @@ export interface KeyRef {
   readonly key: ValueRef;
 }
 
-/** Text with the client's literals in their places: strings as they stand, numbers are indexes of literals. */
-export type TextParts = readonly (string | number)[];
-
 export interface Refusal {
   /** Becomes DETAIL and HINT of a 0A000. */
   readonly detail: string;
   readonly hint: string;
 }
 
-/** A column by which answers of shards are merged. */
+/** A column by which answers of shards are sorted. */
 export interface SortKey {
   readonly descending: boolean;
   readonly nullsFirst: boolean;
@@ -36,16 +34,16 @@ export interface SortKey {
 }
 
 /** How the answers of several shards to a SELECT become one. */
-export type ScatterPlan = MergePlan | CombinePlan;
+export type ScatterPlan = SortedPlan | CombinePlan;
 
-/** Rows as they come, or merged by sort keys. */
-export interface MergePlan {
-  readonly kind: 'merge';
+/** Rows as they come, or sorted: the shards' sorted answers are merged by these keys. */
+export interface SortedPlan {
+  readonly kind: 'sorted';
   /** What every shard runs: LIMIT widened by OFFSET, sort keys appended to the select list. */
   readonly shardText: TextParts;
   /** The last columns of the shards' rows, in order; asked for in binary; never shown. Empty: rows in any order. */
   readonly sortKeys: readonly SortKey[];
-  /** Rows wanted and skipped, applied to what is merged; null: all, none. NULL as a value means the same. */
+  /** Rows wanted and skipped, applied to all shards' rows together; null: all, none. NULL as a value means the same. */
   readonly limit: ValueRef | null;
   readonly offset: ValueRef | null;
 }

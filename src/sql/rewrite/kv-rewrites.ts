@@ -2,9 +2,9 @@
 // count the version up (D3); as edits of the text, and the way to take them out of a syntax tree again (kv-proof.ts).
 // Names of functions are qualified; names of tables are what the statement itself calls them.
 import type { Node, RangeVar } from 'libpg-query';
-import type { TextParts } from '../plan/kv-plan.js';
-import { quoteName } from '../scatter/output-columns.js';
 import type { Clauses } from '../text/clauses.js';
+import { quoteName } from '../text/identifiers.js';
+import type { TextParts } from '../text/text-parts.js';
 import type { TokenEdit } from '../text/text-tokens.js';
 import { isExpression } from './kv-proof.js';
 

@@ -4,8 +4,10 @@
 import type { ColumnRef, FuncCall, Node, ParamRef, TypeName } from 'libpg-query';
 import type { KvColumn } from '../../cluster/kv-table.js';
 import { namePath } from '../meaning/ast-survey.js';
-import type { CombinePlan, Refusal, TextParts } from '../plan/kv-plan.js';
+import type { CombinePlan, Refusal } from '../plan/kv-plan.js';
 import type { Clause } from '../text/clauses.js';
+import { quoteName } from '../text/identifiers.js';
+import type { TextParts } from '../text/text-parts.js';
 import {
   closingIndex,
   joinParts,
@@ -15,7 +17,7 @@ import {
   type TokenSpan,
   tokenAtByte,
 } from '../text/text-tokens.js';
-import { type OutputColumn, outputColumns, quoteName } from './output-columns.js';
+import { type OutputColumn, outputColumns } from './output-columns.js';
 import { AGGREGATE_HINT, columnOf, expressionFacts, isAggregate, refuse, textOrderOf } from './scatter-expressions.js';
 import { type ScatterSource, shardRows, sortItems } from './scatter-source.js';
 

@@ -99,6 +99,3 @@ function ownName(node: Node): string | undefined {
 /** SVFOP_CURRENT_TIMESTAMP_N is current_timestamp(n). */
 const valueFunctionName = (operation: SQLValueFunctionOp | undefined): string =>
   (operation ?? '').replace('SVFOP_', '').replace(/_N$/, '').toLowerCase();
-
-/** A name that reads as itself. */
-export const quoteName = (name: string): string => `"${name.replaceAll('"', '""')}"`;

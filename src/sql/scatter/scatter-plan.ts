@@ -1,11 +1,11 @@
 // How a SELECT over one key-value table, without a key, is put together from what every shard answers: it decides whether
-// that can be proven right and which way it goes (merge-plan.ts, combine-plan.ts), and refuses the rest (D10). Pure.
+// that can be proven right and which way it goes (sorted-plan.ts, combine-plan.ts), and refuses the rest (D10). Pure.
 
 import type { Refusal, ScatterPlan } from '../plan/kv-plan.js';
 import { combinePlan } from './combine-plan.js';
 import { expressionFacts, refuse } from './scatter-expressions.js';
 import type { ScatterSource } from './scatter-source.js';
-import { mergePlan } from './sorted-plan.js';
+import { sortedPlan } from './sorted-plan.js';
 
 /**
  * The plan holds for every text of the shape, except where ORDER BY or GROUP BY name columns by number
@@ -23,7 +23,7 @@ export function planScatter(source: ScatterSource): ScatterPlan | Refusal {
   const refusal = facts.refusal ?? others.refusal;
   if (refusal !== null) return refusal;
   const isGrouped = facts.hasAggregate || select.havingClause !== undefined || (select.groupClause ?? []).length > 0;
-  return isGrouped ? combinePlan(source) : mergePlan(source, facts.isVolatile);
+  return isGrouped ? combinePlan(source) : sortedPlan(source, facts.isVolatile);
 }
 
 function refusalOfForm({ select, clauses, tokens }: ScatterSource): Refusal | null {

@@ -2,9 +2,9 @@
 // from it: its rows without those that have expired.
 import type { Node, SelectStmt } from 'libpg-query';
 import { assert } from '../../base/assert.js';
-import type { TextParts } from '../plan/kv-plan.js';
 import { expiryFilter, filterEdits } from '../rewrite/kv-rewrites.js';
 import type { Clauses } from '../text/clauses.js';
+import type { TextParts } from '../text/text-parts.js';
 import { spliceTokens, type TextToken } from '../text/text-tokens.js';
 import type { Scope } from './scatter-expressions.js';
 

@@ -2,9 +2,11 @@
 // most as many as LIMIT and OFFSET together leave room for. ORDER BY names the appended columns, so that what is sorted
 // by is what is sent, whatever the expressions do.
 import type { Node } from 'libpg-query';
-import type { MergePlan, Refusal, SortKey, TextParts, ValueRef } from '../plan/kv-plan.js';
+import type { Refusal, SortedPlan, SortKey, ValueRef } from '../plan/kv-plan.js';
+import { quoteName } from '../text/identifiers.js';
+import type { TextParts } from '../text/text-parts.js';
 import { joinParts, listItems, spliceTokens, type TokenSpan, tokenAtByte } from '../text/text-tokens.js';
-import { type OutputColumn, outputColumns, quoteName } from './output-columns.js';
+import { type OutputColumn, outputColumns } from './output-columns.js';
 import { expressionFacts, refuse, textOrderOf } from './scatter-expressions.js';
 import { type ScatterSource, shardRows, sortItems } from './scatter-source.js';
 
@@ -14,7 +16,7 @@ interface SortColumn {
 }
 
 /** @param isVolatile a function that gives another value each time stands in the select list or in ORDER BY */
-export function mergePlan(source: ScatterSource, isVolatile: boolean): MergePlan | Refusal {
+export function sortedPlan(source: ScatterSource, isVolatile: boolean): SortedPlan | Refusal {
   const { text, tokens, clauses } = source;
   const sorted = sortColumns(source, isVolatile);
   if (!Array.isArray(sorted)) return sorted as Refusal;
@@ -26,7 +28,7 @@ export function mergePlan(source: ScatterSource, isVolatile: boolean): MergePlan
   const list = [listed, ...appended].filter((parts) => parts.length > 0);
   const order = columns.map(({ key }, index) => sortName(index) + directionOf(key)).join(', ');
   return {
-    kind: 'merge',
+    kind: 'sorted',
     shardText: joinParts(
       'SELECT',
       separated(list),

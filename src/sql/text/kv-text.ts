@@ -1,7 +1,8 @@
 // Texts put together from TextParts and a client's literals, and the way back: which place of the client's text a place
 // in such a text stands for, so that a server's error position can be shown to the client.
-import type { TextParts } from '../plan/kv-plan.js';
+
 import { LITERAL_STRIDE } from './shape-lexer.js';
+import type { TextParts } from './text-parts.js';
 import { type TextToken, tokensOf } from './text-tokens.js';
 
 /**

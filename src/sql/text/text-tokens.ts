@@ -1,8 +1,9 @@
 // A SQL text as a list of tokens, and new texts put together from them: TextParts, in which the literals are indexes, so
 // that what is built from one text is right for every text of its shape. Blanks and comments are no tokens; between two
 // tokens that had some, the new text has one space, as the shape has. It knows no grammar: clauses.ts does.
-import type { TextParts } from '../plan/kv-plan.js';
+
 import { LITERAL_STRIDE } from './shape-lexer.js';
+import type { TextParts } from './text-parts.js';
 import {
   blanksEnd,
   classOf,

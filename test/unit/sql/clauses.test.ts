@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
 import { loadParser, parse, scanTokens } from '../../../src/sql/meaning/parse.js';
-import type { TextParts } from '../../../src/sql/plan/kv-plan.js';
 import { type Clause, findClauses } from '../../../src/sql/text/clauses.js';
 import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
+import type { TextParts } from '../../../src/sql/text/text-parts.js';
 import {
   joinParts,
   listItems,

@@ -4,21 +4,16 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { loadParser, parse } from '../../../src/sql/meaning/parse.js';
-import {
-  type CombinePlan,
-  isRefusal,
-  type MergePlan,
-  type Refusal,
-  type TextParts,
-} from '../../../src/sql/plan/kv-plan.js';
+import { type CombinePlan, isRefusal, type Refusal, type SortedPlan } from '../../../src/sql/plan/kv-plan.js';
 import { planScatter } from '../../../src/sql/scatter/scatter-plan.js';
 import { findClauses } from '../../../src/sql/text/clauses.js';
 import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
+import type { TextParts } from '../../../src/sql/text/text-parts.js';
 import { tokensOf } from '../../../src/sql/text/text-tokens.js';
 
 await loadParser();
 
-function planned(text: string): MergePlan | CombinePlan | Refusal {
+function planned(text: string): SortedPlan | CombinePlan | Refusal {
   const parsed = parse(text);
   const shape = lexShape(text, true);
   assert(parsed.kind === 'parsed' && shape !== null, `does not parse: ${text}`);
@@ -48,9 +43,9 @@ const short = (text: string): string =>
     .replaceAll('"pgkv partial"', 'rows')
     .replaceAll(/"pgkv sort (\d)"/g, 's$1');
 
-function merged(t: Test, text: string): MergePlan {
+function merged(t: Test, text: string): SortedPlan {
   const plan = planned(text);
-  assert(!isRefusal(plan) && plan.kind === 'merge', `no merge: ${text}: ${JSON.stringify(plan)}`);
+  assert(!isRefusal(plan) && plan.kind === 'sorted', `no merge: ${text}: ${JSON.stringify(plan)}`);
   t.equal(parse(rendered(text, plan.shardText)).kind, 'parsed', `shard text of ${text}`);
   return plan;
 }
@@ -328,7 +323,7 @@ t.test('a plan holds for every text of its shape', async () => {
         assert(!isRefusal(plan), one);
         assert.deepEqual(plan, planned(other));
         // The literals of the other text, in the plan of the one, give what the other's own plan gives; and it parses.
-        const texts = plan.kind === 'merge' ? [plan.shardText] : [plan.shardText, plan.finalText];
+        const texts = plan.kind === 'sorted' ? [plan.shardText] : [plan.shardText, plan.finalText];
         for (const parts of texts) {
           const text = rendered(
             other,
