@@ -3,6 +3,8 @@
 import { isAscii, isUtf8 } from 'node:buffer';
 import type { ValueRef } from '../sql/plan/kv-plan.js';
 import { LITERAL_STRIDE, LiteralKind } from '../sql/text/shape-lexer.js';
+import { BindMessage } from '../wire/bind-message.js';
+import { TypeOid } from '../wire/type-oids.js';
 import { arrayElements, binaryArrayElements } from './text-array.js';
 
 /** Why a value cannot be used, for a DETAIL. */
@@ -24,13 +26,22 @@ export interface KeyValues {
 }
 
 /** Parameter types under which equal bytes mean equal text. 0: the server infers text from the column. */
-export const TEXT_TYPES: ReadonlySet<number> = new Set([0, 25, 705, 1043]);
-const TEXT_ARRAY_TYPES: ReadonlySet<number> = new Set([0, 705, 1009, 1015]);
-const INTEGER_TYPES: ReadonlyMap<number, number> = new Map([
-  [0, 4],
-  [20, 8],
-  [21, 2],
-  [23, 4],
+export const TEXT_TYPES: ReadonlySet<number> = new Set([
+  TypeOid.unspecified,
+  TypeOid.text,
+  TypeOid.unknown,
+  TypeOid.varchar,
+]);
+const TEXT_ARRAY_TYPES: ReadonlySet<number> = new Set([
+  TypeOid.unspecified,
+  TypeOid.unknown,
+  TypeOid.textArray,
+  TypeOid.varcharArray,
+]);
+const INTEGER_BYTES: ReadonlyMap<number, number> = new Map([
+  [TypeOid.int8, 8],
+  [TypeOid.int2, 2],
+  [TypeOid.int4, 4],
 ]);
 
 export interface BindValues {
@@ -49,6 +60,8 @@ export class StatementValues implements KeyValues {
   readonly #literals: readonly number[];
   readonly #bind: BindValues | null;
   readonly #arrayNulls: boolean;
+  /** Undefined: not read yet. */
+  #message: BindMessage | null | undefined;
 
   /** @param literals of `text`; see Shape.literals */
   constructor(text: string, literals: readonly number[], bind: BindValues | null, arrayNulls = true) {
@@ -103,9 +116,8 @@ export class StatementValues implements KeyValues {
   /** Whether exactly that many parameters were given. */
   hasParameters(count: number): boolean {
     if (this.#bind === null) return count === 0;
-    const { buffer, offset, end } = this.#bind;
-    const at = offset + 2 > end ? end : offset + 2 + buffer.readUInt16BE(offset) * 2;
-    return at + 2 <= end && buffer.readUInt16BE(at) === count;
+    const message = this.#read();
+    return message !== null && message.count === count;
   }
 
   /** A row count or the like; null: NULL. */
@@ -119,7 +131,7 @@ export class StatementValues implements KeyValues {
       if (this.#isBinary(ref.number)) {
         // Without a declared type the server infers bigint for LIMIT, integer for a slot: the length tells which was sent.
         const type = this.#bind!.types[ref.number - 1] ?? 0;
-        const length = type === 0 ? bytes.length : INTEGER_TYPES.get(type);
+        const length = type === 0 ? bytes.length : INTEGER_BYTES.get(type);
         if (length !== bytes.length) return new Unreadable(`parameter $${ref.number} is no integer`);
         if (length === 8) return bytes.readBigInt64BE(0);
         if (length === 4) return BigInt(bytes.readInt32BE(0));
@@ -155,28 +167,26 @@ export class StatementValues implements KeyValues {
   }
 
   #isBinary(number: number): boolean {
-    const { buffer, offset } = this.#bind!;
-    const count = buffer.readInt16BE(offset);
-    if (count === 0) return false;
-    return buffer.readInt16BE(offset + 2 + (count === 1 ? 0 : number - 1) * 2) === 1;
+    return this.#read()?.format(number - 1) === 1;
   }
 
   /** A view of the value; valid as long as the message is. */
   #parameter(number: number): Buffer | null | Unreadable {
-    if (this.#bind === null) return missing(number);
-    const { buffer, offset, end } = this.#bind;
-    if (offset + 2 > end) return missing(number);
-    let at = offset + 2 + buffer.readUInt16BE(offset) * 2;
-    if (at + 2 > end || number > buffer.readUInt16BE(at)) return missing(number);
-    at += 2;
-    for (let n = 1; at + 4 <= end; n++) {
-      const length = buffer.readInt32BE(at);
-      at += 4;
-      if (length > end - at) return missing(number);
-      if (n === number) return length < 0 ? null : buffer.subarray(at, at + length);
-      if (length > 0) at += length;
+    const message = this.#read();
+    return message === null || number > message.count ? missing(number) : message.value(number - 1);
+  }
+
+  /** The message, walked once however many of its values are asked for; null where there is none, or it is malformed. */
+  #read(): BindMessage | null {
+    if (this.#message === undefined) {
+      this.#message = null;
+      if (this.#bind !== null) {
+        const { buffer, offset, end } = this.#bind;
+        const message = new BindMessage();
+        if (message.readBehindNames(buffer, offset, end)) this.#message = message;
+      }
     }
-    return missing(number);
+    return this.#message;
   }
 }
 

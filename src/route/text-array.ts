@@ -1,6 +1,8 @@
 // Arrays of text as Postgres writes and sends them. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
 
-const TEXT_OIDS: ReadonlySet<number> = new Set([25, 1043]);
+import { TypeOid } from '../wire/type-oids.js';
+
+const TEXT_OIDS: ReadonlySet<number> = new Set([TypeOid.text, TypeOid.varchar]);
 
 /** Elements of a one-dimensional array literal; null where it is none. @param nulls as the setting array_nulls says */
 export function arrayElements(literal: string, nulls = true): (string | null)[] | null {

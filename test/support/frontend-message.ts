@@ -91,9 +91,10 @@ export function frame(tag: string, ...parts: readonly Buffer[]): Buffer {
   return Buffer.concat([Buffer.from(tag, 'latin1'), withLength(Buffer.concat(parts))]);
 }
 
+/** Also takes unsigned values: counts go up to 2¹⁶−1. */
 export function int16(value: number): Buffer {
   const buffer = Buffer.alloc(2);
-  buffer.writeInt16BE(value);
+  buffer.writeInt16BE((value << 16) >> 16);
   return buffer;
 }
 

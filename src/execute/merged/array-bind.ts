@@ -2,10 +2,9 @@
 // format (array_recv), which needs no escaping. https://www.postgresql.org/docs/current/protocol-message-formats.html
 import { copyBytes } from '../../wire/copy-bytes.js';
 import { Frontend } from '../../wire/protocol.js';
+import { TypeOid } from '../../wire/type-oids.js';
 import type { MergedRequest } from './merged-request.js';
 
-const TEXT_OID = 25;
-const INT4_OID = 23;
 /** Dimensions, flags, element type, length of the dimension, lower bound. */
 const ARRAY_HEADER_BYTES = 20;
 
@@ -45,7 +44,7 @@ export function encodeArrayBind(
   at = message.writeUInt16BE(parameters, at);
   for (let value = 0; value < values; value++) {
     const lengthAt = at;
-    at = arrayHeader(message, at + 4, count, TEXT_OID);
+    at = arrayHeader(message, at + 4, count, TypeOid.text);
     for (let index = 0; index < count; index++) {
       const { buffer, offsets } = order[index]!;
       const length = offsets[2 * value + 1]!;
@@ -59,7 +58,7 @@ export function encodeArrayBind(
   }
   if (withSlots) {
     const lengthAt = at;
-    at = arrayHeader(message, at + 4, count, INT4_OID);
+    at = arrayHeader(message, at + 4, count, TypeOid.int4);
     for (let index = 0; index < count; index++) {
       at = message.writeInt32BE(4, at);
       at = message.writeInt32BE(order[index]!.slot, at);

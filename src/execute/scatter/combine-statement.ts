@@ -5,6 +5,7 @@
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { PartialColumn } from '../../sql/plan/kv-plan.js';
+import { BindMessage } from '../../wire/bind-message.js';
 import type { Column } from '../../wire/row-description.js';
 import { builtinTypeName, TypeOid, typeInWords } from '../../wire/type-oids.js';
 import type { RowRun } from './row-queue.js';
@@ -64,32 +65,26 @@ export function finalStatement(options: {
   return {
     text,
     parseTail: Buffer.concat([Buffer.from(`${text}\0`, 'utf8'), oids]),
-    parameters: [encodeFormats(client, types.length), client.values, ...arrayValues],
+    parameters: [encodeFormats(client, types.length), client.values(), ...arrayValues],
   };
 }
 
-interface Parameters {
-  readonly count: number;
-  readonly formats: readonly number[];
-  /** Each with its length in front. */
-  readonly values: Buffer;
-}
-
-function readParameters(bytes: Buffer): Parameters {
-  const formatCount = bytes.readUInt16BE(0);
-  const formats = Array.from({ length: formatCount }, (_, index) => bytes.readInt16BE(2 + 2 * index));
-  const start = 2 + 2 * formatCount;
-  return { count: bytes.readUInt16BE(start), formats, values: bytes.subarray(start + 2) };
+/** The client's parameters, walked; as they stand in a Bind, without result formats. */
+function readParameters(bytes: Buffer): BindMessage {
+  const message = new BindMessage();
+  if (!message.readParameters(bytes, 0, bytes.length)) {
+    throw new PgkvError('internal', { detail: 'the parameters of a statement cannot be read again' });
+  }
+  return message;
 }
 
 /** The client's formats written out one by one, those of the arrays behind them, and the number of all values. */
-function encodeFormats({ count, formats }: Parameters, arrayCount: number): Buffer {
-  const all = count + arrayCount;
+function encodeFormats(client: BindMessage, arrayCount: number): Buffer {
+  const all = client.count + arrayCount;
   const bytes = Buffer.alloc(4 + 2 * all);
   bytes.writeUInt16BE(all, 0);
   for (let index = 0; index < all; index++) {
-    const own = formats.length === 1 ? formats[0]! : (formats[index] ?? 0);
-    bytes.writeInt16BE(index < count ? own : BINARY, 2 + 2 * index);
+    bytes.writeInt16BE(index < client.count ? client.format(index) : BINARY, 2 + 2 * index);
   }
   bytes.writeUInt16BE(all, 2 + 2 * all);
   return bytes;

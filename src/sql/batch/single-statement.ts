@@ -1,6 +1,7 @@
 // One member's own statement with its values as parameters: as the client has it, or, where it sends values in the text,
 // with the text's literals turned into parameters. That the latter means the same is proven on the syntax trees.
 
+import { TypeOid } from '../../wire/type-oids.js';
 import { parse } from '../meaning/parse.js';
 import type { KvPlan, ValueRef } from '../plan/kv-plan.js';
 import { PLACES } from '../rewrite/kv-proof.js';
@@ -16,8 +17,6 @@ export interface SingleStatement {
   readonly types: readonly number[];
 }
 
-const INT4 = 23;
-const INT8 = 20;
 const INT8_MAX = 2n ** 63n - 1n;
 const VALUES_MAX = 16;
 
@@ -112,10 +111,10 @@ function typeOfLiteral(text: string, literals: readonly number[], index: number)
     case LiteralKind.dollar:
       return 0;
     case LiteralKind.integer:
-      return INT4;
+      return TypeOid.int4;
     case LiteralKind.numeric: {
       const source = text.slice(literals[at], literals[at + 1]);
-      return /^[0-9]+$/.test(source) && BigInt(source) <= INT8_MAX ? INT8 : null;
+      return /^[0-9]+$/.test(source) && BigInt(source) <= INT8_MAX ? TypeOid.int8 : null;
     }
     default:
       return null;
