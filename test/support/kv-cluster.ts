@@ -1,15 +1,15 @@
 // A router over several real servers with key-value tables, in this process.
-import { readFileSync } from 'node:fs';
 import type { Test } from 'tap';
 import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import type { CatalogState } from '../../src/catalog/catalog-state.js';
+import { extensionSource } from '../../src/cli/cluster/extension.js';
 import type { KvTable } from '../../src/cluster/kv-table.js';
 import { type LiveRouter, liveRouter, type RouterOverrides } from './live-router.js';
 import type { PostgresVersion } from './postgres-binaries.js';
 import { type PostgresServer, startPostgres } from './postgres-server.js';
 import { SqlClient } from './sql-client.js';
 
-const EXTENSION_SQL = readFileSync(new URL('../../extensions/pgkv/pgkv--0.1.0.sql', import.meta.url), 'utf8');
+const EXTENSION_SQL = extensionSource().sql;
 const HASH_SLOTS = 16_384;
 
 export const KV: KvTable = { schema: 'public', name: 'kv', valueType: 'jsonb' };

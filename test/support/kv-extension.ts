@@ -1,14 +1,14 @@
 // The pgkv extension on real servers: its script as plain SQL, and a database that has it on every Postgres there is here.
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import t, { type Test } from 'tap';
+import { extensionSource } from '../../src/cli/cluster/extension.js';
 import { findPostgres, type PostgresVersion } from './postgres-binaries.js';
 import { type PostgresServer, startPostgres } from './postgres-server.js';
 
 /** The folder with the control file and the scripts. */
 export const EXTENSION_FOLDER = fileURLToPath(new URL('../../extensions/pgkv', import.meta.url));
-export const EXTENSION_SQL = readFileSync(`${EXTENSION_FOLDER}/pgkv--0.1.0.sql`, 'utf8');
+export const { sql: EXTENSION_SQL, version: EXTENSION_VERSION } = extensionSource();
 
 export interface KvServer {
   readonly server: PostgresServer;

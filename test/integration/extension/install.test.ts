@@ -21,6 +21,7 @@ import {
   connectTo,
   EXTENSION_FOLDER,
   EXTENSION_SQL,
+  EXTENSION_VERSION,
   errorOf,
   onEveryPostgres,
   rowsOf,
@@ -41,8 +42,8 @@ function folder(t: Test): string {
 
 t.test('the control file and the script name one version', async (t) => {
   const control = readFileSync(join(EXTENSION_FOLDER, 'pgkv.control'), 'utf8');
-  t.match(control, `default_version = '0.1.0'`);
-  t.match(EXTENSION_SQL, `RETURN '0.1.0';`);
+  t.match(control, `default_version = '${EXTENSION_VERSION}'`);
+  t.match(EXTENSION_SQL, `RETURN '${EXTENSION_VERSION}';`);
   t.notMatch(EXTENSION_SQL, /^\s*\\/m, 'no psql commands');
   t.notMatch(EXTENSION_SQL, /@extschema|MODULE_PATHNAME/);
 });
@@ -69,7 +70,7 @@ t.test('Postgres 18 finds it by extension_control_path, for an ordinary role', e
       app,
       `SELECT extversion, pgkv.version(), extnamespace::regnamespace::text, extconfig::regclass[]::text FROM pg_extension WHERE extname = 'pgkv'`,
     ),
-    [['0.1.0', '0.1.0', 'pgkv', '{pgkv.shard_state}']],
+    [[EXTENSION_VERSION, EXTENSION_VERSION, 'pgkv', '{pgkv.shard_state}']],
     'rows of shard_state are dumped',
   );
   t.equal(
@@ -106,7 +107,7 @@ onEveryPostgres(async (t, kv) => {
       `SELECT extversion FROM pg_extension WHERE extname = 'pgkv'`,
     ]);
     t.match(answer, /counted = "42"/);
-    t.match(answer, /extversion = "0\.1\.0"/);
+    t.match(answer, `extversion = "${EXTENSION_VERSION}"`);
     t.notMatch(answer, /ERROR|WARNING/);
   });
 
@@ -123,7 +124,7 @@ onEveryPostgres(async (t, kv) => {
     await app.query(`SELECT pgkv.refresh_table(relation) FROM pgkv.tables`);
     t.equal(await valueFrom(app, `SELECT kv_incr('t', 'k')`), '2', 'tables stay as they are');
     t.equal(await valueFrom(app, 'SELECT epoch FROM pgkv.shard_state'), '5');
-    t.equal(await valueFrom(app, 'SELECT pgkv.version()'), '0.1.0');
+    t.equal(await valueFrom(app, 'SELECT pgkv.version()'), EXTENSION_VERSION);
     await app.query('BEGIN');
     await app.query(EXTENSION_SQL);
     await app.query('ROLLBACK');
@@ -138,7 +139,7 @@ onEveryPostgres(async (t, kv) => {
   const psql = kv.server.psql === undefined ? { skip: 'no psql here' } : {};
   t.test('psql runs it as a file', psql, async (t) => {
     await freshDatabase(t, 'by_psql');
-    const file = join(EXTENSION_FOLDER, 'pgkv--0.1.0.sql');
+    const file = join(EXTENSION_FOLDER, `pgkv--${EXTENSION_VERSION}.sql`);
     for (const flags of [['-1'], []]) {
       const { host, port, superuser } = kv.server;
       const args = [
