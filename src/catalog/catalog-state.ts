@@ -8,12 +8,19 @@ import { CatalogError } from './catalog-error.js';
 
 export interface CatalogShard {
   readonly name: string;
+  /**
+   * Of its servers, as `pg_control_system()` says it, in decimal: a primary and its standbys have one, no other server
+   * does (D28). Absent: set up by a pgkv that did not write it.
+   */
+  readonly systemIdentifier?: string | undefined;
   readonly hashSlots: readonly HashSlotRange[];
 }
 
 export interface CatalogState {
   /** Grows by one with each change. */
   readonly epoch: number;
+  /** Drawn by init, the same in each shard's `pgkv.shard_state`. Absent: set up by a pgkv that drew none. */
+  readonly clusterId?: string | undefined;
   /** The database in which the tables are, on every shard. */
   readonly database: string;
   /** In the order of their ids: the first is the home shard. */
@@ -21,8 +28,8 @@ export interface CatalogState {
   readonly tables: readonly KvTable[];
 }
 
-/** Raised with each change that an older pgkv would misread. */
-const FORMAT = 1;
+/** Raised with each change that an older pgkv would misread. 2 added what shards are known by; 1 is still read. */
+const FORMAT = 2;
 /** Postgres cuts longer names (NAMEDATALEN - 1). */
 const NAME_BYTES_MAX = 63;
 
@@ -35,11 +42,22 @@ const hashSlot = z
   .min(0)
   .max(HASH_SLOT_COUNT - 1);
 
+const systemIdentifier = z.string().regex(/^\d{1,20}$/, 'expected a decimal number in quotes');
+
 const fileSchema = z.strictObject({
-  format: z.literal(FORMAT),
+  format: z.literal([1, FORMAT]),
   epoch: z.int().min(1),
+  clusterId: name.optional(),
   database: name,
-  shards: z.array(z.strictObject({ name, hashSlots: z.array(z.tuple([hashSlot, hashSlot])) })).min(1),
+  shards: z
+    .array(
+      z.strictObject({
+        name,
+        systemIdentifier: systemIdentifier.optional(),
+        hashSlots: z.array(z.tuple([hashSlot, hashSlot])),
+      }),
+    )
+    .min(1),
   tables: z.array(z.strictObject({ schema: name, name, valueType: z.enum(['jsonb', 'bytea']) })),
 });
 

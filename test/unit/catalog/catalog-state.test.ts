@@ -36,6 +36,17 @@ t.test('what is written is read back', async (t) => {
   );
 });
 
+t.test('what an older pgkv wrote is read; what makes nodes known is kept from then on', async (t) => {
+  t.strictSame(parseCatalog(JSON.stringify({ ...document(), format: 1 }), 'here'), STATE);
+  const known = {
+    ...STATE,
+    clusterId: 'c1',
+    shards: STATE.shards.map((shard, index) => ({ ...shard, systemIdentifier: `1844674407370955161${index}` })),
+  };
+  t.match(JSON.parse(renderCatalog(known)), { format: 2, clusterId: 'c1' });
+  t.strictSame(parseCatalog(renderCatalog(known), 'here'), known);
+});
+
 t.test('every fault is named, with the place', async (t) => {
   const refuses = (text: string, ...parts: string[]) => {
     try {
@@ -56,7 +67,12 @@ t.test('every fault is named, with the place', async (t) => {
   refuses(renderCatalog(STATE).slice(0, 100), 'is not JSON');
   refuses('[]', 'expected object');
   refuses('{}', 'format', 'epoch', 'shards', 'tables');
-  refuses(JSON.stringify({ ...document(), format: 2 }), 'has format 2, this pgkv knows 1');
+  refuses(JSON.stringify({ ...document(), format: 3 }), 'has format 3, this pgkv knows 2');
+  refuses(JSON.stringify({ ...document(), clusterId: '' }), 'clusterId');
+  refuses(
+    with_((d) => Object.assign(d['shards']![0], { systemIdentifier: 7_400_000_000_000_000_000 })),
+    'shards.0.systemIdentifier',
+  );
   refuses(JSON.stringify({ ...document(), surplus: 1 }), 'surplus');
   refuses(JSON.stringify({ ...document(), epoch: 0 }), 'epoch');
   refuses(JSON.stringify({ ...document(), epoch: 1.5 }), 'epoch');
