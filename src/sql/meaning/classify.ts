@@ -61,6 +61,7 @@ export function classify(
   return {
     template: {
       ...united,
+      beginsWith: all[0]?.kind ?? 'empty',
       statementNames,
       textDependent: united.textDependent || named.length > 0,
       kv: null,
