@@ -3,11 +3,14 @@
 // be some thousand nodes deep, so the walk keeps its own stack.
 import type { A_Const, FuncCall, InsertStmt, Node, RangeVar } from 'libpg-query';
 import { Effect, type EffectBits } from '../plan/template.js';
-import { functionChanges, functionEffects, isSetConfig } from './function-effects.js';
+import { functionChanges, functionEffects, isAdvisoryUnlock, isSetConfig } from './function-effects.js';
 import { changeOfSetting, type SettingChange } from './setting-effects.js';
 
 export interface Survey {
+  /** Without what `unlocks` tells. */
   effects: EffectBits;
+  /** An advisory lock of the session is released. */
+  unlocks: boolean;
   readonly settingNames: string[];
   /** Something besides session state may change: rows locked or written, sequences, other sessions … */
   changes: boolean;
@@ -27,6 +30,7 @@ export interface Survey {
 
 export const emptySurvey = (): Survey => ({
   effects: Effect.none,
+  unlocks: false,
   settingNames: [],
   changes: false,
   sets: false,
@@ -148,6 +152,10 @@ function noteConstant(constant: A_Const, found: Survey): void {
 
 function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): void {
   const path = namePath(call.funcname ?? []);
+  if (isAdvisoryUnlock(path)) {
+    found.unlocks = true;
+    return;
+  }
   if (!isSetConfig(path)) {
     if (functionChanges(path)) found.changes = true;
     found.effects |= functionEffects(path, oldestServerMajor);

@@ -25,6 +25,8 @@ interface Findings {
   leavesBlock: Template['leavesBlock'];
   textDependent: boolean;
   neutral: boolean;
+  releases: boolean;
+  endsFailure: boolean;
 }
 
 type Named = Omit<NamedStatement, 'statement'>;
@@ -50,7 +52,8 @@ export function classify(
     for (const place of found.constants) constants.push(place);
     const names: Named[] = [];
     const findings = findingsOf(statement.node, found, names);
-    findings.neutral = isNeutral(findings, found);
+    findings.neutral = isNeutral(statement.node, findings, found);
+    findings.releases = !findings.neutral && isRelease(statement.node, findings, found);
     all.push(findings);
     for (const name of names) named.push({ ...name, statement });
   }
@@ -62,22 +65,49 @@ export function classify(
     template: {
       ...united,
       beginsWith: all[0]?.kind ?? 'empty',
+      kinds: kindsOf(all),
       statementNames,
       textDependent: united.textDependent || named.length > 0,
       kv: null,
       explainsRoute: false,
+      notice: null,
     },
     constants,
   };
 }
 
+/** One array for all texts of one statement of a kind: there may be a hundred thousand templates. */
+const SINGLE_KINDS = new Map<StatementKind, readonly StatementKind[]>();
+
+function kindsOf(all: readonly Findings[]): readonly StatementKind[] {
+  if (all.length !== 1) return all.map(({ kind }) => kind);
+  const { kind } = all[0]!;
+  const known = SINGLE_KINDS.get(kind);
+  if (known !== undefined) return known;
+  const kinds = [kind];
+  SINGLE_KINDS.set(kind, kinds);
+  return kinds;
+}
+
 /** Kinds that set something, or that look at it. */
 const NEUTRAL_KINDS: ReadonlySet<StatementKind> = new Set(['empty', 'set', 'show', 'savepoint']);
 
-function isNeutral({ kind, readOnly, effects }: Findings, found: Survey): boolean {
+function isNeutral(node: Node, { kind, readOnly, effects }: Findings, found: Survey): boolean {
+  // A constraint by name is one of a table on the home shard.
+  if ('ConstraintsSetStmt' in node) return node.ConstraintsSetStmt.constraints === undefined;
+  if ('DiscardStmt' in node) return node.DiscardStmt.target === 'DISCARD_PLANS';
   if (NEUTRAL_KINDS.has(kind)) return (effects & ~Effect.settings) === Effect.none;
   if (kind !== 'read' || found.readsTables || found.changes) return false;
   return readOnly ? effects === Effect.none : found.sets && (effects & ~Effect.settings) === Effect.none;
+}
+
+/** See Template.releases. A cursor by name is one that the client knows to be open. */
+function isRelease(node: Node, { kind }: Findings, found: Survey): boolean {
+  if ('DeallocateStmt' in node || 'UnlistenStmt' in node) return true;
+  if ('ClosePortalStmt' in node) return node.ClosePortalStmt.portalname === undefined;
+  if ('DiscardStmt' in node) return node.DiscardStmt.target !== 'DISCARD_ALL';
+  if (kind !== 'read' || found.readsTables || found.changes) return false;
+  return found.unlocks && found.effects === Effect.none;
 }
 
 function unite(all: readonly Findings[]): Findings {
@@ -93,9 +123,14 @@ function unite(all: readonly Findings[]): Findings {
     showName: null,
     leavesBlock: all.reduce<Template['leavesBlock']>((block, one) => one.leavesBlock ?? block, null),
     textDependent: all.some((one) => one.textDependent),
-    neutral: all.every((one) => one.neutral && one.kind === 'read'),
+    neutral: all.every(isNeutralPart),
+    releases: all.some((one) => one.releases) && all.every((one) => one.releases || (one.neutral && one.readOnly)),
+    endsFailure: only.endsFailure,
   };
 }
+
+/** BEGIN chooses no shard: what follows it does. */
+const isNeutralPart = ({ neutral, kind }: Findings): boolean => neutral || kind === 'begin';
 
 const findings = (kind: StatementKind, effects: EffectBits, settingNames: readonly string[] = []): Findings => ({
   kind,
@@ -106,13 +141,16 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
   leavesBlock: null,
   textDependent: false,
   neutral: false,
+  releases: false,
+  endsFailure: false,
 });
 
 /** What the survey found is what the statement does: queries, and utility statements that run expressions. */
 function surveyed(kind: StatementKind, found: Survey, more: EffectBits = Effect.none): Findings {
   const names = new Set(found.settingNames);
+  const released = found.unlocks ? Effect.state : Effect.none;
   return {
-    ...findings(kind, found.effects | more, [...names]),
+    ...findings(kind, found.effects | released | more, [...names]),
     textDependent: found.textDependent,
   };
 }
@@ -189,15 +227,16 @@ function transaction(kind: Body<'TransactionStmt'>['kind'], chain: boolean): Fin
     case 'TRANS_STMT_START':
       return { ...findings('begin', Effect.none), leavesBlock: 'open' };
     case 'TRANS_STMT_COMMIT':
-      return { ...findings('commit', Effect.none), leavesBlock: chain ? 'open' : 'closed' };
+      return { ...findings('commit', Effect.none), leavesBlock: chain ? 'open' : 'closed', endsFailure: true };
     case 'TRANS_STMT_ROLLBACK':
-      return { ...findings('rollback', Effect.none), leavesBlock: chain ? 'open' : 'closed' };
+      return { ...findings('rollback', Effect.none), leavesBlock: chain ? 'open' : 'closed', endsFailure: true };
     case 'TRANS_STMT_SAVEPOINT':
     case 'TRANS_STMT_RELEASE':
-    case 'TRANS_STMT_ROLLBACK_TO':
       return findings('savepoint', Effect.none);
+    case 'TRANS_STMT_ROLLBACK_TO':
+      return { ...findings('savepoint', Effect.none), endsFailure: true };
     case 'TRANS_STMT_PREPARE':
-      return { ...findings('other', Effect.none), leavesBlock: 'closed' };
+      return { ...findings('other', Effect.none), leavesBlock: 'closed', endsFailure: true };
     case 'TRANS_STMT_COMMIT_PREPARED':
     case 'TRANS_STMT_ROLLBACK_PREPARED':
       return findings('other', Effect.none); // not allowed inside a block

@@ -96,6 +96,10 @@ export const functionChanges = (path: readonly string[]): boolean => {
 
 export const isSetConfig = (path: readonly string[]): boolean => catalogName(path) === 'set_config';
 
+/** Gives up what the session holds, where it holds any. */
+export const isAdvisoryUnlock = (path: readonly string[]): boolean =>
+  catalogName(path)?.startsWith('pg_advisory_unlock') === true;
+
 /** The names judged above, for the test that compares them with a server's. */
 export const judgedFunctions = (): ReadonlySet<string> => new Set([...EFFECTS.keys(), ...CHANGING]);
 

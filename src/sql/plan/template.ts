@@ -69,6 +69,13 @@ export interface Template {
   readonly settingNames: readonly string[];
   /** PREPARE / EXECUTE / DEALLOCATE names found, in order of their position. */
   readonly statementNames: readonly StatementNameReference[];
+  /** What each statement of the text is, in order; none for a text without statements, and for one that was not read. */
+  readonly kinds: readonly StatementKind[];
+  /**
+   * The first statement is one that a failed block lets through (COMMIT, ROLLBACK, ROLLBACK TO, PREPARE TRANSACTION). Where
+   * it succeeds, what stands behind it, in this text (see `kinds`, `kv`) or the next, runs as it would in a healthy block.
+   */
+  readonly endsFailure: boolean;
   /** True only where it is proven that running it twice, or not at all, changes nothing (plain SELECT, SHOW). */
   readonly readOnly: boolean;
   /** For kind 'show': the setting asked for, lower case. */
@@ -88,8 +95,16 @@ export interface Template {
    * where it sets something it can be run again (D13).
    */
   readonly neutral: boolean;
+  /**
+   * Does nothing but give up what the session may hold on a connection: DEALLOCATE, CLOSE ALL, UNLISTEN, advisory unlocks,
+   * DISCARD TEMP; beside it, statements that change nothing at most. For a session that holds nothing it is neutral (and need not be
+   * said again where a block moves); else it belongs to the connection that holds it. Never set together with `neutral`.
+   */
+  readonly releases: boolean;
   /** EXPLAIN (ROUTE): is answered here. */
   readonly explainsRoute: boolean;
+  /** What the client is to be told by a NOTICE when the text is run, null for most; only where there are key-value tables. */
+  readonly notice: string | null;
 }
 
 const unread = (effects: EffectBits): Template => ({
@@ -98,13 +113,17 @@ const unread = (effects: EffectBits): Template => ({
   effects,
   settingNames: ['*'],
   statementNames: [],
+  kinds: [],
+  endsFailure: false,
   readOnly: false,
   showName: null,
   leavesBlock: null,
   textDependent: true,
   kv: null,
   neutral: false,
+  releases: false,
   explainsRoute: false,
+  notice: null,
 });
 
 /**
@@ -125,11 +144,15 @@ export const NEUTRAL_TEMPLATE: Template = {
   effects: Effect.none,
   settingNames: [],
   statementNames: [],
+  kinds: [],
+  endsFailure: false,
   readOnly: true,
   showName: null,
   leavesBlock: null,
   textDependent: false,
   kv: null,
   neutral: true,
+  releases: false,
   explainsRoute: false,
+  notice: null,
 };

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import t from 'tap';
 import { loadParser } from '../../../src/sql/meaning/parse.js';
 import { Effect, type EffectBits, type Template } from '../../../src/sql/plan/template.js';
@@ -183,6 +184,105 @@ t.test('a text of several statements says what it begins with', async (t) => {
   }
   t.equal(templateOf('').beginsWith, 'empty');
   t.equal(templateOf('SELEC 1').beginsWith, 'unparsed');
+});
+
+t.test('neutral are texts that run alike anywhere; each of several statements has to be', async (t) => {
+  const neutral = [
+    'SHOW work_mem',
+    "SET LOCAL work_mem = '1MB'",
+    'SAVEPOINT a',
+    'ROLLBACK TO a',
+    'SELECT 1',
+    'SELECT version()',
+    'SELECT relname FROM pg_class',
+    "SELECT set_config('work_mem', '1MB', true)",
+    'SET CONSTRAINTS ALL DEFERRED',
+    'DISCARD PLANS',
+  ];
+  const others = [
+    'SELECT * FROM t',
+    "SELECT nextval('s')",
+    'SELECT my_function()',
+    'SET CONSTRAINTS fk DEFERRED',
+    'DISCARD ALL',
+    'LISTEN a',
+    'COMMIT',
+    'CLOSE c',
+    'SELECT pg_advisory_lock(1)',
+    'DECLARE c CURSOR FOR SELECT 1',
+    "SET SESSION AUTHORIZATION 'x'",
+    'INSERT INTO t VALUES (1)',
+    "PREPARE TRANSACTION 'x'",
+  ];
+  for (const text of neutral) t.ok(templateOf(text).neutral, text);
+  for (const text of [...others, 'BEGIN']) t.notOk(templateOf(text).neutral, text);
+  // Any mixture, with a BEGIN anywhere, is neutral as long as none of the others is in it.
+  const mixtures = fc.array(fc.constantFrom(...neutral, 'BEGIN'), { minLength: 2, maxLength: 6 });
+  fc.assert(
+    fc.property(mixtures, fc.constantFrom(...others), fc.nat(6), (texts, other, place) => {
+      t.ok(templateOf(texts.join('; ')).neutral, texts.join('; '));
+      const mixed = [...texts.slice(0, place), other, ...texts.slice(place)].join('; ');
+      t.notOk(templateOf(mixed).neutral, mixed);
+    }),
+    { numRuns: 60 },
+  );
+});
+
+t.test('what only gives up state is neutral for a session without any, and said to be so', async (t) => {
+  const releases = [
+    'DEALLOCATE x',
+    'DEALLOCATE ALL',
+    'CLOSE ALL',
+    'UNLISTEN *',
+    'UNLISTEN a',
+    'DISCARD TEMP',
+    'DISCARD SEQUENCES',
+    'SELECT pg_advisory_unlock(1)',
+    'SELECT pg_advisory_unlock_all()',
+    'SELECT pg_advisory_unlock_shared(1, 2), 1',
+    'SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; SELECT 1; SHOW work_mem',
+  ];
+  for (const text of releases) {
+    t.ok(templateOf(text).releases, text);
+    t.notOk(templateOf(text).neutral, text);
+  }
+  for (const text of [
+    'SELECT 1',
+    'CLOSE c',
+    'DISCARD ALL',
+    'DISCARD PLANS',
+    'SELECT pg_advisory_unlock(1), pg_advisory_lock(2)',
+    'SELECT pg_advisory_unlock(a) FROM t',
+    "SELECT pg_advisory_unlock(1), set_config('a.b', 'c', false)",
+    'SELECT pg_advisory_unlock(1), f()',
+    "UNLISTEN *; SET work_mem = '1MB'", // would have to be said again where a block moves
+    'UNLISTEN *; LISTEN a',
+    'UNLISTEN *; INSERT INTO t VALUES (1)',
+  ]) {
+    t.notOk(templateOf(text).releases, text);
+  }
+  t.ok(templateOf('SELECT pg_advisory_unlock(1)').effects & Effect.state, 'a lock given up is a state that changed');
+});
+
+t.test('a text tells what each of its statements is, and whether it goes on behind a failed block', async (t) => {
+  t.same(templateOf('').kinds, []);
+  t.same(templateOf('SELECT 1').kinds, ['read']);
+  t.equal(templateOf('SELECT 1').kinds, templateOf('SELECT 2').kinds, 'one array for all');
+  t.same(templateOf('ROLLBACK; BEGIN; INSERT INTO t VALUES (1); SET a.b = 1; SAVEPOINT s').kinds, [
+    'rollback',
+    'begin',
+    'write',
+    'set',
+    'savepoint',
+  ]);
+  for (const first of ['ROLLBACK', 'COMMIT AND CHAIN', 'END', 'ABORT', 'ROLLBACK TO s', "PREPARE TRANSACTION 'x'"]) {
+    t.ok(templateOf(first).endsFailure, first);
+    t.ok(templateOf(`${first}; SELECT 1`).endsFailure, first);
+    t.notOk(templateOf(`SELECT 1; ${first}`).endsFailure, `not first: ${first}`);
+  }
+  for (const other of ['BEGIN', 'SAVEPOINT s', 'RELEASE s', 'SET a.b = 1', "COMMIT PREPARED 'x'", '', 'SELEC 1']) {
+    t.notOk(templateOf(other).endsFailure, other);
+  }
 });
 
 t.test('large texts are read with short values, or not at all', async (t) => {
