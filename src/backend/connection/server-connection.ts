@@ -26,6 +26,7 @@ import {
 import type { ReplyReceiver, ServerLoss } from '../replies/reply-receiver.js';
 import { type StatementSource, unknownStatement } from '../replies/statement-source.js';
 import type { ReadBuffer } from './server-socket.js';
+import { changeSettings } from './settings-change.js';
 import type { SettingsGroup } from './settings-group.js';
 
 export { STATEMENT_NAME_PREFIX } from '../replies/prepared-statements.js';
@@ -142,10 +143,26 @@ export class ServerConnection implements MatchedConnection {
     this.guarded = false;
   }
 
-  /** The server has been brought to these settings; custom ones, once defined, stay defined. */
+  /** The server session has these settings; custom ones, once defined, stay defined. */
   took(settings: SettingsGroup): void {
     this.settings = settings;
     for (const name of settings.placeholders) this.placeholders.add(name);
+  }
+
+  /**
+   * Brings the server session to these settings; only at rest. True: it has them. False: `done` follows, with the server's
+   * ErrorResponse where they could not be had: which ones hold then nobody knows, so the connection has to be closed.
+   * @param first a statement of pgkv's own that goes before
+   */
+  bringTo(settings: SettingsGroup, done: (failure: Buffer | null) => void, first = ''): boolean {
+    if (this.settings === settings && first === '') return true;
+    const told = (failure: Buffer | null): void => {
+      if (failure === null) this.took(settings);
+      done(failure);
+    };
+    const holds = changeSettings(this, this.settings, settings, first, told);
+    if (holds) this.took(settings);
+    return holds;
   }
 
   /** Outside a transaction, owing nothing, nothing half sent. */

@@ -3,7 +3,6 @@
 // connection's start-up state, by lower-case name. Custom names ("app.user") are placeholders: Postgres cannot
 // un-define one, so a connection that has defined a placeholder serves only sessions that have defined it too.
 import { LRUCache } from 'lru-cache';
-import { quoteLiteral } from '../../sql/text/quote-literal.js';
 
 /** Settings that cannot change the meaning or the answer of a statement: statements prepared under others stay usable. */
 const WITHOUT_MEANING = new Set([
@@ -53,29 +52,6 @@ export class SettingsRegistry {
     this.#groups.set(key, group);
     return group;
   }
-}
-
-/**
- * SQL that takes a connection from one group to another, or null where nothing has to be done: one SELECT of
- * set_config calls, evaluated in order; a NULL value resets (guc.c, set_config_by_name).
- */
-export function settingsChangeSql(from: SettingsGroup, to: SettingsGroup): string | null {
-  const calls: string[] = [];
-  const set = (name: string, value: string | null): void => {
-    calls.push(`pg_catalog.set_config(${quoteLiteral(name)}, ${value === null ? 'NULL' : quoteLiteral(value)}, false)`);
-  };
-  // A role may lack the right to change a setting, so it is taken off first and put on last.
-  const role = to.values.get('role');
-  const roleChanges = from.values.get('role') !== role;
-  if (roleChanges && from.values.has('role')) set('role', null);
-  for (const name of from.values.keys()) {
-    if (name !== 'role' && !to.values.has(name)) set(name, null);
-  }
-  for (const [name, value] of to.values) {
-    if (name !== 'role' && from.values.get(name) !== value) set(name, value);
-  }
-  if (roleChanges && role !== undefined) set('role', role);
-  return calls.length === 0 ? null : `SELECT ${calls.join(', ')}`;
 }
 
 /** Whether a connection with these placeholders defined may serve a session with those settings. */

@@ -10,6 +10,7 @@ import type { Credential } from '../connection/credential.js';
 import type { LoginFailure } from '../connection/handshake.js';
 import type { ServerConnection } from '../connection/server-connection.js';
 import { addressText, type OpenStream, type ServerAddress } from '../connection/server-socket.js';
+import { endsWhenIdle } from '../connection/settings-change.js';
 import type { SettingsGroup } from '../connection/settings-group.js';
 import { type LeaseRequest, PoolGroup } from './pool-group.js';
 
@@ -190,6 +191,14 @@ export class NodePool {
       if (connection.atRest) connection.terminate();
       else this.destroyUnclean(connection, 'given back in the middle of a transaction');
       return;
+    }
+    if (endsWhenIdle(connection.settings)) {
+      // The server would end it while it waits here, perhaps just when it is granted to another session.
+      const rested = (failure: Buffer | null): void => {
+        if (failure === null) this.release(connection, formerGroup);
+        else this.destroyUnclean(connection, 'its settings could not be taken off');
+      };
+      if (!connection.bringTo(this.noSettings, rested)) return;
     }
     const next = this.#nextWaiter(group, connection, now);
     if (next !== null) {

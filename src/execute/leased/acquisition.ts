@@ -3,11 +3,10 @@
 // its server now reports. Owns the request in the queue; modes are the lane's.
 
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
-import { settingsChangeSql } from '../../backend/connection/settings-group.js';
+import { hasTimedOut } from '../../backend/connection/settings-change.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
 import { ROUTINES_SQL, type Routines, readRoutines } from '../../backend/pool/routines.js';
-import { untilDone } from '../../backend/replies/control-answers.js';
 import { parameterChanges } from '../../backend/replies/parameter-status.js';
 import type { ReplyReceiver } from '../../backend/replies/reply-receiver.js';
 import { PgkvError } from '../../base/errors.js';
@@ -23,6 +22,8 @@ export interface AcquiringLane extends ReplyReceiver {
   /** There is no connection, or the one held is gone. `message`: the server's own ErrorResponse. */
   connectionRefused(error: PgkvError, message: Buffer | null): void;
 }
+
+const TOO_BUSY = 'the server ended each attempt to apply the settings of the session by a time-out';
 
 export class Acquisition {
   readonly #lane: AcquiringLane;
@@ -89,30 +90,29 @@ export class Acquisition {
 
   /** Brings a connection to the session's settings. True when nothing has to be waited for. */
   carryOver(connection: ServerConnection): boolean {
-    const { settings } = this.#session;
-    const sql = settingsChangeSql(connection.settings, settings);
-    if (sql === null && !this.#discardSequences) {
-      connection.settings = settings;
-      this.#tellParameters(connection);
-      return true;
-    }
-    const statements = this.#discardSequences ? ['DISCARD SEQUENCES'] : [];
-    if (sql !== null) statements.push(sql);
+    const first = this.#discardSequences ? 'DISCARD SEQUENCES' : '';
     this.#discardSequences = false;
-    const done = (failure: Buffer | null): void => {
-      if (failure !== null) {
-        // Whatever could not be set before cannot be trusted to be as it was.
-        connection.attach(null);
-        this.#pool.destroyUnclean(connection, 'the session settings could not be applied');
-        this.#lane.connectionRefused(new PgkvError('internal'), failure);
-        return;
-      }
-      connection.took(this.#session.settings);
-      this.#tellParameters(connection);
-      this.#lane.connectionReady();
-    };
-    connection.runControl(statements.join(';'), untilDone(done));
-    return false;
+    const { settings } = this.#session;
+    if (connection.settings !== settings || first !== '') {
+      const brought = (failure: Buffer | null): void => {
+        if (failure !== null) return this.#notBrought(connection, failure);
+        this.#tellParameters(connection);
+        this.#lane.connectionReady();
+      };
+      if (!connection.bringTo(settings, brought, first)) return false;
+    }
+    this.#tellParameters(connection);
+    return true;
+  }
+
+  /** Whatever could not be set before cannot be trusted to be as it was. */
+  #notBrought(connection: ServerConnection, failure: Buffer): void {
+    connection.attach(null);
+    this.#pool.destroyUnclean(connection, 'the session settings could not be applied');
+    // What a time-out cut off, twenty times, is not the session's fault: the server has no time for anything.
+    if (hasTimedOut(failure))
+      this.#lane.connectionRefused(new PgkvError('server_unreachable', { detail: TOO_BUSY }), null);
+    else this.#lane.connectionRefused(new PgkvError('internal'), failure);
   }
 
   /** The lane's former connection, if it is free and still as this session left it, so that it answers lastval(). */

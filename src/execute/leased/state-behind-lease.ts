@@ -4,6 +4,7 @@
 // Invariant: where something may have been left that nobody has asked for, `mayHoldState` is true.
 
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import { isTimeOut } from '../../backend/connection/settings-change.js';
 import type { SettingsRegistry } from '../../backend/connection/settings-group.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
@@ -12,7 +13,7 @@ import { untilReady } from '../../backend/replies/control-answers.js';
 import type { Session } from '../../session/session.js';
 import { Effect, type EffectBits, type Template } from '../../sql/plan/template.js';
 import type { LaneOptions } from './lane-options.js';
-import { readStateCheck, type SessionState, stateCheckSql } from './state-check.js';
+import { askState, type SessionState } from './state-check.js';
 
 /** Settings of superusers that pg_settings does not show after SET ROLE: they cannot be carried over. */
 const HIDDEN_FROM_ROLES = new Set(['dynamic_library_path', 'extension_control_path', 'session_preload_libraries']);
@@ -46,7 +47,7 @@ function isMisread(connection: ServerConnection, settings: ReadonlyMap<string, s
 
 /**
  * How a check ended. `unanswered`: the connection stays with the session, and is asked again behind the next statement;
- * `known`; `reset`: known and to be kept, but the session's settings have been reset and must be carried over again.
+ * `known`; `reset`: known and to be kept, but settings of the session were taken off and must be carried over again.
  */
 export type CheckOutcome = 'unanswered' | 'known' | 'reset';
 
@@ -65,6 +66,8 @@ export class StateBehindLease {
   #dynamicNames = false;
   /** Such code ran: settings may be set that nobody can name, until they are reset. */
   #unseenSettings = false;
+  /** A time-out was set that would cut the check off. */
+  #setsTimeOut = false;
   /** State no probe can see and no statement ends: the connection stays with the session and is closed behind it. */
   #sticky = false;
   /** The same for currval and lastval, up to DISCARD ALL. */
@@ -109,6 +112,7 @@ export class StateBehindLease {
     }
     for (const name of template.settingNames) {
       if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
+      if (isTimeOut(name)) this.#setsTimeOut = true;
       if (name.includes('.')) this.#noteCustomName(name);
     }
   }
@@ -120,18 +124,18 @@ export class StateBehindLease {
     const resets = this.#unseenSettings && !this.pinned;
     const answered = (state: SessionState | null): void => {
       if (state === null) {
-        // The session's own settings kept pgkv from asking (a statement_timeout of 1 ms).
         this.pins = ['unknown state'];
         return done('unanswered');
       }
       this.#takeDown(connection, state);
+      const isRelieved = state.inForce !== state.settings;
       // A function may have made a temporary table that hides another: statements are read anew.
       if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
       if (resets) {
         this.#wasReset(connection);
         return done(this.pins.length > 0 ? 'reset' : 'known');
       }
-      if (!this.#unseenSettings || this.pinned) return done('known');
+      if (!this.#unseenSettings || this.pinned) return done(isRelieved && this.pinned ? 'reset' : 'known');
       // What kept the connection is gone, and the next session must not find what was set meanwhile.
       const reset = (): void => {
         this.#wasReset(connection);
@@ -139,7 +143,11 @@ export class StateBehindLease {
       };
       connection.runControl('RESET ALL', untilReady(reset));
     };
-    connection.runControl(stateCheckSql(this.#namesToAsk(unknown), resets), readStateCheck(answered));
+    askState(
+      connection,
+      { customNames: this.#namesToAsk(unknown), resetAfter: resets, relieve: this.#timesOut(connection) },
+      answered,
+    );
   }
 
   /** What was sent has left nothing that the server would have to be asked for. */
@@ -156,7 +164,7 @@ export class StateBehindLease {
   clear(): void {
     this.#effects = Effect.none;
     this.#customNames = null;
-    this.#dynamicNames = this.#unseenSettings = false;
+    this.#dynamicNames = this.#unseenSettings = this.#setsTimeOut = false;
     this.#sticky = this.#readsSequences = false;
     this.pins = [];
   }
@@ -164,6 +172,13 @@ export class StateBehindLease {
   #noteCustomName(name: string): void {
     if (this.#customNames === null) this.#customNames = new Set();
     this.#customNames.add(name);
+  }
+
+  /** The session has set a time-out, or has had one. */
+  #timesOut({ settings }: ServerConnection): boolean {
+    if (this.#setsTimeOut) return true;
+    for (const name of settings.values.keys()) if (isTimeOut(name)) return true;
+    return false;
   }
 
   #namesToAsk(unknown: boolean): Set<string> {
@@ -177,10 +192,10 @@ export class StateBehindLease {
     const session = this.#session;
     this.#effects = Effect.none;
     this.#customNames = null;
-    this.#dynamicNames = false;
+    this.#dynamicNames = this.#setsTimeOut = false;
     this.pins = state.pins;
+    connection.took(this.#registry.intern(state.inForce));
     const onServer = this.#registry.intern(state.settings);
-    connection.took(onServer);
     // RESET took application_name to the connection's start value, which is not the client's.
     const named = state.settings.has('application_name') || this.#applicationName === '';
     session.settings = named

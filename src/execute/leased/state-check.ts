@@ -1,7 +1,16 @@
 // Asks a server session what state it holds, after statements that may have left some. The server's own word replaces
 // any guessing: what a ROLLBACK undid, what a function set, which lock is still held. One statement, one row per fact.
+// The session's own time-outs do not cut it off: they are read, taken off, and told as what they were.
 
-import type { ControlQuery } from '../../backend/replies/reply-queue.js';
+import {
+  type ControlSender,
+  hasTimedOut,
+  reliefSql,
+  TIME_OUTS,
+  TIMED_OUT_TRIES_MAX,
+  timeOutsOf,
+} from '../../backend/connection/settings-change.js';
+import { untilReady } from '../../backend/replies/control-answers.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 
 /** Settings whose session value belongs to the transaction, or cannot be set again by set_config. */
@@ -36,6 +45,7 @@ export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean
   const sql = [
     `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoteLiteral).join(',')}])`,
     `SELECT 'c', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[${names}]) n`,
+    `SELECT 'd', name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[${TIME_OUTS.map(quoteLiteral).join(',')}])`,
     ...pins.map(([name, from]) => `SELECT 'p', '${name}', pg_catalog.count(*)::pg_catalog.text ${from}`),
   ].join(' UNION ALL ');
   return resetAfter ? `${sql}; RESET ALL` : sql;
@@ -43,27 +53,118 @@ export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean
 
 export interface SessionState {
   readonly settings: Map<string, string>;
+  /** What is in force on the connection: without the session's time-outs, where they were taken off. */
+  readonly inForce: Map<string, string>;
   /** Kinds of state that cannot be carried to another connection, empty if none. */
   readonly pins: readonly string[];
 }
 
-/** Reads the answer to `stateCheckSql`; `done(null)` where the server refused it. */
-export function readStateCheck(done: (state: SessionState | null) => void): ControlQuery {
-  const settings = new Map<string, string>();
-  const pins: string[] = [];
-  let failed = false;
-  return {
-    row([kind, name, value]) {
-      if (name === null || name === undefined || value === null || value === undefined) return;
-      if (kind === 'p') {
-        if (value !== '0') pins.push(name);
-      } else if (name !== 'role' || value !== 'none') settings.set(name.toLowerCase(), value);
-    },
-    failed() {
-      failed = true;
-    },
-    ready() {
-      done(failed ? null : { settings, pins });
-    },
-  };
+export interface StateQuestion {
+  readonly customNames: ReadonlySet<string>;
+  readonly resetAfter: boolean;
+  /** The session may have time-outs: they are taken off at once, not only when one has cut the question off. */
+  readonly relieve: boolean;
+}
+
+/** Only at rest. `done(null)` where the server will not say; time-outs are then as they were. */
+export function askState(
+  connection: ControlSender,
+  question: StateQuestion,
+  done: (state: SessionState | null) => void,
+): void {
+  new StateAnswer(connection, question, done).ask(question.relieve, TIMED_OUT_TRIES_MAX);
+}
+
+class StateAnswer {
+  readonly #connection: ControlSender;
+  readonly #sql: string;
+  readonly #done: (state: SessionState | null) => void;
+  readonly #timeOuts: readonly string[];
+  #settings = new Map<string, string>();
+  #pins: string[] = [];
+  /** What the time-outs of the session start with, milliseconds. */
+  #defaults = new Map<string, number>();
+  /** What the session had of each, before they were taken off; null: they were not. */
+  #relieved: (string | null)[] | null = null;
+
+  constructor(connection: ControlSender, question: StateQuestion, done: (state: SessionState | null) => void) {
+    this.#connection = connection;
+    this.#timeOuts = timeOutsOf(connection.parameters);
+    this.#sql = stateCheckSql(question.customNames, question.resetAfter);
+    this.#done = done;
+  }
+
+  ask(relieve: boolean, triesLeft: number): void {
+    this.#settings = new Map();
+    this.#pins = [];
+    if (relieve) this.#relieve();
+    let failure: Buffer | null = null;
+    this.#connection.sendControl(this.#sql, {
+      row: (values) => this.#take(values),
+      failed: (message) => {
+        failure = message;
+      },
+      ready: () => {
+        if (failure === null) return this.#done(this.#state());
+        if (triesLeft > 0 && hasTimedOut(failure)) return this.ask(this.#relieved === null, triesLeft - 1);
+        this.#putBack(() => this.#done(null));
+      },
+    });
+    this.#connection.output.flush();
+  }
+
+  /** Two messages and one write: read while they still hold, the texts must be short. */
+  #relieve(): void {
+    const values = this.#timeOuts.map((name) => `pg_catalog.current_setting('${name}')`).join(',');
+    let read: (string | null)[] | null = null;
+    this.#connection.sendControl(`SELECT ${values};${reliefSql(this.#timeOuts)}`, {
+      row: (row) => {
+        read = row;
+      },
+      failed: () => {
+        read = null;
+      },
+      ready: () => {
+        this.#relieved = read;
+      },
+    });
+  }
+
+  #take([kind, name, value]: (string | null)[]): void {
+    if (name === null || name === undefined || value === null || value === undefined) return;
+    if (kind === 'p') {
+      if (value !== '0') this.#pins.push(name);
+    } else if (kind === 'd') this.#defaults.set(name, Number(value));
+    else if (name !== 'role' || value !== 'none') this.#settings.set(name.toLowerCase(), value);
+  }
+
+  #state(): SessionState {
+    const pins = this.#pins;
+    const inForce = this.#settings;
+    if (this.#relieved === null) return { settings: inForce, inForce, pins };
+    const settings = new Map(inForce);
+    for (const [index, name] of this.#timeOuts.entries()) {
+      const value = this.#relieved[index] ?? '0';
+      if (millisecondsOf(value) === this.#defaults.get(name)) settings.delete(name);
+      else settings.set(name, value);
+    }
+    return { settings, inForce, pins };
+  }
+
+  #putBack(done: () => void): void {
+    if (this.#relieved === null) return done();
+    const calls = this.#timeOuts.map(
+      (name, index) => `pg_catalog.set_config('${name}', ${quoteLiteral(this.#relieved![index] ?? '0')}, false)`,
+    );
+    this.#connection.sendControl(`SELECT ${calls.join(',')}`, untilReady(done));
+    this.#connection.output.flush();
+  }
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, min: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Of a time-out as Postgres shows it: "0", "1500ms", "2min". */
+export function millisecondsOf(shown: string): number {
+  const [, number = '', unit = ''] = /^(\d+)([a-z]*)$/.exec(shown) ?? [];
+  return Number(number) * (UNIT_MS[unit] ?? 1);
 }

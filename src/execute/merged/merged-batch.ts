@@ -4,7 +4,6 @@
 // members run by themselves; of a batch whose connection was lost nobody knows, so members that write get 08007.
 
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
-import { settingsChangeSql } from '../../backend/connection/settings-group.js';
 import type { LeaseRequest } from '../../backend/pool/pool-group.js';
 import { forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import { assert } from '../../base/assert.js';
@@ -72,32 +71,18 @@ export class MergedBatch extends LaneReceiver {
     this.#isSingle = this.#members.length === 1;
     this.#connection = connection;
     connection.attach(this);
-    const change = settingsChangeSql(connection.settings, settings);
-    if (change === null) {
-      connection.settings = settings;
-      this.#prepare(connection);
-      return;
-    }
-    let failed = false;
-    connection.runControl(change, {
-      row: () => undefined,
-      failed: () => {
-        failed = true;
-      },
-      ready: () => {
-        if (!failed) {
-          connection.settings = settings;
-          this.#prepare(connection);
-          return;
-        }
-        // Under which settings it is now nobody knows.
-        this.#connection = null;
-        connection.attach(null);
-        connection.destroy('the settings of a merged statement could not be applied');
-        this.#end('rerun');
-      },
-    });
+    if (connection.settings === settings || connection.bringTo(settings, this.#brought)) this.#prepare(connection);
   }
+
+  readonly #brought = (failure: Buffer | null): void => {
+    const connection = this.#connection!;
+    if (failure === null) return this.#prepare(connection);
+    // Under which settings it is now nobody knows.
+    this.#connection = null;
+    connection.attach(null);
+    connection.destroy('the settings of a merged statement could not be applied');
+    this.#end('rerun');
+  };
 
   #prepare(connection: ServerConnection): void {
     const { lane, statement, settings } = this.#queue;

@@ -3,7 +3,7 @@
 // triggers, rules or policies could tell one statement from many are not merged (D11).
 
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
-import { type SettingsGroup, settingsChangeSql } from '../../backend/connection/settings-group.js';
+import type { SettingsGroup } from '../../backend/connection/settings-group.js';
 import type { LeaseRequest } from '../../backend/pool/pool-group.js';
 import { describing, forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
@@ -89,14 +89,15 @@ export class MergedLearner extends LaneReceiver {
     this.#connection = connection;
     connection.attach(this);
     // Literals are read, and names resolved, under the settings in force at Parse.
-    const change = settingsChangeSql(connection.settings, this.#settings);
-    if (change !== null) {
-      const failed = (): void => {
-        this.#failed = this.#unsettled = true;
-      };
-      connection.sendControl(change, { row: () => undefined, failed, ready: () => undefined });
-    }
-    connection.settings = this.#settings;
+    const brought = (failure: Buffer | null): void => {
+      if (failure === null) return this.#ask(connection);
+      this.#failed = this.#unsettled = true;
+      this.#end();
+    };
+    if (connection.bringTo(this.#settings, brought)) this.#ask(connection);
+  }
+
+  #ask(connection: ServerConnection): void {
     const { schema, name } = this.#plan.table;
     const table = quoteLiteral(qualifiedName(schema, name));
     connection.sendControl(specialTableSql(table), {
