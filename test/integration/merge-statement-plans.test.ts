@@ -16,7 +16,10 @@ const STATEMENTS: readonly string[] = [
   'select * from kv_get($1, $2)',
   `update kv set value = $3 where ${BY_KEY}`,
   `update kv set value = $3 where ${BY_KEY} and version = $4 returning *`,
+  `select value, $3::text::int8 from kv where ${BY_KEY} and version > $4`,
+  `update kv set value = $3::text::jsonb where ${BY_KEY} and version = $4 + 1 returning $5::text::int`,
   `delete from kv where ${BY_KEY} returning value`,
+  `delete from kv where ${BY_KEY} and version = $3 and updated_at < $4`,
   'insert into kv (tenant_id, key, value) values ($1, $2, $3)',
   'insert into kv (tenant_id, key, value) values ($1, $2, $3) on conflict (tenant_id, key) do update set value = kv.value || $3, ttl = $4',
 ];

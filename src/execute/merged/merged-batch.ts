@@ -68,7 +68,7 @@ export class MergedBatch extends LaneReceiver {
       this.#end('rerun');
       return;
     }
-    this.#isSingle = this.#members.length === 1;
+    this.#isSingle = this.#members.length === 1 && this.#form.plan.ownForOne;
     this.#connection = connection;
     connection.attach(this);
     if (connection.settings === settings || connection.bringTo(settings, this.#brought)) this.#prepare(connection);

@@ -23,7 +23,7 @@ export function bindValues(
 ): boolean {
   const { types, plan } = known.form!;
   const count = plan.refs.length;
-  // The message was walked to its end by resultFormat: every value lies within it.
+  // The message was walked to its end by resultFormats: every value lies within it.
   const formats = buffer.readUInt16BE(batch.formatsAt);
   let at = batch.formatsAt + 2 + 2 * formats;
   if (buffer.readUInt16BE(at) !== count || (formats > 1 && formats !== count)) return false;
@@ -88,8 +88,15 @@ export function literalValues(
   return true;
 }
 
-/** One format for all result columns: 0 or 1; -1 where they differ, or where the message is not as it should be. */
-export function resultFormat(buffer: Buffer, bindEnd: number, formatsAt: number): number {
+/** The result formats of a Bind in one number: the only format there is, and above it how many were given. */
+export const formatIn = (formats: number): number => formats & 1;
+
+/** Whether Postgres takes so many formats for a result of so many columns; it does not look where there is no result. */
+export const fitsColumns = (formats: number, columns: number): boolean =>
+  formats >> 1 <= 1 || columns === 0 || formats >> 1 === columns;
+
+/** See formatIn and fitsColumns; -1 where the formats differ, or where the message is not as it should be. */
+export function resultFormats(buffer: Buffer, bindEnd: number, formatsAt: number): number {
   if (formatsAt + 2 > bindEnd) return -1;
   let at = formatsAt + 2 + 2 * buffer.readUInt16BE(formatsAt);
   if (at + 2 > bindEnd) return -1;
@@ -105,7 +112,7 @@ export function resultFormat(buffer: Buffer, bindEnd: number, formatsAt: number)
   if (count === 0) return 0;
   const format = buffer.readUInt16BE(at + 2);
   for (let index = 1; index < count; index++) if (buffer.readUInt16BE(at + 2 + 2 * index) !== format) return -1;
-  return format > 1 ? -1 : format;
+  return format > 1 ? -1 : (count << 1) | format;
 }
 
 const isTextual = (type: number): boolean =>

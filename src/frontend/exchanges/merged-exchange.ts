@@ -23,7 +23,7 @@ import { encodeError, READY_IDLE } from '../../wire/server-messages.js';
 import type { ExtendedProtocol } from '../conversation/extended-protocol.js';
 import type { KvStatement, KvStatements } from '../unit/kv-statements.js';
 import { type SingleBatch, scanPipeline, scanSingleBatch } from '../unit/single-batch.js';
-import { bindValues, literalValues, resultFormat } from './member-values.js';
+import { bindValues, fitsColumns, formatIn, literalValues, resultFormats } from './member-values.js';
 
 export interface MergedHost {
   /** The message at hand was answered with these bytes; `bytes` of it are to be skipped. */
@@ -134,8 +134,8 @@ export class MergedStatements implements MergedClient {
   }
 
   #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
-    const format = resultFormat(buffer, unit.batch.bindEnd, unit.batch.formatsAt);
-    if (!this.#prepare(unit, buffer, format, this.#request)) return false;
+    const formats = resultFormats(buffer, unit.batch.bindEnd, unit.batch.formatsAt);
+    if (!this.#prepare(unit, buffer, formats, this.#request)) return false;
     this.#begin();
     return true;
   }
@@ -149,14 +149,14 @@ export class MergedStatements implements MergedClient {
     const pipeline = this.#pipeline;
     pipeline.begin(units.length);
     const [{ source, batch: first }] = units as [MergedUnit];
-    const format = resultFormat(buffer, first.bindEnd, first.formatsAt);
+    const formats = resultFormats(buffer, first.bindEnd, first.formatsAt);
     for (let index = 0; index < units.length; index++) {
       const unit = units[index]!;
       const { batch } = unit;
       // All in one batch for each shard: see MergedPipeline.
       if (unit.plan.writes || unit.source !== source) return false;
-      if (index > 0 && resultFormat(buffer, batch.bindEnd, batch.formatsAt) !== format) return false;
-      if (!this.#prepare(unit, buffer, format, pipeline.request(index))) return false;
+      if (index > 0 && resultFormats(buffer, batch.bindEnd, batch.formatsAt) !== formats) return false;
+      if (!this.#prepare(unit, buffer, formats, pipeline.request(index))) return false;
     }
     this.busy = this.#pipelined = true;
     pipeline.offer();
@@ -164,11 +164,13 @@ export class MergedStatements implements MergedClient {
   }
 
   /** Reads the values into the request, which is then ready to be offered. False: it may not be merged. */
-  #prepare(unit: MergedUnit, buffer: Buffer, format: number, request: MergedRequest): boolean {
+  #prepare(unit: MergedUnit, buffer: Buffer, formats: number, request: MergedRequest): boolean {
     const { plan, source, batch, shard, slot } = unit;
-    if (format < 0) return false;
+    if (formats < 0) return false;
     const known = this.#usable(source, shard) ?? this.#ask(sampleOf(plan, source), source, shard);
-    if (known === null || !bindValues(request, known, buffer, batch)) return false;
+    if (known === null || !fitsColumns(formats, known.form!.columnCount)) return false;
+    const format = formatIn(formats);
+    if (!bindValues(request, known, buffer, batch)) return false;
     return this.#complete(
       request,
       known,

@@ -62,7 +62,7 @@ export function mergeCall(source: Source): string | null {
   const many = qualifiedName(plan.table.schema, `${name}_many`);
   return [
     `SELECT ${['ord', ...plural.results].map((result) => `${RESULT}.${result}`).join(', ')}`,
-    `FROM (SELECT ${given.join(', ')} FROM ${numberedRows(source.types.length)}) AS ${GIVEN}, LATERAL ${many}(${passed.join(', ')}) AS ${RESULT}`,
+    `FROM (SELECT ${given.join(', ')} FROM ${numberedRows(source)}) AS ${GIVEN}, LATERAL ${many}(${passed.join(', ')}) AS ${RESULT}`,
   ].join(' ');
 }
 

@@ -11,7 +11,7 @@ import {
   carried,
   column,
   columns,
-  memberValue,
+  converted,
   parameterIndex,
   quoted,
   ROWS,
@@ -66,11 +66,11 @@ export function mergeInsert(
   );
   const isMember = (row: string): string =>
     `${row}.tenant_id = ANY (ARRAY[${ROWS}.${column(tenant)}]) AND ${row}.key = ${ROWS}.${column(key)}`;
-  const fromMember = (row: string) => (index: number) =>
-    `(SELECT ${memberValue(source, index)} FROM ${ROWS} WHERE ${ROWS}.${column(tenant)} = ${row}.tenant_id AND ${ROWS}.${column(key)} = ${row}.key LIMIT 1)`;
+  const fromMember = (row: string) => (value: string) =>
+    `(SELECT ${value} FROM ${ROWS} WHERE ${ROWS}.${column(tenant)} = ${row}.tenant_id AND ${ROWS}.${column(key)} = ${row}.key LIMIT 1)`;
   const visible = returning === null ? '' : `, ${withValues(source, returning.body, fromMember(name))}`;
   const text = [
-    `WITH ${ROWS} AS MATERIALIZED (SELECT * FROM ${unnested([...texts(types.length), 'int4'])}`,
+    `WITH ${ROWS} AS MATERIALIZED (SELECT ${converted(source)}, ${ROWS}.${SLOT} FROM ${unnested([...texts(types.length), 'int4'])}`,
     `AS ${ROWS}(${[...columns(types.length), SLOT].join(', ')})),`,
     `${REAPED} AS MATERIALIZED (DELETE FROM ${table} AS ${DEAD} USING ${ROWS} WHERE ${isMember(DEAD)}`,
     `AND (${DEAD}.ttl <= ${NOW}) IS TRUE RETURNING 1)`,
@@ -118,15 +118,15 @@ function conflictText(
   source: Source,
   given: readonly Given[],
   span: TokenSpan,
-  fromMember: (index: number) => string,
+  fromMember: (value: string) => string,
 ): string {
   const { tokens, types, plan } = source;
-  return withValues(source, { start: span.start, end: span.end }, (index) => {
+  return withValues(source, { start: span.start, end: span.end }, (value, index) => {
     const inserted = given.find(
       ({ span: { start, end } }) =>
         end - start === 1 && tokens[start]!.kind === 'parameter' && parameterIndex(tokens[start]!) === index,
     );
     const type = inserted?.name === 'value' ? `pg_catalog.${plan.table.valueType}` : COLUMN_TYPES[inserted?.name ?? ''];
-    return inserted !== undefined && types[index] === type ? `excluded.${inserted.text}` : fromMember(index);
+    return inserted !== undefined && types[index] === type ? `excluded.${inserted.text}` : fromMember(value);
   });
 }

@@ -21,7 +21,7 @@ export const hasList = ({ plan }: Source): boolean => plan.keys!.length > 1 || p
 
 /** Null where the rows of all keys have to be seen together, or the condition is not as it is known here. */
 export function mergeListRead(source: Source): string | null {
-  const { clauses, plan, types } = source;
+  const { clauses, plan } = source;
   const { distinct, groupBy, having, orderBy, limit, offset, fetch } = clauses;
   if ([distinct, groupBy, having, orderBy, limit, offset, fetch].some((clause) => clause !== null)) return null;
   const [first] = plan.keys!;
@@ -34,7 +34,7 @@ export function mergeListRead(source: Source): string | null {
   // Each key once, and in the order in which an index has them.
   const keys = `SELECT DISTINCT ${KEY} COLLATE pg_catalog."C" FROM pg_catalog.unnest(${array}) AS ${LISTED}(${KEY}) ORDER BY 1`;
   return [
-    `SELECT ${ROWS}.${ORDINAL}, ${RESULT}.* FROM ${numberedRows(types.length)}, LATERAL (${keys}) AS ${LISTED}(${KEY}),`,
+    `SELECT ${ROWS}.${ORDINAL}, ${RESULT}.* FROM ${numberedRows(source)}, LATERAL (${keys}) AS ${LISTED}(${KEY}),`,
     `LATERAL (${carried(source, clauses.statement, [condition])} OFFSET 0) AS ${RESULT}`,
   ].join(' ');
 }

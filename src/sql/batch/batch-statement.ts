@@ -14,6 +14,7 @@
 import type { KvPlan, ValueRef } from '../plan/kv-plan.js';
 import { findClauses } from '../text/clauses.js';
 import { listItems, type TextToken, type TokenEdit, type TokenSpan } from '../text/text-tokens.js';
+import { aheadSpans } from './ahead-values.js';
 import { mergeCall } from './batch-calls.js';
 import { mergeInsert } from './batch-insert.js';
 import { hasList, mergeListRead } from './batch-lists.js';
@@ -51,6 +52,8 @@ export interface MergeStatement {
   readonly tag: 'SELECT' | 'INSERT 0' | 'UPDATE' | 'DELETE';
   /** A member without a row has met a conflict, which it has to be told by running by itself. */
   readonly insertsPlainly: boolean;
+  /** A single member runs its own statement. Else this one, too: Postgres plans it once, and would not notice bad values. */
+  readonly ownForOne: boolean;
 }
 
 /** @param types names in SQL of the types that the server has found for the parameters: pg_catalog.int8 */
@@ -62,12 +65,14 @@ export function mergeStatement(plan: KvPlan, single: SingleStatement, types: rea
   if (text.includes(TOKEN) || types.length !== refs.length || !types.every(isMergeableType)) return null;
   const clauses = findClauses(tokens);
   if (clauses === null || !isAlone(tokens, clauses.statement)) return null;
-  const source: Source = { plan, refs, text, tokens, clauses, types };
+  const ahead = aheadSpans(tokens, clauses.statement, types);
+  const source: Source = { plan, refs, text, tokens, clauses, types, ahead };
+  const common = { refs, keyValues, ownForOne: ahead.length === 0 };
   if (clauses.verb === 'insert') {
     const inserted = mergeInsert(source, keyValues);
     return inserted === null
       ? null
-      : { ...inserted, refs, keyValues, withSlots: true, writes: true, hidden: 2, identifies: 'key', tag: 'INSERT 0' };
+      : { ...inserted, ...common, withSlots: true, writes: true, hidden: 2, identifies: 'key', tag: 'INSERT 0' };
   }
   const selects = clauses.verb === 'select' ? 1 : 0;
   if (clauses.with.start !== clauses.with.end || !usesOnlyMergeable(tokens, [clauses.statement], plan, selects)) {
@@ -78,8 +83,7 @@ export function mergeStatement(plan: KvPlan, single: SingleStatement, types: rea
   if (made === null) return null;
   return {
     text: made,
-    refs,
-    keyValues,
+    ...common,
     withSlots: false,
     writes: plan.writes,
     hidden: 1,
@@ -126,7 +130,7 @@ function mayUseTtlIndex({ tokens, clauses }: Source): boolean {
 const isTtl = (token: TextToken): boolean => nameOf(token) === 'ttl';
 
 function mergeSelect(source: Source): string | null {
-  const { clauses, types, plan } = source;
+  const { clauses, plan } = source;
   if (clauses.into !== null || clauses.locking.length > 0) return null;
   // Rows without columns could not be told from none.
   if (clauses.selectList === null || clauses.selectList.start === clauses.selectList.end) return null;
@@ -137,18 +141,18 @@ function mergeSelect(source: Source): string | null {
   else if (hasList(source)) return mergeListRead(source);
   const isApart = clauses.limit !== null || clauses.offset !== null || clauses.fetch !== null;
   const inner = carried(source, clauses.statement) + (isApart ? '' : ' OFFSET 0');
-  const rows = numberedRows(types.length);
+  const rows = numberedRows(source);
   return `SELECT ${ROWS}.${ORDINAL}, ${quoted('q')}.* FROM ${rows}, LATERAL (${inner}) AS ${quoted('q')}`;
 }
 
 function mergeChange(source: Source, keyValues: readonly [number, number], verb: 'update' | 'delete'): string | null {
-  const { clauses, types } = source;
+  const { clauses } = source;
   if (clauses.where === null || clauses.from !== null || clauses.using !== null || mayUseTtlIndex(source)) return null;
   const returning = returningEdits(source);
   const lookups = lookupEdits(source, keyValues[0]);
   if (returning === null || lookups === null) return null;
   const { start } = clauses.where;
-  const joined = `${verb === 'update' ? 'FROM' : 'USING'} ${numberedRows(types.length)}`;
+  const joined = `${verb === 'update' ? 'FROM' : 'USING'} ${numberedRows(source)}`;
   return carried(source, clauses.statement, [{ start, end: start, parts: [joined] }, ...lookups, ...returning]);
 }
 
@@ -186,7 +190,7 @@ function lookupEdits(source: Source, tenant: number): TokenEdit[] | null {
     if (column === undefined || nameOf(column) !== 'tenant_id' || tokens[at - 1]!.folded !== '=') return null;
     if (!['(', '.', 'and', 'or', 'where', 'not'].includes(tokens[at - 3]!.folded)) return null;
     if (!endsComparison(tokens[behind], behind === end)) return null;
-    edits.push({ start: at, end: behind, parts: [`ANY (ARRAY[${memberValue(source, tenant)}])`] });
+    edits.push({ start: at, end: behind, parts: [`ANY (ARRAY[${memberValue(tenant)}])`] });
   }
   return edits.length > 0 ? edits : null;
 }

@@ -96,7 +96,9 @@ function isMergeableToken(tokens: readonly TextToken[], at: number, end: number,
   }
 }
 
-const isTypeWord = (folded: string): boolean => TYPES.has(folded) || TYPE_TAILS.has(folded);
+/** A function of pg_catalog that may be called. */
+export const isListedFunction = (folded: string): boolean => FUNCTIONS.has(folded);
+export const isTypeWord = (folded: string): boolean => TYPES.has(folded) || TYPE_TAILS.has(folded);
 
 function isTypeAt(tokens: readonly TextToken[], at: number): boolean {
   const isQualified = tokens[at]?.folded === 'pg_catalog' && tokens[at + 1]?.folded === '.';

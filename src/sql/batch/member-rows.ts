@@ -24,6 +24,8 @@ export interface Source {
   readonly clauses: Clauses;
   /** Names in SQL of the types of its parameters. */
   readonly types: readonly string[];
+  /** Expressions of values alone that may fail (ahead-values.ts). */
+  readonly ahead: readonly TokenSpan[];
 }
 
 /** Side by side. (`unnest` of several arrays, without its schema, is short for this.) */
@@ -32,35 +34,96 @@ export const unnested = (types: readonly string[]): string =>
 export const texts = (count: number): string[] => Array.from({ length: count }, () => 'text');
 export const columns = (count: number): string[] => Array.from({ length: count }, (_, index) => column(index));
 
+const TEXT = 'pg_catalog.text';
+
 /** The members as rows, numbered. */
-export const numberedRows = (count: number): string =>
-  `${unnested(texts(count))} WITH ORDINALITY AS ${ROWS}(${[...columns(count), ORDINAL].join(', ')})`;
+export function numberedRows(source: Source): string {
+  const { types, ahead } = source;
+  const rows = `${unnested(texts(types.length))} WITH ORDINALITY AS ${ROWS}(${[...columns(types.length), ORDINAL].join(', ')})`;
+  if (ahead.length === 0 && types.every((type) => type === TEXT)) return rows;
+  // OFFSET 0 keeps it from being made part of the rest.
+  return `(SELECT ${converted(source)}, ${ROWS}.${ORDINAL} FROM ${rows} OFFSET 0) AS ${ROWS}`;
+}
+
+/**
+ * A member's values as columns of their types, and what is made of them alone: a value that is none of its type is an
+ * error though no row of the table is found for it, as it is where it stands in a Bind or in a text. At 64 members of
+ * three values that costs nothing that could be measured: they were converted for each row before.
+ */
+export function converted(source: Source): string {
+  const values = source.types.map((type, index) => {
+    const value = `${ROWS}.${column(index)}`;
+    return type === TEXT ? value : `${value}::${type} AS ${column(index)}`;
+  });
+  return [...values, ...aheadTexts(source).map((text, index) => `${text} AS ${aheadColumn(index)}`)].join(', ');
+}
+
+const aheadColumn = (index: number): string => quoted(`v${index + 1}`);
+
+/** Each once: what the client wrote twice is one value to GROUP BY and ORDER BY. */
+const aheadTexts = (source: Source): string[] => [...new Set(source.ahead.map((span) => aheadText(source, span)))];
+
+function aheadText(source: Source, span: TokenSpan): string {
+  const edits = parameterEdits(source, span, (index) => {
+    const type = source.types[index]!;
+    return `(${ROWS}.${column(index)}${type === TEXT ? '' : `::${type}`})`;
+  });
+  return rendered(source, span, edits);
+}
 
 export const parameterIndex = ({ folded }: TextToken): number => Number(folded.slice(1)) - 1;
 
 /** A member's value where its row is at hand. */
-export function memberValue({ types }: Source, index: number): string {
-  const type = types[index]!;
-  return `(${ROWS}.${column(index)}${type === 'pg_catalog.text' ? '' : `::${type}`})`;
-}
+export const memberValue = (index: number): string => `(${ROWS}.${column(index)})`;
 
-/** Each parameter as the column of a member's row. */
+/** Each parameter, and what is worked out ahead, as the column of a member's row. */
 export function carried(source: Source, span: TokenSpan, more: readonly TokenEdit[] = []): string {
-  return withValues(source, span, (index) => memberValue(source, index), more);
+  return withValues(source, span, (value) => value, more);
 }
 
-/** The text of a span with something else for each parameter that no other edit has taken. */
+/**
+ * The text of a span with something else for each value of the member that no other edit has taken.
+ *
+ * @param value gets the value where the member's row is at hand, and which parameter it is; -1: it is made of several
+ */
 export function withValues(
-  { text, tokens }: Source,
+  source: Source,
   span: TokenSpan,
-  value: (index: number) => string,
+  value: (value: string, index: number) => string,
   more: readonly TokenEdit[] = [],
 ): string {
-  const edits: TokenEdit[] = [...more];
+  const isFree = ({ start, end }: TokenSpan): boolean =>
+    more.every((edit) => edit.end <= start || edit.start >= end || edit.start === edit.end);
+  const texts = source.ahead.length === 0 ? [] : aheadTexts(source);
+  const ahead = source.ahead
+    .filter((one) => one.start >= span.start && one.end <= span.end && isFree(one))
+    .map((one): TokenEdit => {
+      const column = `(${ROWS}.${aheadColumn(texts.indexOf(aheadText(source, one)))})`;
+      return { ...one, parts: [value(column, -1)] };
+    });
+  const taken = [...more, ...ahead];
+  return rendered(source, span, [
+    ...taken,
+    ...parameterEdits(source, span, (index) => value(memberValue(index), index), taken),
+  ]);
+}
+
+/** Something else for each parameter that is not in one of `taken`. */
+function parameterEdits(
+  { tokens }: Source,
+  span: TokenSpan,
+  value: (index: number) => string,
+  taken: readonly TokenEdit[] = [],
+): TokenEdit[] {
+  const edits: TokenEdit[] = [];
   for (let at = span.start; at < span.end; at++) {
-    if (tokens[at]!.kind !== 'parameter' || more.some(({ start, end }) => at >= start && at < end)) continue;
+    if (tokens[at]!.kind !== 'parameter' || taken.some(({ start, end }) => at >= start && at < end)) continue;
     edits.push({ start: at, end: at + 1, parts: [value(parameterIndex(tokens[at]!))] });
   }
+  return edits;
+}
+
+function rendered({ text, tokens }: Source, span: TokenSpan, edits: readonly TokenEdit[]): string {
   // Literals that were left in the text stay what they are.
   return renderText(spliceTokens(text, tokens, span, edits), text, lexShape(text, true)?.literals ?? []);
 }

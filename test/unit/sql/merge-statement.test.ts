@@ -37,12 +37,12 @@ t.test('statements read so for many', async (t) => {
     [
       `select * ${FOUND} limit $3`,
       { 3: 'int8' },
-      'SELECT "r"."o", "q".* FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "o"), LATERAL (select * from kv where (tenant_id = ("r"."1") and key = ("r"."2")) AND ("kv".ttl IS NULL OR "kv".ttl > pg_catalog.statement_timestamp()) limit ("r"."3"::pg_catalog.int8)) AS "q"',
+      'SELECT "r"."o", "q".* FROM (SELECT "r"."1", "r"."2", "r"."3"::pg_catalog.int8 AS "3", "r"."o" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "o") OFFSET 0) AS "r", LATERAL (select * from kv where (tenant_id = ("r"."1") and key = ("r"."2")) AND ("kv".ttl IS NULL OR "kv".ttl > pg_catalog.statement_timestamp()) limit ("r"."3")) AS "q"',
     ],
     [
       `update kv as k set value = $3 where k.tenant_id = $1 and k.key = $2::text and version = $4 returning *, $4, k.*`,
       { 3: 'jsonb', 4: 'int8' },
-      'update kv as k set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = ("r"."3"::pg_catalog.jsonb) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "4", "o") where (k.tenant_id = ANY (ARRAY[("r"."1")]) and k.key = ("r"."2") ::text and version = ("r"."4"::pg_catalog.int8)) AND ("k".ttl IS NULL OR "k".ttl > pg_catalog.statement_timestamp()) returning "r"."o", k.* , ("r"."4"::pg_catalog.int8) , k.*',
+      'update kv as k set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = ("r"."3") FROM (SELECT "r"."1", "r"."2", "r"."3"::pg_catalog.jsonb AS "3", "r"."4"::pg_catalog.int8 AS "4", "r"."o" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "4", "o") OFFSET 0) AS "r" where (k.tenant_id = ANY (ARRAY[("r"."1")]) and k.key = ("r"."2") ::text and version = ("r"."4")) AND ("k".ttl IS NULL OR "k".ttl > pg_catalog.statement_timestamp()) returning "r"."o", k.* , ("r"."4") , k.*',
     ],
     [
       `delete from public.kv where ${BY_KEY}`,
@@ -52,12 +52,12 @@ t.test('statements read so for many', async (t) => {
     [
       'insert into kv as k (tenant_id, key, value) values ($1, $2, $3) on conflict (tenant_id, key) do update set value = k.value || $3, ttl = $4 returning version, $4',
       { 3: 'jsonb', 4: 'timestamptz' },
-      'WITH "r" AS MATERIALIZED (SELECT * FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[]), pg_catalog.unnest($5::pg_catalog.int4[])) AS "r"("1", "2", "3", "4", "s")), "x" AS MATERIALIZED (DELETE FROM kv AS "d" USING "r" WHERE "d".tenant_id = ANY (ARRAY["r"."1"]) AND "d".key = "r"."2" AND ("d".ttl <= pg_catalog.statement_timestamp()) IS TRUE RETURNING 1) INSERT INTO kv AS k (tenant_id, key, value, slot) SELECT "r"."1", ("r"."2"), ("r"."3"::pg_catalog.jsonb), "r"."s" + (SELECT 0 * pg_catalog.count(*)::pg_catalog.int4 FROM "x") FROM "r" on conflict (tenant_id, key , slot ) do update set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = k.value || excluded.value , ttl = (SELECT ("r"."4"::pg_catalog.timestamptz) FROM "r" WHERE "r"."1" = excluded.tenant_id AND "r"."2" = excluded.key LIMIT 1) RETURNING k.tenant_id, k.key, version, (SELECT ("r"."4"::pg_catalog.timestamptz) FROM "r" WHERE "r"."1" = k.tenant_id AND "r"."2" = k.key LIMIT 1)',
+      'WITH "r" AS MATERIALIZED (SELECT "r"."1", "r"."2", "r"."3"::pg_catalog.jsonb AS "3", "r"."4"::pg_catalog.timestamptz AS "4", "r"."s" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[]), pg_catalog.unnest($5::pg_catalog.int4[])) AS "r"("1", "2", "3", "4", "s")), "x" AS MATERIALIZED (DELETE FROM kv AS "d" USING "r" WHERE "d".tenant_id = ANY (ARRAY["r"."1"]) AND "d".key = "r"."2" AND ("d".ttl <= pg_catalog.statement_timestamp()) IS TRUE RETURNING 1) INSERT INTO kv AS k (tenant_id, key, value, slot) SELECT "r"."1", ("r"."2"), ("r"."3"), "r"."s" + (SELECT 0 * pg_catalog.count(*)::pg_catalog.int4 FROM "x") FROM "r" on conflict (tenant_id, key , slot ) do update set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = k.value || excluded.value , ttl = (SELECT ("r"."4") FROM "r" WHERE "r"."1" = excluded.tenant_id AND "r"."2" = excluded.key LIMIT 1) RETURNING k.tenant_id, k.key, version, (SELECT ("r"."4") FROM "r" WHERE "r"."1" = k.tenant_id AND "r"."2" = k.key LIMIT 1)',
     ],
     [
       'select kv_put($1, $2, $3)',
       { 3: 'jsonb' },
-      'SELECT "q".ord, "q".version FROM (SELECT pg_catalog.array_agg((("r"."1"))::pg_catalog.text ORDER BY "r"."o") AS "a1", pg_catalog.array_agg((("r"."2"))::pg_catalog.text ORDER BY "r"."o") AS "a2", pg_catalog.array_agg((("r"."3"::pg_catalog.jsonb))::pg_catalog.jsonb ORDER BY "r"."o") AS "a3" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "o")) AS "a", LATERAL "public"."kv_put_many"("a"."a1", "a"."a2", "a"."a3") AS "q"',
+      'SELECT "q".ord, "q".version FROM (SELECT pg_catalog.array_agg((("r"."1"))::pg_catalog.text ORDER BY "r"."o") AS "a1", pg_catalog.array_agg((("r"."2"))::pg_catalog.text ORDER BY "r"."o") AS "a2", pg_catalog.array_agg((("r"."3"))::pg_catalog.jsonb ORDER BY "r"."o") AS "a3" FROM (SELECT "r"."1", "r"."2", "r"."3"::pg_catalog.jsonb AS "3", "r"."o" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) WITH ORDINALITY AS "r"("1", "2", "3", "o") OFFSET 0) AS "r") AS "a", LATERAL "public"."kv_put_many"("a"."a1", "a"."a2", "a"."a3") AS "q"',
     ],
     [
       'select kv_get($1, $2)',
@@ -80,6 +80,7 @@ t.test('the fields say how rows come back', async (t) => {
     identifies: 'ordinal',
     tag: 'SELECT',
     insertsPlainly: false,
+    ownForOne: true,
   };
   t.strictSame(of(`select value ${FOUND}`), { ...read, keyValues: [0, 1], refs: 2 });
   t.strictSame(of(`select $1, value from kv where key = $2 and tenant_id = $3`), {
@@ -120,12 +121,67 @@ t.test('the fields say how rows come back', async (t) => {
     tag: 'INSERT 0',
     keyValues: [0, 1],
     refs: 2,
+    ownForOne: true,
   };
   t.strictSame(of('insert into kv (tenant_id, key) values ($1, $2)'), { ...insert, insertsPlainly: true });
   t.strictSame(of('insert into kv (tenant_id, key) values ($1, $2) on conflict do nothing'), {
     ...insert,
     insertsPlainly: false,
   });
+});
+
+t.test('what may fail without a row is worked out ahead', async (t) => {
+  const rows: [sql: string, ahead: string[], types?: Types][] = [
+    [`select $3::text::int8 ${FOUND}`, ['("r"."3") ::text::int8']],
+    [
+      `select cast($3::text as int8), 1 + $3::text::int8 ${FOUND}`,
+      ['cast(("r"."3") ::text as int8)', '1 + ("r"."3") ::text::int8'],
+    ],
+    [`select version + $3::int4 ${FOUND}`, ['("r"."3"::pg_catalog.int8) ::int4'], { 3: 'int8' }],
+    [`select $3::text::int8 as n ${FOUND} group by $3::text::int8 order by $3::text::int8`, ['("r"."3") ::text::int8']],
+    [
+      `select value ${FOUND} and version = $3 / $4 + 1`,
+      ['("r"."3"::pg_catalog.int8) / ("r"."4"::pg_catalog.int8) + 1'],
+      { 3: 'int8', 4: 'int8' },
+    ],
+    [
+      `select value ${FOUND} and version in ($3::text::int8, - $4)`,
+      ['("r"."3") ::text::int8', '- ("r"."4"::pg_catalog.int8)'],
+      { 4: 'int8' },
+    ],
+    [`select case when key = 'a' then ($3 || '')::jsonb else value end ${FOUND}`, [`(("r"."3") || '')::jsonb`]],
+    [`select pg_catalog.chr($3) || key ${FOUND}`, ['pg_catalog.chr(("r"."3"::pg_catalog.int4))'], { 3: 'int4' }],
+    [
+      `select $3::numeric(4, 2), $4::varchar(3), $5::text::timestamp with time zone ${FOUND}`,
+      ['("r"."3"::pg_catalog.numeric) ::numeric(4, 2)', '("r"."5") ::text::timestamp with time zone'],
+      { 3: 'numeric', 4: 'varchar' },
+    ],
+    [
+      `update kv set value = jsonb_set(value, $3::text::text[], '1') where ${BY_KEY} returning $4::text::int`,
+      ['("r"."3") ::text::text[]', '("r"."4") ::text::int'],
+    ],
+    [`delete from kv where ${BY_KEY} and ($3::text)::int8 = version`, ['(("r"."3") ::text)::int8']],
+    [
+      'insert into kv (tenant_id, key, value) values ($1, $2, null) on conflict (tenant_id, key) do update set value = $3::text::jsonb',
+      ['("r"."3") ::text::jsonb'],
+    ],
+    ['select value -> $3 from kv_get($1, $2) where version > $4::text::int8', ['("r"."4") ::text::int8']],
+    // Converted anyway, cannot fail, or is the server's to work out with a row.
+    [
+      `select $3::int4, cast($4 as boolean), $5::double precision, $6::text ${FOUND}`,
+      [],
+      { 3: 'int4', 4: 'bool', 5: 'float8' },
+    ],
+    [`update kv set value = to_jsonb($3::text), ttl = now() where ${BY_KEY} and key in ($2, $3)`, []],
+    [`select version * $3 + 1, (version, $3) = (1, 2), version between $3 and 5 ${FOUND}`, [], { 3: 'int8' }],
+    [`select lower($3::text) || 'x', $3 = any (array[$3]), '5'::text::int8 ${FOUND}`, []],
+  ];
+  for (const [sql, ahead, types] of rows) {
+    const made = merged(sql, types);
+    const names = [...shown(made).matchAll(/(?<=, )([^,]*(?:\([^()]*\)[^,]*)*) AS "v\d+"/g)].map(([, text]) => text!);
+    t.strictSame(names, ahead.map(squeezed), sql);
+    t.equal(made?.ownForOne, ahead.length === 0, `by itself: ${sql}`);
+  }
 });
 
 t.test('merged', async (t) => {
