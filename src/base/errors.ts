@@ -21,7 +21,9 @@ const kind = (sqlstate: string, http: number, retry: RetryClass, message: string
 
 export const ERRORS = {
   protocol_violation: kind('08P01', 400, 'never', 'protocol violation'),
-  unsupported: kind('0A000', 501, 'never', 'not supported by pgkv'),
+  // Raised by refusals.ts only, which has its rules.
+  refused: kind('0A000', 501, 'never', 'not supported by pgkv'),
+  unsupported_protocol: kind('0A000', 400, 'never', 'unsupported by the protocol as pgkv speaks it'),
   invalid_authorization: kind('28000', 403, 'never', 'this connection is not allowed'),
   authentication_failed: kind('28P01', 401, 'never', 'password authentication failed'),
   transaction_failed: kind(

@@ -1,10 +1,10 @@
 // Where a statement on a key-value table goes (D8). Pure: a plan, its values and a view give a frozen Route, and nothing
 // behind it reads SQL again.
+import { isRefusal, type Refusal, refuse } from '../base/refusals.js';
 import type { ClusterView, HashSlot, ShardView } from '../cluster/cluster-view.js';
 import { homeShard, shardOf } from '../cluster/cluster-view.js';
 import { hashSlotOf } from '../cluster/key-hash.js';
-import type { KeyRef, KvPlan, Refusal } from '../sql/plan/kv-plan.js';
-import { isRefusal } from '../sql/plan/kv-plan.js';
+import type { KeyRef, KvPlan } from '../sql/plan/kv-plan.js';
 import { type KeyValues, Unreadable } from './key-values.js';
 
 export type Route =
@@ -14,9 +14,7 @@ export type Route =
   | { readonly kind: 'multi-keyed'; readonly shards: readonly ShardView[]; readonly slots: readonly HashSlot[] }
   /** All shards: rows may be anywhere. */
   | { readonly kind: 'scattered'; readonly shards: readonly ShardView[] }
-  | ({ readonly kind: 'refused' } & Refusal);
-
-const refused = (detail: string, hint: string): Route => ({ kind: 'refused', detail, hint });
+  | Refusal;
 
 export interface RouteValues extends KeyValues {
   integer(ref: KeyRef['key']): bigint | null | Unreadable;
@@ -26,9 +24,7 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): Rou
   const { keys } = plan;
   if (keys === null) {
     if (view.shards.length === 1) return { kind: 'keyed', shard: homeShard(view), slots: [] };
-    return isRefusal(plan.scatter)
-      ? refused(plan.scatter.detail, plan.scatter.hint)
-      : { kind: 'scattered', shards: view.shards };
+    return isRefusal(plan.scatter) ? plan.scatter : { kind: 'scattered', shards: view.shards };
   }
   const slots: HashSlot[] = [];
   for (let index = 0; index < keys.length; index++) {
@@ -36,7 +32,7 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): Rou
     const failure = addSlots(keys[index]!, values, slots);
     if (failure !== null) {
       if (failure.isFault) return { kind: 'keyed', shard: homeShard(view), slots: [] };
-      return refused(`the key cannot be read: ${failure.reason}`, 'Give tenant_id and key as text, in UTF8.');
+      return refuse('key_unreadable', { why: failure.reason });
     }
     const wrong = wrongSlot(plan, index, slots.length > before ? slots[before]! : null, values);
     if (wrong !== null) return wrong;
@@ -49,7 +45,7 @@ function routeSlots(plan: KvPlan, slots: readonly HashSlot[], view: ClusterView)
   if (slots.length === 0) return { kind: 'keyed', shard: homeShard(view), slots };
   const first = shardOf(view, slots[0]!);
   if (slots.every((slot) => view.shardOfSlot[slot] === first.id)) return { kind: 'keyed', shard: first, slots };
-  if (isRefusal(plan.scatter)) return refused(plan.scatter.detail, plan.scatter.hint);
+  if (isRefusal(plan.scatter)) return plan.scatter;
   const ids = [...new Set(slots.map((slot) => view.shardOfSlot[slot]!))].sort((a, b) => a - b);
   return { kind: 'multi-keyed', shards: ids.map((id) => view.shards[id]!), slots };
 }
@@ -91,12 +87,9 @@ function wrongSlot(plan: KvPlan, keyIndex: number, slot: HashSlot | null, values
   for (const stated of plan.slots) {
     if (stated.keyIndex !== keyIndex) continue;
     const value = values.integer(stated.value);
-    if (value instanceof Unreadable) return refused(`the slot cannot be read: ${value.reason}`, 'Leave slot out.');
+    if (value instanceof Unreadable) return refuse('slot_unreadable', { why: value.reason });
     if (value === null || slot === null || value === BigInt(slot)) continue;
-    return refused(
-      `the statement states slot ${value} for a key whose slot is ${slot}`,
-      'Leave slot out, or give NULL: pgkv fills it in.',
-    );
+    return refuse('slot_wrong', { stated: value, slot });
   }
   return null;
 }

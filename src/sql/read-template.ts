@@ -1,4 +1,5 @@
 // One text to its Template, without any cache, and whether the Template holds for every text of the same shape.
+import { refuse } from '../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import { explainsRoute, planKv } from './keyed/kv-analysis.js';
 import { dependsOnPositions } from './keyed/kv-positions.js';
@@ -51,24 +52,13 @@ export function readTemplate(
 /** What is no SQL here may be some to a server: then it must not run unread on a key-value table (D10). */
 function unparsed(text: string, scope: TableScope): ReadTemplate {
   if (!scope.mentions(text)) return UNPARSED;
-  const kv = {
-    kind: 'refused',
-    detail: 'the statement cannot be read by pgkv, and may name a key-value table',
-    hint: 'Write it in another way.',
-    asksServer: true,
-  } as const;
-  return { template: { ...UNPARSED_TEMPLATE, kv }, holdsForShape: false };
+  return { template: { ...UNPARSED_TEMPLATE, kv: refuse('unparsed') }, holdsForShape: false };
 }
 
 /** What cannot be read may do anything but touch a key-value table. */
 function unread(text: string, scope: TableScope): ReadTemplate {
   if (!scope.mentions(text)) return UNREAD;
-  const kv = {
-    kind: 'refused',
-    detail: 'the statement is too large or too deeply nested to be read, and may name a key-value table',
-    hint: 'Split it, or send its values as parameters.',
-  } as const;
-  return { template: { ...UNREAD_TEMPLATE, kv }, holdsForShape: false };
+  return { template: { ...UNREAD_TEMPLATE, kv: refuse('unread') }, holdsForShape: false };
 }
 
 function sourceText(text: string, standardConformingStrings: boolean, shape: Shape | null): SourceText | null {

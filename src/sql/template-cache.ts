@@ -2,8 +2,8 @@
 // a lexer pass, and only a new shape a parse. Literal-free and text-dependent texts are kept by their text; the others,
 // of which a client may send a million, leave nothing behind.
 import { LRUCache } from 'lru-cache';
+import { isRefusal } from '../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
-import { isRefusal } from './plan/kv-plan.js';
 import type { Template } from './plan/template.js';
 import { readTemplate } from './read-template.js';
 import { lexShape, type Shape } from './text/shape-lexer.js';
@@ -111,7 +111,7 @@ function entryBytes(template: Template, key: string): number {
 /** Bytes of a plan's texts, and some for its objects. */
 function planCharacters({ kv }: Template): number {
   if (kv === null) return 0;
-  if (kv.kind === 'refused') return kv.detail.length + kv.hint.length;
+  if (kv.kind === 'refused') return kv.reason.length + kv.hint.length;
   let characters = 256 + (kv.keys?.length ?? 0) * 64;
   const texts = [kv.text];
   if (!isRefusal(kv.scatter)) {

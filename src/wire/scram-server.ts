@@ -143,7 +143,9 @@ function readClientFirst(text: string, plusChosen: boolean, plusOffered: boolean
   const reader = new AttributeReader(text, malformed);
   const flag = readBindingFlag(reader, plusChosen, plusOffered);
   if (reader.peek() === 'a') {
-    throw new PgkvError('unsupported', { message: 'client uses authorization identity, but it is not supported' });
+    throw new PgkvError('unsupported_protocol', {
+      message: 'client uses authorization identity, but it is not supported',
+    });
   }
   if (reader.peek() !== ',') {
     throw malformed(`Unexpected attribute "${showCharacter(reader.peek())}" in client-first-message.`);
@@ -151,7 +153,7 @@ function readClientFirst(text: string, plusChosen: boolean, plusOffered: boolean
   reader.skip();
   const clientFirstBare = reader.rest();
   if (reader.peek() === 'm') {
-    throw new PgkvError('unsupported', { message: 'client requires an unsupported SCRAM extension' });
+    throw new PgkvError('unsupported_protocol', { message: 'client requires an unsupported SCRAM extension' });
   }
   reader.expect('n');
   const clientNonce = reader.expect('r');

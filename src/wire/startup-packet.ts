@@ -51,7 +51,7 @@ export function readStartupPacket(buffer: Buffer): StartupPacket {
     }
   }
   if (code >>> 16 !== 3) {
-    throw new PgkvError('unsupported', {
+    throw new PgkvError('unsupported_protocol', {
       message: `unsupported frontend protocol ${code >>> 16}.${code & 0xffff}: server supports 3.0 to 3.${PROTOCOL_NEWEST & 0xffff}`,
     });
   }

@@ -26,17 +26,21 @@ export const withoutOrigins = (line: string): string =>
 
 /**
  * An error and nothing but the preparation before it, reduced to the fact.
- * @param detail what the refusal must say; null: any error will do
+ * @param reason what the refusal's message must say; null: any error will do
  */
-export function asRefusal(lines: readonly string[], detail: string | null): string[] {
+export function asRefusal(lines: readonly string[], reason: string | null): string[] {
   return lines
     .filter((line) => !PREPARATION.test(line))
-    .map((line) => (line.startsWith('ErrorResponse ') && isRefusal(line, detail) ? 'refused' : line));
+    .map((line) => (line.startsWith('ErrorResponse ') && isRefusal(line, reason) ? 'refused' : line));
 }
 
-function isRefusal(line: string, detail: string | null): boolean {
-  if (detail === null) return true;
-  return line.includes(' C="0A000" ') && fieldOf(line, 'H') !== '' && fieldOf(line, 'D').includes(detail);
+function isRefusal(line: string, reason: string | null): boolean {
+  if (reason === null) return true;
+  return (
+    line.includes(' C="0A000" ') &&
+    fieldOf(line, 'H') !== '' &&
+    fieldOf(line, 'M').toLowerCase().includes(reason.toLowerCase())
+  );
 }
 
 function fieldOf(line: string, code: string): string {

@@ -109,9 +109,9 @@ t.test('rows in any order are still all the rows, and stay between what surround
 });
 
 t.test('only a refusal that says why and what instead counts as one', async (t) => {
-  const error = (code: string, detail: string, hint: string): string[] => [
+  const error = (code: string, reason: string, hint: string): string[] => [
     'ParseComplete',
-    `ErrorResponse S="ERROR" V="ERROR" C="${code}" M="no" D="${detail}" H="${hint}"`,
+    `ErrorResponse S="ERROR" V="ERROR" C="${code}" M="${reason}" D="PGKV-999" H="${hint}"`,
     'ReadyForQuery E',
   ];
   const refusal = ['refused', 'ReadyForQuery E'];

@@ -70,7 +70,7 @@ export interface AnswerForm {
   /** From which table columns come is not compared: rows put together from several shards come from no one table. */
   readonly anyOrigin?: true;
   /**
-   * pgkv answers 0A000 with a DETAIL that contains this, and a HINT. Postgres is sent something that fails: both are to
+   * pgkv answers 0A000 with a message that contains this, and a HINT. Postgres is sent something that fails: both are to
    * be left as if the statement had not been.
    */
   readonly refused?: string;

@@ -47,7 +47,7 @@ function rewrite(text: string): Rewritten {
   const literals = lexShape(text, true)?.literals;
   if (parsed.kind === 'failed' || literals === undefined) throw new Error(`cannot be parsed: ${text}`);
   const plan = planKv({ text, statements: parsed.statements, literals, find });
-  if (plan?.kind !== 'kv') throw new Error(`${plan?.detail ?? 'not on a key-value table'}: ${text}`);
+  if (plan?.kind !== 'kv') throw new Error(`${plan?.reason ?? 'not on a key-value table'}: ${text}`);
   return { text: renderText(plan.text, text, literals), parts: plan.text, literals };
 }
 

@@ -101,7 +101,8 @@ t.test('a transaction that would leave its shard is refused and fails, and nothi
   await client.run('begin', write(ON_1, '5'));
   const error = await client.failsWith(write(ON_2, '5'));
   t.equal(error.code, '0A000');
-  t.match(error.fields['D'], /shard s3/);
+  t.match(error.message, /shard s3/);
+  t.equal(error.fields['D'], 'PGKV-080', 'the rule');
   t.match(error.fields['H'], /\{tag\}/);
   t.equal(client.status, 'E');
   t.equal(await client.fails(read(ON_1)), '25P02');

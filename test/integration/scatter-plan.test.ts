@@ -1,10 +1,12 @@
 // Plans for several shards against Postgres itself: the same rows lie in one table and spread over four; what the plan
 // makes of the four answers has to be what Postgres says of the one. Merging and combining are done here in the plainest
 // way there is, so that only the plans are under test.
+
 import pg from 'pg';
 import t, { type Test } from 'tap';
+import { isRefusal } from '../../src/base/refusals.js';
 import { loadParser, parse } from '../../src/sql/meaning/parse.js';
-import { type CombinePlan, isRefusal, type SortedPlan, type ValueRef } from '../../src/sql/plan/kv-plan.js';
+import type { CombinePlan, SortedPlan, ValueRef } from '../../src/sql/plan/kv-plan.js';
 import { planScatter } from '../../src/sql/scatter/scatter-plan.js';
 import { findClauses } from '../../src/sql/text/clauses.js';
 import { LITERAL_STRIDE, lexShape } from '../../src/sql/text/shape-lexer.js';
@@ -97,7 +99,7 @@ function planOf(text: string): { plan: SortedPlan | CombinePlan; literals: reado
   const alias = range.alias?.aliasname ?? range.relname ?? '';
   const table = { schema: 'public', name: 'kv', valueType: 'jsonb' } as const;
   const plan = planScatter({ text, tokens, clauses, select: node.SelectStmt, alias, table, oldestServerMajor: 15 });
-  if (isRefusal(plan)) throw new Error(`refused: ${text}\n${plan.detail}`);
+  if (isRefusal(plan)) throw new Error(`refused: ${text}\n${plan.reason}`);
   const literals: string[] = [];
   for (let i = 0; i < shape.literals.length; i += LITERAL_STRIDE) {
     literals.push(text.slice(shape.literals[i], shape.literals[i + 1]));

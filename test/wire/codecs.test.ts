@@ -131,7 +131,7 @@ t.test('the end of a string is looked for inside its message only', async (t) =>
 
 t.test('messages to clients are read by pg-protocol and by the reader of the tests', async (t) => {
   const key = Buffer.from([1, 2, 3, 4]);
-  const error = new PgkvError('unsupported', { message: 'nö', detail: 'why', hint: 'instead' });
+  const error = new PgkvError('unsupported_protocol', { message: 'nö', detail: 'why', hint: 'instead' });
   const expected: [Buffer, Record<string, unknown>][] = [
     [server.PARSE_COMPLETE, { name: 'parseComplete', length: 4 }],
     [server.BIND_COMPLETE, { name: 'bindComplete', length: 4 }],

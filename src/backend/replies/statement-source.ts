@@ -1,9 +1,10 @@
 // What a Parse message says, interned: text and parameter types. Sessions that prepare the same statement share one
 // StatementSource, and a server connection prepares each source once, under a name of its own.
+
 import { isUtf8 } from 'node:buffer';
 import { LRUCache } from 'lru-cache';
+import { refuse } from '../../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../../cluster/table-scope.js';
-import type { KvRefused } from '../../sql/plan/kv-plan.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
 import { originalPosition, renderText } from '../../sql/text/kv-text.js';
 import { lexShape } from '../../sql/text/shape-lexer.js';
@@ -137,11 +138,7 @@ export function templateIn(templateOf: ReadTemplate, text: string, reading: Text
 // biome-ignore lint/suspicious/noControlCharactersInRegex: every ASCII character but the backslash
 const ASCII_ONLY = /^[\x00-\x5b\x5d-\x7f]*$/;
 
-const UNREADABLE: KvRefused = {
-  kind: 'refused',
-  detail: 'the text holds characters of an encoding that pgkv cannot read safely, and may name a key-value table',
-  hint: 'Use client_encoding UTF8.',
-};
+const UNREADABLE = refuse('encoding');
 
 /** The text as servers get it. */
 export const rewrittenText = ({ parts, text, literals }: RewrittenText): string => renderText(parts, text, literals);

@@ -4,6 +4,7 @@
 // https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c (array_recv)
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { PartialColumn } from '../../sql/plan/kv-plan.js';
 import { BindMessage } from '../../wire/bind-message.js';
 import type { Column } from '../../wire/row-description.js';
@@ -29,10 +30,7 @@ function partialTypes(partials: readonly PartialColumn[], columns: readonly Colu
   return columns.map(({ type }, index) => {
     const name = builtinTypeName(type === TypeOid.unknown ? TypeOid.text : type);
     if (name !== undefined) return `pg_catalog.${name}`;
-    throw new PgkvError('unsupported', {
-      detail: `${partials[index]!.role} of type ${typeInWords(type)} cannot be combined over several shards`,
-      hint: 'cast it to text, or name one tenant_id and key',
-    });
+    throw refusalError(refuse('partial_type', { what: `${partials[index]!.role} of type ${typeInWords(type)}` }));
   });
 }
 

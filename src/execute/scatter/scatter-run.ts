@@ -9,6 +9,7 @@
 import { assert } from '../../base/assert.js';
 import type { Timer } from '../../base/clock.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { type Column, sameColumns, withoutLastColumns } from '../../wire/row-description.js';
 import { encodeError } from '../../wire/server-messages.js';
@@ -210,10 +211,7 @@ export class ScatterRun implements LegOwner {
     for (const leg of this.#legs) {
       if (leg.columns === null || this.#checked.has(leg)) continue;
       if (!sameColumns(columns, leg.columns)) {
-        throw new PgkvError('unsupported', {
-          detail: `shards "${shardName}" and "${leg.shardName}" describe the result differently`,
-          hint: 'bring the table to the same definition on every shard',
-        });
+        throw refusalError(refuse('shards_differ', { one: shardName, other: leg.shardName }));
       }
       this.#checked.add(leg);
     }

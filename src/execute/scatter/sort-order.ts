@@ -1,6 +1,6 @@
 // The order in which Postgres sorts values, found from their binary format: what a merge by sort keys compares.
 // Types whose order cannot be read off their bytes exactly are refused, never guessed (D10).
-import { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { SortKey } from '../../sql/plan/kv-plan.js';
 import { TypeOid, typeInWords } from '../../wire/type-oids.js';
 import { compareNumeric } from './numeric-order.js';
@@ -65,16 +65,10 @@ export interface SortOrder {
 export function sortOrder(type: number, key: SortKey, byteOrder: boolean): SortOrder {
   const compare = COMPARATORS.get(type);
   if (compare === undefined) {
-    throw new PgkvError('unsupported', {
-      detail: `rows of several shards cannot be merged by a sort key of type ${typeInWords(type)}`,
-      hint: 'sort by a number, a date, a uuid, bytea, or text COLLATE "C"; or name one tenant_id and key',
-    });
+    throw refusalError(refuse('sort_type', { type: typeInWords(type) }));
   }
   if (COLLATED.has(type) && key.needsByteOrder && !byteOrder) {
-    throw new PgkvError('unsupported', {
-      detail: 'rows of several shards cannot be merged by text under a collation that is not byte order',
-      hint: 'write COLLATE "C" behind the sort key',
-    });
+    throw refusalError(refuse('sort_collation'));
   }
   return { compare, descending: key.descending, nullsFirst: key.nullsFirst };
 }

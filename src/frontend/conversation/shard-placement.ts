@@ -2,7 +2,8 @@
 // that is open, and else the home shard. It moves the conversation from one lane to another when nothing is owed there,
 // so that answers stay in the client's order; where a transaction would have to leave its shard, it refuses (D13). Owns
 // what is known of the open block and batch to that end.
-import { PgkvError } from '../../base/errors.js';
+import type { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import { heldBeginTag, plainEndTag, TransactionBlock } from '../../session/transaction-block.js';
@@ -12,12 +13,7 @@ import { TransactionStatus } from '../../wire/protocol.js';
 /** The current lane is the right one; or the message has to wait until `resume`; or it cannot be served. */
 export type Placement = 'ready' | 'wait' | PgkvError;
 
-const LEAVES_SHARD = (why: string): PgkvError =>
-  new PgkvError('unsupported', {
-    message: 'a transaction cannot leave its shard',
-    detail: why,
-    hint: 'End the transaction first, or keep the keys together by a common {tag} in them.',
-  });
+const LEAVES_SHARD = (why: string): PgkvError => refusalError(refuse('leaves_shard', { why }));
 
 export class ShardPlacement {
   readonly #lanes: SessionLanes;

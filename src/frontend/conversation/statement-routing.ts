@@ -2,7 +2,8 @@
 // clients' statements, over several shards, or, refused, nowhere. Owns what runs beside the lanes (merged statements,
 // reads of several shards) and what is remembered of the statement at hand while its place is looked for.
 import type { RewrittenText } from '../../backend/replies/statement-source.js';
-import { PgkvError } from '../../base/errors.js';
+import type { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
 import { Frame, type FrameReader } from '../../wire/frame-reader.js';
@@ -10,7 +11,7 @@ import { Frontend } from '../../wire/protocol.js';
 import { type MergedHost, type MergedServices, MergedStatements } from '../exchanges/merged-exchange.js';
 import { ShardReads } from '../exchanges/scatter-exchange.js';
 import { batchAhead } from '../unit/batch-ahead.js';
-import { type KvStatement, refusal } from '../unit/kv-statements.js';
+import type { KvStatement } from '../unit/kv-statements.js';
 import type { ConversationContext, Handling } from './conversation-context.js';
 import type { LocalAnswers } from './local-answers.js';
 
@@ -113,13 +114,13 @@ export class StatementRouting implements MergedHost {
       return placed === 'ready' ? null : placed;
     }
     if (plan.kind === 'refused') {
-      return plan.asksServer === true
-        ? this.#askServer(text, refusal(plan))
-        : this.#refuse(Frontend.query, refusal(plan));
+      return plan.asksServer
+        ? this.#askServer(text, refusalError(plan))
+        : this.#refuse(Frontend.query, refusalError(plan));
     }
     const statement = kv.simple(plan, text);
     const route = kv.route(statement);
-    if (route.kind === 'refused') return this.#refuse(Frontend.query, refusal(route));
+    if (route.kind === 'refused') return this.#refuse(Frontend.query, refusalError(route));
     if (route.kind === 'keyed') {
       if (this.#mayMerge() && this.#merged!.offerQuery(statement, template, route)) {
         this.#mergedBytes = reader.end - reader.start;
@@ -141,7 +142,7 @@ export class StatementRouting implements MergedHost {
   functionCall(): Handling {
     const { reader, lanes } = this.#context;
     if (functionOf(reader) >= USER_OID_MIN) {
-      return this.#refuse(Frontend.functionCall, new PgkvError('unsupported', { hint: 'Call it by SELECT.' }));
+      return this.#refuse(Frontend.functionCall, refusalError(refuse('function_call')));
     }
     const lane = lanes.current.busy ? lanes.current : lanes.home;
     return this.#place(Frontend.functionCall, lane, ON_HOME);
@@ -161,11 +162,10 @@ export class StatementRouting implements MergedHost {
     const template = source === null ? NEUTRAL_TEMPLATE : source.template;
     const plan = template.kv;
     if (template.explainsRoute) {
-      const hint = 'Send EXPLAIN (ROUTE) as a simple query.';
-      return this.#refuse(type, new PgkvError('unsupported', { hint }));
+      return this.#refuse(type, refusalError(refuse('explain_route_extended')));
     }
-    if (plan?.kind === 'refused' && !(plan.asksServer === true && type === Frontend.parse)) {
-      return this.#refuse(type, refusal(plan));
+    if (plan?.kind === 'refused' && !(plan.asksServer && type === Frontend.parse)) {
+      return this.#refuse(type, refusalError(plan));
     }
     if (type === Frontend.parse) {
       this.#bindIsPlaced = true;
@@ -260,7 +260,7 @@ export class StatementRouting implements MergedHost {
   #placeBind(statement: KvStatement): Handling {
     const { placement, reader, lanes, kv } = this.#context;
     const route = kv.route(statement);
-    if (route.kind === 'refused') return this.#refuse(Frontend.bind, refusal(route));
+    if (route.kind === 'refused') return this.#refuse(Frontend.bind, refusalError(route));
     if (route.kind === 'keyed') {
       return this.#place(Frontend.bind, lanes.of(route.shard), `the statement's key is on shard ${route.shard.name}`);
     }

@@ -11,6 +11,7 @@ import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
 import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
 import type { Timer } from '../../base/clock.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import type { Output } from '../../wire/output.js';
@@ -176,7 +177,7 @@ export class ClientStartup {
     const accepts = kind === 'ssl' && !this.#secure && this.#services.tls() !== null;
     if (this.#secure || (kind === 'gssenc' && this.#gssRefused)) {
       const code = kind === 'ssl' ? 5679 : 5680;
-      throw new PgkvError('unsupported', {
+      throw new PgkvError('unsupported_protocol', {
         message: `unsupported frontend protocol 1234.${code}: server supports 3.0 to 3.2`,
       });
     }
@@ -226,10 +227,7 @@ export class ClientStartup {
     const replication = (parameters.get('replication') ?? 'false').toLowerCase();
     parameters.delete('replication');
     if (!['false', 'off', 'no', '0'].includes(replication)) {
-      throw new PgkvError('unsupported', {
-        message: 'pgkv does not pass on replication connections',
-        hint: 'connect to the shard itself',
-      });
+      throw refusalError(refuse('replication'));
     }
     if ((parameters.get('database') ?? '') === '') parameters.set('database', user);
     if (packet.version > PROTOCOL_NEWEST || protocolOptions.length > 0) {

@@ -1,9 +1,10 @@
 // The answer to EXPLAIN (ROUTE): which shard, node and lane a statement would take, and why.
+
+import { isRefusal, type Refusal } from '../../base/refusals.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { homeShard } from '../../cluster/cluster-view.js';
 import type { Route } from '../../route/route.js';
 import { mergeStatement, singleStatement } from '../../sql/batch/batch-statement.js';
-import { isRefusal } from '../../sql/plan/kv-plan.js';
 import type { Template } from '../../sql/plan/template.js';
 import type { KvStatement } from '../unit/kv-statements.js';
 
@@ -18,7 +19,7 @@ export function explainRoute(
   merges: boolean,
 ): string[] {
   const { kv } = template;
-  if (kv?.kind === 'refused') return refusedLines(kv.detail, kv.hint);
+  if (kv?.kind === 'refused') return refusedLines(kv);
   if (statement === null || route === null) {
     return [
       'Route: home',
@@ -32,7 +33,7 @@ export function explainRoute(
   const template_ = `Template: ${plan.text.map((part) => (typeof part === 'string' ? part : '?')).join('')}`;
   switch (route.kind) {
     case 'refused':
-      return refusedLines(route.detail, route.hint);
+      return refusedLines(route);
     case 'keyed':
       return [
         'Route: keyed',
@@ -86,7 +87,12 @@ function keyedWhy(keys: number, isRange: boolean): string {
   return keys === 1 ? 'it names one tenant_id and key' : `its ${keys} keys are on one shard`;
 }
 
-const refusedLines = (detail: string, hint: string): string[] => ['Route: refused', `Why: ${detail}`, `Hint: ${hint}`];
+const refusedLines = ({ reason, code, hint }: Refusal): string[] => [
+  'Route: refused',
+  `Why: ${reason}`,
+  `Rule: ${code}`,
+  `Hint: ${hint}`,
+];
 
 function slotLines(slots: readonly number[]): string[] {
   if (slots.length === 0) return [];

@@ -8,12 +8,12 @@ import {
 } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
+import { isRefusal } from '../../base/refusals.js';
 import { homeShard, type ShardView } from '../../cluster/cluster-view.js';
 import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
 import type { ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
-import { isRefusal } from '../../sql/plan/kv-plan.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';

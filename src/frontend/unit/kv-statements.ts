@@ -1,13 +1,14 @@
 // What a conversation does about key-value tables: which of them its texts mean, where a statement's keys are, and what
 // it runs over several shards. It holds no queue of its own: answers go through the conversation.
 import type { RewrittenText, StatementSource, TextReading } from '../../backend/replies/statement-source.js';
-import { PgkvError } from '../../base/errors.js';
+import type { PgkvError } from '../../base/errors.js';
+import { isRefusal, refusalError, refuse } from '../../base/refusals.js';
 import { type ClusterView, homeShard } from '../../cluster/cluster-view.js';
 import { NO_TABLES, type TableScope, tableScope } from '../../cluster/table-scope.js';
 import { type BindValues, StatementValues, Unreadable } from '../../route/key-values.js';
 import { type Route, route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
-import { isRefusal, type KvPlan, type KvRefused, type ValueRef } from '../../sql/plan/kv-plan.js';
+import type { KvPlan, ValueRef } from '../../sql/plan/kv-plan.js';
 import { stringEnd } from '../../wire/client-messages.js';
 
 /** The client's own text is passed on to the server as it is in these. */
@@ -144,11 +145,5 @@ export function rowCount(values: StatementValues, ref: ValueRef | null, clause: 
   if (ref === null) return null;
   const count = values.integer(ref);
   if (!(count instanceof Unreadable)) return count;
-  return new PgkvError('unsupported', {
-    detail: `${clause} cannot be read: ${count.reason}`,
-    hint: 'Give an integer.',
-  });
+  return refusalError(refuse('count_unreadable', { clause, why: count.reason }));
 }
-
-export const refusal = ({ detail, hint }: Pick<KvRefused, 'detail' | 'hint'>): PgkvError =>
-  new PgkvError('unsupported', { detail, hint });

@@ -1,19 +1,11 @@
 // What a text does to key-value tables: nothing (null), something that is refused, or a plan. What is planned is proven:
 // each statement is of a form known here, and the text for a shard is parsed again and compared with what was meant (D10).
 import type { ExplainStmt, FuncCall, Node } from 'libpg-query';
+import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
 import { namePath } from '../meaning/ast-survey.js';
 import { type FindTable, type References, referencesIn } from '../meaning/kv-references.js';
 import type { ParsedStatement } from '../meaning/parse.js';
-import type { KvPlan, KvRefused } from '../plan/kv-plan.js';
-import {
-  NOT_UNDERSTOOD,
-  ONE_STATEMENT_EACH,
-  refusalOfStatement,
-  refused,
-  SETUP_CALL,
-  SEVERAL_SHARDS_EXPLAIN,
-  SEVERAL_SHARDS_TEXT,
-} from '../plan/kv-refusals.js';
+import type { KvPlan } from '../plan/kv-plan.js';
 import { isFaithful } from '../rewrite/kv-proof.js';
 import { findClauses } from '../text/clauses.js';
 import { renderText } from '../text/kv-text.js';
@@ -22,6 +14,7 @@ import { keyArgumentsOf, planCalls } from './kv-calls.js';
 import { planInsert } from './kv-insert.js';
 import { planDelete, planSelect, planUpdate } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
+import { refusalOfStatement } from './statement-refusals.js';
 
 export { isKvFunction } from '../meaning/kv-references.js';
 export { originalPosition, renderText } from '../text/kv-text.js';
@@ -40,9 +33,9 @@ export interface KvInput {
 }
 
 /** Null: no key-value table is touched. The plan holds for every text of the shape. */
-export function planKv(input: KvInput): KvPlan | KvRefused | null {
+export function planKv(input: KvInput): KvPlan | Refusal | null {
   const all = input.statements.map(({ node }) => referencesIn(node, input.find));
-  if (all.some(({ setsUp }) => setsUp)) return SETUP_CALL;
+  if (all.some(({ setsUp }) => setsUp)) return refuse('setup_call');
   if (all.every(({ table }) => table === null)) return null;
   const tokens = tokensOf(input.text, input.literals);
   const [only] = input.statements;
@@ -63,39 +56,39 @@ function planOne(
   tokens: readonly TextToken[],
   statement: ParsedStatement,
   references: References,
-): KvPlan | KvRefused {
+): KvPlan | Refusal {
   const span = spanOf(tokens, statement);
   const planned = planStatement(input, tokens, statement.node, span, references);
-  if ('detail' in planned) return planned;
+  if (isRefusal(planned)) return planned;
   const { edits, undo, ...plan } = planned;
-  if (!isFaithful([statement], editedText(input, tokens, edits), [undo])) return NOT_UNDERSTOOD;
+  if (!isFaithful([statement], editedText(input, tokens, edits), [undo])) return refuse('not_understood');
   const explainRoute = explainsRoute([statement]);
   const shown = explainRoute ? { start: explainedAt(tokens, span), end: span.end } : { start: 0, end: tokens.length };
   return { kind: 'kv', ...plan, text: spliceTokens(input.text, tokens, shown, edits), explainRoute };
 }
 
 /** Several statements in one simple query: one implicit transaction, and so one shard. */
-function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly References[]): KvPlan | KvRefused {
+function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly References[]): KvPlan | Refusal {
   const planned: (PlannedStatement | null)[] = [];
   for (const [index, statement] of input.statements.entries()) {
     const references = all[index]!;
     if (references.table === null) {
-      if (!isBystander(statement.node, references)) return MIXED;
+      if (!isBystander(statement.node, references)) return refuse('mixed_statements');
       planned.push(null);
       continue;
     }
     const span = spanOf(tokens, statement);
-    if (explainsRoute([statement])) return refused('EXPLAIN (ROUTE) has to stand alone.', ONE_STATEMENT_EACH);
+    if (explainsRoute([statement])) return refuse('explain_route_beside');
     const plan = planStatement(input, tokens, statement.node, span, references);
-    if ('detail' in plan) return plan;
-    if (plan.keys === null) return NOT_KEYED;
+    if (isRefusal(plan)) return plan;
+    if (plan.keys === null) return refuse('keyless_statements');
     planned.push(plan);
   }
   const plans = planned.filter((plan) => plan !== null);
   const edits = plans.flatMap((plan) => plan.edits);
   const rewritten = editedText(input, tokens, edits);
   const undos = planned.map((plan) => plan?.undo ?? null);
-  if (!isFaithful(input.statements, rewritten, undos)) return NOT_UNDERSTOOD;
+  if (!isFaithful(input.statements, rewritten, undos)) return refuse('not_understood');
   let keysBefore = 0;
   const slots = plans.flatMap((plan) => {
     const own = plan.slots.map(({ value, keyIndex }) => ({ value, keyIndex: keyIndex + keysBefore }));
@@ -110,19 +103,10 @@ function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly
     keys: plans.flatMap(({ keys }) => keys ?? []),
     slots,
     text: spliceTokens(input.text, tokens, { start: 0, end: tokens.length }, edits),
-    scatter: SEVERAL_SHARDS_TEXT,
+    scatter: refuse('several_shards_text'),
     explainRoute: false,
   };
 }
-
-const MIXED = refused(
-  'A query of several statements, of which some are on key-value tables, may hold nothing else than those, transaction control, SET, SHOW and SELECTs without tables.',
-  'Send the other statements on their own.',
-);
-const NOT_KEYED = refused(
-  'In a query of several statements, each one on a key-value table has to name its keys.',
-  'Name tenant_id and key in each, or send the statements one by one.',
-);
 
 const BYSTANDERS: ReadonlySet<string> = new Set(['TransactionStmt', 'VariableSetStmt', 'VariableShowStmt']);
 
@@ -139,7 +123,7 @@ function planStatement(
   node: Node,
   span: TokenSpan,
   references: References,
-): PlannedStatement | KvRefused {
+): PlannedStatement | Refusal {
   if ('ExplainStmt' in node) return planExplain(input, tokens, node.ExplainStmt, span, references);
   const source: StatementSource = {
     text: input.text,
@@ -151,21 +135,21 @@ function planStatement(
   };
   const { relations, otherRelations, calls } = references;
   if ('SelectStmt' in node && relations.length === 0) {
-    if (otherRelations > 0) return CALL_BESIDE_TABLE;
+    if (otherRelations > 0) return refuse('call_beside_table');
     return planCalls(source, node.SelectStmt, calls);
   }
   const { table } = references;
-  if (table === null) return NOT_UNDERSTOOD;
-  if (!isOnTable(node, input.find)) return BESIDE_TABLE;
-  let planned: PlannedStatement | KvRefused;
+  if (table === null) return refuse('not_understood');
+  if (!isOnTable(node, input.find)) return refuse('other_table');
+  let planned: PlannedStatement | Refusal;
   if ('SelectStmt' in node) planned = planSelect(source, node.SelectStmt, table);
   else if ('InsertStmt' in node) planned = planInsert(source, node.InsertStmt, table);
   else if ('UpdateStmt' in node) planned = planUpdate(source, node.UpdateStmt, table);
   else if ('DeleteStmt' in node) planned = planDelete(source, node.DeleteStmt, table);
   else return refusalOfStatement(Object.keys(node)[0] ?? '');
-  if ('detail' in planned) return planned;
-  if (calls.length > 0) return CALL_BESIDE_TABLE;
-  return relations.length === 1 && otherRelations === 0 ? planned : BESIDE_TABLE;
+  if (isRefusal(planned)) return planned;
+  if (calls.length > 0) return refuse('call_beside_table');
+  return relations.length === 1 && otherRelations === 0 ? planned : refuse('other_table');
 }
 
 /** Whether INSERT, UPDATE or DELETE changes a key-value table, not another one by values of such. */
@@ -181,15 +165,6 @@ function isOnTable(node: Node, find: FindTable): boolean {
   return relation === undefined || find(relation.schemaname ?? null, relation.relname ?? '') !== null;
 }
 
-const BESIDE_TABLE = refused(
-  'A statement on a key-value table can name that table only, and only once.',
-  'Send subqueries and statements on other tables on their own, and pass on their results.',
-);
-const CALL_BESIDE_TABLE = refused(
-  'A function of a key-value table cannot be called in a statement that names a table.',
-  'Call it in a SELECT of its own.',
-);
-
 function keyArgumentsIn({ calls }: References): StatementSource['keyArguments'] {
   const operations = new Map<FuncCall, string>(calls.map(({ call, operation }) => [call, operation]));
   return (call) => {
@@ -204,18 +179,18 @@ function planExplain(
   statement: ExplainStmt,
   span: TokenSpan,
   references: References,
-): PlannedStatement | KvRefused {
+): PlannedStatement | Refusal {
   const inner = statement.query;
-  if (inner === undefined) return NOT_UNDERSTOOD;
+  if (inner === undefined) return refuse('not_understood');
   const planned = planStatement(input, tokens, inner, { start: explainedAt(tokens, span), end: span.end }, references);
-  if ('detail' in planned) return planned;
+  if (isRefusal(planned)) return planned;
   const { undo } = planned;
   const inExplain = (node: Node): boolean =>
     'ExplainStmt' in node && node.ExplainStmt.query !== undefined && (undo === null || undo(node.ExplainStmt.query));
   // What is only shown is planned as if it were run.
   if (hasOption(statement, 'route')) return { ...planned, undo: inExplain };
   const writes = planned.writes && hasOption(statement, 'analyze');
-  return { ...planned, writes, undo: inExplain, scatter: SEVERAL_SHARDS_EXPLAIN };
+  return { ...planned, writes, undo: inExplain, scatter: refuse('several_shards_explain') };
 }
 
 /** An option that is there and not switched off. */

@@ -1,11 +1,10 @@
 // SELECTs that name no table and call functions of key-value tables: they run as they stand on the shard that holds the
 // keys named in the calls. Nothing else in them depends on a shard, so that calls may stand anywhere.
 import type { FuncCall, Node, SelectStmt } from 'libpg-query';
+import { type Refusal, refuse } from '../../base/refusals.js';
 import type { KvCall } from '../meaning/kv-references.js';
-import type { KeyRef, KvRefused, ValueRef } from '../plan/kv-plan.js';
-import { refused, SEVERAL_SHARDS_CALL } from '../plan/kv-refusals.js';
+import type { KeyRef, ValueRef } from '../plan/kv-plan.js';
 import { type KeyArguments, parameterTypes } from './kv-parameters.js';
-import { WITH_CLAUSE } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { type ListValue, ValueReader } from './kv-values.js';
 
@@ -32,20 +31,17 @@ export function planCalls(
   source: StatementSource,
   statement: SelectStmt,
   calls: readonly KvCall[],
-): PlannedStatement | KvRefused {
-  if (statement.withClause !== undefined) return WITH_CLAUSE;
+): PlannedStatement | Refusal {
+  if (statement.withClause !== undefined) return refuse('with_clause');
   if (statement.op !== 'SETOP_NONE' || statement.valuesLists !== undefined || statement.intoClause !== undefined) {
-    return refused(
-      'Functions of key-value tables are called in the select list or in FROM of a plain SELECT only.',
-      'Write SELECT kv_…(…), or SELECT … FROM kv_…(…).',
-    );
+    return refuse('call_place');
   }
   const types = parameterTypes({ SelectStmt: statement }, source.keyArguments);
   const values = new ValueReader(source, types);
   const keys: KeyRef[] = [];
   for (const { call, operation } of calls) {
     const named = keysOfCall(call, operation, values);
-    if (named === null) return ARGUMENTS_COMPUTED;
+    if (named === null) return refuse('call_key_computed');
     for (const key of named) keys.push(key);
   }
   return {
@@ -56,14 +52,9 @@ export function planCalls(
     slots: [],
     edits: [],
     undo: null,
-    scatter: SEVERAL_SHARDS_CALL,
+    scatter: refuse('several_shards_call'),
   };
 }
-
-const ARGUMENTS_COMPUTED = refused(
-  'The first two arguments of a key-value table’s function, which say which keys, have to be known before it is run.',
-  'Give them as literals or parameters of type text (text[] for the plural forms); a parameter that is used elsewhere, too, needs the cast in each place.',
-);
 
 function keysOfCall(call: FuncCall, operation: string, values: ValueReader): readonly KeyRef[] | null {
   if (call.func_variadic === true) return null;

@@ -8,9 +8,9 @@
 // makes the whole DELETE run before a row is inserted. A value wrapped in CASE keeps its type: unknown becomes text, as it
 // would in a column of type text. The CTE is read only there: the statement cannot name it, since it may name no table.
 import type { InferClause, InsertStmt, Node, OnConflictClause, RangeVar, SelectStmt } from 'libpg-query';
+import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
 import { KV_COLUMNS, type KvTable } from '../../cluster/kv-table.js';
-import type { KeyRef, KvPlan, KvRefused } from '../plan/kv-plan.js';
-import { NOT_UNDERSTOOD, refused, SEVERAL_SHARDS_WRITE } from '../plan/kv-refusals.js';
+import type { KeyRef, KvPlan } from '../plan/kv-plan.js';
 import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } from '../rewrite/kv-rewrites.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextParts } from '../text/text-parts.js';
@@ -23,7 +23,7 @@ import {
   type TokenSpan,
 } from '../text/text-tokens.js';
 import { parameterTypes } from './kv-parameters.js';
-import { refusalOfAssignments, WITH_CLAUSE } from './kv-rows.js';
+import { refusalOfAssignments } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { ValueReader } from './kv-values.js';
 
@@ -39,26 +39,22 @@ interface Columns {
   readonly slotAt: number;
 }
 
-export function planInsert(
-  source: StatementSource,
-  statement: InsertStmt,
-  table: KvTable,
-): PlannedStatement | KvRefused {
+export function planInsert(source: StatementSource, statement: InsertStmt, table: KvTable): PlannedStatement | Refusal {
   const refusal = refusalOfInsert(statement) ?? refusalOfConflict(statement.onConflictClause);
   if (refusal !== null) return refusal;
   const { clauses } = source;
   const rows = rowsOf(statement);
   if (rows === null || clauses?.values == null || clauses.target === null || statement.relation === undefined) {
-    return NOT_UNDERSTOOD;
+    return refuse('not_understood');
   }
   const columns = columnsOf(statement);
-  if (columns.tenantAt < 0 || columns.keyAt < 0) return KEY_MISSING;
+  if (columns.tenantAt < 0 || columns.keyAt < 0) return refuse('key_missing');
   const types = parameterTypes({ InsertStmt: statement }, source.keyArguments, columns.names);
   const named = keysOfRows(rows, columns, new ValueReader(source, types));
-  if ('kind' in named) return named;
+  if (isRefusal(named)) return named;
   const spans = valueSpans(source, clauses);
   if (spans.length !== rows.length || spans.some((row, index) => row.length !== rows[index]!.length)) {
-    return NOT_UNDERSTOOD;
+    return refuse('not_understood');
   }
 
   const widensTarget = needsSlot(statement.onConflictClause?.infer);
@@ -75,32 +71,21 @@ export function planInsert(
       ...(clauses.onConflict?.set == null ? [] : stampEdits(clauses.onConflict.set.body.start, stamp)),
     ],
     undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns, widensTarget, stamp),
-    scatter: SEVERAL_SHARDS_WRITE,
+    scatter: refuse('several_shards_write'),
   };
 }
 
-const ONE_ROW_HINT = 'Use INSERT INTO … (tenant_id, key, …) VALUES (…).';
-const KEY_MISSING = refused(
-  'An INSERT into a key-value table has to give tenant_id and key.',
-  'Name both columns and give their values as literals or parameters.',
-);
-
-function refusalOfInsert(statement: InsertStmt): KvRefused | null {
+function refusalOfInsert(statement: InsertStmt): Refusal | null {
   const { withClause, selectStmt, override } = statement;
-  if (withClause !== undefined) return WITH_CLAUSE;
-  if (selectStmt === undefined) return refused('INSERT … DEFAULT VALUES gives no key.', ONE_ROW_HINT);
+  if (withClause !== undefined) return refuse('with_clause');
+  if (selectStmt === undefined) return refuse('default_values');
   if (override !== undefined && override !== 'OVERRIDING_NOT_SET') {
-    return refused('OVERRIDING on a key-value table is not supported.', 'Leave it out: no column is an identity.');
+    return refuse('overriding');
   }
   if (!('SelectStmt' in selectStmt) || selectStmt.SelectStmt.valuesLists === undefined) {
-    return refused(
-      'INSERT … SELECT into a key-value table is not supported.',
-      `Read the rows in the client first. ${ONE_ROW_HINT}`,
-    );
+    return refuse('insert_select');
   }
-  return hasOnlyValues(selectStmt.SelectStmt)
-    ? null
-    : refused('VALUES with WITH, ORDER BY, LIMIT or the like is not supported in an INSERT.', ONE_ROW_HINT);
+  return hasOnlyValues(selectStmt.SelectStmt) ? null : refuse('values_form');
 }
 
 const hasOnlyValues = (values: SelectStmt): boolean =>
@@ -111,15 +96,12 @@ const hasOnlyValues = (values: SelectStmt): boolean =>
   values.lockingClause === undefined &&
   (values.op ?? 'SETOP_NONE') === 'SETOP_NONE';
 
-function refusalOfConflict(conflict: OnConflictClause | undefined): KvRefused | null {
+function refusalOfConflict(conflict: OnConflictClause | undefined): Refusal | null {
   const infer = conflict?.infer;
   if (infer !== undefined && infer.conname === undefined) {
     const names = (infer.indexElems ?? []).map(plainColumn).sort().join();
     if ((names !== 'key,tenant_id' && names !== 'key,slot,tenant_id') || infer.whereClause !== undefined) {
-      return refused(
-        'Rows of a key-value table can conflict on their key only.',
-        'Write ON CONFLICT (tenant_id, key), or ON CONFLICT DO NOTHING.',
-      );
+      return refuse('conflict_target');
     }
   }
   return refusalOfAssignments(conflict?.targetList);
@@ -170,31 +152,22 @@ function keysOfRows(
   rows: readonly (readonly Node[])[],
   { tenantAt, keyAt, slotAt }: Columns,
   values: ValueReader,
-): Pick<KvPlan, 'keys' | 'slots'> | KvRefused {
+): Pick<KvPlan, 'keys' | 'slots'> | Refusal {
   const keys: KeyRef[] = [];
   const slots: KvPlan['slots'][number][] = [];
   for (const row of rows) {
-    if (row[tenantAt] === undefined || row[keyAt] === undefined) return KEY_MISSING;
+    if (row[tenantAt] === undefined || row[keyAt] === undefined) return refuse('key_missing');
     const tenant = values.scalar(row[tenantAt]);
     const key = values.scalar(row[keyAt]);
-    if (tenant === null || key === null) return KEY_COMPUTED;
+    if (tenant === null || key === null) return refuse('key_computed');
     const slot = slotAt < 0 ? null : values.slot(row[slotAt]);
-    if (slotAt >= 0 && slot === null) return SLOT_COMPUTED;
+    if (slotAt >= 0 && slot === null) return refuse('slot_computed');
     if (tenant.kind === 'null' || key.kind === 'null') continue;
     if (slot !== null && slot.kind !== 'null') slots.push({ value: slot, keyIndex: keys.length });
     keys.push({ kind: 'one', tenant, key });
   }
   return { keys, slots };
 }
-
-const KEY_COMPUTED = refused(
-  'The tenant_id and key of a new row have to be known before the statement is run.',
-  'Give them as literals or parameters of type text; a parameter that is used elsewhere, too, needs ::text in each place.',
-);
-const SLOT_COMPUTED = refused(
-  'The slot of a new row is what its key hashes to.',
-  'Leave the column out, or give NULL, DEFAULT, a literal or a parameter that is used for nothing else.',
-);
 
 /** The tokens of each row's values. */
 function valueSpans({ tokens }: StatementSource, clauses: Clauses): (readonly TokenSpan[])[] {

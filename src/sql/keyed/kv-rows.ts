@@ -1,9 +1,9 @@
 // SELECT, UPDATE and DELETE on one key-value table: their keys, and how they read with expired rows left out (D9) and the
 // version counted up (D3).
 import type { DeleteStmt, Node, RangeVar, SelectStmt, UpdateStmt } from 'libpg-query';
+import { type Refusal, refuse } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
-import type { KeyRef, KvRefused } from '../plan/kv-plan.js';
-import { NOT_UNDERSTOOD, refused, SEVERAL_SHARDS_WRITE } from '../plan/kv-refusals.js';
+import type { KeyRef } from '../plan/kv-plan.js';
 import {
   aliasOf,
   assignedColumns,
@@ -20,17 +20,13 @@ import { parameterTypes } from './kv-parameters.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { ValueReader } from './kv-values.js';
 
-export function planSelect(
-  source: StatementSource,
-  statement: SelectStmt,
-  table: KvTable,
-): PlannedStatement | KvRefused {
+export function planSelect(source: StatementSource, statement: SelectStmt, table: KvTable): PlannedStatement | Refusal {
   const refusal = refusalOfSelect(statement);
   if (refusal !== null) return refusal;
   const [from] = statement.fromClause ?? [];
   const clauses = source.clauses;
-  if (from === undefined || !('RangeVar' in from)) return NOT_UNDERSTOOD;
-  if (clauses?.from == null) return TABLE_COMMAND;
+  if (from === undefined || !('RangeVar' in from)) return refuse('not_understood');
+  if (clauses?.from == null) return refuse('table_command');
   const relation = from.RangeVar;
   const filter = expiryFilter(relation);
   return {
@@ -45,76 +41,43 @@ export function planSelect(
   };
 }
 
-function refusalOfSelect(statement: SelectStmt): KvRefused | null {
-  if (statement.withClause !== undefined) return WITH_CLAUSE;
+function refusalOfSelect(statement: SelectStmt): Refusal | null {
+  if (statement.withClause !== undefined) return refuse('with_clause');
   if (statement.op !== undefined && statement.op !== 'SETOP_NONE') {
-    return refused(
-      'UNION, INTERSECT and EXCEPT over key-value tables are not supported.',
-      'Send the SELECTs one by one and put their rows together in the client.',
-    );
+    return refuse('set_operation');
   }
   if (statement.intoClause !== undefined) {
-    return refused(
-      'SELECT INTO from a key-value table is not supported.',
-      'Read the rows with SELECT and insert them.',
-    );
+    return refuse('select_into');
   }
   const from = statement.fromClause ?? [];
-  if (from.length > 1 || (from[0] !== undefined && 'JoinExpr' in from[0])) return JOINED;
+  if (from.length > 1 || (from[0] !== undefined && 'JoinExpr' in from[0])) return refuse('join');
   const [only] = from;
-  if (only === undefined || 'RangeSubselect' in only || 'RangeFunction' in only) return IN_SUBQUERY;
+  if (only === undefined || 'RangeSubselect' in only || 'RangeFunction' in only) return refuse('subquery');
   if ('RangeTableSample' in only) {
-    return refused('TABLESAMPLE of a key-value table is not supported.', 'Use WHERE random() < … instead.');
+    return refuse('table_sample');
   }
-  return 'RangeVar' in only ? refusalOfRelation(only.RangeVar) : NOT_UNDERSTOOD;
+  return 'RangeVar' in only ? refusalOfRelation(only.RangeVar) : refuse('not_understood');
 }
 
-export const WITH_CLAUSE = refused(
-  'WITH beside a key-value table is not supported.',
-  'Write the statement without WITH.',
-);
-const JOINED = refused(
-  'A key-value table cannot be joined with anything.',
-  'Read its rows with a SELECT of their own and join in the client.',
-);
-const TABLE_COMMAND = refused(
-  'TABLE, or a query partly in parentheses, is not supported on a key-value table.',
-  'Write SELECT … FROM without parentheses around it.',
-);
-const IN_SUBQUERY = refused(
-  'A key-value table cannot stand in a subquery.',
-  'Send the inner query as a statement of its own and pass on its result.',
-);
-
-function refusalOfRelation(relation: RangeVar): KvRefused | null {
+function refusalOfRelation(relation: RangeVar): Refusal | null {
   if (relation.inh !== true) {
-    return refused('ONLY before a key-value table is not supported.', 'Leave ONLY out: the table has no children.');
+    return refuse('only');
   }
   if (relation.alias?.colnames !== undefined) {
-    return refused(
-      'New names for the columns of a key-value table are not supported in FROM.',
-      'Name them in the select list (tenant_id AS …).',
-    );
+    return refuse('column_aliases');
   }
   return null;
 }
 
-export function planUpdate(
-  source: StatementSource,
-  statement: UpdateStmt,
-  table: KvTable,
-): PlannedStatement | KvRefused {
+export function planUpdate(source: StatementSource, statement: UpdateStmt, table: KvTable): PlannedStatement | Refusal {
   const { relation, fromClause, whereClause, targetList } = statement;
   if (fromClause !== undefined) {
-    return refused(
-      'UPDATE … FROM on a key-value table is not supported.',
-      'Give the values as parameters or literals.',
-    );
+    return refuse('update_from');
   }
   const refusal = refusalOfChange(statement) ?? refusalOfAssignments(targetList);
   if (refusal !== null) return refusal;
   const { clauses } = source;
-  if (relation === undefined || clauses?.set == null) return NOT_UNDERSTOOD;
+  if (relation === undefined || clauses?.set == null) return refuse('not_understood');
   const filter = expiryFilter(relation);
   const stamp = stampFor(relation, targetList);
   return {
@@ -126,23 +89,19 @@ export function planUpdate(
     edits: [...stampEdits(clauses.set.body.start, stamp), ...filterEdits(clauses, clauses.set.body.end, filter)],
     undo: (node) =>
       'UpdateStmt' in node && takeFilter(node.UpdateStmt, filter) && takeStamp(node.UpdateStmt.targetList, stamp),
-    scatter: SEVERAL_SHARDS_WRITE,
+    scatter: refuse('several_shards_write'),
   };
 }
 
-export function planDelete(
-  source: StatementSource,
-  statement: DeleteStmt,
-  table: KvTable,
-): PlannedStatement | KvRefused {
+export function planDelete(source: StatementSource, statement: DeleteStmt, table: KvTable): PlannedStatement | Refusal {
   const { relation, usingClause, whereClause } = statement;
   if (usingClause !== undefined) {
-    return refused('DELETE … USING on a key-value table is not supported.', 'Name the keys with key IN (…).');
+    return refuse('delete_using');
   }
   const refusal = refusalOfChange(statement);
   if (refusal !== null) return refusal;
   const { clauses } = source;
-  if (relation === undefined || clauses === null) return NOT_UNDERSTOOD;
+  if (relation === undefined || clauses === null) return refuse('not_understood');
   const filter = expiryFilter(relation);
   return {
     table,
@@ -152,26 +111,23 @@ export function planDelete(
     slots: [],
     edits: filterEdits(clauses, clauses.returning?.start ?? clauses.statement.end, filter),
     undo: (node) => 'DeleteStmt' in node && takeFilter(node.DeleteStmt, filter),
-    scatter: SEVERAL_SHARDS_WRITE,
+    scatter: refuse('several_shards_write'),
   };
 }
 
-function refusalOfChange({ withClause, relation, whereClause }: UpdateStmt | DeleteStmt): KvRefused | null {
-  if (withClause !== undefined) return WITH_CLAUSE;
+function refusalOfChange({ withClause, relation, whereClause }: UpdateStmt | DeleteStmt): Refusal | null {
+  if (withClause !== undefined) return refuse('with_clause');
   if (whereClause !== undefined && 'CurrentOfExpr' in whereClause) {
-    return refused('WHERE CURRENT OF on a key-value table is not supported.', 'Name the key in the WHERE.');
+    return refuse('current_of');
   }
-  return relation === undefined ? NOT_UNDERSTOOD : refusalOfRelation(relation);
+  return relation === undefined ? refuse('not_understood') : refusalOfRelation(relation);
 }
 
 /** What hashes to a slot, and the slot, belong to the row for good: another key is another row (D2). */
-export function refusalOfAssignments(assignments: readonly Node[] | undefined): KvRefused | null {
+export function refusalOfAssignments(assignments: readonly Node[] | undefined): Refusal | null {
   const fixed = assignedColumns(assignments).find((column) => ['tenant_id', 'key', 'slot'].includes(column));
   if (fixed === undefined) return null;
-  return refused(
-    `The column ${fixed} of a row cannot be changed.`,
-    'Insert a row with the new key and delete the old one.',
-  );
+  return refuse('fixed_column', { column: fixed });
 }
 
 function keysIn(

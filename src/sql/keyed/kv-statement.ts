@@ -1,7 +1,8 @@
 // What the planners of single statements (kv-rows.ts, kv-insert.ts, kv-calls.ts) are given and what they answer.
 import type { FuncCall } from 'libpg-query';
+import type { Refusal } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
-import type { KvPlan, Refusal, ScatterPlan } from '../plan/kv-plan.js';
+import type { KvPlan, ScatterPlan } from '../plan/kv-plan.js';
 import type { Undo } from '../rewrite/kv-proof.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextToken, TokenEdit } from '../text/text-tokens.js';

@@ -1,5 +1,6 @@
 // What a text does to a key-value table, found once and kept in its Template: which keys, how the text has to read on a
 // shard (D9, D4), and how the answers of several shards become one. It knows no shards: route/ turns it into a Route.
+import type { Refusal } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
 import type { TextParts } from '../text/text-parts.js';
 
@@ -17,12 +18,6 @@ export interface KeyRef {
   readonly kind: 'one' | 'list' | 'lists';
   readonly tenant: ValueRef;
   readonly key: ValueRef;
-}
-
-export interface Refusal {
-  /** Becomes DETAIL and HINT of a 0A000. */
-  readonly detail: string;
-  readonly hint: string;
 }
 
 /** A column by which answers of shards are sorted. */
@@ -85,12 +80,3 @@ export interface KvPlan {
   /** EXPLAIN (ROUTE): the statement itself is not run. */
   readonly explainRoute: boolean;
 }
-
-/** A statement on a key-value table that cannot be proven right. */
-export interface KvRefused extends Refusal {
-  readonly kind: 'refused';
-  /** It could not be parsed here: a server's parser is asked, which nearly always has an error of its own to tell. */
-  readonly asksServer?: true;
-}
-
-export const isRefusal = (scatter: ScatterPlan | Refusal): scatter is Refusal => 'hint' in scatter;

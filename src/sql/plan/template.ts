@@ -2,7 +2,8 @@
 // the server session it runs in, and which names in it belong to pgkv. Immutable; shared by all sessions.
 // It knows no shards: routing turns a Template into a Route.
 
-import type { KvPlan, KvRefused } from './kv-plan.js';
+import type { Refusal } from '../../base/refusals.js';
+import type { KvPlan } from './kv-plan.js';
 
 /**
  * What a statement may leave behind in its server session. A bit set means "may", so that the state has to be asked
@@ -89,7 +90,7 @@ export interface Template {
   /** The values of literals had a say in the above, or offsets are given: good for this very text only. */
   readonly textDependent: boolean;
   /** What it does to a key-value table; null where it names none. */
-  readonly kv: KvPlan | KvRefused | null;
+  readonly kv: KvPlan | Refusal | null;
   /**
    * Runs alike on every shard and reads no table but catalogues: inside a transaction it does not choose the shard, and
    * where it sets something it can be run again (D13).

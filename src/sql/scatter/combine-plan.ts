@@ -1,10 +1,12 @@
 // SELECT with aggregates or GROUP BY: every shard aggregates its own rows, and the home server aggregates what they
 // answer, in Postgres's own arithmetic. In the final statement each aggregate call, each grouped column and each
 // parameter is replaced by what stands for it; all else, down to HAVING, ORDER BY and LIMIT, is the client's text.
+
 import type { ColumnRef, FuncCall, Node, ParamRef, TypeName } from 'libpg-query';
+import type { Refusal } from '../../base/refusals.js';
 import type { KvColumn } from '../../cluster/kv-table.js';
 import { namePath } from '../meaning/ast-survey.js';
-import type { CombinePlan, Refusal } from '../plan/kv-plan.js';
+import type { CombinePlan } from '../plan/kv-plan.js';
 import type { Clause } from '../text/clauses.js';
 import { quoteName } from '../text/identifiers.js';
 import type { TextParts } from '../text/text-parts.js';
@@ -35,7 +37,7 @@ class Uncombinable extends Error {
   readonly refusal: Refusal;
 
   constructor(refusal: Refusal) {
-    super(refusal.detail);
+    super(refusal.reason);
     this.refusal = refusal;
   }
 }

@@ -1,10 +1,10 @@
 // Which expressions mean the same on every shard, so that answers of several shards may be put together: an allow-list of
 // node types and of pg_catalog's functions (D10). It says what an expression holds, not what to make of it.
 import type { ColumnRef, FuncCall, Node, TypeName } from 'libpg-query';
+import { type Refusal, refuse as refuseBy } from '../../base/refusals.js';
 import { KV_COLUMNS, type KvColumn, type KvTable } from '../../cluster/kv-table.js';
 import { namePath } from '../meaning/ast-survey.js';
 import { functionChanges, functionEffects } from '../meaning/function-effects.js';
-import type { Refusal } from '../plan/kv-plan.js';
 import { Effect } from '../plan/template.js';
 
 /** What names in the statement can mean. */
@@ -27,10 +27,12 @@ export interface ExpressionFacts {
   readonly functions: readonly string[];
 }
 
-export const refuse = (what: string, hint: string): Refusal => ({
-  detail: `${what} cannot be answered from several shards.`,
-  hint,
-});
+/** @param instead a sentence: what to do */
+export const refuse = (what: string, instead: string): Refusal =>
+  refuseBy('several_shards_form', {
+    what: what.replace(/^(?:A|An|The) /, (article) => article.toLowerCase()),
+    instead,
+  });
 
 const words = (list: string): ReadonlySet<string> => new Set(list.trim().split(/\s+/));
 

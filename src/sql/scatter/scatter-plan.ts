@@ -1,7 +1,8 @@
 // How a SELECT over one key-value table, without a key, is put together from what every shard answers: it decides whether
 // that can be proven right and which way it goes (sorted-plan.ts, combine-plan.ts), and refuses the rest (D10). Pure.
 
-import type { Refusal, ScatterPlan } from '../plan/kv-plan.js';
+import type { Refusal } from '../../base/refusals.js';
+import type { ScatterPlan } from '../plan/kv-plan.js';
 import { combinePlan } from './combine-plan.js';
 import { expressionFacts, refuse } from './scatter-expressions.js';
 import type { ScatterSource } from './scatter-source.js';

@@ -1,8 +1,10 @@
 // SELECT without aggregates: every shard sends its rows sorted, with the sort keys behind the client's columns, and at
 // most as many as LIMIT and OFFSET together leave room for. ORDER BY names the appended columns, so that what is sorted
 // by is what is sent, whatever the expressions do.
+
 import type { Node } from 'libpg-query';
-import type { Refusal, SortedPlan, SortKey, ValueRef } from '../plan/kv-plan.js';
+import { isRefusal, type Refusal } from '../../base/refusals.js';
+import type { SortedPlan, SortKey, ValueRef } from '../plan/kv-plan.js';
 import { quoteName } from '../text/identifiers.js';
 import type { TextParts } from '../text/text-parts.js';
 import { joinParts, listItems, spliceTokens, type TokenSpan, tokenAtByte } from '../text/text-tokens.js';
@@ -19,10 +21,10 @@ interface SortColumn {
 export function sortedPlan(source: ScatterSource, isVolatile: boolean): SortedPlan | Refusal {
   const { text, tokens, clauses } = source;
   const sorted = sortColumns(source, isVolatile);
-  if (!Array.isArray(sorted)) return sorted as Refusal;
-  const columns = sorted as readonly SortColumn[];
+  if (isRefusal(sorted)) return sorted;
+  const columns = sorted;
   const limits = limitsOf(source);
-  if ('hint' in limits) return limits;
+  if (isRefusal(limits)) return limits;
   const appended = columns.map(({ parts }, index) => joinParts('(', parts, ') AS', sortName(index)));
   const listed = spliceTokens(text, tokens, clauses.selectList ?? { start: 0, end: 0 });
   const list = [listed, ...appended].filter((parts) => parts.length > 0);
@@ -64,9 +66,9 @@ function sortColumns(source: ScatterSource, isVolatile: boolean): readonly SortC
     const descending = item.sortby_dir === 'SORTBY_DESC';
     const expression = withoutDirection(span, item.sortby_dir !== 'SORTBY_DEFAULT', item.sortby_nulls);
     const meant = outputMeant(item.node, outputs);
-    if (meant !== null && 'hint' in meant) return meant;
+    if (meant !== null && isRefusal(meant)) return meant;
     const column = columnSortedBy(source, meant, { node: item.node, span: expression });
-    if ('hint' in column) return column;
+    if (isRefusal(column)) return column;
     // Evaluated a second time it would be another value than the one the client sees.
     if (column.isVolatile && (meant !== null || listIsVolatile)) {
       return refuse('An order by a volatile expression of the select list', 'Leave it out of the select list.');

@@ -1,14 +1,16 @@
 // The promise of the shape cache where statements name key-value tables: a plan learnt from one text is right for every
 // text of its shape, the texts made by it mean the same, and the keys it finds are the keys that were written.
+
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
+import { isRefusal } from '../../../src/base/refusals.js';
 import { initialView } from '../../../src/cluster/cluster-view.js';
 import { NO_TABLES, tableScope } from '../../../src/cluster/table-scope.js';
 import { StatementValues, Unreadable } from '../../../src/route/key-values.js';
 import { renderText } from '../../../src/sql/keyed/kv-analysis.js';
 import { loadParser, parse } from '../../../src/sql/meaning/parse.js';
-import { isRefusal, type KvPlan } from '../../../src/sql/plan/kv-plan.js';
+import type { KvPlan } from '../../../src/sql/plan/kv-plan.js';
 import type { Template } from '../../../src/sql/plan/template.js';
 import { readTemplate } from '../../../src/sql/read-template.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';

@@ -84,15 +84,15 @@ t.test('numeric infinities and NaN are at the ends', async (t) => {
 t.test('types whose order is not known are refused by name', async (t) => {
   t.match(
     thrownBy(() => sortOrder(3802, KEY, true)),
-    { sqlstate: '0A000', detail: /of type jsonb$/ },
+    { sqlstate: '0A000', message: /of type jsonb$/ },
   );
   t.match(
     thrownBy(() => sortOrder(1042, KEY, true)),
-    { sqlstate: '0A000', detail: /of type bpchar$/ },
+    { sqlstate: '0A000', message: /of type bpchar$/ },
   );
   t.match(
     thrownBy(() => sortOrder(99_999, KEY, true)),
-    { detail: /of type with OID 99999$/ },
+    { message: /of type with OID 99999$/ },
   );
   t.match(
     thrownBy(() => sortOrder(TypeOid.text, { ...KEY, needsByteOrder: true }, false)),
@@ -152,7 +152,7 @@ t.test('partials that cannot be handed on are refused', async (t) => {
     thrownBy(() => finalStatement({ ...options, partials: [{ role: 'min' }], columns: [column(1007)] })),
     {
       sqlstate: '0A000',
-      detail: /^min of type with OID 1007 /,
+      message: /^min of type with OID 1007 /,
     },
   );
   t.match(

@@ -1,8 +1,9 @@
 // A text to its plan, as the template cache does it, and plans in a form that test tables can hold.
+import type { Refusal } from '../../../src/base/refusals.js';
 import type { KvTable } from '../../../src/cluster/kv-table.js';
 import { planKv } from '../../../src/sql/keyed/kv-analysis.js';
 import { loadParser, parse } from '../../../src/sql/meaning/parse.js';
-import type { KeyRef, KvPlan, KvRefused, ValueRef } from '../../../src/sql/plan/kv-plan.js';
+import type { KeyRef, KvPlan, ValueRef } from '../../../src/sql/plan/kv-plan.js';
 import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
 
 await loadParser();
@@ -23,7 +24,7 @@ export function literalsOf(text: string, standardConformingStrings = true): read
   return shape.literals;
 }
 
-export function planOf(text: string): KvPlan | KvRefused | null {
+export function planOf(text: string): KvPlan | Refusal | null {
   const parsed = parse(text);
   if (parsed.kind === 'failed') throw new Error(`${parsed.message}: ${text}`);
   return planKv({ text, statements: parsed.statements, literals: literalsOf(text), find });
