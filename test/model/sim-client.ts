@@ -1,4 +1,6 @@
 // A client on the simulated network: logs in to pgkv, plays its script, and holds every answer against what it expects.
+import { ProtocolOracle } from '../oracle/protocol-oracle.js';
+import { describeViolation, FAILS } from '../oracle/watch.js';
 import { encode, encodeCancel, encodeStartup } from '../support/frontend-message.js';
 import { type Expectations, type SentMessage, show } from './expectations.js';
 import { BodyReader, type Message, MessageSplitter } from './frames.js';
@@ -19,6 +21,8 @@ export interface ClientOptions {
   /** Opens a connection to pgkv. */
   connect(name: string): SimSocket;
   traced(what: () => string): void;
+  /** Ends the run. */
+  violated(what: string): void;
 }
 
 export class SimClient {
@@ -28,6 +32,7 @@ export class SimClient {
   readonly socket: SimSocket;
   readonly #options: ClientOptions;
   readonly #splitter = new MessageSplitter();
+  readonly #oracle = new ProtocolOracle();
   #pid = 0;
   #key: Buffer | null = null;
   #loggedIn = false;
@@ -43,7 +48,7 @@ export class SimClient {
     socket.on('end', () => this.#closed());
     socket.on('error', () => this.#closed());
     socket.on('close', () => this.#closed());
-    socket.write(encodeStartup(PROTOCOL_3_0, options.startup));
+    this.#write(encodeStartup(PROTOCOL_3_0, options.startup));
   }
 
   /** What keeps it from being done, null once it is. */
@@ -55,8 +60,22 @@ export class SimClient {
       : `statements are not answered, at step ${this.#step}`;
   }
 
+  #write(bytes: Buffer): void {
+    this.#oracle.fromClient(bytes);
+    this.socket.write(bytes);
+  }
+
+  #judge(): void {
+    const { violation } = this.#oracle;
+    if (FAILS && violation !== null) {
+      this.#options.violated(`${this.expectations.owner}: ${describeViolation(violation)}`);
+    }
+  }
+
   #received(chunk: Buffer): void {
     if (this.gone) return;
+    this.#oracle.fromServer(chunk);
+    this.#judge();
     for (const message of this.#splitter.push(chunk)) {
       this.#options.traced(() => `${this.expectations.owner} gets ${show(message.bytes)}`);
       if (this.#loggedIn) this.expectations.received(message);
@@ -131,7 +150,7 @@ export class SimClient {
       );
       this.expectations.sent(message);
     }
-    this.socket.write(Buffer.concat(now.map(({ message }) => message.bytes)));
+    this.#write(Buffer.concat(now.map(({ message }) => message.bytes)));
     if (count === messages.length) return sent();
     const pauseMs = random.chance(0.1) ? random.fraction() * 300 : random.fraction() * 10;
     scheduler.after(pauseMs, () => {
@@ -164,12 +183,12 @@ export class SimClient {
       case 'abandon':
         expectations.settle();
         this.gone = true;
-        this.socket.write(encode('terminate'));
+        this.#write(encode('terminate'));
         this.socket.end();
         return;
       case 'terminate at once':
         expectations.leaving = true;
-        this.socket.write(encode('terminate'));
+        this.#write(encode('terminate'));
         return;
       case 'half-close at once':
         expectations.leaving = true;
@@ -181,7 +200,7 @@ export class SimClient {
           return;
         }
         expectations.leaving = true;
-        if (script.farewell === 'terminate') this.socket.write(encode('terminate'));
+        if (script.farewell === 'terminate') this.#write(encode('terminate'));
         this.socket.end();
     }
   }
@@ -189,6 +208,9 @@ export class SimClient {
   #closed(): void {
     if (this.gone) return;
     this.gone = true;
+    if (this.expectations.leaving) this.#oracle.clientEnded();
+    this.#oracle.serverEnded();
+    this.#judge();
     this.#options.traced(() => `${this.expectations.owner} is closed`);
     if (this.#loggedIn) this.expectations.closed();
     this.socket.destroy();

@@ -221,6 +221,7 @@ class World {
             return other;
           },
           traced: (what) => this.#traced(what),
+          violated: (what) => this.#violated(what),
         });
         this.#connections.set(client, connection!);
         this.#clients.push(client);

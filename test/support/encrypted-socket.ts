@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { connect as connectSocket, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { watchSocket } from '../oracle/watch.js';
 import { encodeRequest, REQUEST_CODES } from './frontend-message.js';
 import type { WireAddress } from './wire-client.js';
 
@@ -31,5 +32,6 @@ export async function directTlsSocket(address: WireAddress, options: ConnectionO
 
 async function secured(socket: TLSSocket): Promise<TLSSocket> {
   await once(socket, 'secureConnect');
+  watchSocket(socket, 'client');
   return socket;
 }

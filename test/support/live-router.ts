@@ -8,6 +8,7 @@ import { defaultSettings } from '../../src/config/load.js';
 import type { Settings, SettingsOverrides } from '../../src/config/settings.js';
 import { type Router, startRouter } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
+import { watchListener } from '../oracle/watch.js';
 import type { PostgresServer } from './postgres-server.js';
 import { SqlClient, type SqlClientOptions } from './sql-client.js';
 
@@ -107,6 +108,7 @@ export async function liveRouter(
     catalog: options.catalog ?? null,
     ...(trusts ? { probeAs: { user: home!.superuser, database: 'postgres' } } : {}),
   });
+  watchListener(router.listener);
   const clients: SqlClient[] = [];
   const host = overrides.listen?.host ?? '127.0.0.1';
   const live: LiveRouter = {

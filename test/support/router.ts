@@ -2,6 +2,7 @@
 import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import { startRouter as startPgkv } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
+import { watchListener } from '../oracle/watch.js';
 import { routerSettings } from './live-router.js';
 import type { PostgresServer } from './postgres-server.js';
 import type { Target } from './target.js';
@@ -26,5 +27,6 @@ export async function startRouter({ servers, user, database, poolSize, catalog }
     probeAs: { user: servers[0]!.superuser, database: 'postgres' },
     catalog: catalog ?? null,
   });
+  watchListener(router.listener);
   return { host: '127.0.0.1', port: router.port, user, database, close: () => router.stop() };
 }

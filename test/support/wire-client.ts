@@ -23,6 +23,8 @@ export interface WireClientOptions {
   /** `major << 16 | minor`; default 3.0. */
   readonly protocol?: number;
   readonly timeoutMs?: number;
+  /** Sees the socket before a byte has passed. */
+  readonly watch?: (socket: Duplex) => void;
 }
 
 /** When an exchange is over: after so many ReadyForQuery, after messages of a type, or when the server hangs up. */
@@ -88,6 +90,7 @@ export class WireClient {
   /** Connects and signs in; throws when the server does not become ready. */
   static async connect(address: WireAddress, options: WireClientOptions): Promise<WireClient> {
     const client = await WireClient.open(address, options.timeoutMs);
+    options.watch?.(client.socket);
     const { outcome, messages } = await client.startUp(options);
     if (outcome === 'reached') return client;
     client.destroy();

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { workerOf } from '../../src/cluster/session-pids.js';
+import { watchSocket } from '../oracle/watch.js';
 import { eventually } from './bystander.js';
 import { freePort, type PostgresServer } from './postgres-server.js';
 import { type RouterProcess, startProcess } from './router-process.js';
@@ -83,7 +84,7 @@ export async function startWorkerRouter(
   const connect: WorkerRouter['connect'] = async (clientOptions, host = '127.0.0.1') => {
     const address = { host, port: router.port };
     const login = { user: servers[0]!.superuser, database: 'postgres', ...clientOptions };
-    const client = await SqlClient.connect(address, login);
+    const client = await SqlClient.connect(address, { ...login, watch: (socket) => watchSocket(socket, 'client') });
     clients.push(client);
     return client;
   };
