@@ -43,11 +43,12 @@ t.test('auth.sql', { skip: existsSync(`${BINARIES}/postgres`) ? false : 'needs D
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const psql = async (role: string, ...more: string[]) => {
-    const base = ['-X', '-At', '-v', 'ON_ERROR_STOP=1', '-h', folder, '-U', role, '-d', 'postgres'];
+  const psqlIn = async (database: string, role: string, ...more: string[]) => {
+    const base = ['-X', '-At', '-v', 'ON_ERROR_STOP=1', '-h', folder, '-U', role, '-d', database];
     const { stdout } = await run(`${BINARIES}/psql`, [...base, ...more]);
     return stdout.trim();
   };
+  const psql = (role: string, ...more: string[]) => psqlIn('postgres', role, ...more);
   const lookup = (role: string, name: string) => {
     const prepared = `PREPARE q(text) AS ${serviceQuery}; EXECUTE q('${name}')`;
     return psql(role, '-q', '-c', prepared);
@@ -81,6 +82,91 @@ t.test('auth.sql', { skip: existsSync(`${BINARIES}/postgres`) ? false : 'needs D
       'long names are cut as by Postgres',
     );
     t.equal(await lookup('pgkv_service', 'nobody'), '');
+  });
+
+  t.test('and all else that decides whether it may log in', async (t) => {
+    for (const sql of [
+      'CREATE DATABASE closed',
+      'REVOKE CONNECT ON DATABASE closed FROM PUBLIC',
+      'CREATE DATABASE alices OWNER alice',
+      'REVOKE CONNECT ON DATABASE alices FROM PUBLIC',
+      'ALTER ROLE alice CONNECTION LIMIT 3',
+    ]) {
+      await psql('boss', '-c', sql);
+    }
+    const login = (name: string) =>
+      psql(
+        'pgkv_service',
+        '-c',
+        `SELECT rolname, left(rolpassword, 13), extract(year FROM rolvaliduntil AT TIME ZONE 'UTC'), rolcanlogin,
+           rolsuper, rolconnlimit, databases, role_oid = '"${name}"'::regrole FROM pgkv.role_login('${name}')`,
+      );
+    t.equal(await login('alice'), 'alice|SCRAM-SHA-256|2099|t|f|3|{alices,postgres,template1}|t');
+    t.equal(await login('boss'), 'boss|||t|t|-1|{alices,closed,postgres,template1}|t');
+    await psql('boss', '-c', 'CREATE ROLE shut NOLOGIN');
+    t.equal(await login('shut'), 'shut|||f|f|-1|{postgres,template1}|t');
+    await psql('boss', '-c', 'DROP DATABASE closed', '-c', 'DROP DATABASE alices');
+    const three = `SELECT count(*) FROM pgkv.role_verifier('alice') v JOIN pgkv.role_login('alice') l
+      USING (rolname, rolpassword, rolvaliduntil)`;
+    t.equal(await psql('pgkv_service', '-c', three), '1', 'the older function says the same, in part');
+  });
+
+  t.test('what was there before is not trusted', async (t) => {
+    const FORGED = `(text) RETURNS TABLE (rolname name, rolpassword text, rolvaliduntil timestamptz) LANGUAGE sql AS
+      $$ SELECT 'alice'::name, 'forged', NULL::timestamptz $$`;
+    const prepared = async (database: string, ...statements: string[]) => {
+      await psql('boss', '-c', `CREATE DATABASE ${database}`);
+      for (const sql of statements) await psqlIn(database, 'boss', '-c', sql);
+      return (role = 'boss') => psqlIn(database, role, '-f', authSql);
+    };
+    const answer = (database: string) =>
+      psqlIn(database, 'pgkv_service', '-c', `SELECT left(rolpassword, 13) FROM pgkv.role_verifier('alice')`);
+
+    const owned = await prepared('owned', 'CREATE SCHEMA pgkv AUTHORIZATION mallory');
+    await t.rejects(owned(), /schema pgkv belongs to the role mallory/);
+    await t.rejects(owned('mallory'), /has to be run as a superuser/);
+
+    const open = await prepared('open', 'CREATE SCHEMA pgkv', 'GRANT CREATE, USAGE ON SCHEMA pgkv TO mallory');
+    await psqlIn('open', 'mallory', '-c', `CREATE FUNCTION pgkv.role_verifier${FORGED}`);
+    await t.rejects(open(), /mallory may create functions in schema pgkv/);
+    await psqlIn('open', 'boss', '-c', 'REVOKE CREATE ON SCHEMA pgkv FROM mallory');
+    await open();
+    t.equal(await answer('open'), 'SCRAM-SHA-256');
+    t.equal(
+      await psqlIn('open', 'boss', '-c', `SELECT DISTINCT proowner::regrole FROM pg_proc WHERE proname ~ '^role_'`),
+      'boss',
+      'a function that is replaced would keep its owner',
+    );
+    await t.rejects(
+      psqlIn('open', 'mallory', '-c', `SELECT * FROM pgkv.role_verifier('alice')`),
+      /permission denied for function/,
+      'and its grants',
+    );
+    await t.rejects(
+      psqlIn('open', 'mallory', '-c', `CREATE OR REPLACE FUNCTION pgkv.role_verifier${FORGED}`),
+      /permission denied|must be owner/,
+    );
+
+    const overloaded = await prepared(
+      'overloaded',
+      'CREATE SCHEMA pgkv',
+      `CREATE FUNCTION pgkv.role_login${FORGED.replace('(text)', '(name)')}`,
+    );
+    await t.rejects(overloaded(), /there is another function of this name: pgkv\.role_login\(name\)/);
+
+    // Operators and functions of the names that the script uses, in front of the search_path of whoever runs it.
+    const lured = await prepared(
+      'lured',
+      'CREATE SCHEMA lure',
+      `CREATE FUNCTION lure.same(name, name) RETURNS boolean LANGUAGE plpgsql AS
+        $$ BEGIN CREATE ROLE lured SUPERUSER; RETURN true; EXCEPTION WHEN OTHERS THEN RETURN true; END $$`,
+      'CREATE OPERATOR lure.= (LEFTARG = name, RIGHTARG = name, FUNCTION = lure.same)',
+      `CREATE FUNCTION lure.format(text, name) RETURNS text LANGUAGE sql AS $$ SELECT 'lured' $$`,
+      'ALTER DATABASE lured SET search_path = lure, pg_catalog',
+    );
+    await lured();
+    t.equal(await answer('lured'), 'SCRAM-SHA-256');
+    t.equal(await psql('boss', '-c', `SELECT count(*) FROM pg_roles WHERE rolname = 'lured'`), '0');
   });
 
   t.test('nobody else does', async (t) => {
