@@ -8,10 +8,10 @@ import { openCatalogViews } from './main/catalog-views.js';
 import { type DataPlane, openDataPlane } from './main/data-plane.js';
 import { startHttp } from './main/http-endpoints.js';
 import { listenForClients } from './main/listen.js';
-import { poolServices, servicePools } from './main/node-pools.js';
+import { poolServices, serviceNodes } from './main/node-pools.js';
 import type { Router, RouterOptions } from './main/router.js';
 import { routerStatus } from './main/router-status.js';
-import { shardProbes, unhealthyReasons } from './main/shard-probes.js';
+import { shardProbes, shardStates, unhealthyReasons } from './main/shard-probes.js';
 
 export type { Router, RouterOptions, RunningRouter } from './main/router.js';
 export { startWorkers } from './main/start-workers.js';
@@ -23,11 +23,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const random = options.random ?? systemRandom;
   const catalogViews = await openCatalogViews(settings, options.catalog ?? null, log);
   const { views } = catalogViews;
-  const { shards } = views.current;
   const services = poolServices(settings, clock, random);
   const login = options.probeAs ?? settings.auth.service;
-  const service = servicePools(shards, shards.length, SERVICE_CONNECTIONS, login, services);
-  const health = shardProbes(shards, service, clock, log);
+  const service = serviceNodes(views, SERVICE_CONNECTIONS, login, services);
+  const health = shardProbes(views, service, clock, log);
   let plane: DataPlane | null = null;
   let http: HttpServer | null = null;
   let draining = false;
@@ -50,17 +49,19 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
         routerStatus({
           view: views.current,
           version,
-          healthy: ({ id }) => health.of(shards[id]!).healthy,
+          health: (shard) => health.of(shard),
           workers: null,
         }),
       siblings: null,
     });
     plane = serving;
-    const { counters, pools, listener } = serving;
+    const { counters, nodes, listener } = serving;
+    const pools = views.current.shards.map((shard) => nodes.primary(shard));
     const port = await listenForClients(listener, settings);
     http = await startHttp(settings, log, {
-      reasons: () => [...unhealthyReasons(shards, health), ...(draining ? ['pgkv is draining'] : [])],
-      metrics: { counters, durations: {} },
+      reasons: () => (draining ? ['pgkv is draining'] : []),
+      warnings: () => unhealthyReasons(views.current.shards, health),
+      metrics: { counters, durations: {}, shards: () => shardStates(views.current.shards, health) },
       refresh: () => serving.refreshCounters(),
     });
     return {

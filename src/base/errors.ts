@@ -41,6 +41,8 @@ export const ERRORS = {
   startup_timeout: kind('08P01', 408, 'backoff', 'the connection was not set up in time'),
   cancelled: kind('57014', 499, 'never', 'canceling statement due to user request'),
   server_unreachable: kind('08006', 503, 'reroute', 'the server could not be reached; nothing was sent'),
+  server_silent: kind('08006', 503, 'reroute', 'the server takes statements and does not answer'),
+  wrong_server: kind('08006', 503, 'backoff', 'the server is not the one that is expected; nothing was sent'),
   outcome_unknown: kind('08007', 503, 'unknown', 'the server connection was lost; the outcome is unknown'),
   idle_timeout: kind('57P05', 408, 'reroute', 'terminating connection due to idle timeout'),
   idle_in_transaction_timeout: kind(

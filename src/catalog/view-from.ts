@@ -1,5 +1,5 @@
 // The view that configuration and catalogue give together: nodes from the first; slots, tables, epoch from the second.
-import { type ClusterView, initialView, type NodeAddress } from '../cluster/cluster-view.js';
+import { type ClusterView, initialView, type NodeAddress, type NodeRole } from '../cluster/cluster-view.js';
 import type { NodeSettings, ShardSettings } from '../config/settings.js';
 import { CatalogError } from './catalog-error.js';
 import type { CatalogState } from './catalog-state.js';
@@ -23,16 +23,15 @@ export function viewFrom(shards: readonly ShardSettings[], state: CatalogState):
       hint: `The catalogue has ${named([...known])}. A shard is not added by configuration alone: it holds no slots.`,
     });
   }
-  const descriptions = state.shards.map(({ name, hashSlots }) => {
-    return { name, hashSlots, nodes: primaryFirst(configured.get(name)!.nodes) };
+  const descriptions = state.shards.map(({ name, hashSlots, systemIdentifier }) => {
+    return { name, hashSlots, systemIdentifier, nodes: primaryFirst(configured.get(name)!.nodes) };
   });
-  return initialView(descriptions, state.tables, state.epoch, state.database);
+  return initialView(descriptions, state.tables, state.epoch, state.database, state.clusterId ?? null);
 }
 
-/** Nodes whose role is not stated count as stated in order: the first is taken for the primary (D18 verifies later). */
-export function primaryFirst(nodes: readonly NodeSettings[]): NodeAddress[] {
-  const sorted = [...nodes].sort((a, b) => Number(b.role === 'primary') - Number(a.role === 'primary'));
-  return sorted.map(({ host, port }) => ({ host, port }));
+/** Nodes whose role is not stated count as stated in order: the first is taken for the primary, which it has to prove (D28). */
+export function primaryFirst(nodes: readonly NodeSettings[]): (NodeAddress & { readonly role: NodeRole })[] {
+  return [...nodes].sort((a, b) => Number(b.role === 'primary') - Number(a.role === 'primary'));
 }
 
 function named(names: readonly string[]): string {

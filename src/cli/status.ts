@@ -29,8 +29,13 @@ export interface RouterStatus {
     /** Hash slots, first and last of each range. */
     readonly slots: readonly (readonly [number, number])[];
     readonly healthy?: boolean;
+    /** Where it is not healthy. */
+    readonly state?: string;
+    readonly reason?: string;
   }[];
 }
+
+const HEALTH: Readonly<Record<string, string>> = { other: 'another server', silent: 'silent' };
 
 /** @throws CommandFailure with exit code 2 where no router answers */
 export async function runStatus(options: StatusOptions, terminal: Terminal): Promise<number> {
@@ -86,11 +91,19 @@ function statusLines(status: RouterStatus, target: ConnectionTarget): string[] {
       addressText(shard.primary),
       shard.replicas.map(addressText).join('\n'),
       shard.slots.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(', '),
-      shard.healthy === undefined ? '' : shard.healthy ? 'ok' : 'down',
+      shard.healthy === undefined ? '' : shard.healthy ? 'ok' : (HEALTH[shard.state ?? ''] ?? 'down'),
     ]),
     footers: [],
   });
-  return [`pgkv${version} at ${addressText(target)}, epoch ${status.epoch}`, '', ...table].slice(0, -1);
+  const reasons = status.shards.flatMap(({ name, reason }) =>
+    reason === undefined ? [] : [`shard ${name}: ${reason}`],
+  );
+  return [
+    `pgkv${version} at ${addressText(target)}, epoch ${status.epoch}`,
+    '',
+    ...[...table].slice(0, -1),
+    ...reasons,
+  ];
 }
 
 function addressText({ host, port }: Address): string {

@@ -12,16 +12,28 @@ export type Epoch = number & { readonly brand: 'Epoch' };
 /** Inclusive range of the 16,384 hash slots. */
 export type HashSlotRange = readonly [first: number, last: number];
 
+/** A server, whatever shard it is part of and whatever role it has: its address in one text. */
+export type NodeId = string & { readonly brand: 'NodeId' };
+export type NodeRole = 'auto' | 'primary' | 'replica';
+
 export interface NodeAddress {
   readonly host: string;
   readonly port: number;
 }
 
+export interface NodeView extends NodeAddress {
+  readonly id: NodeId;
+  /** As the configuration states it; "auto" states nothing. */
+  readonly role: NodeRole;
+}
+
 export interface ShardView {
   readonly id: ShardId;
   readonly name: string;
-  readonly primary: NodeAddress;
-  readonly replicas: readonly NodeAddress[];
+  readonly primary: NodeView;
+  readonly replicas: readonly NodeView[];
+  /** Of all its nodes, as the catalogue knows it (D28); null where it does not. */
+  readonly systemIdentifier: string | null;
   readonly hashSlots: readonly HashSlotRange[];
 }
 
@@ -32,6 +44,8 @@ export interface ClusterView {
   readonly tables: readonly KvTable[];
   /** The database in which they are, on every shard; sessions of other databases have none. */
   readonly database: string | null;
+  /** What each shard says it belongs to (D28); null where the catalogue has no name for it. */
+  readonly clusterId: string | null;
   /** Index of the shard in `shards` by hash slot. */
   readonly shardOfSlot: Uint16Array;
 }
@@ -40,8 +54,11 @@ export interface ShardDescription {
   readonly name: string;
   readonly hashSlots: readonly HashSlotRange[];
   /** The primary first. */
-  readonly nodes: readonly NodeAddress[];
+  readonly nodes: readonly (NodeAddress & { readonly role?: NodeRole })[];
+  readonly systemIdentifier?: string | undefined;
 }
+
+export const nodeId = ({ host, port }: NodeAddress): NodeId => `${host}:${port}` as NodeId;
 
 /**
  * A view of shards whose nodes are described by configuration.
@@ -52,16 +69,20 @@ export function initialView(
   tables: readonly KvTable[] = [],
   epoch: number = 1,
   database: string | null = null,
+  clusterId: string | null = null,
 ): ClusterView {
   return {
     epoch: epoch as Epoch,
     tables,
     database,
+    clusterId,
     shardOfSlot: slotOwners(shards, tables.length > 0),
-    shards: shards.map(({ name, hashSlots, nodes }, index) => {
-      const [primary, ...replicas] = nodes;
+    shards: shards.map(({ name, hashSlots, nodes, systemIdentifier = null }, index) => {
+      const [primary, ...replicas] = nodes.map(
+        ({ host, port, role = 'auto' }): NodeView => ({ host, port, id: nodeId({ host, port }), role }),
+      );
       if (primary === undefined) throw new RangeError(`shard ${name} has no node`);
-      return { id: index as ShardId, name, primary, replicas, hashSlots };
+      return { id: index as ShardId, name, primary, replicas, systemIdentifier, hashSlots };
     }),
   };
 }

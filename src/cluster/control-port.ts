@@ -36,10 +36,19 @@ export interface WorkerAssignment {
   readonly mockSecret: Uint8Array;
 }
 
+/** What is known of a shard's primary. `other`: a server answers there that is not the one expected (D28). */
+export type ShardState = 'answers' | 'unreachable' | 'silent' | 'other' | 'unknown';
+
+export interface ShardHealth {
+  readonly state: ShardState;
+  /** Why it does not answer as it should; null while it does. */
+  readonly reason: string | null;
+}
+
 /** What all workers show of the whole, at most seconds old. */
 export interface ClusterState {
   /** By shard id. */
-  readonly healthy: readonly boolean[];
+  readonly health: readonly ShardHealth[];
   readonly workers: readonly WorkerState[];
 }
 

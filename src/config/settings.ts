@@ -87,6 +87,11 @@ const servers = z
       .describe("TLS towards servers, as libpq's sslmode; never used on a Unix socket."),
     tls_ca_file: optionalText('Authorities for verify-ca and verify-full (PEM); none: those of the system.'),
     connect_timeout_ms: milliseconds(1, 5000, 'From the first byte to a usable server connection, login included.'),
+    answer_timeout_ms: milliseconds(
+      1,
+      10000,
+      "For pgkv's own questions (settings, state, look-ups); a connection without an answer is closed.",
+    ),
     keepalive_ms: milliseconds(0, 30000, 'Idle time before TCP keepalive probes on server connections; 0 = off.'),
   })
   .prefault({});

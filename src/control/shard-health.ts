@@ -1,34 +1,35 @@
-// Asks every shard's primary, at intervals, whether it answers. Keeps the last word on each; statements do not wait for
-// it: they find out for themselves, this is for readiness, status and the log.
+// Asks every shard's primary, at intervals, whether it answers, and whether it is the server it should be. Keeps the last
+// word on each; statements do not wait for it: they find out for themselves, this is for status, metrics and the log.
 import type { Clock, Timer } from '../base/clock.js';
 import { messageOf, PgkvError } from '../base/errors.js';
-import type { NodeAddress, ShardView } from '../cluster/cluster-view.js';
+import type { ShardId, ShardView } from '../cluster/cluster-view.js';
+import type { ShardHealth, ShardState } from '../cluster/control-port.js';
 
-export interface ShardHealth {
-  readonly healthy: boolean;
-  /** Why not; null while healthy or not yet asked. */
-  readonly reason: string | null;
-}
+export type { ShardHealth } from '../cluster/control-port.js';
 
-/** Resolves when the node accepts statements. Must settle within its own deadline. */
-export type ProbeNode = (node: NodeAddress) => Promise<void>;
+/** Resolves when the shard's primary accepts statements. Must settle within its own deadline. */
+export type ProbeShard = (shard: ShardView) => Promise<void>;
 
 const INTERVAL_MS = 2_000;
-const UNKNOWN: ShardHealth = { healthy: false, reason: 'not asked yet' };
+const UNKNOWN: ShardHealth = { state: 'unknown', reason: 'not asked yet' };
+const ANSWERS: ShardHealth = { state: 'answers', reason: null };
 
 export class ShardHealthMonitor {
-  readonly #shards: readonly ShardView[];
-  readonly #probe: ProbeNode;
+  readonly #shards: () => readonly ShardView[];
+  readonly #probe: ProbeShard;
   readonly #clock: Clock;
   readonly #changed: (shard: ShardView, health: ShardHealth) => void;
-  readonly #state = new Map<ShardView, ShardHealth>();
+  readonly #state = new Map<ShardId, ShardHealth>();
   #timer: Timer | null = null;
   #stopped = false;
 
-  /** @param changed called when a shard's health differs from what it was */
+  /**
+   * @param shards of the view in force
+   * @param changed called when a shard's health differs from what it was
+   */
   constructor(options: {
-    shards: readonly ShardView[];
-    probe: ProbeNode;
+    shards: () => readonly ShardView[];
+    probe: ProbeShard;
     clock: Clock;
     changed: (shard: ShardView, health: ShardHealth) => void;
   }) {
@@ -39,7 +40,7 @@ export class ShardHealthMonitor {
   }
 
   of(shard: ShardView): ShardHealth {
-    return this.#state.get(shard) ?? UNKNOWN;
+    return this.#state.get(shard.id) ?? UNKNOWN;
   }
 
   /** Asks all shards once, then again and again. Resolves after the first round. */
@@ -61,19 +62,24 @@ export class ShardHealthMonitor {
   }
 
   async #round(): Promise<void> {
-    await Promise.all(this.#shards.map((shard) => this.#ask(shard)));
+    await Promise.all(this.#shards().map((shard) => this.#ask(shard)));
   }
 
   async #ask(shard: ShardView): Promise<void> {
-    let health: ShardHealth = { healthy: true, reason: null };
+    let health = ANSWERS;
     try {
-      await this.#probe(shard.primary);
+      await this.#probe(shard);
     } catch (error) {
-      const detail = error instanceof PgkvError ? error.detail : undefined;
-      health = { healthy: false, reason: detail ?? messageOf(error) };
+      health = healthBehind(error);
     }
-    const before = this.#state.get(shard);
-    this.#state.set(shard, health);
-    if (!this.#stopped && before?.healthy !== health.healthy) this.#changed(shard, health);
+    const before = this.#state.get(shard.id);
+    this.#state.set(shard.id, health);
+    if (!this.#stopped && before?.state !== health.state) this.#changed(shard, health);
   }
+}
+
+function healthBehind(error: unknown): ShardHealth {
+  if (!(error instanceof PgkvError)) return { state: 'unreachable', reason: messageOf(error) };
+  const states: Readonly<Record<string, ShardState>> = { wrong_server: 'other', server_silent: 'silent' };
+  return { state: states[error.errorName] ?? 'unreachable', reason: error.detail ?? error.message };
 }

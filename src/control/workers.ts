@@ -7,6 +7,7 @@ import { type Deferred, deferred } from '../base/deferred.js';
 import type {
   ClusterState,
   ControlMessage,
+  ShardHealth,
   WorkerAssignment,
   WorkerMessage,
   WorkerState,
@@ -67,7 +68,7 @@ export class Workers {
   /** Have not reported yet since they were asked last. */
   readonly #asked = new Set<number>();
   #collecting: Deferred<void> | null = null;
-  #healthy: readonly boolean[] = [];
+  #health: readonly ShardHealth[] = [];
   /** While no worker takes clients. */
   readonly #waiting: Socket[] = [];
   #lastHanded = 0;
@@ -119,8 +120,8 @@ export class Workers {
   }
 
   /** By shard id. */
-  setHealth(healthy: readonly boolean[]): void {
-    this.#healthy = healthy;
+  setHealth(health: readonly ShardHealth[]): void {
+    this.#health = health;
     this.tell({ kind: 'state', state: this.#state() });
   }
 
@@ -300,7 +301,7 @@ export class Workers {
         statements: report?.counters.statements ?? 0,
       };
     });
-    return { healthy: this.#healthy, workers: workers.sort((a, b) => a.worker - b.worker) };
+    return { health: this.#health, workers: workers.sort((a, b) => a.worker - b.worker) };
   }
 
   /** @param how exit code, signal, or why it could not be started */

@@ -1,6 +1,7 @@
 // /metrics in Prometheus' text format. The data path counts in plain numbers; prom-client's metrics are filled from
 // them only while a scrape is answered (one inc() costs 140 ns, a plain one under 1).
 import { Counter, Gauge, type MetricObjectWithValues, type MetricValueWithName, Registry, Summary } from 'prom-client';
+import type { ShardState } from '../cluster/control-port.js';
 import {
   type Counters,
   type ErrorCounts,
@@ -24,7 +25,16 @@ export interface WorkersSource {
   restarts(): number;
 }
 
+export interface ShardGauge {
+  readonly shard: string;
+  readonly state: ShardState;
+}
+
+const SHARD_STATES: readonly ShardState[] = ['answers', 'unreachable', 'silent', 'other', 'unknown'];
+
 export interface MetricsSource {
+  /** As probes found them last. */
+  readonly shards?: () => readonly ShardGauge[];
   /** Of all workers together, where there are workers. */
   readonly counters: Readonly<Counters>;
   /** Null: this process does everything itself. */
@@ -43,6 +53,7 @@ export function createMetrics(source: MetricsSource): Metrics {
   const { counters, workers = null } = source;
   addCounters(registry, 'pgkv', '', null, (name) => [['', counters[name]]]);
   addErrors(registry, counters);
+  if (source.shards !== undefined) addShards(registry, source.shards);
   if (workers !== null) addWorkers(registry, workers);
   for (const [name, histogram] of Object.entries(source.durations))
     new DurationSummaryMetric(registry, name, histogram);
@@ -72,6 +83,7 @@ const HELP: Readonly<Record<NumberName, string>> = {
   serverConnectionsOpened: 'Server connections opened',
   serverConnectionsFailed: 'Attempts to open a server connection that failed',
   serverConnectionsDestroyed: 'Server connections closed because a session left them in a state nobody knows',
+  serverConnectionsSilent: 'Server connections closed because their server did not answer pgkv in time',
   leases: 'Server connections leased to a session now',
   leasesGranted: 'Server connections given to a session; a pinned one counts once',
   waits: 'Statements waiting for a server connection now, one that is being opened included',
@@ -144,6 +156,21 @@ function addWorkers(registry: Registry, workers: WorkersSource): void {
   addMetric(registry, { kind: 'total', name: 'pgkv_worker_restarts_total', help, label: null }, () => [
     ['', workers.restarts()],
   ]);
+}
+
+function addShards(registry: Registry, read: () => readonly ShardGauge[]): void {
+  new Gauge({
+    name: 'pgkv_shard_state',
+    help: "State of each shard's primary: 1 for the one it is in (other: a server that is not the one expected)",
+    labelNames: ['shard', 'state'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { shard, state } of read()) {
+        for (const each of SHARD_STATES) this.set({ shard, state: each }, each === state ? 1 : 0);
+      }
+    },
+  });
 }
 
 function addErrors(registry: Registry, counters: Readonly<Counters>): void {

@@ -12,6 +12,7 @@ export function refreshGauges(counters: Counters, pools: readonly NodePool[], li
   counters.serverConnectionsOpened = sum((pool) => pool.counters.connectsTotal);
   counters.serverConnectionsFailed = sum((pool) => pool.counters.connectFailuresTotal);
   counters.serverConnectionsDestroyed = sum((pool) => pool.counters.destroyedTotal);
+  counters.serverConnectionsSilent = sum((pool) => pool.counters.silentTotal);
   counters.waitsStarted = sum((pool) => pool.counters.waitsTotal);
   counters.waitsTimedOut = sum((pool) => pool.counters.waitTimeoutsTotal);
   counters.waitsRefused = sum((pool) => pool.counters.waitsRefusedTotal);

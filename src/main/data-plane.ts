@@ -1,6 +1,6 @@
 // What serves clients: listener, pools, caches. The whole of a worker, and most of a router with one process.
 import { sendCancelRequest } from '../backend/connection/cancel-request.js';
-import type { NodePool } from '../backend/pool/node-pool.js';
+import type { NodeDirectory } from '../backend/pool/nodes.js';
 import { type ReadTemplate, StatementSources } from '../backend/replies/statement-source.js';
 import { homeShard, type ShardId } from '../cluster/cluster-view.js';
 import type { ControlPort } from '../cluster/control-port.js';
@@ -23,7 +23,7 @@ import type { Logger } from '../telemetry/log.js';
 import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
-import { clientPools, type PoolServices, type ServicePools } from './node-pools.js';
+import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
 
 export interface DataPlaneOptions extends PoolServices {
   readonly log: Logger;
@@ -32,8 +32,7 @@ export interface DataPlaneOptions extends PoolServices {
   readonly tls: TlsMaterial | null;
   /** For stand-ins of unknown roles' verifiers: 32 unpredictable bytes. */
   readonly mockSecret: Buffer;
-  /** At least that of the home shard, which is asked for verifiers. */
-  readonly service: ServicePools;
+  readonly service: ServiceNodes;
   /** `SHOW pgkv.status`. */
   status(): Record<string, unknown>;
   /** Null: there are no other data processes. */
@@ -41,8 +40,7 @@ export interface DataPlaneOptions extends PoolServices {
 }
 
 export interface DataPlane {
-  /** By shard id. */
-  readonly pools: readonly NodePool[];
+  readonly nodes: NodeDirectory;
   readonly listener: Listener;
   readonly counters: Counters;
   /** Brings the counters that others own up to date. */
@@ -69,10 +67,9 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   const { settings, log, clock, random, registry, views, siblings, service } = options;
   const counters = createCounters();
   const errorsBefore = new Map(errorsWritten);
-  const pools = clientPools(views.current.shards, options);
-  for (const [index, pool] of pools.entries()) {
-    if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(index as ShardId);
-  }
+  const nodes = clientNodes(views, options, log, (pool, shard) => {
+    if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(shard.id);
+  });
   const verifiers = verifierSource(options);
   const cancels =
     siblings === null
@@ -82,7 +79,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   const listener = new Listener({
     ...conversationServices(options, counters),
     counters,
-    pools,
+    nodes,
     view: () => views.current,
     merged: settings.merged.disabled ? null : new MergedLanes(registry, clock, counters),
     registry,
@@ -101,17 +98,20 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     if (sessions > 0) log.warn({ sessions }, 'sessions were cut');
   };
   return {
-    pools,
+    nodes,
     listener,
     counters,
     refreshCounters() {
-      refreshGauges(counters, pools, listener);
+      refreshGauges(counters, [...nodes.pools()], listener);
       refreshOwnErrors(counters.ownErrors, errorsBefore);
     },
     useTls(next) {
       tls = next;
     },
-    schemaChangedElsewhere: (shard) => pools[shard]?.schemaChangedElsewhere(),
+    schemaChangedElsewhere(id) {
+      const shard = views.current.shards[id];
+      if (shard !== undefined) nodes.primary(shard).schemaChangedElsewhere();
+    },
     verifierForgottenElsewhere: (role) => verifiers?.forgottenElsewhere(role),
     cancel(pid, secretKey) {
       if (cancels.cancel(pid, secretKey)) counters.cancelsForwarded++;
@@ -121,8 +121,8 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     },
     destroy() {
       logCut(listener.destroy());
-      for (const pool of pools) pool.destroy();
-      for (const { pool } of service.values()) pool.destroy();
+      nodes.destroy();
+      service.nodes.destroy();
     },
   };
 }
@@ -131,7 +131,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
 function verifierSource({ settings, clock, views, service, siblings }: DataPlaneOptions): VerifierSource | null {
   const { method, cacheMs } = settings.auth;
   if (method === 'trust') return null;
-  const { pool, group } = service.get(homeShard(views.current).primary)!;
+  const { pool, group } = service.of(homeShard(views.current).primary);
   const { query } = settings.auth.service;
   return new VerifierSource({
     ...{ pool, group, query, cacheMs, clock },

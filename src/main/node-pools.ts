@@ -1,12 +1,16 @@
 // The pools of a process: those of clients, and small ones for pgkv's own service role.
 import type { Credential } from '../backend/connection/credential.js';
+import type { ServerProof } from '../backend/connection/server-proof.js';
 import { type OpenStream, openServerSocket } from '../backend/connection/server-socket.js';
 import { SettingsRegistry } from '../backend/connection/settings-group.js';
 import { NodePool, type PoolLimits } from '../backend/pool/node-pool.js';
+import { type NamedNode, NodeDirectory } from '../backend/pool/nodes.js';
 import type { PoolGroup } from '../backend/pool/pool-group.js';
 import type { Clock, Random } from '../base/clock.js';
-import type { NodeAddress, ShardView } from '../cluster/cluster-view.js';
+import type { NodeView, ShardView } from '../cluster/cluster-view.js';
+import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
+import type { Logger } from '../telemetry/log.js';
 
 export interface PoolServices {
   readonly settings: Settings;
@@ -22,13 +26,18 @@ export interface ServiceLogin {
   readonly database: string;
 }
 
-/** A pool of service connections to one node, all of one kind. */
+/** A pool of service connections to one node, and those of one kind in it. */
 export interface ServicePool {
   readonly pool: NodePool;
   readonly group: PoolGroup;
 }
 
-export type ServicePools = ReadonlyMap<NodeAddress, ServicePool>;
+export interface ServiceNodes {
+  readonly nodes: NodeDirectory;
+  of(node: NodeView): ServicePool;
+  /** The same login in another database. */
+  inDatabase(node: NodeView, database: string): ServicePool;
+}
 
 /** Messages of a server other than rows and COPY data: errors, descriptions. Postgres's largest are far below. */
 const SERVER_MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
@@ -40,40 +49,80 @@ export function poolServices(settings: Settings, clock: Clock, random: Random): 
   return { settings, openStream, registry: new SettingsRegistry(), clock, random };
 }
 
-/** One for each shard's primary, by shard id. */
-export function clientPools(shards: readonly ShardView[], services: PoolServices): NodePool[] {
-  return shards.map((shard) => openPool(shard, shards.length, poolLimits(services.settings), services));
+/**
+ * Those of clients, which follow the views.
+ * @param opened is told of each pool
+ */
+export function clientNodes(
+  views: ViewHolder,
+  services: PoolServices,
+  log: Logger,
+  opened: (pool: NodePool, shard: ShardView) => void,
+): NodeDirectory {
+  const limits = poolLimits(services.settings);
+  const nodes = new NodeDirectory({
+    view: views.current,
+    open: (named, proof) => {
+      const pool = openPool(named, views.current.shards.length, limits, services, proof);
+      opened(pool, named.shard);
+      return pool;
+    },
+    identityChanged: ({ node, shard }, fault) => {
+      const fields = { shard: shard.name, node: node.id };
+      if (fault === null) log.info(fields, 'the node is the server that is expected again');
+      else log.error({ ...fields, reason: fault }, 'the node is not used: it is another server');
+    },
+  });
+  views.onChange((view) => nodes.follow(view));
+  return nodes;
 }
 
-/** @param connections to each of `shards`, out of `shardCount` */
-export function servicePools(
-  shards: readonly ShardView[],
-  shardCount: number,
+/** Those of pgkv's own role, `connections` to each node. */
+export function serviceNodes(
+  views: ViewHolder,
   connections: number,
   login: ServiceLogin,
   services: PoolServices,
-): ServicePools {
+): ServiceNodes {
   const password = services.settings.auth.service.password?.reveal();
   const credential: Credential = password === undefined ? { kind: 'none' } : { kind: 'password', password };
   const limits = { ...poolLimits(services.settings), sizeMax: connections };
-  return new Map(
-    shards.map((shard) => {
-      const pool = openPool(shard, shardCount, limits, services);
-      return [shard.primary, { pool, group: pool.group(serviceStartup(login), credential) }] as const;
-    }),
-  );
+  const nodes = new NodeDirectory({
+    view: views.current,
+    open: (named, proof) => openPool(named, views.current.shards.length, limits, services, proof),
+  });
+  views.onChange((view) => nodes.follow(view));
+  const startup = serviceStartup(login);
+  return {
+    nodes,
+    of(node) {
+      const pool = nodes.pool(node.id);
+      return { pool, group: pool.group(startup, credential) };
+    },
+    inDatabase(node, database) {
+      const pool = nodes.pool(node.id);
+      return { pool, group: pool.group(new Map(startup).set('database', database), credential) };
+    },
+  };
 }
 
-function openPool(shard: ShardView, shardCount: number, limits: PoolLimits, services: PoolServices): NodePool {
+function openPool(
+  { node, shard }: NamedNode,
+  shardCount: number,
+  limits: PoolLimits,
+  services: PoolServices,
+  proof: ServerProof,
+): NodePool {
   const { openStream, clock, random, registry } = services;
   return new NodePool({
-    address: shard.primary,
+    address: node,
     shardName: shardCount > 1 ? shard.name : null,
     limits,
     openStream,
     clock,
     random,
     noSettings: registry.empty,
+    proof,
   });
 }
 
@@ -83,6 +132,7 @@ function poolLimits(settings: Settings): PoolLimits {
     sizeMax: settings.pool.sizeMax,
     queueMax: settings.pool.queueMax,
     waitTimeoutMs: settings.pool.waitTimeoutMs,
+    answerTimeoutMs: settings.servers.answerTimeoutMs,
     idleTimeoutMs: orNever(settings.pool.idleTimeoutMs),
     lifetimeMaxMs: orNever(settings.pool.lifetimeMaxMs),
     connectTimeoutMs: settings.servers.connectTimeoutMs,

@@ -4,19 +4,21 @@ import { fileURLToPath } from 'node:url';
 import { serviceQuery } from '../backend/pool/service-query.js';
 import { systemClock, systemRandom } from '../base/clock.js';
 import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
+import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { type AskPrimary, connectionFault, requireConnections } from '../control/connection-check.js';
 import { Workers } from '../control/workers.js';
 import { readCertificate, tlsMaterial } from '../frontend/door/tls-material.js';
 import type { HttpServer } from '../http/health-server.js';
+import type { MetricsSource } from '../http/metrics.js';
 import type { Logger } from '../telemetry/log.js';
 import { openCatalogViews } from './catalog-views.js';
 import { ClientDoor } from './client-door.js';
 import { type HttpSource, startHttp } from './http-endpoints.js';
 import { listenForClients } from './listen.js';
-import { poolServices, type ServicePools, servicePools } from './node-pools.js';
+import { poolServices, type ServiceNodes, serviceNodes } from './node-pools.js';
 import type { RouterOptions, RunningRouter } from './router.js';
-import { shardProbes, unhealthyReasons } from './shard-probes.js';
+import { shardProbes, shardStates, unhealthyReasons } from './shard-probes.js';
 
 const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
 /** To each server: probes run one after the other. */
@@ -39,9 +41,9 @@ export async function startWorkers({
   const catalogViews = await openCatalogViews(settings, catalog, log);
   const { views } = catalogViews;
   const { shards } = views.current;
-  const service = probePools(shards, settings);
+  const service = probeNodes(views, settings);
   const ask: AskPrimary = ({ primary }, sql) => {
-    const { pool, group } = service.get(primary)!;
+    const { pool, group } = service.of(primary);
     return serviceQuery(pool, group, systemClock, sql);
   };
   const { password } = settings.auth.service;
@@ -61,9 +63,9 @@ export async function startWorkers({
       mockSecret,
     }),
   });
-  const health = shardProbes(shards, service, systemClock, log, (shard, { healthy }) => {
-    workers.setHealth(shards.map((each) => health.of(each).healthy));
-    if (healthy) tellMisfit(shard, settings, ask, log);
+  const health = shardProbes(views, service, systemClock, log, (shard, { state }) => {
+    workers.setHealth(views.current.shards.map((each) => health.of(each)));
+    if (state === 'answers') tellMisfit(shard, settings, ask, log);
   });
   const stopPassingViews = views.onChange((view: ClusterView) => workers.tell({ kind: 'view', view }));
   const door = new ClientDoor((client) => workers.hand(client));
@@ -73,7 +75,7 @@ export async function startWorkers({
   const close = async (): Promise<void> => {
     health.stop();
     stopPassingViews();
-    for (const { pool } of service.values()) pool.destroy();
+    service.nodes.destroy();
     catalogViews.close();
     await http?.close();
   };
@@ -82,8 +84,12 @@ export async function startWorkers({
     await requireConnections(shards, settings, ask, log);
     await workers.start();
     port = await listenForClients(door, settings);
-    const reasons = () => [...unhealthyReasons(shards, health), ...(draining ? ['pgkv is draining'] : [])];
-    http = await startHttp(settings, log, httpSource(workers, settings.workers, reasons));
+    const reasons = () => (draining ? ['pgkv is draining'] : []);
+    http = await startHttp(settings, log, {
+      ...httpSource(workers, settings.workers, reasons),
+      warnings: () => [...unhealthyReasons(views.current.shards, health), ...workers.troubles],
+      metrics: { ...metricsOf(workers), shards: () => shardStates(views.current.shards, health) },
+    });
   } catch (error) {
     door.close();
     await workers.end('stop', 0);
@@ -115,26 +121,32 @@ export async function startWorkers({
   };
 }
 
-function httpSource(workers: Workers, count: number, reasons: () => string[]): HttpSource {
-  const { statistics } = workers;
+function httpSource(
+  workers: Workers,
+  count: number,
+  reasons: () => string[],
+): Omit<HttpSource, 'metrics' | 'warnings'> {
   return {
     reasons: () => (workers.troubles.length < count ? reasons() : [...reasons(), 'no worker takes clients']),
-    warnings: () => workers.troubles,
-    metrics: {
-      counters: statistics.sum,
-      durations: {},
-      workers: {
-        reports: () => [...statistics.reports].map(([worker, report]) => ({ worker, ...report })),
-        restarts: () => workers.restarts,
-      },
-    },
     refresh: () => workers.collect(),
   };
 }
 
-function probePools(shards: readonly ShardView[], settings: Settings): ServicePools {
+function metricsOf(workers: Workers): MetricsSource {
+  const { statistics } = workers;
+  return {
+    counters: statistics.sum,
+    durations: {},
+    workers: {
+      reports: () => [...statistics.reports].map(([worker, report]) => ({ worker, ...report })),
+      restarts: () => workers.restarts,
+    },
+  };
+}
+
+function probeNodes(views: ViewHolder, settings: Settings): ServiceNodes {
   const services = poolServices(settings, systemClock, systemRandom);
-  return servicePools(shards, shards.length, PROBE_CONNECTIONS, settings.auth.service, services);
+  return serviceNodes(views, PROBE_CONNECTIONS, settings.auth.service, services);
 }
 
 /** A secret does not survive the way to another process; it travels by itself. */

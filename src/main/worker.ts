@@ -4,8 +4,7 @@
 import type { Socket } from 'node:net';
 import { systemClock, systemRandom } from '../base/clock.js';
 import { messageOf } from '../base/errors.js';
-import { homeShard } from '../cluster/cluster-view.js';
-import type { ControlMessage, WorkerAssignment, WorkerMessage } from '../cluster/control-port.js';
+import type { ControlMessage, ShardHealth, WorkerAssignment, WorkerMessage } from '../cluster/control-port.js';
 import { pidsOf } from '../cluster/session-pids.js';
 import { ViewHolder } from '../cluster/view-holder.js';
 import { Secret } from '../config/secrets.js';
@@ -15,11 +14,13 @@ import { createLogger, type Logger } from '../telemetry/log.js';
 import { readProcessUsage } from '../telemetry/process-usage.js';
 import { type DataPlane, openDataPlane } from './data-plane.js';
 import { IpcControlPort } from './ipc-control-port.js';
-import { poolServices, servicePools } from './node-pools.js';
+import { poolServices, serviceNodes } from './node-pools.js';
 import { routerStatus } from './router-status.js';
 
 /** A look-up at one time; the control process has one connection for probes. */
 const LOOK_UP_CONNECTIONS = 1;
+
+const NOT_HEARD: ShardHealth = { state: 'unknown', reason: 'the control process has not told yet' };
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
@@ -79,8 +80,6 @@ class DataProcess {
     const settings = this.#settings;
     const services = poolServices(settings, systemClock, systemRandom);
     const views = this.#views;
-    const { shards } = views.current;
-    const home = [homeShard(views.current)];
     this.#plane = await openDataPlane({
       ...services,
       log: this.#log,
@@ -88,10 +87,10 @@ class DataProcess {
       views,
       tls: tlsMaterial(certificate, settings),
       mockSecret: Buffer.from(mockSecret),
-      service: servicePools(home, shards.length, LOOK_UP_CONNECTIONS, settings.auth.service, services),
+      service: serviceNodes(views, LOOK_UP_CONNECTIONS, settings.auth.service, services),
       status: () => {
-        const { healthy, workers } = this.#state;
-        return routerStatus({ view: views.current, version, healthy: ({ id }) => healthy[id] === true, workers });
+        const { health, workers } = this.#state;
+        return routerStatus({ view: views.current, version, health: ({ id }) => health[id] ?? NOT_HEARD, workers });
       },
       siblings: { port: this.#port, pids: pidsOf(worker) },
     });

@@ -55,6 +55,8 @@ export interface Counters {
   serverConnectionsFailed: number;
   /** Closed because a session left them in a state nobody knows. */
   serverConnectionsDestroyed: number;
+  /** Closed because their server did not answer pgkv in time. */
+  serverConnectionsSilent: number;
   // Leases
   leases: number;
   leasesGranted: number;
@@ -111,6 +113,7 @@ export function createCounters(): Counters {
     serverConnectionsOpened: 0,
     serverConnectionsFailed: 0,
     serverConnectionsDestroyed: 0,
+    serverConnectionsSilent: 0,
     leases: 0,
     leasesGranted: 0,
     waits: 0,

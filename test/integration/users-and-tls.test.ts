@@ -501,6 +501,9 @@ t.test('TLS', { skip: noOpenssl }, async (t) => {
   await t.test('towards servers', async (t) => {
     const stranger = makeAuthority(folder, 'stranger');
     const elsewhere = makeCertificate(folder, 'elsewhere', authority, 'DNS:elsewhere.example');
+    const byAddress = makeCertificate(folder, 'by-address', authority, 'IP:127.0.0.1');
+    const localhost = makeCertificate(folder, 'localhost', authority, 'DNS:localhost');
+    const otherAddress = makeCertificate(folder, 'other-address', authority, 'IP:127.0.0.2,DNS:localhost');
     const start = async (certificate: Certificate | null) => {
       const account = serverAccount();
       if (account && certificate) {
@@ -516,6 +519,7 @@ t.test('TLS', { skip: noOpenssl }, async (t) => {
       return started;
     };
     const [plain, encrypted, misnamed] = [await start(null), await start(first), await start(elsewhere)];
+    const [addressed, local, other] = [await start(byAddress), await start(localhost), await start(otherAddress)];
     const encryptedConnection = async (
       t: Test,
       behind: PostgresServer,
@@ -543,6 +547,9 @@ t.test('TLS', { skip: noOpenssl }, async (t) => {
       ['verify-ca with another authority', encrypted, 'verify-ca', stranger, /08006/],
       ['verify-full', encrypted, 'verify-full', authority, 't'],
       ['verify-full of another name', misnamed, 'verify-full', authority, /08006/],
+      ['verify-full of an address', addressed, 'verify-full', authority, 't'],
+      ['verify-full of an address by a certificate for localhost', local, 'verify-full', authority, /08006/],
+      ['verify-full of an address by one for another', other, 'verify-full', authority, /08006/],
       ['verify-full with another authority', encrypted, 'verify-full', stranger, /08006/],
       ["verify-full with the system's authorities", encrypted, 'verify-full', undefined, /08006/],
       ['verify-full without TLS', plain, 'verify-full', authority, /08006/],

@@ -117,6 +117,7 @@ class World {
     this.#limits = {
       sizeMax: random.between(1, 4),
       queueMax: random.chance(0.1) ? 2 : 100,
+      answerTimeoutMs: 10_000,
       waitTimeoutMs: random.pick([1_000, 30_000, 30_000]),
       idleTimeoutMs: random.pick([300, 10_000, Number.POSITIVE_INFINITY]),
       lifetimeMaxMs: random.pick([200, 5_000, Number.POSITIVE_INFINITY]),
@@ -239,7 +240,7 @@ class World {
     return {
       clock,
       counters,
-      pools: [this.#pool],
+      nodes: { primary: () => this.#pool, home: this.#pool },
       view: () => VIEW,
       merged: null,
       registry: this.#registry,

@@ -24,6 +24,8 @@ export interface PostgresServerOptions {
   readonly parameters?: Readonly<Record<string, string>>;
   /** How TCP clients sign in; the Unix socket always trusts. Default `trust`. */
   readonly hba?: 'trust' | 'scram';
+  /** In recovery, with nothing to follow: reads only. */
+  readonly standby?: boolean;
 }
 
 export interface PostgresServer {
@@ -91,10 +93,22 @@ async function tryStart(
   chmodSync(home, 0o755);
   if (account) for (const path of [home, socketDir]) chownSync(path, account.uid, account.gid);
   run('cp', ['-R', template, dataDir]);
+  if (options.standby === true) {
+    writeFileSync(join(dataDir, 'standby.signal'), '');
+    if (account) chownSync(join(dataDir, 'standby.signal'), account.uid, account.gid);
+  }
   appendFileSync(join(dataDir, 'pg_hba.conf'), hostRules(options.hba ?? 'trust'));
 
   const port = await freePort();
-  const settings = { ...SMALL_SERVER, unix_socket_directories: socketDir, port: String(port), ...options.parameters };
+  // A standby has at least the connections of the server that its data come from.
+  const connections = options.standby === true ? { max_connections: '100' } : {};
+  const settings = {
+    ...SMALL_SERVER,
+    ...connections,
+    unix_socket_directories: socketDir,
+    port: String(port),
+    ...options.parameters,
+  };
   const child = spawn(
     join(binaries.binDir, 'postgres'),
     ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
@@ -154,7 +168,7 @@ function becomesReady(child: ChildProcess, log: () => string): Promise<boolean> 
       resolve(ready);
     };
     child.stderr?.on('data', () => {
-      if (log().includes('database system is ready to accept connections')) settle(true);
+      if (/database system is ready to accept (read-only )?connections/.test(log())) settle(true);
     });
     child.once('exit', () => settle(false));
     child.once('error', () => settle(false));

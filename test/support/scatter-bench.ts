@@ -24,6 +24,7 @@ const LIMITS = {
   sizeMax: 4,
   queueMax: 100,
   waitTimeoutMs: 10_000,
+  answerTimeoutMs: 10_000,
   idleTimeoutMs: Number.POSITIVE_INFINITY,
   lifetimeMaxMs: Number.POSITIVE_INFINITY,
   connectTimeoutMs: 5_000,

@@ -7,6 +7,7 @@ import { internParameters } from '../replies/parameter-status.js';
 import type { Credential } from './credential.js';
 import { Handshake, type LoggedIn, type LoginFailure } from './handshake.js';
 import { ServerConnection } from './server-connection.js';
+import type { ServerProof } from './server-proof.js';
 import { addressText, type OpenStream, type ReadBuffer, type ServerAddress } from './server-socket.js';
 import type { SettingsGroup } from './settings-group.js';
 
@@ -37,6 +38,8 @@ export interface OpenerOptions {
   readonly random: Random;
   readonly noSettings: SettingsGroup;
   readonly errorCounts: ErrorCounts;
+  /** Null: any server will do. */
+  readonly proof: ServerProof | null;
 }
 
 export class ConnectionOpener {
@@ -56,6 +59,7 @@ export class ConnectionOpener {
   open(login: ServerLogin, outcome: OpeningOutcome): void {
     const { address, openStream, clock, random, limits } = this.#options;
     let handshake: Handshake | null = null;
+    let unproven: ServerConnection | null = null;
     const settle = (): boolean => {
       if (!this.#attempts.delete(giveUp)) return false;
       timer.cancel();
@@ -67,6 +71,7 @@ export class ConnectionOpener {
     const giveUp = (reason: string): void => {
       attempt.abort();
       handshake?.abort();
+      unproven?.destroy(reason);
       failed({ reason, sqlstate: null, message: null });
     };
     const timer = clock.after(limits.connectTimeoutMs, () =>
@@ -85,12 +90,32 @@ export class ConnectionOpener {
           random,
           failed,
           succeeded: (loggedIn) => {
-            if (settle()) outcome.opened(this.#connection(stream, readBuffer, loggedIn));
+            const connection = this.#connection(stream, readBuffer, loggedIn);
+            unproven = connection;
+            this.#prove(connection, login, (failure) => {
+              unproven = null;
+              if (failure !== null) failed(failure);
+              else if (settle()) outcome.opened(connection);
+            });
           },
         });
       },
       (error) => failed({ reason: error.message, sqlstate: null, message: null }),
     );
+  }
+
+  /** Nobody uses it before it has said who it is (D28). `done` hears null, or why it was closed; perhaps at once. */
+  #prove(connection: ServerConnection, { startup }: ServerLogin, done: (failure: LoginFailure | null) => void): void {
+    const { proof } = this.#options;
+    connection.onClosed = () => done({ reason: connection.endedBy, sqlstate: null, message: null });
+    const verdict = (fault: string | null): void => {
+      connection.onClosed = null;
+      if (fault === null) return done(null);
+      connection.terminate();
+      done({ reason: fault, sqlstate: null, message: null, wrongServer: true });
+    };
+    const database = startup.get('database') ?? startup.get('user') ?? '';
+    if (proof === null || proof.ask(connection, database, verdict)) verdict(null);
   }
 
   /** Ends every attempt under way as a failure. */

@@ -25,6 +25,8 @@ export interface LoginFailure {
   readonly reason: string;
   readonly sqlstate: string | null;
   readonly message: Buffer | null;
+  /** It let pgkv in, and is not the server that is expected. */
+  readonly wrongServer?: boolean;
 }
 
 const Authentication = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const;

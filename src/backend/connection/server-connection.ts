@@ -82,6 +82,8 @@ export class ServerConnection implements MatchedConnection {
   idleSince = 0;
   /** Who last ran a statement that may have drawn from a sequence. */
   sequenceOwner: ReplyReceiver | null = null;
+  /** Why it is dead; empty while it is not. */
+  endedBy = '';
   onClosed: ((connection: ServerConnection) => void) | null = null;
 
   readonly #stream: Duplex;
@@ -170,6 +172,10 @@ export class ServerConnection implements MatchedConnection {
     return (
       this.replies.length === 0 && !this.replies.unsynced() && this.status === TransactionStatus.idle && !this.copyIn
     );
+  }
+
+  get isPaused(): boolean {
+    return this.#stream.isPaused();
   }
 
   pause(): void {
@@ -296,6 +302,7 @@ export class ServerConnection implements MatchedConnection {
   destroy(reason: string, cause?: unknown): void {
     if (this.dead) return;
     this.dead = true;
+    this.endedBy = reason;
     const sent = this.replies.length > 0 || this.replies.unsynced();
     const loss: ServerLoss = {
       error: new PgkvError(sent ? 'outcome_unknown' : 'server_unreachable', { detail: reason, cause }),

@@ -110,6 +110,8 @@ function tlsOptions(address: ServerAddress, options: ServerSocketOptions): Conne
   return {
     ALPNProtocols: ['postgresql'],
     rejectUnauthorized: verifies,
+    // What the certificate is checked against; without it Node takes "localhost".
+    host: address.host,
     ...(isIP(address.host) === 0 ? { servername: address.host } : {}),
     ...(options.tlsCaFile === null ? {} : { ca: readFileSync(options.tlsCaFile) }),
     ...(options.tls === 'verify-ca' ? { checkServerIdentity: () => undefined } : {}),

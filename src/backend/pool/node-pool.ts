@@ -4,60 +4,39 @@
 // rest is never handed on.
 import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
-import { createErrorCounts, type ErrorCounts } from '../../telemetry/counters.js';
-import { type ConnectionLimits, ConnectionOpener } from '../connection/connection-opener.js';
+import { ConnectionOpener } from '../connection/connection-opener.js';
 import type { Credential } from '../connection/credential.js';
 import type { LoginFailure } from '../connection/handshake.js';
 import type { ServerConnection } from '../connection/server-connection.js';
+import type { ServerProof } from '../connection/server-proof.js';
 import { addressText, type OpenStream, type ServerAddress } from '../connection/server-socket.js';
 import { endsWhenIdle } from '../connection/settings-change.js';
 import type { SettingsGroup } from '../connection/settings-group.js';
+import { untilReady } from '../replies/control-answers.js';
+import { AnswerDeadlines } from './answer-deadlines.js';
 import { type LeaseRequest, PoolGroup } from './pool-group.js';
+import { createPoolCounters, type PoolLimits } from './pool-limits.js';
 
-export interface PoolLimits extends ConnectionLimits {
-  readonly sizeMax: number;
-  readonly queueMax: number;
-  readonly waitTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-  readonly lifetimeMaxMs: number;
-}
-
-export interface PoolCounters {
-  connectsTotal: number;
-  connectFailuresTotal: number;
-  grantsTotal: number;
-  /** Requests that found every connection in use; one that only has to be opened is no wait. */
-  waitsTotal: number;
-  waitTimeoutsTotal: number;
-  waitsRefusedTotal: number;
-  /** Closed because a session left them in a state nobody knows. */
-  destroyedTotal: number;
-  transactionsTotal: number;
-  readonly errors: ErrorCounts;
-}
+export type { PoolLimits } from './pool-limits.js';
 
 /** A waiter of another group that is this much older than the next of the own group goes first. */
 const UNFAIRNESS_MAX_MS = 250;
 const SWEEP_INTERVAL_MS = 500;
+/** Short: others wait meanwhile, and closing one that would have answered later costs a login. */
+const TEST_TIMEOUT_MS = 1_000;
+
+/** What was expected and found stands in the message: drivers drop the detail. */
+const wrongServer = (what: string): PgkvError => new PgkvError('wrong_server', { message: what, detail: what });
 
 export class NodePool {
   readonly address: ServerAddress;
   /** For messages: the node, and its shard where there are several. */
   readonly label: string;
-  readonly counters: PoolCounters = {
-    connectsTotal: 0,
-    connectFailuresTotal: 0,
-    grantsTotal: 0,
-    waitsTotal: 0,
-    waitTimeoutsTotal: 0,
-    waitsRefusedTotal: 0,
-    destroyedTotal: 0,
-    transactionsTotal: 0,
-    errors: createErrorCounts(),
-  };
+  readonly counters = createPoolCounters();
   readonly #limits: PoolLimits;
   readonly #clock: Clock;
   readonly #opener: ConnectionOpener;
+  readonly #deadlines: AnswerDeadlines;
   /** The settings of a connection as it logs in. */
   readonly noSettings: SettingsGroup;
   /** For processes with connections of their own to the node. */
@@ -79,15 +58,25 @@ export class NodePool {
     clock: Clock;
     random: Random;
     noSettings: SettingsGroup;
+    proof?: ServerProof | null;
   }) {
     this.address = options.address;
     const node = `node ${addressText(options.address)}`;
     this.label = (options.shardName ?? null) === null ? node : `shard ${options.shardName}, ${node}`;
     this.#limits = options.limits;
     this.#clock = options.clock;
-    this.#opener = new ConnectionOpener({ ...options, errorCounts: this.counters.errors });
+    this.#opener = new ConnectionOpener({
+      ...options,
+      errorCounts: this.counters.errors,
+      proof: options.proof ?? null,
+    });
+    this.#deadlines = new AnswerDeadlines(options.limits.answerTimeoutMs);
     this.noSettings = options.noSettings;
     this.#scheduleSweep();
+  }
+
+  get answerTimeoutMs(): number {
+    return this.#limits.answerTimeoutMs;
   }
 
   get openCount(): number {
@@ -218,6 +207,31 @@ export class NodePool {
     connection.destroy(reason);
   }
 
+  /** The server has not answered in time: the connection is closed, and where it is not the only one, others are tested. */
+  missedDeadline(connection: ServerConnection, waitedMs = this.#limits.answerTimeoutMs): void {
+    if (connection.dead) return;
+    this.counters.silentTotal++;
+    connection.destroy(`${this.label}: no answer within ${waitedMs} ms`);
+    if (!this.#deadlines.missed(this.#clock.now())) return;
+    for (const group of this.#groups.values()) {
+      for (const idle of group.idle.splice(0)) this.#test(idle, group);
+    }
+  }
+
+  /** An idle connection goes back to the idle ones when its server has answered. */
+  #test(connection: ServerConnection, group: PoolGroup): void {
+    const timer = this.#clock.after(TEST_TIMEOUT_MS, () => {
+      if (connection.dead) return;
+      this.counters.silentTotal++;
+      connection.destroy(`${this.label}: no answer to a test within ${TEST_TIMEOUT_MS} ms`);
+    });
+    const answered = untilReady(() => {
+      timer.cancel();
+      this.release(connection, group);
+    });
+    connection.runControl('', answered);
+  }
+
   /** Counts the times DDL went through. */
   get schemaEpoch(): number {
     return this.#schemaEpoch;
@@ -346,7 +360,9 @@ export class NodePool {
     const serverFull = failure.sqlstate === '53300' && group.open > 0;
     if (!serverFull) {
       const detail = `${this.label}: ${failure.reason}`;
-      this.#refuseAll(group, new PgkvError('server_unreachable', { detail }), failure.message);
+      const error =
+        failure.wrongServer === true ? wrongServer(detail) : new PgkvError('server_unreachable', { detail });
+      this.#refuseAll(group, error, failure.message);
     } else if (group.waiting.size > 0) this.#evictIdle();
     this.#forgetIfUnused(group);
     // The place is free for those who wait for another group's connection.
@@ -378,6 +394,7 @@ export class NodePool {
   /** Times out waiters and closes what has been idle or open for too long. */
   #sweep(now: number): void {
     const { waitTimeoutMs, idleTimeoutMs, lifetimeMaxMs } = this.#limits;
+    for (const connection of this.#deadlines.overdue(this.#connections, now)) this.missedDeadline(connection);
     for (const group of this.#groups.values()) {
       for (const request of group.waiting) {
         if (now - request.queuedAt < waitTimeoutMs) break;

@@ -6,10 +6,11 @@ import { readErrorFields } from '../../wire/error-fields.js';
 import type { NodePool } from './node-pool.js';
 import type { PoolGroup } from './pool-group.js';
 
-/** A server that takes longer (its host is gone, it was stopped) counts as one that cannot be reached. */
-const ANSWER_TIMEOUT_MS = 10_000;
-
-/** Rows of a simple query, all values as text. Rejects with `server_unreachable`, the cause in its detail. */
+/**
+ * Rows of a simple query, all values as text. A server that takes longer than `servers.answer_timeout_ms` (its host is gone,
+ * it was stopped) counts as one that cannot be reached. Rejects with `server_unreachable`,
+ * `server_silent` or `wrong_server`, the cause in its detail.
+ */
 export function serviceQuery(
   pool: NodePool,
   group: PoolGroup,
@@ -22,13 +23,14 @@ export function serviceQuery(
       group,
       settings: pool.noSettings,
       queuedAt: 0,
-      refused: (error) => fail({ detail: error.detail ?? error.message, cause: error }),
+      refused: (error) => {
+        if (error.errorName === 'wrong_server') reject(error);
+        else fail({ detail: error.detail ?? error.message, cause: error });
+      },
       granted: (connection) => {
         const rows: (string | null)[][] = [];
         let failure: string | null = null;
-        const deadline = clock.after(ANSWER_TIMEOUT_MS, () =>
-          connection.destroy(`no answer within ${ANSWER_TIMEOUT_MS} ms`),
-        );
+        const deadline = clock.after(pool.answerTimeoutMs, () => pool.missedDeadline(connection));
         // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
         connection.attach({
           holdsBytes: false,

@@ -143,6 +143,11 @@ export class ReplyQueue {
     return place >= this.#gone && place <= this.#batchEnd;
   }
 
+  /** The place of `head`. */
+  get headPlace(): number {
+    return this.#gone;
+  }
+
   get head(): Owed | null {
     return this.length === 0 ? null : this.#ring[this.#head]!;
   }

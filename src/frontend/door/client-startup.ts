@@ -127,7 +127,7 @@ export class ClientStartup {
   abandon(): void {
     if (!this.#end()) return;
     this.#authentication?.abandon();
-    if (this.#greetingRequest !== null) this.#services.pools[0]!.withdraw(this.#greetingRequest);
+    if (this.#greetingRequest !== null) this.#services.nodes.home.withdraw(this.#greetingRequest);
   }
 
   #packets(): void {
@@ -270,7 +270,7 @@ export class ClientStartup {
     const { output } = this.#host;
     output.push(AUTHENTICATION_OK);
     output.flush();
-    const [pool] = this.#services.pools;
+    const pool = this.#services.nodes.home;
     const startup = new Map(parameters);
     let applicationName = startup.get('application_name') ?? '';
     // A name that Postgres would shorten or clean is left to Postgres, at the price of a pool group of its own.
@@ -279,7 +279,7 @@ export class ClientStartup {
     const { tables, database } = this.#services.view();
     if (tables.length > 0 && startup.get('database') === database)
       startup.set('options', withRouterSetting(startup.get('options')));
-    const group = pool!.group(startup, credential);
+    const group = pool.group(startup, credential);
     const loggedIn = (reported: ReportedParameters): void =>
       this.#loggedIn({ version, startup, credential, applicationName, group, reported });
     if (group.parameters !== null) return loggedIn(group.parameters);
@@ -290,7 +290,7 @@ export class ClientStartup {
       granted: (connection) => {
         // The connection's own may be those of a session that has used it since.
         const reported = group.parameters ?? connection.parameters;
-        pool!.release(connection, group);
+        pool.release(connection, group);
         if (this.#stage === 'greeting') loggedIn(reported);
       },
       refused: (error, message) => {
@@ -303,7 +303,7 @@ export class ClientStartup {
         this.#host.close();
       },
     };
-    pool!.acquire(this.#greetingRequest);
+    pool.acquire(this.#greetingRequest);
   }
 
   #loggedIn(login: Login): void {

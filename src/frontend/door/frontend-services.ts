@@ -27,12 +27,18 @@ export interface FrontendLimits {
   readonly frontendLimits: Int32Array;
 }
 
+/** The pools of those nodes that clients' statements go to, by the view in force. */
+export interface UsedNodes {
+  primary(shard: ShardView): NodePool;
+  /** Of the home shard. */
+  readonly home: NodePool;
+}
+
 export interface FrontendServices {
   readonly clock: Clock;
   readonly limits: FrontendLimits;
   readonly counters: Counters;
-  /** Connections to each shard's primary, by shard id; the home shard's first. */
-  readonly pools: readonly NodePool[];
+  readonly nodes: UsedNodes;
   /** The map in force. */
   view(): ClusterView;
   readonly registry: SettingsRegistry;

@@ -1,6 +1,6 @@
 // Makes a session of a login: its key for cancel requests, the lanes it may use, the conversation on them, and the greeting.
 import { withParameter } from '../../backend/replies/parameter-status.js';
-import { homeShard } from '../../cluster/cluster-view.js';
+import { homeShard, type NodeId } from '../../cluster/cluster-view.js';
 import { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
 import { type MakeLane, SessionLanes } from '../../execute/session-lanes.js';
@@ -48,13 +48,13 @@ export function openConversation(
 
 function laneMaker(services: FrontendServices, login: Login, session: Session): MakeLane {
   const { startup, credential, group, applicationName } = login;
-  const { pools, registry, clock } = services;
+  const { nodes, registry, clock } = services;
   return (shard, client) => {
-    const pool = pools[shard.id]!;
+    const pool = nodes.primary(shard);
     return new LeasedLane({
       session,
       pool,
-      group: shard.id === 0 ? group : pool.group(startup, credential),
+      group: pool === nodes.home ? group : pool.group(startup, credential),
       registry,
       client,
       clock,
@@ -66,16 +66,17 @@ function laneMaker(services: FrontendServices, login: Login, session: Session): 
 
 /** Null where statements are not merged. */
 function mergedServices(services: FrontendServices, { startup, credential }: Login): MergedServices | null {
-  const { merged, pools, clock, conversation } = services;
+  const { merged, nodes, clock, conversation } = services;
   if (merged === null) return null;
-  const lanes: (MergedLane | undefined)[] = [];
+  const lanes = new Map<NodeId, MergedLane>();
   return {
     lane(shard) {
-      let lane = lanes[shard.id];
+      const { id } = shard.primary;
+      let lane = lanes.get(id);
       if (lane === undefined) {
-        const pool = pools[shard.id]!;
+        const pool = nodes.primary(shard);
         lane = merged.lane(pool, pool.group(startup, credential));
-        lanes[shard.id] = lane;
+        lanes.set(id, lane);
       }
       return lane;
     },
