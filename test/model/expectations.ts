@@ -27,7 +27,7 @@ export interface Mishaps {
   readonly scarcity: boolean;
 }
 
-const [HIDDEN, STYLE, PID] = [4, 5, 7];
+const [STYLE, PID] = [5, 7];
 const READY = 'Z';
 
 export class Expectations {
@@ -175,9 +175,6 @@ export class Expectations {
 
   #isSameValue(column: number, expected: string | null, value: string | null): boolean {
     switch (column) {
-      case HIDDEN:
-        // Custom settings made by functions may get lost with the lease (R3), but nobody else may see them.
-        return value === null || value === '' || ownerOf(value) === this.owner;
       case STYLE:
         // A statement is read under the settings of its Parse or, where it had to be parsed anew, of a later Bind.
         return value !== null && (expected ?? '').split(STYLE_SEPARATOR).includes(value);

@@ -2,6 +2,8 @@
 // understands just these forms. Texts are written here and read here. A nonce names its client and its place among the
 // client's statements ("c2.17"), so that whatever answer or state shows one tells whose it is.
 
+import { ROUTINES_SQL } from '../../src/backend/pool/routines.js';
+
 /** What every probe answers behind its tag and nonce: the state of its session, as far as a client can see it. */
 const COLUMNS = [
   `current_setting('work_mem')`,
@@ -182,7 +184,7 @@ export function readStatements(text: string): readonly StatementText[] | null {
 
 function read(text: string): readonly StatementText[] | null {
   // pgkv's question what the routines of a database do (src/backend/pool/routines.ts); it is full of semicolons.
-  if (text.startsWith("SELECT 'n', n FROM")) return [{ statement: { kind: 'routines' }, text, owner: null }];
+  if (text === ROUTINES_SQL) return [{ statement: { kind: 'routines' }, text, owner: null }];
   const statements: StatementText[] = [];
   for (const part of text.split(';')) {
     const bare = part.replaceAll(/\/\*.*?\*\//g, '').trim();

@@ -472,8 +472,8 @@ export class SessionEngine {
 
   #routines(): Result {
     const { hidesNames, hasTrigger } = this.database;
-    const rows = [hidesNames ? dataRow(['d', '']) : dataRow(['n', 'app.hidden'])];
-    if (hasTrigger) rows.push(dataRow(['t', '']));
+    const rows = [hidesNames ? dataRow(['d', 'opaque']) : dataRow(['n', 'app.hidden'])];
+    if (hasTrigger) rows.push(dataRow(['t', hidesNames ? 'm' : '']));
     return { notices: [], columns: ['kind', 'name'], rows, tag: `SELECT ${rows.length}` };
   }
 
@@ -484,6 +484,7 @@ export class SessionEngine {
       if (!name.includes('.')) rows.push(['s', REPORTED.get(name) ?? name, value]);
     }
     for (const name of names) rows.push(['c', name, name === 'role' ? 'none' : this.setting(name)]);
+    rows.push(['u', '', this.#startup.get('user') ?? null]);
     const held = this.pins();
     const unknown = pins.filter((pin) => !PINS.includes(pin));
     if (unknown.length > 0) throw new Error(`the model server cannot tell whether there are ${unknown.join(', ')}`);

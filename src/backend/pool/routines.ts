@@ -3,13 +3,16 @@
 // words, so this errs on the side of asking for state that is not there.
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import type { ControlQuery } from '../replies/reply-queue.js';
+import { CUSTOM_NAMES_SQL, MADE_UP_NAMES_SQL, makesUpNames } from './made-up-settings.js';
 
 export interface Routines {
   readonly epoch: number;
   /** Custom settings ("app.user") that some routine names behind SET or set_config. */
   readonly customNames: readonly string[];
-  /** Some routine makes up names of settings, or runs SQL it makes up: custom settings may be set that nobody can name. */
-  readonly dynamicNames: boolean;
+  /** Finds in a text the name of a routine that makes up names of settings, or SQL: nobody can ask for what it sets. */
+  readonly mentionsMaker: RegExp | null;
+  /** The same may be done by code that no text mentions: a trigger, a view, an operator … */
+  readonly makesUpUnseen: boolean;
   /**
    * Settings, locks, channels or temporary objects may be left behind by a write that does not show it: by a trigger, a
    * default, a constraint, a policy …
@@ -23,53 +26,74 @@ export interface Routines {
   readonly hasSequences: boolean;
 }
 
-const CUSTOM_NAME = String.raw`(?:set_config\s*\(\s*'|\mset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*\.[a-z0-9_$.]+)`;
-const LEAVES_STATE = String.raw`set_config|pg_(try_)?advisory_lock|\mlisten\M|\mexecute\M|\mtemp(orary)?\M|\mload\M|setseed|(^|;|\mbegin|\mthen|\melse|\mloop)\s*(re)?set\s`;
-const DYNAMIC = String.raw`set_config\s*\(\s*[^'\s]|\mexecute\M`;
-const FROM_ROUTINES =
-  'FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang';
-/**
- * Routines that users made (OIDs below 16384 are Postgres's own) and that have a source: internal and C ones have none.
- * Those of the extension are known: they make up SQL where they make tables, and leave nothing in the session.
- */
-const READABLE = [
-  "p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['internal','c']::pg_catalog.name[])",
-  "AND p.pronamespace OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'pgkv'))",
-].join(' ');
-/** Of one database; far above what programs use. */
-const CUSTOM_NAMES_MAX = 200;
-
-const SOURCE = 'CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END';
+/** Statements of code, and calls, that leave something in the session which a probe can see. */
+const LEAVES_STATE = [
+  String.raw`set_config|pg_settings|pg_(?:try_)?advisory_lock|\ylisten\y|\yexecute\y|\ytemp(?:orary)?\y`,
+  // SET and RESET where a statement begins, which may be behind a comment.
+  String.raw`(?:^|;|\ybegin|\yatomic|\ythen|\yelse|\yloop|>>|\*/|--[^\n]*\n)\s*(?:re)?set(?:\s|/|-|")`,
+  MADE_UP_NAMES_SQL,
+].join('|');
+/** Of one database; far above what programs use. Beyond, any name may be meant. */
+const NAMES_MAX = 200;
+const USERS_OWN = 'oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid';
+const matches = (text: string, pattern: string): string => `${text} OPERATOR(pg_catalog.~) ${quoteLiteral(pattern)}`;
 const classes = (...names: readonly string[]): string =>
   `ARRAY[${names.map((name) => `'pg_catalog.${name}'`).join(',')}]::pg_catalog.regclass[]`;
+const PROC = `'pg_catalog.pg_proc'::pg_catalog.regclass`;
+
 /**
- * `leaving`: routines that may leave state, and those that mention one that does; `uses`: what runs them without a
- * statement's naming them, which therefore depends on them.
+ * Routines that users made; of those in C the symbol stands for the source. Those of the extension are known: they make up
+ * SQL where they make tables, and leave nothing in the session.
  */
-const HIDDEN_USES = [
-  `WITH RECURSIVE sources AS MATERIALIZED (SELECT p.oid, pg_catalog.lower(p.proname::pg_catalog.text) AS name, pg_catalog.lower(${SOURCE}) AS source ${FROM_ROUTINES} WHERE ${READABLE}),`,
-  `leaving AS (SELECT oid, name FROM sources WHERE source OPERATOR(pg_catalog.~) ${quoteLiteral(LEAVES_STATE)}`,
-  'UNION SELECT s.oid, s.name FROM sources s JOIN leaving l ON pg_catalog.strpos(s.source, l.name) OPERATOR(pg_catalog.>) 0),',
-  'uses AS (SELECT d.classid FROM leaving l JOIN pg_catalog.pg_depend d ON d.refobjid OPERATOR(pg_catalog.=) l.oid',
-  `WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass)`,
-  `SELECT 't' AS kind WHERE EXISTS (SELECT FROM uses WHERE classid OPERATOR(pg_catalog.<>) ALL (${classes('pg_proc')}))`,
-  `UNION ALL SELECT 'r' WHERE EXISTS (SELECT FROM uses WHERE classid OPERATOR(pg_catalog.=) ANY (${classes('pg_rewrite', 'pg_policy', 'pg_operator', 'pg_cast', 'pg_type', 'pg_amproc')}))`,
-  'OR EXISTS (SELECT FROM leaving l JOIN pg_catalog.pg_proc b ON b.proname OPERATOR(pg_catalog.=) l.name::pg_catalog.name',
-  'WHERE b.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid)',
+const SOURCES = [
+  'sources AS MATERIALIZED (SELECT p.oid, pg_catalog.lower(p.proname::pg_catalog.text) AS name, p.proconfig AS config,',
+  'pg_catalog.lower(CASE WHEN p.prosqlbody IS NULL THEN p.prosrc ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END) AS source,',
+  `l.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['sql','plpgsql','internal','c']::pg_catalog.name[]) AS unreadable,`,
+  // table.routine and value.routine look like columns.
+  'p.pronargs OPERATOR(pg_catalog.>) 0 AND p.pronargs OPERATOR(pg_catalog.-) p.pronargdefaults OPERATOR(pg_catalog.<=) 1',
+  `AND (SELECT typtype::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['c','p']) FROM pg_catalog.pg_type a WHERE a.oid OPERATOR(pg_catalog.=) p.proargtypes[0]) AS column_like`,
+  'FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang',
+  `WHERE p.${USERS_OWN}`,
+  "AND p.pronamespace OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'pgkv'))),",
 ].join(' ');
 
-const leaves = (text: string): string =>
-  `pg_catalog.lower(${text}) OPERATOR(pg_catalog.~) ${quoteLiteral(LEAVES_STATE)}`;
-const USERS_OWN = 'oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid';
-/** What calls a built-in function by itself: pg_depend has no rows for those. Views and rules, policies; then writes. */
-const DIRECT_USES = [
-  `SELECT 'r' AS kind WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ${USERS_OWN} AND ${leaves('pg_catalog.pg_get_ruledef(oid)')})`,
-  `OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE ${leaves("pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid), ' ', pg_catalog.pg_get_expr(polwithcheck, polrelid))")})`,
-  `UNION ALL SELECT 't' WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ${USERS_OWN} AND ${leaves('pg_catalog.pg_get_ruledef(oid)')})`,
-  `OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE ${leaves("pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid), ' ', pg_catalog.pg_get_expr(polwithcheck, polrelid))")})`,
-  `OR EXISTS (SELECT FROM pg_catalog.pg_attrdef WHERE ${leaves('pg_catalog.pg_get_expr(adbin, adrelid)')})`,
-  `OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype OPERATOR(pg_catalog.=) 'c' AND ${USERS_OWN} AND ${leaves('pg_catalog.pg_get_constraintdef(oid)')})`,
+/** What calls functions without being one: pg_depend has no rows for built-in functions in it. `reads`: a read runs it. */
+const EXPRESSIONS = [
+  'expressions AS MATERIALIZED (SELECT reads, pg_catalog.lower(source) AS source FROM (',
+  `SELECT true AS reads, pg_catalog.pg_get_ruledef(oid) AS source FROM pg_catalog.pg_rewrite WHERE ${USERS_OWN}`,
+  `UNION ALL SELECT true, pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid), ' ', pg_catalog.pg_get_expr(polwithcheck, polrelid)) FROM pg_catalog.pg_policy`,
+  'UNION ALL SELECT false, pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef',
+  `UNION ALL SELECT contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid, pg_catalog.pg_get_constraintdef(oid) FROM pg_catalog.pg_constraint WHERE contype OPERATOR(pg_catalog.=) 'c' AND ${USERS_OWN}`,
+  ') e),',
 ].join(' ');
+
+/** Routines that may leave state, and those that mention one, or aggregate by one, that does; `made`: under a name made up. */
+const LEAVING = [
+  `leaving AS (SELECT oid, name, column_like, ${matches('source', MADE_UP_NAMES_SQL)} OR unreadable AS made FROM sources WHERE ${matches('source', LEAVES_STATE)} OR unreadable OR config IS NOT NULL AND pg_catalog.array_to_string(config, ',') OPERATOR(pg_catalog.~) '(^|,)[^=,]*[.]'`,
+  'UNION SELECT s.oid, s.name, s.column_like, l.made FROM sources s JOIN leaving l ON pg_catalog.strpos(s.source, l.name) OPERATOR(pg_catalog.>) 0',
+  `OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid OPERATOR(pg_catalog.=) ${PROC} AND d.objid OPERATOR(pg_catalog.=) s.oid AND d.refclassid OPERATOR(pg_catalog.=) ${PROC} AND d.refobjid OPERATOR(pg_catalog.=) l.oid)),`,
+].join(' ');
+
+/** What runs them without a statement's naming them, which therefore depends on them. */
+const USES = [
+  'uses AS (SELECT d.classid, d.objid, l.made FROM leaving l JOIN pg_catalog.pg_depend d ON d.refobjid OPERATOR(pg_catalog.=) l.oid',
+  `WHERE d.refclassid OPERATOR(pg_catalog.=) ${PROC} AND d.classid OPERATOR(pg_catalog.<>) ${PROC}),`,
+  'hidden AS (SELECT false AS reads, made FROM uses',
+  `UNION SELECT true, made FROM uses WHERE classid OPERATOR(pg_catalog.=) ANY (${classes('pg_rewrite', 'pg_policy', 'pg_operator', 'pg_cast', 'pg_type', 'pg_amproc')})`,
+  `UNION SELECT true, u.made FROM uses u JOIN pg_catalog.pg_constraint c ON c.oid OPERATOR(pg_catalog.=) u.objid WHERE u.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.contypid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid`,
+  // A name that is a built-in one's, too, is not seen in a text.
+  'UNION SELECT true, l.made FROM leaving l WHERE l.column_like OR EXISTS (SELECT FROM pg_catalog.pg_proc b WHERE b.proname OPERATOR(pg_catalog.=) l.name::pg_catalog.name',
+  'AND b.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid)',
+  `UNION SELECT e.reads, ${matches('e.source', MADE_UP_NAMES_SQL)} FROM expressions e WHERE ${matches('e.source', LEAVES_STATE)})`,
+].join(' ');
+
+const NAMES = [
+  `SELECT m[1] AS n FROM sources, LATERAL pg_catalog.regexp_matches(source, ${quoteLiteral(CUSTOM_NAMES_SQL)}, 'g') m`,
+  `UNION SELECT m[1] FROM expressions, LATERAL pg_catalog.regexp_matches(source, ${quoteLiteral(CUSTOM_NAMES_SQL)}, 'g') m`,
+  // Settings of a function's own leave a trace: '' where there was none.
+  `UNION SELECT pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) FROM sources, LATERAL pg_catalog.unnest(config) c WHERE pg_catalog.split_part(c, '=', 1) OPERATOR(pg_catalog.~) '[.]'`,
+].join(' ');
+
 /** Sequences of users, of whatever schema. */
 const SEQUENCES = `SELECT 's', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_sequence)`;
 
@@ -80,52 +104,56 @@ const BYTE_ORDER = [
   `AND datcollate OPERATOR(pg_catalog.=) ANY (ARRAY['C', 'POSIX']))`,
 ].join(' ');
 
-/** Rows: 'n' with a name, 'd' for dynamic names, 't' for writes that leave state unseen, 'r' for such reads, 's' for sequences, 'b' for byte order. */
+/**
+ * Rows: 'n' with the name of a custom setting, 'd' with that of a routine that makes names up, 's' for sequences, 'b' for byte
+ * order, 't' where writes leave state unseen, 'r' where reads do, with 'm' where it may be under a name that is made up.
+ */
 export const ROUTINES_SQL = [
-  `SELECT 'n', n FROM (SELECT DISTINCT pg_catalog.lower(m[1]) AS n ${FROM_ROUTINES}, LATERAL pg_catalog.regexp_matches(p.prosrc, ${quoteLiteral(CUSTOM_NAME)}, 'gi') m WHERE ${READABLE} LIMIT ${CUSTOM_NAMES_MAX}) q`,
-  `SELECT 'd', '' WHERE EXISTS (SELECT ${FROM_ROUTINES} WHERE ${READABLE} AND p.prosrc OPERATOR(pg_catalog.~*) ${quoteLiteral(DYNAMIC)})`,
-  `SELECT kind, '' FROM (${HIDDEN_USES}) h`,
-  `SELECT kind, '' FROM (${DIRECT_USES}) d`,
-  SEQUENCES,
-  BYTE_ORDER,
-].join(' UNION ALL ');
+  `WITH RECURSIVE ${SOURCES} ${EXPRESSIONS} ${LEAVING} ${USES}`,
+  `SELECT 'n', n FROM (${NAMES} LIMIT ${NAMES_MAX + 1}) q`,
+  `UNION ALL SELECT 'd', name FROM (SELECT DISTINCT name FROM leaving WHERE made LIMIT ${NAMES_MAX + 1}) q`,
+  `UNION ALL SELECT DISTINCT CASE WHEN reads THEN 'r' ELSE 't' END, CASE WHEN made THEN 'm' ELSE '' END FROM hidden`,
+  `UNION ALL ${SEQUENCES}`,
+  `UNION ALL ${BYTE_ORDER}`,
+].join(' ');
+
+/** What is assumed of a database whose code cannot be read. */
+const ANY_STATE = { writesLeaveState: true, readsLeaveState: true, makesUpUnseen: true, hasSequences: true };
 
 /** Reads the answer to ROUTINES_SQL; where it was refused, the worst is assumed. */
 export function readRoutines(epoch: number, done: (routines: Routines, failure: Buffer | null) => void): ControlQuery {
   const customNames: string[] = [];
-  let dynamicNames = false;
-  let writesLeaveState = false;
-  let readsLeaveState = false;
-  let hasSequences = false;
+  const makers: string[] = [];
+  const found = { writesLeaveState: false, readsLeaveState: false, makesUpUnseen: false, hasSequences: false };
   let byteOrder = false;
   let failure: Buffer | null = null;
   return {
     row([kind, name]) {
-      if (kind === 't') writesLeaveState = true;
-      else if (kind === 'r') readsLeaveState = true;
-      else if (kind === 's') hasSequences = true;
+      if (name === 'm' && (kind === 't' || kind === 'r')) found.makesUpUnseen = true;
+      if (kind === 't') found.writesLeaveState = true;
+      else if (kind === 'r') found.writesLeaveState = found.readsLeaveState = true;
+      else if (kind === 's') found.hasSequences = true;
       else if (kind === 'b') byteOrder = true;
-      else if (kind === 'd') dynamicNames = true;
+      else if (kind === 'd') makers.push(name ?? '');
       else if (kind === 'n' && typeof name === 'string') customNames.push(name);
     },
     failed(message) {
       failure = message;
-      writesLeaveState = readsLeaveState = dynamicNames = hasSequences = true;
+      Object.assign(found, ANY_STATE);
     },
     ready() {
-      done({ epoch, customNames, dynamicNames, writesLeaveState, readsLeaveState, hasSequences, byteOrder }, failure);
+      // A name in quotes or other letters can be written in ways that a search misses.
+      const findable = makers.length <= NAMES_MAX && makers.every((name) => /^[a-z0-9_$]+$/.test(name));
+      if (!findable || customNames.length > NAMES_MAX) found.makesUpUnseen = true;
+      const mentionsMaker =
+        makers.length === 0 || !findable ? null : new RegExp(makers.join('|').replaceAll('$', '\\$'), 'i');
+      done({ ...found, epoch, customNames, mentionsMaker, byteOrder }, failure);
     },
   };
 }
 
-const CUSTOM_NAME_IN_TEXT = /(?:set_config\s*\(\s*'|\bset\s+(?:session\s+)?)([a-z_][a-z0-9_$]*\.[a-z0-9_$.]+)/gi;
-
-const DYNAMIC_IN_TEXT = /set_config\s*\(\s*[^'\s]|\bexecute\b/i;
-
-/** Whether a text that brings its code along (DO) makes up names of settings or SQL. */
-export const hasDynamicNames = (text: string): boolean => DYNAMIC_IN_TEXT.test(text);
-
-/** The custom settings such a text names. */
-export function customNamesIn(text: string): string[] {
-  return [...text.matchAll(CUSTOM_NAME_IN_TEXT)].map((match) => match[1]!.toLowerCase());
+/** Whether code that `text` brings along or calls may set something under a name that nobody can ask for. */
+export function mayHideSettings(text: string, routines: Routines | null): boolean {
+  if (routines === null || routines.makesUpUnseen || text === '') return true;
+  return routines.mentionsMaker?.test(text) === true || makesUpNames(text);
 }

@@ -6,12 +6,12 @@
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import { isTimeOut } from '../../backend/connection/settings-change.js';
 import type { SettingsRegistry } from '../../backend/connection/settings-group.js';
+import { customNamesIn } from '../../backend/pool/made-up-settings.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
-import { customNamesIn, hasDynamicNames, type Routines } from '../../backend/pool/routines.js';
-import { untilReady } from '../../backend/replies/control-answers.js';
+import { mayHideSettings, type Routines } from '../../backend/pool/routines.js';
 import type { Session } from '../../session/session.js';
-import { Effect, type EffectBits, type Template } from '../../sql/plan/template.js';
+import { Effect, type EffectBits, type StatementKind, type Template } from '../../sql/plan/template.js';
 import type { LaneOptions } from './lane-options.js';
 import { askState, type SessionState } from './state-check.js';
 
@@ -20,11 +20,15 @@ const HIDDEN_FROM_ROLES = new Set(['dynamic_library_path', 'extension_control_pa
 const CHECKED: EffectBits = Effect.settings | Effect.state | Effect.unknown;
 /** A session with more than this much in settings keeps its connection: carrying them would cost more. */
 const SETTINGS_BYTES_MAX = 65_536;
+/** The same for one whose prepared statements (PREPARE) name more custom settings than this. */
+const PREPARED_NAMES_MAX = 1_000;
+/** What runs no code. The end of a transaction may: deferred triggers, held cursors. */
+const WITHOUT_CODE: ReadonlySet<StatementKind> = new Set(['empty', 'show', 'set', 'begin', 'rollback', 'savepoint']);
 
 /** What a statement may leave. Whatever the triggers and views of its database may do, a write or a read may do. */
 export function effectsOf({ effects, kind, readOnly }: Template, routines: Routines | null): EffectBits {
-  const hidden =
-    (!readOnly && routines?.writesLeaveState === true) || (kind === 'read' && routines?.readsLeaveState === true);
+  if (routines === null || WITHOUT_CODE.has(kind)) return effects;
+  const hidden = routines.readsLeaveState || (!readOnly && routines.writesLeaveState);
   return hidden ? effects | Effect.unknown : effects;
 }
 
@@ -62,13 +66,14 @@ export class StateBehindLease {
   /** What the statements since the last check may have left. */
   #effects: EffectBits = Effect.none;
   #customNames: Set<string> | null = null;
-  /** Code was sent that makes up names of settings. */
-  #dynamicNames = false;
-  /** Such code ran: settings may be set that nobody can name, until they are reset. */
-  #unseenSettings = false;
+  /** Custom settings that statements of PREPARE name: EXECUTE may set them. */
+  #preparedNames: Set<string> | null = null;
   /** A time-out was set that would cut the check off. */
   #setsTimeOut = false;
-  /** State no probe can see and no statement ends: the connection stays with the session and is closed behind it. */
+  /**
+   * State no probe can see and no statement ends, settings under names that code makes up among it: Postgres cannot
+   * un-define one, so RESET ALL would show '' to the next session. The connection stays with this one and is closed behind it.
+   */
   #sticky = false;
   /** The same for currval and lastval, up to DISCARD ALL. */
   #readsSequences = false;
@@ -106,10 +111,8 @@ export class StateBehindLease {
     this.#effects |= effects;
     if ((effects & Effect.sticky) !== 0) this.#sticky = true;
     if ((effects & Effect.readsSequenceState) !== 0) this.#readsSequences = true;
-    if ((effects & Effect.unknown) !== 0) {
-      if (hasDynamicNames(text)) this.#dynamicNames = true;
-      for (const name of customNamesIn(text)) this.#noteCustomName(name);
-    }
+    if ((effects & Effect.unknown) !== 0) this.#noteCode(template, text);
+    if (template.statementNames.some(({ verb }) => verb === 'prepare')) this.#notePrepared(text);
     for (const name of template.settingNames) {
       if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
       if (isTimeOut(name)) this.#setsTimeOut = true;
@@ -120,34 +123,20 @@ export class StateBehindLease {
   /** Asks the server what is left. Only at rest; nothing else may be sent before `done`. */
   ask(connection: ServerConnection, done: (outcome: CheckOutcome) => void): void {
     const unknown = (this.#effects & Effect.unknown) !== 0;
-    if (unknown && (this.#dynamicNames || (this.#group.routines?.dynamicNames ?? true))) this.#unseenSettings = true;
-    const resets = this.#unseenSettings && !this.pinned;
     const answered = (state: SessionState | null): void => {
       if (state === null) {
         this.pins = ['unknown state'];
         return done('unanswered');
       }
       this.#takeDown(connection, state);
+      if (unknown && this.#isAnotherUser(state)) this.#sticky = true;
       const isRelieved = state.inForce !== state.settings;
       // A function may have made a temporary table that hides another: statements are read anew.
       if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
-      if (resets) {
-        this.#wasReset(connection);
-        return done(this.pins.length > 0 ? 'reset' : 'known');
-      }
-      if (!this.#unseenSettings || this.pinned) return done(isRelieved && this.pinned ? 'reset' : 'known');
-      // What kept the connection is gone, and the next session must not find what was set meanwhile.
-      const reset = (): void => {
-        this.#wasReset(connection);
-        done('known');
-      };
-      connection.runControl('RESET ALL', untilReady(reset));
+      done(isRelieved && this.pinned ? 'reset' : 'known');
     };
-    askState(
-      connection,
-      { customNames: this.#namesToAsk(unknown), resetAfter: resets, relieve: this.#timesOut(connection) },
-      answered,
-    );
+    const question = { customNames: this.#namesToAsk(unknown), relieve: this.#timesOut(connection) };
+    askState(connection, question, answered);
   }
 
   /** What was sent has left nothing that the server would have to be asked for. */
@@ -163,10 +152,35 @@ export class StateBehindLease {
   /** The connection is gone, and all that was left on it. */
   clear(): void {
     this.#effects = Effect.none;
-    this.#customNames = null;
-    this.#dynamicNames = this.#unseenSettings = this.#setsTimeOut = false;
+    this.#customNames = this.#preparedNames = null;
+    this.#setsTimeOut = false;
     this.#sticky = this.#readsSequences = false;
     this.pins = [];
+  }
+
+  /** Code is about to run: what `text` brings along, what it calls, or what nobody sees. */
+  #noteCode(template: Template, text: string): void {
+    // What EXECUTE runs was read when it was prepared.
+    const runsPrepared = template.kind !== 'multi' && template.statementNames.some(({ verb }) => verb === 'execute');
+    const read = runsPrepared ? text.replace(/\bexecute\b/i, '') : text;
+    if (mayHideSettings(read, this.#group.routines)) this.#sticky = true;
+    for (const name of customNamesIn(text)) this.#noteCustomName(name);
+  }
+
+  #notePrepared(text: string): void {
+    if (mayHideSettings(text, this.#group.routines)) this.#sticky = true;
+    this.#preparedNames ??= new Set();
+    for (const name of customNamesIn(text)) this.#preparedNames.add(name);
+    if (this.#preparedNames.size > PREPARED_NAMES_MAX) this.#sticky = true;
+  }
+
+  /**
+   * Code has made the session another user's, which cannot be done on another connection; or has taken another role, to which
+   * the server may not show all settings of a superuser.
+   */
+  #isAnotherUser({ sessionUser, settings }: SessionState): boolean {
+    if (sessionUser !== this.#group.user) return true;
+    return settings.has('role') && this.#group.parameters?.get('is_superuser') !== 'off';
   }
 
   #noteCustomName(name: string): void {
@@ -183,7 +197,10 @@ export class StateBehindLease {
 
   #namesToAsk(unknown: boolean): Set<string> {
     const names = new Set<string>(this.#session.settings.placeholders);
-    if (unknown) for (const name of this.#group.routines?.customNames ?? []) names.add(name);
+    if (unknown) {
+      for (const name of this.#group.routines?.customNames ?? []) names.add(name);
+      for (const name of this.#preparedNames ?? []) names.add(name);
+    }
     for (const name of this.#customNames ?? []) names.add(name);
     return names;
   }
@@ -192,7 +209,7 @@ export class StateBehindLease {
     const session = this.#session;
     this.#effects = Effect.none;
     this.#customNames = null;
-    this.#dynamicNames = this.#setsTimeOut = false;
+    this.#setsTimeOut = false;
     this.pins = state.pins;
     connection.took(this.#registry.intern(state.inForce));
     const onServer = this.#registry.intern(state.settings);
@@ -203,12 +220,5 @@ export class StateBehindLease {
       : this.#registry.intern(new Map(state.settings).set('application_name', this.#applicationName));
     if (session.settings.bytes > SETTINGS_BYTES_MAX) this.pins = [...this.pins, 'large settings'];
     if (isMisread(connection, state.settings)) this.pins = [...this.pins, 'settings in another encoding'];
-  }
-
-  /** RESET ALL leaves the role. */
-  #wasReset(connection: ServerConnection): void {
-    const left = [...connection.settings.values].filter(([name]) => name === 'role');
-    connection.settings = this.#registry.intern(new Map(left));
-    this.#unseenSettings = false;
   }
 }

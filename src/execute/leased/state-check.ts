@@ -22,11 +22,8 @@ const NOT_CARRIED = [
   'is_superuser',
 ];
 
-/**
- * @param customNames settings pg_settings does not list (custom ones) that may have been set
- * @param resetAfter also RESET ALL: unseen custom settings lose their values before the connection changes hands
- */
-export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean): string {
+/** @param customNames settings pg_settings does not list (custom ones) that may have been set */
+export function stateCheckSql(customNames: Iterable<string>): string {
   const names = ['role', ...customNames].map(quoteLiteral).join(',');
   const pins = [
     ['prepared', 'FROM pg_catalog.pg_prepared_statements WHERE from_sql'],
@@ -42,13 +39,13 @@ export function stateCheckSql(customNames: Iterable<string>, resetAfter: boolean
       "FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
     ],
   ];
-  const sql = [
+  return [
     `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoteLiteral).join(',')}])`,
     `SELECT 'c', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[${names}]) n`,
+    `SELECT 'u', '', session_user::pg_catalog.text`,
     `SELECT 'd', name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[${TIME_OUTS.map(quoteLiteral).join(',')}])`,
     ...pins.map(([name, from]) => `SELECT 'p', '${name}', pg_catalog.count(*)::pg_catalog.text ${from}`),
   ].join(' UNION ALL ');
-  return resetAfter ? `${sql}; RESET ALL` : sql;
 }
 
 export interface SessionState {
@@ -57,11 +54,12 @@ export interface SessionState {
   readonly inForce: Map<string, string>;
   /** Kinds of state that cannot be carried to another connection, empty if none. */
   readonly pins: readonly string[];
+  /** Whom the session belongs to now. The role it has taken, if any, is among the settings. */
+  readonly sessionUser: string | null;
 }
 
 export interface StateQuestion {
   readonly customNames: ReadonlySet<string>;
-  readonly resetAfter: boolean;
   /** The session may have time-outs: they are taken off at once, not only when one has cut the question off. */
   readonly relieve: boolean;
 }
@@ -82,6 +80,7 @@ class StateAnswer {
   readonly #timeOuts: readonly string[];
   #settings = new Map<string, string>();
   #pins: string[] = [];
+  #sessionUser: string | null = null;
   /** What the time-outs of the session start with, milliseconds. */
   #defaults = new Map<string, number>();
   /** What the session had of each, before they were taken off; null: they were not. */
@@ -90,7 +89,7 @@ class StateAnswer {
   constructor(connection: ControlSender, question: StateQuestion, done: (state: SessionState | null) => void) {
     this.#connection = connection;
     this.#timeOuts = timeOutsOf(connection.parameters);
-    this.#sql = stateCheckSql(question.customNames, question.resetAfter);
+    this.#sql = stateCheckSql(question.customNames);
     this.#done = done;
   }
 
@@ -134,21 +133,22 @@ class StateAnswer {
     if (name === null || name === undefined || value === null || value === undefined) return;
     if (kind === 'p') {
       if (value !== '0') this.#pins.push(name);
-    } else if (kind === 'd') this.#defaults.set(name, Number(value));
+    } else if (kind === 'u') this.#sessionUser = value;
+    else if (kind === 'd') this.#defaults.set(name, Number(value));
     else if (name !== 'role' || value !== 'none') this.#settings.set(name.toLowerCase(), value);
   }
 
   #state(): SessionState {
-    const pins = this.#pins;
     const inForce = this.#settings;
-    if (this.#relieved === null) return { settings: inForce, inForce, pins };
+    const known = { inForce, pins: this.#pins, sessionUser: this.#sessionUser };
+    if (this.#relieved === null) return { ...known, settings: inForce };
     const settings = new Map(inForce);
     for (const [index, name] of this.#timeOuts.entries()) {
       const value = this.#relieved[index] ?? '0';
       if (millisecondsOf(value) === this.#defaults.get(name)) settings.delete(name);
       else settings.set(name, value);
     }
-    return { settings, inForce, pins };
+    return { ...known, settings };
   }
 
   #putBack(done: () => void): void {
