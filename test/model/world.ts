@@ -205,6 +205,7 @@ class World {
       const expectations = new Expectations(owner, new Map(Object.entries(startup)), mishaps, (what) =>
         this.#violated(what),
       );
+      expectations.database.hasTrigger = this.#server.database.hasTrigger;
       this.#scheduler.after(random.fraction() * random.pick([1, 200]), () => {
         let connection: ClientConnection | null = null;
         const client = new SimClient({

@@ -31,12 +31,14 @@ const LEAVES_STATE = [
   String.raw`set_config|pg_settings|pg_(?:try_)?advisory_lock|\ylisten\y|\yexecute\y|\ytemp(?:orary)?\y`,
   // SET and RESET where a statement begins, which may be behind a comment.
   String.raw`(?:^|;|\ybegin|\yatomic|\ythen|\yelse|\yloop|>>|\*/|--[^\n]*\n)\s*(?:re)?set(?:\s|/|-|")`,
-  MADE_UP_NAMES_SQL,
 ].join('|');
 /** Of one database; far above what programs use. Beyond, any name may be meant. */
 const NAMES_MAX = 200;
 const USERS_OWN = 'oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid';
-const matches = (text: string, pattern: string): string => `${text} OPERATOR(pg_catalog.~) ${quoteLiteral(pattern)}`;
+/** Each stands in the text once: it is sent after every change of the schema. */
+const PATTERNS = `patterns AS (SELECT ${quoteLiteral(LEAVES_STATE)} AS leaves, ${quoteLiteral(MADE_UP_NAMES_SQL)} AS made, ${quoteLiteral(CUSTOM_NAMES_SQL)} AS names),`;
+const matches = (text: string, pattern: 'leaves' | 'made'): string =>
+  `${text} OPERATOR(pg_catalog.~) (SELECT ${pattern} FROM patterns)`;
 const classes = (...names: readonly string[]): string =>
   `ARRAY[${names.map((name) => `'pg_catalog.${name}'`).join(',')}]::pg_catalog.regclass[]`;
 const PROC = `'pg_catalog.pg_proc'::pg_catalog.regclass`;
@@ -69,7 +71,7 @@ const EXPRESSIONS = [
 
 /** Routines that may leave state, and those that mention one, or aggregate by one, that does; `made`: under a name made up. */
 const LEAVING = [
-  `leaving AS (SELECT oid, name, column_like, ${matches('source', MADE_UP_NAMES_SQL)} OR unreadable AS made FROM sources WHERE ${matches('source', LEAVES_STATE)} OR unreadable OR config IS NOT NULL AND pg_catalog.array_to_string(config, ',') OPERATOR(pg_catalog.~) '(^|,)[^=,]*[.]'`,
+  `leaving AS (SELECT oid, name, column_like, ${matches('source', 'made')} OR unreadable AS made FROM sources WHERE ${matches('source', 'leaves')} OR ${matches('source', 'made')} OR unreadable OR config IS NOT NULL AND pg_catalog.array_to_string(config, ',') OPERATOR(pg_catalog.~) '(^|,)[^=,]*[.]'`,
   'UNION SELECT s.oid, s.name, s.column_like, l.made FROM sources s JOIN leaving l ON pg_catalog.strpos(s.source, l.name) OPERATOR(pg_catalog.>) 0',
   `OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid OPERATOR(pg_catalog.=) ${PROC} AND d.objid OPERATOR(pg_catalog.=) s.oid AND d.refclassid OPERATOR(pg_catalog.=) ${PROC} AND d.refobjid OPERATOR(pg_catalog.=) l.oid)),`,
 ].join(' ');
@@ -84,12 +86,12 @@ const USES = [
   // A name that is a built-in one's, too, is not seen in a text.
   'UNION SELECT true, l.made FROM leaving l WHERE l.column_like OR EXISTS (SELECT FROM pg_catalog.pg_proc b WHERE b.proname OPERATOR(pg_catalog.=) l.name::pg_catalog.name',
   'AND b.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid)',
-  `UNION SELECT e.reads, ${matches('e.source', MADE_UP_NAMES_SQL)} FROM expressions e WHERE ${matches('e.source', LEAVES_STATE)})`,
+  `UNION SELECT e.reads, ${matches('e.source', 'made')} FROM expressions e WHERE ${matches('e.source', 'leaves')} OR ${matches('e.source', 'made')})`,
 ].join(' ');
 
 const NAMES = [
-  `SELECT m[1] AS n FROM sources, LATERAL pg_catalog.regexp_matches(source, ${quoteLiteral(CUSTOM_NAMES_SQL)}, 'g') m`,
-  `UNION SELECT m[1] FROM expressions, LATERAL pg_catalog.regexp_matches(source, ${quoteLiteral(CUSTOM_NAMES_SQL)}, 'g') m`,
+  `SELECT m[1] AS n FROM sources, LATERAL pg_catalog.regexp_matches(source, (SELECT names FROM patterns), 'g') m`,
+  `UNION SELECT m[1] FROM expressions, LATERAL pg_catalog.regexp_matches(source, (SELECT names FROM patterns), 'g') m`,
   // Settings of a function's own leave a trace: '' where there was none.
   `UNION SELECT pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) FROM sources, LATERAL pg_catalog.unnest(config) c WHERE pg_catalog.split_part(c, '=', 1) OPERATOR(pg_catalog.~) '[.]'`,
 ].join(' ');
@@ -109,7 +111,7 @@ const BYTE_ORDER = [
  * order, 't' where writes leave state unseen, 'r' where reads do, with 'm' where it may be under a name that is made up.
  */
 export const ROUTINES_SQL = [
-  `WITH RECURSIVE ${SOURCES} ${EXPRESSIONS} ${LEAVING} ${USES}`,
+  `WITH RECURSIVE ${PATTERNS} ${SOURCES} ${EXPRESSIONS} ${LEAVING} ${USES}`,
   `SELECT 'n', n FROM (${NAMES} LIMIT ${NAMES_MAX + 1}) q`,
   `UNION ALL SELECT 'd', name FROM (SELECT DISTINCT name FROM leaving WHERE made LIMIT ${NAMES_MAX + 1}) q`,
   `UNION ALL SELECT DISTINCT CASE WHEN reads THEN 'r' ELSE 't' END, CASE WHEN made THEN 'm' ELSE '' END FROM hidden`,
