@@ -381,6 +381,8 @@ export class LeasedLane implements AcquiringLane {
   /** What the statements of the lease have left is known, or cannot be. */
   #checked(connection: ServerConnection, outcome: CheckOutcome): void {
     if (outcome === 'unanswered') return this.#goOn();
+    // It goes on, if need be, when what RESET ALL took away has been put back.
+    if (outcome === 'reset' && !this.#acquisition.carryOver(connection)) return;
     this.#giveBack(connection);
   }
 
