@@ -5,7 +5,7 @@
 #
 # BuildKit is needed (the default since Docker 23; DOCKER_BUILDKIT=1 before). A registry of your own:
 # --secret id=npmrc,src=$HOME/.npmrc, which no layer keeps. BASE: any Linux image with Node 20.19 or newer, npm and tar.
-ARG BASE=node:20-bookworm-slim
+ARG BASE=node:24-bookworm-slim
 
 FROM ${BASE} AS dependencies
 WORKDIR /dependencies
