@@ -122,9 +122,9 @@ export class LossBench {
     const found = new Map<string, string[]>();
     for (const [shard, direct] of this.#direct.entries()) {
       const list = `ARRAY[${keys.map((key) => `'${key}'`).join(',')}]::text[]`;
-      const note = shard === 0 ? ` UNION ALL SELECT note, '' FROM plain WHERE note = ANY (${list})` : '';
       for (const [key, value] of await direct.rows(
-        `SELECT key, value::text FROM kv WHERE key = ANY (${list})${note}`,
+        `SELECT key, value::text FROM kv WHERE key = ANY (${list})
+         UNION ALL SELECT note, '' FROM plain WHERE note = ANY (${list})`,
       )) {
         found.set(key!, [...(found.get(key!) ?? []), `${shard}:${value}`]);
       }
