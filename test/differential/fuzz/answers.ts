@@ -1,0 +1,94 @@
+// Answers as lines that have to be equal: tags, rows, SQLSTATE and message, types of columns; not what differs between any two
+// servers (source lines, OIDs of tables, when a setting is reported).
+import type { BackendMessage } from '../../support/backend-message.js';
+import type { FuzzMessage } from './script.js';
+
+/** What one Query or one Sync (or the rest of a packet) is answered with. */
+export type Unit = readonly BackendMessage[];
+
+export function unitsOf(messages: readonly BackendMessage[]): Unit[] {
+  const units: BackendMessage[][] = [[]];
+  for (const message of messages) {
+    units.at(-1)!.push(message);
+    if (message.type === 'ReadyForQuery') units.push([]);
+  }
+  if (units.at(-1)!.length === 0) units.pop();
+  return units;
+}
+
+/** The same of the messages sent. */
+export function partsOf(messages: readonly FuzzMessage[]): FuzzMessage[][] {
+  const parts: FuzzMessage[][] = [];
+  let part: FuzzMessage[] = [];
+  for (const message of messages) {
+    const isQuery = typeof message !== 'string' && 'query' in message;
+    part.push(message);
+    if (isQuery || message === 'sync') {
+      parts.push(part);
+      part = [];
+    }
+  }
+  if (part.length > 0) parts.push(part);
+  return parts;
+}
+
+export function linesOf(unit: Unit, isOrdered: boolean): string[] {
+  const lines: string[] = [];
+  let rows: string[] = [];
+  const endRows = () => {
+    lines.push(...(isOrdered ? rows : rows.sort()));
+    rows = [];
+  };
+  for (const message of unit) {
+    if (message.type === 'DataRow') {
+      rows.push(`row ${message.values.map(shownValue).join(' | ')}`);
+      continue;
+    }
+    const line = lineOf(message);
+    if (line === null) continue;
+    endRows();
+    lines.push(line);
+  }
+  endRows();
+  return lines;
+}
+
+/** Rows have an order only where somebody asks for one. */
+export const asksForOrder = (part: readonly FuzzMessage[]): boolean =>
+  /order by|generate_series/i.test(JSON.stringify(part));
+
+function lineOf(message: BackendMessage): string | null {
+  switch (message.type) {
+    case 'ParameterStatus':
+      return null;
+    case 'RowDescription':
+      return `columns ${message.columns.map((c) => `${c.name}:${c.typeOid}:${c.typeModifier}:${c.format}`).join(' | ')}`;
+    case 'ParameterDescription':
+      return `parameters ${message.typeOids.join(' ')}`;
+    case 'CommandComplete':
+      return `tag ${message.tag}`;
+    case 'ReadyForQuery':
+      return `ready ${message.status}`;
+    case 'ErrorResponse':
+    case 'NoticeResponse': {
+      const { S, C, M } = message.fields;
+      return `${S} ${C} ${M}`;
+    }
+    case 'NotificationResponse':
+      return `notification ${message.channel} ${message.payload}`;
+    case 'CopyData':
+      return `copy ${shownValue(message.data)}`;
+    case 'Malformed':
+      return `MALFORMED ${message.tag}`;
+    default:
+      return message.type;
+  }
+}
+
+function shownValue(value: Buffer | null): string {
+  if (value === null) return 'null';
+  const text = value.toString('utf8');
+  return Buffer.from(text).equals(value) && !/\p{Cc}/u.test(text)
+    ? JSON.stringify(text)
+    : `hex:${value.toString('hex')}`;
+}

@@ -1,0 +1,191 @@
+// Where scripts are played: one plain Postgres with the extension's tables, and five servers behind routers of one, three and
+// five shards, each in a database of its own. Every script begins with the same rows; what has expired is there behind pgkv
+// only, where it has to be as good as absent (D9).
+
+import { loadKeyHash } from '../../../src/cluster/key-hash.js';
+import type { KvTable } from '../../../src/cluster/kv-table.js';
+import { BLOBS, evenSpread, fixedCatalog, KV, prepareShard } from '../../support/kv-cluster.js';
+import { type PostgresServer, startPostgres } from '../../support/postgres-server.js';
+import { startRouter } from '../../support/router.js';
+import { SqlClient } from '../../support/sql-client.js';
+import { directTarget, type Target } from '../../support/target.js';
+
+const TABLES: readonly KvTable[] = [KV, BLOBS];
+const APP_ROLE = 'app';
+/** Sessions that hold three shards each, and the merged lane's connections. */
+const POOL_SIZE = 12;
+const TENANTS = 3;
+const QUIET_MS = 2_000;
+
+const ROWS = `
+  insert into kv (tenant_id, key, value)
+  select 't' || t, '{' || tag || '}' || n, to_jsonb(n)
+  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,b,c,d,e,f,g,h}'::text[]) tag, generate_series(1, 2) n`;
+
+const NOTES = `
+  delete from note;
+  insert into note (id, text) select 100 * t + 1, 'one' from generate_series(0, ${TENANTS - 1}) t`;
+
+const EXPIRED = `
+  insert into kv (tenant_id, key, version, value, ttl)
+  select 't' || t, '{' || tag || '}3', 7, '"expired"', now() - interval '1 hour'
+  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,c,e}'::text[]) tag`;
+
+const CONTENT = `
+  select 'kv ' || concat_ws('|', tenant_id, key, version, value, ttl is null), slot from kv
+    where ttl is null or ttl > statement_timestamp()
+  union all select 'blobs ' || key, slot from blobs`;
+
+const NOTED = `select 'note ' || id || '|' || text from note`;
+
+/** What a session that has ended must not have left. */
+const LEFT = `
+  select 'a backend ' || coalesce(state, '') || ': ' || left(query, 80) from pg_stat_activity a
+    where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+      and (state <> 'idle' or exists (select from pg_locks l where l.pid = a.pid))
+  union all select 'prepared ' || gid from pg_prepared_xacts where database = current_database()`;
+
+interface Place {
+  readonly owner: SqlClient;
+  readonly isHome: boolean;
+  /** Null for plain Postgres. */
+  readonly slots: readonly [first: number, last: number] | null;
+}
+
+/** Plain Postgres, or servers behind a router. */
+export class Side {
+  readonly #places: readonly Place[];
+
+  constructor(places: readonly Place[]) {
+    this.#places = places;
+  }
+
+  async reset(): Promise<void> {
+    await Promise.all(
+      this.#places.map(async ({ owner, isHome, slots }) => {
+        await owner.run(`delete from kv; delete from blobs; ${ROWS}`);
+        if (slots !== null)
+          await owner.run(`${EXPIRED}; delete from kv where slot not between ${slots[0]} and ${slots[1]}`);
+        if (isHome) await owner.run(NOTES);
+      }),
+    );
+  }
+
+  /** Rows of all tables, and what is wrong about where they are. */
+  async content(): Promise<string[]> {
+    const all: string[] = [];
+    for (const { owner, isHome, slots } of this.#places) {
+      for (const [row, slot] of await owner.rows(CONTENT)) {
+        const isMisplaced = slots !== null && slot !== null && (Number(slot) < slots[0] || Number(slot) > slots[1]);
+        all.push(isMisplaced ? `${row} ON THE WRONG SHARD` : row!);
+      }
+      if (isHome) all.push(...(await owner.rows(NOTED)).map(([row]) => row!));
+    }
+    return all.sort();
+  }
+
+  /** Transactions and locks that are there though no session is. */
+  async left(): Promise<string[]> {
+    const end = performance.now() + QUIET_MS;
+    for (;;) {
+      const found: string[] = [];
+      for (const { owner } of this.#places) found.push(...(await owner.rows(LEFT)).map(([row]) => row!));
+      if (found.length === 0 || performance.now() > end) return found;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const { owner } of this.#places) await owner.end();
+  }
+}
+
+export interface Ring {
+  readonly shards: number;
+  readonly postgres: { readonly target: Target; readonly side: Side };
+  readonly pgkv: { target: Target; readonly side: Side };
+  /** A new router in place of one that a script has harmed. */
+  renew(): Promise<void>;
+}
+
+export class Arena {
+  readonly rings: readonly Ring[];
+  readonly #servers: readonly PostgresServer[];
+
+  private constructor(rings: readonly Ring[], servers: readonly PostgresServer[]) {
+    this.rings = rings;
+    this.#servers = servers;
+  }
+
+  /** @param counts of shards, one ring each */
+  static async open(counts: readonly number[]): Promise<Arena> {
+    await loadKeyHash();
+    const started = await Promise.all(
+      Array.from({ length: Math.max(...counts) + 1 }, () =>
+        startPostgres({ version: 'embedded', parameters: { max_connections: '120' } }),
+      ),
+    );
+    const [plain, ...shards] = started as [PostgresServer, ...PostgresServer[]];
+    for (const server of started) await makeRole(server);
+    const rings: Ring[] = [];
+    for (const count of counts) rings.push(await openRing(plain, shards.slice(0, count)));
+    return new Arena(rings, started);
+  }
+
+  async close(): Promise<void> {
+    for (const { postgres, pgkv } of this.rings) {
+      await pgkv.target.close();
+      await postgres.side.close();
+      await pgkv.side.close();
+    }
+    await Promise.all(this.#servers.map((server) => server.stop()));
+  }
+}
+
+async function makeRole(server: PostgresServer): Promise<void> {
+  const owner = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
+  await owner.run(`create role ${APP_ROLE} login`);
+  await owner.end();
+}
+
+async function openRing(plain: PostgresServer, servers: readonly PostgresServer[]): Promise<Ring> {
+  const database = `fuzz${servers.length}`;
+  const { shards } = evenSpread(servers.length, TABLES, database);
+  const reference = await preparePlace(plain, database, true, null);
+  // Users name the key alone in ON CONFLICT; Postgres needs a unique index of just that.
+  for (const { name } of TABLES) await reference.owner.run(`create unique index on ${name} (tenant_id, key)`);
+  const places = await Promise.all(
+    servers.map((server, index) => preparePlace(server, database, index === 0, shards[index]!.hashSlots[0]!)),
+  );
+  const catalog = fixedCatalog(evenSpread(servers.length, TABLES, database));
+  const start = () => startRouter({ servers, user: APP_ROLE, database, poolSize: POOL_SIZE, catalog });
+  const pgkv = { target: await start(), side: new Side(places) };
+  return {
+    shards: servers.length,
+    postgres: { target: directTarget(plain, APP_ROLE, database), side: new Side([reference]) },
+    pgkv,
+    async renew() {
+      await pgkv.target.close();
+      pgkv.target = await start();
+    },
+  };
+}
+
+async function preparePlace(
+  server: PostgresServer,
+  database: string,
+  isHome: boolean,
+  slots: Place['slots'],
+): Promise<Place> {
+  const maintenance = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
+  await maintenance.run(`create database ${database}`);
+  await maintenance.end();
+  await prepareShard(server, TABLES, database);
+  const parameters = { client_min_messages: 'warning', lock_timeout: '5s' };
+  const owner = await SqlClient.connect(server, { user: server.superuser, database, parameters });
+  // Ordinary tables are at home only.
+  if (isHome)
+    await owner.run(`create table note (id int primary key, text text not null); grant all on note to ${APP_ROLE}`);
+  await owner.run(`grant all on kv, blobs to ${APP_ROLE}`, `grant temporary on database ${database} to ${APP_ROLE}`);
+  return { owner, isHome, slots };
+}

@@ -1,0 +1,140 @@
+// Where pgkv may answer 0A000 and Postgres does not (D10, D13, D14), and what Postgres is sent in its place: the same message
+// fails there too, so that what must follow (the block has failed, 25P02, ROLLBACK, nothing of it persists) is compared.
+import { hashSlotOf } from '../../../src/cluster/key-hash.js';
+import type { ErrorFields } from '../../support/backend-message.js';
+import type { Unit } from './answers.js';
+import type { FuzzMessage, Statement, Touch } from './script.js';
+
+const HASH_SLOTS = 16_384;
+const STAND_IN: Statement = { sql: 'select refused_by_pgkv', touch: { kind: 'none' } };
+const NOBODY = 'refused by pgkv';
+
+/** Kinds of answers that end what a message of the extended protocol is owed. */
+const ENDS = new Set(['ParseComplete', 'BindComplete', 'CloseComplete', 'NoData', 'RowDescription']);
+const STATEMENT_ENDS = new Set(['CommandComplete', 'EmptyQueryResponse', 'PortalSuspended']);
+
+export interface Refusal {
+  /** Of the statement in the Query, or of the message in the batch. */
+  readonly at: number;
+  readonly fields: ErrorFields;
+}
+
+/** The refusal in an answer: an error of pgkv's own with the code of a rule. */
+export function refusalIn(unit: Unit, part: readonly FuzzMessage[]): Refusal | null {
+  const isBatch = !part.some((message) => typeof message !== 'string' && 'query' in message);
+  let at = 0;
+  for (const message of unit) {
+    if (STATEMENT_ENDS.has(message.type) || (isBatch && ENDS.has(message.type))) at++;
+    if (message.type !== 'ErrorResponse') continue;
+    const { fields } = message;
+    return fields['C'] === '0A000' && fields['F'] === undefined ? { at, fields } : null;
+  }
+  return null;
+}
+
+/** The messages with what fails in place of what was refused; null where there is no such place. */
+export function standIn(part: readonly FuzzMessage[], at: number): FuzzMessage[] | null {
+  const [first] = part;
+  if (part.length === 1 && typeof first !== 'string' && first !== undefined && 'query' in first) {
+    if (at >= first.query.length) return null;
+    return [{ ...first, query: first.query.map((statement, index) => (index === at ? STAND_IN : statement)) }];
+  }
+  let index = -1;
+  let isPlaced = false;
+  const messages = part.map((message): FuzzMessage => {
+    if (typeof message === 'string' || ++index !== at) return message;
+    isPlaced = true;
+    if ('parse' in message) return { ...message, parse: STAND_IN, types: [] };
+    if ('bind' in message) return { ...message, statement: NOBODY };
+    if ('execute' in message) return { ...message, execute: NOBODY };
+    if ('describe' in message || 'close' in message) return { describe: 'portal', name: NOBODY };
+    return message;
+  });
+  return isPlaced ? messages : null;
+}
+
+/** What a session's statements have bound it to since its block began, and its statements by name. */
+export class Bindings {
+  readonly #shards: number;
+  readonly #bound = new Set<number>();
+  readonly #named = new Map<string, Touch>();
+
+  constructor(shards: number) {
+    this.#shards = shards;
+  }
+
+  /** Why pgkv may refuse something in this part, null where it may not. */
+  allows(part: readonly FuzzMessage[], { at, fields }: Refusal): string | null {
+    const touches = this.#touches(part);
+    const reached = touches.slice(0, isQuery(part) ? at + 1 : touches.length);
+    const all = isQuery(part) ? touches : reached;
+    const unsupported = all.find(({ kind }) => kind === 'unsupported');
+    if (unsupported?.kind === 'unsupported') return `not supported: ${unsupported.what}`;
+    if (/encoding/.test(`${fields['M']} ${fields['D']}`) && isForeign(part))
+      return 'a text in another encoding than UTF8 (A10)';
+    if (this.#shards === 1 && !mixes(part, touches)) return null;
+    if (mixes(part, touches)) return 'a text of statements on key-value tables and others';
+    for (const touch of all) {
+      const { size } = new Set(this.#shardsOf(touch));
+      const writes = (touch.kind === 'every' || touch.kind === 'keys') && touch.writes;
+      if (size > 1 && writes) return 'a write on several shards (D14)';
+    }
+    const needed = new Set([...this.#bound, ...all.flatMap((touch) => this.#shardsOf(touch))]);
+    return needed.size > 1 ? 'a block on several shards (D13)' : null;
+  }
+
+  /** The part was answered; `status` is that of its ReadyForQuery, if it had one. */
+  answered(part: readonly FuzzMessage[], status: string | null): void {
+    for (const touch of this.#touches(part)) {
+      if (touch.kind !== 'catalog') for (const shard of this.#shardsOf(touch)) this.#bound.add(shard);
+    }
+    if (status === 'I') this.#bound.clear();
+  }
+
+  #touches(part: readonly FuzzMessage[]): Touch[] {
+    const touches: Touch[] = [];
+    for (const message of part) {
+      if (typeof message === 'string') continue;
+      if ('query' in message) touches.push(...message.query.map(({ touch }) => touch));
+      if ('parse' in message) {
+        this.#named.set(message.name, message.parse.touch);
+        touches.push(message.parse.touch);
+      }
+      if ('bind' in message) touches.push(this.#named.get(message.statement) ?? { kind: 'none' });
+    }
+    return touches;
+  }
+
+  #shardsOf(touch: Touch): number[] {
+    switch (touch.kind) {
+      case 'home':
+      case 'catalog':
+        return [0];
+      case 'every':
+        return Array.from({ length: this.#shards }, (_, shard) => shard);
+      case 'keys':
+        return touch.keys.map(([tenant, key]) => shardOf(hashSlotOf(tenant, key), this.#shards));
+      default:
+        return [];
+    }
+  }
+}
+
+function shardOf(slot: number, shards: number): number {
+  let shard = 0;
+  while (Math.floor(((shard + 1) * HASH_SLOTS) / shards) <= slot) shard++;
+  return shard;
+}
+
+const isQuery = (part: readonly FuzzMessage[]): boolean =>
+  part.some((message) => typeof message !== 'string' && 'query' in message);
+
+const isForeign = (part: readonly FuzzMessage[]): boolean => /[\u0080-\u00ff]/.test(JSON.stringify(part));
+
+/** Several statements in one text, some on key-value tables and others that need a server of their own. */
+function mixes(part: readonly FuzzMessage[], touches: readonly Touch[]): boolean {
+  if (!isQuery(part) || touches.length < 2) return false;
+  const kinds = new Set(touches.map(({ kind }) => kind));
+  const isOnTables = kinds.has('keys') || kinds.has('every');
+  return isOnTables && ['home', 'catalog', 'every', 'none'].some((kind) => kinds.has(kind as Touch['kind']));
+}

@@ -1,0 +1,84 @@
+// Generated sessions of transactions, to plain Postgres and through pgkv on one, three and five shards: the same answers, the
+// same rows in the end, the rules of the protocol.
+//   PGKV_FUZZ=1 npx tap run test/differential/fuzz     3,000 statements of new seeds
+//   PGKV_FUZZ=1 PGKV_LONG=1 …                          50,000
+//   PGKV_FUZZ=1 PGKV_FUZZ_SEED=7 …                     that seed on, as many
+//   PGKV_FUZZ=1 PGKV_FUZZ_SCRIPT='{…}' …               one script, as a failure prints it
+//   PGKV_FUZZ_SHARDS=3                                 only behind so many shards
+//   PGKV_FUZZ_FAULTS=20                                goes on until so many faults are found
+//   PGKV_FUZZ_REPORT=file                              appends what is found to a file, as it is found
+// On by default: change `runs` to `true`.
+import { appendFileSync } from 'node:fs';
+import t from 'tap';
+import { findPostgres } from '../../support/postgres-binaries.js';
+import { Arena, type Ring } from './arena.js';
+import { generateScript } from './generate.js';
+import { type Fault, playScript, type RefusalCounts } from './play-script.js';
+import { describePackets, type Script, statementCount } from './script.js';
+import { type Shrunk, shrink } from './shrink.js';
+
+const runs = process.env['PGKV_FUZZ'] === '1';
+const number = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise);
+
+const STATEMENTS = process.env['PGKV_LONG'] ? 50_000 : number('PGKV_FUZZ_STATEMENTS', 3_000);
+const FAULTS_MAX = number('PGKV_FUZZ_FAULTS', 1);
+const FIRST_SEED = number('PGKV_FUZZ_SEED', Math.floor(Math.random() * 2 ** 30));
+const SHARDS = process.env['PGKV_FUZZ_SHARDS'] ? [number('PGKV_FUZZ_SHARDS', 1)] : [1, 3, 5];
+const REPORT = process.env['PGKV_FUZZ_REPORT'];
+const SCRIPT = process.env['PGKV_FUZZ_SCRIPT'];
+
+const skip = !runs ? 'PGKV_FUZZ=1 runs it' : findPostgres('embedded') ? false : 'no embedded Postgres';
+
+t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
+  const arena = await Arena.open(SHARDS);
+  t.teardown(() => arena.close());
+  if (SCRIPT !== undefined) {
+    for (const ring of arena.rings) await check(t, JSON.parse(SCRIPT), ring, new Map());
+    return;
+  }
+  t.comment(`PGKV_FUZZ_SEED=${FIRST_SEED}`);
+  const refusals: RefusalCounts = new Map();
+  let statements = 0;
+  let faults = 0;
+  let scripts = 0;
+  for (; statements < STATEMENTS && faults < FAULTS_MAX; scripts++) {
+    const script = generateScript(FIRST_SEED + scripts);
+    const ring = arena.rings[scripts % arena.rings.length]!;
+    statements += statementCount(script);
+    if (!(await check(t, script, ring, refusals))) faults++;
+  }
+  t.comment(`${statements} statements in ${scripts} scripts, ${faults} faults`);
+  for (const [reason, count] of refusals) t.comment(`refused ${count} times: ${reason}`);
+  if (faults === 0) t.pass('pgkv answers as Postgres does');
+});
+
+/** Plays it; what fails is cut down and printed. */
+async function check(t: Tap, script: Script, ring: Ring, refusals: RefusalCounts): Promise<boolean> {
+  const fault = await playScript(script, ring, refusals);
+  if (fault === null) return true;
+  const fresh = async (smaller: Script): Promise<Fault | null> => {
+    await ring.renew();
+    return playScript(smaller, ring);
+  };
+  const again = await fresh(script);
+  const isReproduced = again !== null && again.kind === fault.kind;
+  const shrunk: Shrunk = isReproduced ? await shrink({ script, fault: again }, fresh) : { script, fault };
+  await ring.renew();
+  const lines = report(shrunk, ring, isReproduced);
+  for (const line of lines) t.comment(line);
+  if (REPORT !== undefined) appendFileSync(REPORT, `${lines.join('\n')}\n\n`);
+  t.fail(`${shrunk.fault.kind}, seed ${script.seed}`);
+  return false;
+}
+
+type Tap = Pick<typeof t, 'fail' | 'comment'>;
+
+function report({ script, fault }: Shrunk, { shards }: Ring, isReproduced: boolean): string[] {
+  return [
+    `${fault.kind}, seed ${script.seed} on ${shards} shard${shards === 1 ? '' : 's'}`,
+    ...(isReproduced ? [] : ['NOT seen again with a new router: it may need what came before']),
+    ...describePackets(script.packets),
+    ...fault.text.split('\n'),
+    `PGKV_FUZZ=1 PGKV_FUZZ_SHARDS=${shards} PGKV_FUZZ_SCRIPT='${JSON.stringify(script).replaceAll("'", "'\\''")}'`,
+  ];
+}
