@@ -76,6 +76,11 @@ const catalog = z
 const merged = z
   .strictObject({
     disabled: flag(false, 'Run every statement on a key by itself instead of many together.'),
+    deadline_ms: milliseconds(
+      50,
+      10_000,
+      'How long a server may take over statements run together; then reads get 08006, writes 08007.',
+    ),
   })
   .prefault({});
 

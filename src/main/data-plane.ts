@@ -81,7 +81,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     counters,
     nodes,
     view: () => views.current,
-    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock, counters),
+    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock, counters, settings.merged.deadlineMs),
     registry,
     cancels,
     authentication: {

@@ -241,8 +241,11 @@ t.test('an idle transaction that holds one key holds up writes of that key only'
   t.ok(stalled.at(-1)! < 1_000, 'no stranger waits for the lock');
   t.ok(stalled.length > calm.length / 2);
   // lock_timeout of merged connections is 100 ms: a batch that met the lock shows.
-  const late = stalled.filter((time) => time >= 100).length;
-  t.ok(late <= clients.length, `${late} writes of strangers waited for 100 ms`);
+  const lateIn = (times: readonly number[]): number => times.filter((time) => time >= 100).length;
+  const late = lateIn(stalled);
+  // On a busy machine as many are late without a lock, in proportion.
+  const lateAnyway = Math.ceil((2 * lateIn(calm) * stalled.length) / calm.length);
+  t.ok(late <= clients.length + lateAnyway, `${late} writes of strangers waited for 100 ms`);
   await holder.run('commit');
   const answers = await Promise.all(held.map((client) => client.answer()));
   t.same(

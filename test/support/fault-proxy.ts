@@ -39,6 +39,8 @@ export class FaultProxy {
   cancelDelayMs = 0;
   /** Faults and scripts touch only connections whose start-up packet names this database: not the health checks. */
   readonly #database: string;
+  /** Of those, only connections whose start-up packet has this text, where it is set. */
+  only = '';
   /** Connections to the watched database so far. */
   connections = 0;
   /** The fault has struck. */
@@ -149,6 +151,7 @@ export class FaultProxy {
         first = false;
         watched = chunk.includes(`database\0${this.#database}\0`);
         if (watched) this.connections++;
+        watched &&= chunk.includes(this.only);
         if (watched && this.script !== null) {
           const { script } = this;
           router.removeAllListeners('data').on('data', (more) => script(router, more));

@@ -7,7 +7,7 @@ import type { MergedRequest } from './merged-request.js';
 const lastOfSlot = new Int32Array(HASH_SLOT_COUNT);
 
 /**
- * Points each member that asks and is to be answered exactly like one before it to that one.
+ * Points each member that asks exactly what one before it asks to that one.
  * @param values how many values each has
  * @returns the others, in their order
  */
@@ -28,7 +28,6 @@ export function askedOnce(members: readonly MergedRequest[], values: number): re
 }
 
 function asksTheSame(one: MergedRequest, other: MergedRequest, values: number): boolean {
-  if (one.prefix !== other.prefix) return false;
   for (let value = 0; value < values; value++) {
     const length = one.offsets[2 * value + 1]!;
     if (length !== other.offsets[2 * value + 1]) return false;

@@ -1,9 +1,10 @@
 // What the server says to a batch, as it comes in: each row is copied to the answer of its member, what went wrong is noted.
-// Invariant: the rows of a member stand together in `bytes`, from member.start to member.end, behind what is owed before them.
+// Invariant: the rows of a member stand together in `bytes`, from member.start to member.end, as DataRow messages without the
+// columns that say whose they are.
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
+import type { MergedForm } from './merged-form.js';
 import type { MergedRequest } from './merged-request.js';
-import type { MergedForm } from './merged-statement.js';
 
 /** Answers larger than this are not gathered: the members fetch them themselves. */
 export const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
@@ -141,11 +142,7 @@ export class BatchAnswers {
   }
 
   #begin(member: MergedRequest): void {
-    const { prefix } = member;
-    if (!this.#room(prefix.length)) return;
-    member.start = this.used;
-    this.used += prefix.copy(this.bytes, this.used);
-    member.end = this.used;
+    member.start = member.end = this.used;
   }
 
   /** Finds the member of an inserted row by tenant_id and key, the row's first two columns. */

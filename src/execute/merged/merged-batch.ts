@@ -1,20 +1,30 @@
-// One merged statement under way: sends it, has each row put to its member, and answers the members when ReadyForQuery has
-// come and not before, since a CommandComplete may precede a commit that fails (D11 rule 2). A batch of one is the
-// member's own statement. Invariants: a member is told exactly once; of a batch that failed nothing was applied, so its
-// members run by themselves; of a batch whose connection was lost nobody knows, so members that write get 08007.
+// One statement for many members under way: sends it, has each row put to its member, and answers the members when
+// ReadyForQuery has come and not before, since a CommandComplete may precede a commit that fails (D11 rule 2). A batch of
+// one is the member's own statement. Phases:
+//   gathered   waits for a connection
+//   held       has one, which is brought to its settings and asked about the statement; nothing of it was sent
+//   sent       the statement is with the server, which is awaited no longer than the deadline
+//   ended      the connection is given back, closed or lost, and the members hear how it ended
+// From gathered and held it may end at once. Invariants: a member hears exactly once; of a batch that failed nothing was
+// applied, so its members run by themselves; of a batch whose connection was lost nobody knows, so writes get 08007.
 
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
-import type { LeaseRequest } from '../../backend/pool/pool-group.js';
+import type { SettingsGroup } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
 import { forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import { assert } from '../../base/assert.js';
+import type { Clock } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
+import type { Counters } from '../../telemetry/counters.js';
 import { encodeArrayBind, encodeSingleBind } from './array-bind.js';
 import { askedOnce } from './asked-once.js';
 import { ANSWER_BYTES_MAX, BatchAnswers } from './batch-answers.js';
+import type { Awaited, LaneDeadlines } from './lane-deadlines.js';
 import { LaneReceiver } from './lane-receiver.js';
-import { endingOf } from './merged-answer.js';
-import type { MergedQueue } from './merged-lane.js';
+import type { MergedForm } from './merged-form.js';
 import type { MergedRequest } from './merged-request.js';
-import type { MergedForm } from './merged-statement.js';
+import type { MergedStatement } from './merged-statement.js';
 
 const STALE_PLAN = '0A000';
 /** Lock time-outs, deadlocks, cancels: no fault of the statement. */
@@ -22,8 +32,33 @@ const STRANGERS: ReadonlySet<string> = new Set(['55P03', '40P01', '57014']);
 
 const NOT_THEIRS = 'the rows of the answer are not those of the statements';
 
-export class MergedBatch extends LaneReceiver {
-  readonly #queue: MergedQueue;
+/** What a batch has of the queue it was taken from (merged-queue.ts). */
+export interface BatchHost {
+  readonly lane: {
+    readonly pool: NodePool;
+    readonly group: PoolGroup;
+    readonly clock: Clock;
+    readonly counters: Counters;
+    readonly deadlines: LaneDeadlines;
+  };
+  readonly statement: MergedStatement;
+  readonly format: number;
+  readonly settings: SettingsGroup;
+  readonly writes: boolean;
+  /** @param members as they were taken, those that were dropped later included */
+  batchEnded(members: readonly MergedRequest[], reruns: boolean): void;
+}
+
+type Phase =
+  | { readonly kind: 'gathered' | 'ended' }
+  | { readonly kind: 'held'; readonly connection: ServerConnection }
+  | { readonly kind: 'sent'; readonly connection: ServerConnection; readonly answers: BatchAnswers };
+
+const GATHERED: Phase = { kind: 'gathered' };
+const ENDED: Phase = { kind: 'ended' };
+
+export class MergedBatch extends LaneReceiver implements Awaited {
+  readonly #host: BatchHost;
   /** In the order in which they stand in the statement: as they were taken, and those that are left of them. */
   readonly #taken: readonly MergedRequest[];
   #members: readonly MergedRequest[];
@@ -32,93 +67,99 @@ export class MergedBatch extends LaneReceiver {
   #isSingle = false;
   /** What was known of the statement when the batch was sent; it may be learnt anew meanwhile. */
   #form: MergedForm;
-  #connection: ServerConnection | null = null;
-  /** Null until the batch is sent. */
-  #answers: BatchAnswers | null = null;
-  #ended = false;
+  #phase: Phase = GATHERED;
+  /** The deadline that was missed; 0: none. */
+  #lateAfterMs = 0;
 
-  constructor(queue: MergedQueue, members: readonly MergedRequest[]) {
+  constructor(host: BatchHost, members: readonly MergedRequest[]) {
     super();
-    this.#queue = queue;
+    this.#host = host;
     this.#taken = this.#members = this.#asked = members;
-    this.#form = queue.statement.form!;
+    this.#form = host.statement.form!;
   }
 
-  /** Asks for a connection and sends; the queue hears of the end by `batchEnded`. */
+  /** Asks for a connection and sends; the host hears of the end by `batchEnded`. */
   start(): void {
-    const { lane, settings } = this.#queue;
+    const { lane, settings } = this.#host;
     const request: LeaseRequest = {
       group: lane.group,
       settings,
       queuedAt: 0,
-      granted: (connection) => this.#send(connection),
+      granted: (connection) => this.#granted(connection),
       // Nothing was sent: each member finds out by itself what is wrong.
-      refused: () => this.#end('rerun'),
+      refused: () => {
+        assert(this.#phase.kind === 'gathered', 'only who waits is refused');
+        this.#phase = ENDED;
+        this.#rerun();
+      },
     };
     lane.pool.acquire(request);
   }
 
-  #send(connection: ServerConnection): void {
-    const { lane, statement, settings } = this.#queue;
-    if (!this.#anyLeft(connection)) return;
+  #granted(connection: ServerConnection): void {
+    assert(this.#phase.kind === 'gathered', 'a batch has one connection');
+    const { lane, statement, settings } = this.#host;
+    this.#phase = { kind: 'held', connection };
+    lane.deadlines.begin(this);
+    if (!this.#anyLeft()) return;
     this.#form = statement.form!;
     if (statement.stage !== 'merged' || this.#members.some(({ form }) => form !== this.#form)) {
-      // It was learnt anew while they waited, and looks otherwise than what their answers would begin with.
-      lane.giveBack(connection);
-      this.#end('rerun');
+      // It was learnt anew while they waited: their rows may look otherwise than they expect.
+      this.#giveBack();
+      this.#rerun();
       return;
     }
     this.#isSingle = this.#members.length === 1 && this.#form.plan.ownForOne;
-    this.#connection = connection;
     connection.attach(this);
     if (connection.settings === settings || connection.bringTo(settings, this.#brought)) this.#prepare(connection);
   }
 
   readonly #brought = (failure: Buffer | null): void => {
-    const connection = this.#connection!;
-    if (failure === null) return this.#prepare(connection);
+    if (failure === null) return this.#prepare(this.#held);
     // Under which settings it is now nobody knows.
-    this.#connection = null;
-    connection.attach(null);
-    connection.destroy('the settings of a merged statement could not be applied');
-    this.#end('rerun');
+    this.#close('the settings of a merged statement could not be applied');
+    this.#rerun();
   };
 
+  get #held(): ServerConnection {
+    const phase = this.#phase;
+    assert(phase.kind === 'held', 'the connection is held and nothing was sent');
+    return phase.connection;
+  }
+
   #prepare(connection: ServerConnection): void {
-    const { lane, statement, settings } = this.#queue;
+    const { statement, settings } = this.#host;
     const form = this.#form;
     const source = this.#isSingle ? form.one : form.many;
     if (connection.isPrepared(source, settings.semantics)) {
       this.#execute(connection);
       return;
     }
-    // The table may have changed beside pgkv since the statement was learnt: rows of another shape are not to be told.
+    // The table may have changed beside pgkv since the statement was learnt: rows of another shape are nobody's.
     connection.askShape(source, settings.semantics, (shape) => {
       if (shape === (this.#isSingle ? form.oneShape : form.manyShape)) {
-        this.#execute(connection);
+        this.#execute(this.#held);
         return;
       }
       statement.stage = 'unknown';
-      this.#connection = null;
-      lane.giveBack(connection);
-      this.#end('rerun');
+      this.#giveBack();
+      this.#rerun();
     });
   }
 
   /** Some may have been taken back while the batch waited: they must not be run. */
-  #anyLeft(connection: ServerConnection): boolean {
+  #anyLeft(): boolean {
     this.#members = this.#members.filter(({ dropped }) => !dropped);
     if (this.#members.length > 0) return true;
-    this.#connection = null;
-    this.#queue.lane.giveBack(connection);
-    this.#queue.batchEnded(this.#taken, false);
+    this.#giveBack();
+    this.#host.batchEnded(this.#taken, false);
     return false;
   }
 
   #execute(connection: ServerConnection): void {
-    const { format, settings } = this.#queue;
+    const { format, settings, statement, lane } = this.#host;
     const form = this.#form;
-    if (!this.#anyLeft(connection)) return;
+    if (!this.#anyLeft()) return;
     const members = this.#members;
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
@@ -130,7 +171,8 @@ export class MergedBatch extends LaneReceiver {
     const values = plan.refs.length;
     const { semantics } = settings;
     this.#asked = plan.writes ? members : askedOnce(members, values);
-    this.#answers = new BatchAnswers(form, this.#asked, this.#isSingle, this.#queue.statement.answerBytes);
+    const answers = new BatchAnswers(form, this.#asked, this.#isSingle, statement.answerBytes);
+    this.#phase = { kind: 'sent', connection, answers };
     if (this.#isSingle) {
       const name = connection.prepare(form.one, semantics);
       connection.output.push(encodeSingleBind(name, members[0]!, values, format));
@@ -139,7 +181,7 @@ export class MergedBatch extends LaneReceiver {
       const columns = plan.hidden + form.columnCount;
       connection.output.push(encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format));
     }
-    this.#queue.lane.counters.mergedBatches++;
+    lane.counters.mergedBatches++;
     connection.replies.push(forwarded(Reply.bind));
     connection.replies.push(forwarded(Reply.execute));
     connection.replies.push(forwarded(Reply.sync));
@@ -148,53 +190,51 @@ export class MergedBatch extends LaneReceiver {
 
   serverBytes(bytes: Buffer): void {
     // What comes before the batch is sent is not about it: the server may be shutting down.
-    this.#answers?.take(bytes);
+    if (this.#phase.kind === 'sent') this.#phase.answers.take(bytes);
   }
 
   serverReady(): void {
-    const connection = this.#connection!;
-    const { lane, statement } = this.#queue;
-    const { error, broken, overflow, unsafe, used } = this.#answers!;
-    this.#connection = null;
-    const now = lane.clock.now();
+    const phase = this.#phase;
+    assert(phase.kind === 'sent', 'only what was sent is answered');
+    const { statement, lane, writes } = this.#host;
+    const { error, broken, overflow, unsafe, used } = phase.answers;
     if (error !== null) {
       // The statement's plan is out of date: it is learnt anew, and other statements of that connection may be stale, too.
       if (error['C'] === STALE_PLAN) {
         statement.stage = 'unknown';
-        connection.retired = true;
-      } else if (!STRANGERS.has(error['C'] ?? '')) statement.failed(now);
-      lane.giveBack(connection);
-      this.#end('rerun');
+        phase.connection.retired = true;
+      } else if (!STRANGERS.has(error['C'] ?? '')) statement.failed(lane.clock.now());
+      this.#giveBack();
+      this.#rerun();
       return;
     }
     if (broken) {
       statement.stage = 'unknown';
       // Whose answers come next on it is not certain, either (rule 8).
-      connection.attach(null);
-      lane.pool.destroyUnclean(connection, NOT_THEIRS);
-      if (this.#queue.writes) this.#end('unknown', NOT_THEIRS);
-      else this.#end('rerun');
+      this.#close(NOT_THEIRS);
+      if (writes) this.#fail(unknownOutcome(NOT_THEIRS));
+      else this.#rerun();
       return;
     }
     statement.succeeded();
-    lane.giveBack(connection);
-    // Of reads, about: what was asked once may be told many times.
-    const bytesToTell = this.#queue.writes ? 0 : (used * this.#members.length) / this.#asked.length;
-    if (overflow || bytesToTell > ANSWER_BYTES_MAX) {
+    this.#giveBack();
+    // Of reads, about: what was asked once may be an answer to many.
+    const bytesToSend = writes ? 0 : (used * this.#members.length) / this.#asked.length;
+    if (overflow || bytesToSend > ANSWER_BYTES_MAX) {
       statement.answerBytes = Math.max(statement.answerBytes * 2, ANSWER_BYTES_MAX / this.#asked.length);
-      this.#end('rerun');
-    } else if (unsafe && this.#queue.writes) this.#end('unknown', 'the standby has not confirmed the commit');
-    else this.#answer(this.#answers!);
+      this.#rerun();
+    } else if (unsafe && writes) this.#fail(unknownOutcome('the standby has not confirmed the commit'));
+    else this.#answer(phase.answers);
   }
 
   #answer({ bytes, used }: BatchAnswers): void {
-    const { statement, lane } = this.#queue;
+    const { statement, lane } = this.#host;
     const { counters } = lane;
     const { plan } = this.#form;
     const members = this.#members;
     statement.answerBytes += (used / this.#asked.length - statement.answerBytes) / 8;
-    this.#queue.batchEnded(this.#taken, false);
-    // Before the first is told: from then on it may be used for its client's next statement.
+    this.#host.batchEnded(this.#taken, false);
+    // Before the first hears: from then on it may be used for its client's next statement.
     if (this.#asked !== members) for (const member of members) member.takeFromTwin();
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
@@ -202,34 +242,77 @@ export class MergedBatch extends LaneReceiver {
       if (plan.insertsPlainly && member.rows === 0 && !this.#isSingle) {
         // Something stands in its way: by itself it gets the error, with Postgres's own words.
         counters.mergedReruns++;
-        member.client.rerun();
+        member.sink.rerun(member);
         continue;
       }
       counters.mergedStatements++;
       member.answers = bytes;
-      member.ending = endingOf(plan.tag, member.rows);
-      member.client.settled(member);
+      member.sink.completed(member);
     }
+  }
+
+  missedDeadline(limitMs: number): void {
+    const phase = this.#phase;
+    assert(phase.kind === 'held' || phase.kind === 'sent', 'who waits for a server has a connection');
+    this.#lateAfterMs = limitMs;
+    this.#host.lane.pool.missedDeadline(phase.connection, limitMs);
   }
 
   serverLost(loss: ServerLoss): void {
-    this.#connection = null;
-    this.#queue.statement.failed(this.#queue.lane.clock.now());
-    const isSent = this.#members.some(({ sent }) => sent);
-    if (isSent && this.#queue.writes) this.#end('unknown', loss.error.detail ?? 'the server connection was lost');
-    else this.#end('rerun');
-  }
-
-  #end(how: 'rerun' | 'unknown', detail = ''): void {
-    assert(!this.#ended, 'a batch ends once');
-    this.#ended = true;
-    this.#queue.batchEnded(this.#taken, how === 'rerun');
-    for (const member of this.#members) {
-      if (member.dropped) continue;
-      if (how === 'rerun') {
-        this.#queue.lane.counters.mergedReruns++;
-        member.client.rerun();
-      } else member.client.unknown(detail);
+    const wasSent = this.#phase.kind === 'sent';
+    const { statement, lane, writes } = this.#host;
+    this.#letGo();
+    const late = `${lane.pool.label}: no answer within ${this.#lateAfterMs} ms (merged.deadline_ms)`;
+    if (this.#lateAfterMs === 0) {
+      statement.failed(lane.clock.now());
+      if (wasSent && writes) this.#fail(unknownOutcome(loss.error.detail ?? 'the server connection was lost'));
+      else this.#rerun();
+    } else if (!wasSent) this.#rerun();
+    else if (writes) {
+      const message = `the outcome of the write is unknown: ${late}`;
+      this.#fail(new PgkvError('outcome_unknown', { message, detail: late }));
+    } else {
+      // By itself it would have no deadline, and meet a server that is as silent.
+      const message = `the statement only reads, and was given up: ${late}`;
+      this.#fail(new PgkvError('server_unreachable', { message, detail: late }));
     }
   }
+
+  /** The batch has ended, and the connection is no longer its own. */
+  #letGo(): ServerConnection {
+    const phase = this.#phase;
+    assert(phase.kind === 'held' || phase.kind === 'sent', 'a batch lets go of its connection once');
+    this.#phase = ENDED;
+    this.#host.lane.deadlines.end(this);
+    return phase.connection;
+  }
+
+  #giveBack(): void {
+    const connection = this.#letGo();
+    this.#host.lane.pool.release(connection, this.#host.lane.group);
+  }
+
+  #close(reason: string): void {
+    const connection = this.#letGo();
+    connection.attach(null);
+    this.#host.lane.pool.destroyUnclean(connection, reason);
+  }
+
+  /** Nothing was done: each member runs by itself. */
+  #rerun(): void {
+    const { lane } = this.#host;
+    this.#host.batchEnded(this.#taken, true);
+    for (const member of this.#members) {
+      if (member.dropped) continue;
+      lane.counters.mergedReruns++;
+      member.sink.rerun(member);
+    }
+  }
+
+  #fail(error: PgkvError): void {
+    this.#host.batchEnded(this.#taken, false);
+    for (const member of this.#members) if (!member.dropped) member.sink.failed(error, member);
+  }
 }
+
+const unknownOutcome = (detail: string): PgkvError => new PgkvError('outcome_unknown', { detail });

@@ -5,6 +5,7 @@ import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
+import { LaneDeadlines } from './lane-deadlines.js';
 import { MERGED_LIMITS, MergedLane } from './merged-lane.js';
 
 /**
@@ -40,13 +41,16 @@ export class MergedLanes {
   readonly #registry: SettingsRegistry;
   readonly #clock: Clock;
   readonly #counters: Counters;
+  readonly #deadlines: LaneDeadlines;
   readonly #lanes = new WeakMap<PoolGroup, MergedLane>();
   /** By the settings of sessions; null: they change more than how values look. */
   readonly #sharings = new WeakMap<SettingsGroup, Sharing | null>();
   readonly #admitted = new Set<Sharing>();
   #sweptAt: number;
 
-  constructor(registry: SettingsRegistry, clock: Clock, counters: Counters) {
+  /** @param deadlineMs for what goes over merged connections */
+  constructor(registry: SettingsRegistry, clock: Clock, counters: Counters, deadlineMs: number) {
+    this.#deadlines = new LaneDeadlines(clock, deadlineMs);
     this.#registry = registry;
     this.#clock = clock;
     this.#counters = counters;
@@ -65,6 +69,7 @@ export class MergedLanes {
         group: pool.group(startup, group.credential),
         clock: this.#clock,
         counters: this.#counters,
+        deadlines: this.#deadlines,
         limits: MERGED_LIMITS,
         later: setImmediate,
       });

@@ -1,13 +1,19 @@
 // Finds out what the merged lane has to know of a statement: asks the server for the types of its parameters and for its
 // result, has the merged statement made, and asks the server whether that one means the same. Statements on tables whose
-// triggers, rules or policies could tell one statement from many are not merged (D11).
+// triggers, rules or policies could tell one statement from many are not merged (D11). Phases:
+//   waiting    for a connection
+//   preparing  the connection is brought to the settings of the session that asks
+//   one, many  the server describes the statement of one member, then the one for many
+//   ended      the statement has its stage; where the connection was lost, or none was to be had, it stays as it was
+// A connection that misses the deadline is closed (D29).
 
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import type { SettingsGroup } from '../../backend/connection/settings-group.js';
 import type { LeaseRequest } from '../../backend/pool/pool-group.js';
 import { describing, forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
-import { type MergeStatement, mergeStatement, type SingleStatement } from '../../sql/batch/batch-statement.js';
+import { assert } from '../../base/assert.js';
+import { type BatchStatement, batchStatement, type SingleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
 import { qualifiedName } from '../../sql/text/identifiers.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
@@ -16,6 +22,7 @@ import { Backend, Frontend } from '../../wire/protocol.js';
 import { readColumns } from '../../wire/row-description.js';
 import { rowShape } from '../../wire/row-shape.js';
 import { builtinTypeName, TypeOid } from '../../wire/type-oids.js';
+import type { Awaited } from './lane-deadlines.js';
 import { LaneReceiver } from './lane-receiver.js';
 import type { MergedLane } from './merged-lane.js';
 import type { MergedStatement } from './merged-statement.js';
@@ -29,7 +36,11 @@ const TEXT_ARRAYS: ReadonlyMap<number, string> = new Map([
   [1015, '_varchar'],
 ]);
 
-export class MergedLearner extends LaneReceiver {
+type Phase =
+  | { readonly kind: 'waiting' | 'ended' }
+  | { readonly kind: 'preparing' | 'one' | 'many'; readonly connection: ServerConnection };
+
+export class MergedLearner extends LaneReceiver implements Awaited {
   readonly #lane: MergedLane;
   readonly #statement: MergedStatement;
   readonly #plan: KvPlan;
@@ -37,9 +48,9 @@ export class MergedLearner extends LaneReceiver {
   readonly #sources: StatementSources;
   readonly #settings: SettingsGroup;
   readonly #one: StatementSource;
+  #phase: Phase = { kind: 'waiting' };
   #many: StatementSource | null = null;
-  #merge: MergeStatement | null = null;
-  #connection!: ServerConnection;
+  #batch: BatchStatement | null = null;
   #rest: Buffer = NOTHING;
   #types: number[] = [];
   #description: Buffer | null = null;
@@ -48,8 +59,6 @@ export class MergedLearner extends LaneReceiver {
   #manyShape = '';
   #failed = false;
   #special = false;
-  /** Its settings could not be applied, so that nobody knows what they are. */
-  #unsettled = false;
 
   constructor(options: {
     lane: MergedLane;
@@ -78,21 +87,23 @@ export class MergedLearner extends LaneReceiver {
       settings: this.#settings,
       queuedAt: 0,
       granted: (connection) => this.#begin(connection),
-      refused: () => {
-        this.#statement.learning = false;
-      },
+      refused: () => this.#leave(),
     };
     this.#lane.pool.acquire(request);
   }
 
   #begin(connection: ServerConnection): void {
-    this.#connection = connection;
+    assert(this.#phase.kind === 'waiting', 'a learner has one connection');
+    this.#phase = { kind: 'preparing', connection };
+    this.#lane.deadlines.begin(this);
     connection.attach(this);
     // Literals are read, and names resolved, under the settings in force at Parse.
     const brought = (failure: Buffer | null): void => {
       if (failure === null) return this.#ask(connection);
-      this.#failed = this.#unsettled = true;
-      this.#end();
+      // Under which settings it is now nobody knows.
+      connection.attach(null);
+      this.#lane.pool.destroyUnclean(connection, 'the settings of a merged statement could not be applied');
+      this.#leave();
     };
     if (connection.bringTo(this.#settings, brought)) this.#ask(connection);
   }
@@ -109,11 +120,11 @@ export class MergedLearner extends LaneReceiver {
       },
       ready: () => undefined,
     });
-    this.#describe(this.#one);
+    this.#describe('one', connection, this.#one);
   }
 
-  #describe(source: StatementSource): void {
-    const connection = this.#connection;
+  #describe(kind: 'one' | 'many', connection: ServerConnection, source: StatementSource): void {
+    this.#phase = { kind, connection };
     // Anew: what was prepared before DDL made beside pgkv cannot be described any more.
     const name = connection.parse(source, this.#settings.semantics, true);
     connection.output.push(encodeNamed(Frontend.describe, 'S', name));
@@ -149,7 +160,7 @@ export class MergedLearner extends LaneReceiver {
     if (this.#many !== null) {
       this.#manyShape = shape;
       // It says for each row whose it is, and the rest is the client's.
-      if (!endsWith(message, this.#description, this.#merge!.hidden)) this.#failed = true;
+      if (!endsWith(message, this.#description, this.#batch!.hidden)) this.#failed = true;
       return;
     }
     this.#description = message;
@@ -158,36 +169,37 @@ export class MergedLearner extends LaneReceiver {
   }
 
   serverReady(): void {
-    if (this.#many === null && !this.#failed && !this.#special) {
+    const phase = this.#phase;
+    assert(phase.kind === 'one' || phase.kind === 'many', 'only what was asked is answered');
+    if (phase.kind === 'one' && !this.#failed && !this.#special) {
       const types = this.#types.map(
         (oid) => TEXT_ARRAYS.get(oid) ?? builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid),
       );
       const known = types.every((type) => type !== undefined);
-      this.#merge = known
-        ? mergeStatement(
+      this.#batch = known
+        ? batchStatement(
             this.#plan,
             this.#single,
             (types as string[]).map((type) => `pg_catalog.${type}`),
           )
         : null;
-      if (this.#merge !== null) {
-        this.#many = this.#sources.ownText(this.#merge.text, []);
-        this.#describe(this.#many);
+      if (this.#batch !== null) {
+        this.#many = this.#sources.ownText(this.#batch.text, []);
+        this.#describe('many', phase.connection, this.#many);
         return;
       }
     }
-    this.#end();
+    this.#end(phase.connection);
   }
 
-  #end(): void {
+  #end(connection: ServerConnection): void {
     const statement = this.#statement;
-    statement.learning = false;
     statement.schemaEpoch = this.#lane.pool.schemaEpoch;
     if (this.#failed) statement.retryAt = this.#lane.clock.now() + RETRY_MS;
-    else if (this.#special || this.#merge === null || this.#many === null) statement.stage = 'single';
+    else if (this.#special || this.#batch === null || this.#many === null) statement.stage = 'single';
     else {
       statement.form = {
-        plan: this.#merge,
+        plan: this.#batch,
         many: this.#many,
         one: this.#one,
         manyShape: this.#manyShape,
@@ -198,18 +210,31 @@ export class MergedLearner extends LaneReceiver {
       };
       statement.learnt();
     }
-    if (this.#unsettled) {
-      this.#connection.attach(null);
-      this.#connection.destroy('the settings of a merged statement could not be applied');
-    } else this.#lane.giveBack(this.#connection);
+    this.#leave();
+    this.#lane.pool.release(connection, this.#lane.group);
+  }
+
+  missedDeadline(limitMs: number): void {
+    const phase = this.#phase;
+    assert('connection' in phase, 'who waits for a server has a connection');
+    // Others that ask would only wait as long.
+    this.#statement.retryAt = this.#lane.clock.now() + RETRY_MS;
+    this.#lane.pool.missedDeadline(phase.connection, limitMs);
   }
 
   serverLost(): void {
+    this.#leave();
+  }
+
+  #leave(): void {
+    assert(this.#phase.kind !== 'ended', 'a learner ends once');
+    this.#phase = { kind: 'ended' };
     this.#statement.learning = false;
+    this.#lane.deadlines.end(this);
   }
 }
 
-/** Whether the columns of `many` behind the first `hidden` are those of `one` (null: none) in type; clients are told the latter. */
+/** Whether the columns of `many` behind the first `hidden` are those of `one` (null: none) in type, as clients take them to be. */
 function endsWith(many: Buffer, one: Buffer | null, hidden: number): boolean {
   const visible = readColumns(many).slice(hidden);
   const wanted = one === null ? [] : readColumns(one);

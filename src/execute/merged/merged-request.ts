@@ -1,24 +1,36 @@
-// One statement of one client on its way through the merged lane (D11). A client has at most one, so that its object is
-// made once and used again; nothing else is allocated per statement but the answer.
-import type { MergedQueue } from './merged-lane.js';
-import type { MergedForm, MergedStatement } from './merged-statement.js';
+// One statement on its way through the merged lane (D11): its values, and a sink that hears how it ended. What a sink
+// makes of that (messages for a client, the result of an operation) is its own affair. A client has one statement under way at
+// a time, so that its request is made once and used again; nothing else is allocated per statement.
+// A request is free; `offer` puts it in its queue; it is `sent` when its batch is handed to a socket; then exactly one call
+// of its sink makes it free again. One that is `dropped` on its way gets none, and is not used again.
+import type { PgkvError } from '../../base/errors.js';
+import type { MergedForm } from './merged-form.js';
 
-/** Whoever sent the statement. Exactly one call follows an `offer` that was taken, synchronously with what caused it. */
-export interface MergedClient {
-  /** The answer is there, to be taken by `wholeAnswer` or `pipelineAnswer`. */
-  settled(request: MergedRequest): void;
+/** Whoever sent the statement. Exactly one call follows an `offer`, synchronously with what caused it. */
+export interface BatchSink {
+  /** It was done: `request.rows` rows were found or changed; those that it gives are in `request.answers`. */
+  completed(request: MergedRequest): void;
   /** Nothing of it was done: it is to be run by itself, on a lease. */
-  rerun(): void;
-  /** It was sent, and whether it was done cannot be known: 08007. `detail` says why. */
-  unknown(detail: string): void;
+  rerun(request: MergedRequest): void;
+  /** It is not run again: it may have been done (`outcome_unknown`), or no server answers it in time. */
+  failed(error: PgkvError, request: MergedRequest): void;
+}
+
+/** Where requests for one statement wait (merged-queue.ts). */
+export interface RequestQueue {
+  /** Takes a request; its sink hears of it later, never from within this call. */
+  offer(request: MergedRequest): void;
+  /** A member that ran by itself is done with its key. */
+  release(request: MergedRequest): void;
+  /** Nobody is in it, and nothing of it is under way. */
+  readonly isIdle: boolean;
 }
 
 export class MergedRequest {
-  readonly client: MergedClient;
-  statement!: MergedStatement;
+  readonly sink: BatchSink;
   /** Where it is to wait. */
-  queue!: MergedQueue;
-  /** What was known of the statement when it was offered: its answer begins accordingly. */
+  queue!: RequestQueue;
+  /** What was known of the statement when it was offered: its rows look so. */
   form: MergedForm | null = null;
   /** Holds the values; a view that is not changed while the request is under way. */
   buffer: Buffer = EMPTY;
@@ -30,8 +42,6 @@ export class MergedRequest {
   key = '';
   /** Other batches do not write its key while it runs by itself. */
   holdsKey = false;
-  /** What the answer begins with: ParseComplete, BindComplete, RowDescription, as far as they are owed. */
-  prefix: Buffer = EMPTY;
   /** Values, in bytes. */
   bytes = 0;
   /** Requests of one group see one snapshot: they go in one batch. */
@@ -42,16 +52,15 @@ export class MergedRequest {
   dropped = false;
   /** The one that is asked in its place. */
   twin: MergedRequest | null = null;
-  /** Rows so far, and where they are in the batch's answer. */
+  /** Rows found or changed, so far. */
   rows = 0;
+  /** Where in `answers` its rows are, as DataRow messages in the format of its queue; `start` below 0: it gives none. */
   start = -1;
   end = 0;
   answers: Buffer = EMPTY;
-  /** CommandComplete and ReadyForQuery. */
-  ending: Buffer = EMPTY;
 
-  constructor(client: MergedClient) {
-    this.client = client;
+  constructor(sink: BatchSink) {
+    this.sink = sink;
   }
 
   /** The answer to the one that was asked in its place is its own. */
@@ -72,7 +81,7 @@ export class MergedRequest {
 
   /** It has run by itself, or will not. */
   releaseKey(): void {
-    if (this.holdsKey) this.queue.lane.release(this);
+    if (this.holdsKey) this.queue.release(this);
   }
 
   /** Drops it if it was not handed to a socket yet. Returns whether it was dropped. */

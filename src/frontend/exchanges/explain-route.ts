@@ -4,7 +4,7 @@ import { isRefusal, type Refusal } from '../../base/refusals.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { homeShard } from '../../cluster/cluster-view.js';
 import type { Route } from '../../route/route.js';
-import { mergeStatement, singleStatement } from '../../sql/batch/batch-statement.js';
+import { batchStatement, singleStatement } from '../../sql/batch/batch-statement.js';
 import type { Template } from '../../sql/plan/template.js';
 import type { KvStatement } from '../unit/kv-statements.js';
 
@@ -73,7 +73,7 @@ function isMerged({ plan, text, literals, source }: KvStatement): boolean {
   const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
   return (
     single !== null &&
-    mergeStatement(
+    batchStatement(
       plan,
       single,
       single.refs.map(() => 'pg_catalog.text'),

@@ -8,11 +8,10 @@ import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { type HashSlot, type ShardView, shardOf } from '../../cluster/cluster-view.js';
 import { UNREAD } from '../../cluster/key-hash.js';
-import { wholeAnswer } from '../../execute/merged/merged-answer.js';
+import { bindValues, literalValues } from '../../execute/merged/member-values.js';
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
 import { MergedLearner } from '../../execute/merged/merged-learner.js';
-import { MergedPipeline } from '../../execute/merged/merged-pipeline.js';
-import { type MergedClient, MergedRequest } from '../../execute/merged/merged-request.js';
+import type { BatchSink } from '../../execute/merged/merged-request.js';
 import type { MergedStatement } from '../../execute/merged/merged-statement.js';
 import { slotOfBind } from '../../route/bound-slot.js';
 import type { Route } from '../../route/route.js';
@@ -23,7 +22,8 @@ import { encodeError, READY_IDLE } from '../../wire/server-messages.js';
 import type { ExtendedProtocol } from '../conversation/extended-protocol.js';
 import type { KvStatement, KvStatements } from '../unit/kv-statements.js';
 import { type SingleBatch, scanPipeline, scanSingleBatch } from '../unit/single-batch.js';
-import { bindValues, fitsColumns, formatIn, literalValues, resultFormats } from './member-values.js';
+import { ClientRequest, prefixOf, wholeAnswer } from './merged-answer.js';
+import { MergedPipeline } from './merged-pipeline.js';
 
 export interface MergedHost {
   /** The message at hand was answered with these bytes; `bytes` of it are to be skipped. */
@@ -55,10 +55,10 @@ type Sample = Pick<KvStatement, 'plan' | 'text' | 'literals' | 'source'>;
 type Keyed = Route & { kind: 'keyed' };
 
 /** Of statements that write, those on one key, which is no NULL; of reads, all whose keys one shard holds. */
-const isMergeable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
+const isBatchable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
   slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
 
-export class MergedStatements implements MergedClient {
+export class MergedStatements implements BatchSink {
   /** A statement is under way. */
   busy = false;
   /** The client has cancelled what is under way. */
@@ -68,7 +68,7 @@ export class MergedStatements implements MergedClient {
   readonly #kv: KvStatements;
   readonly #extended: ExtendedProtocol;
   readonly #services: MergedServices;
-  #request: MergedRequest;
+  #request: ClientRequest;
   #pipeline: MergedPipeline | null = null;
   /** It is what is under way. */
   #pipelined = false;
@@ -85,7 +85,7 @@ export class MergedStatements implements MergedClient {
     this.#host = host;
     this.#session = session;
     this.#services = services;
-    this.#request = new MergedRequest(this);
+    this.#request = new ClientRequest(this);
   }
 
   /**
@@ -123,7 +123,7 @@ export class MergedStatements implements MergedClient {
     const slot = slotOfBind(plan, source.parameterTypes, buffer, batch.formatsAt, batch.bindEnd);
     if (slot !== UNREAD) return { plan, source, batch, shard: shardOf(this.#kv.view, slot), slot };
     const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd));
-    if (route.kind !== 'keyed' || !isMergeable(plan, route)) return null;
+    if (route.kind !== 'keyed' || !isBatchable(plan, route)) return null;
     return { plan, source, batch, shard: route.shard, slot: route.slots[0]! };
   }
 
@@ -134,8 +134,7 @@ export class MergedStatements implements MergedClient {
   }
 
   #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
-    const formats = resultFormats(buffer, unit.batch.bindEnd, unit.batch.formatsAt);
-    if (!this.#prepare(unit, buffer, formats, this.#request)) return false;
+    if (this.#prepare(unit, buffer, this.#request) < 0) return false;
     this.#begin();
     return true;
   }
@@ -145,50 +144,49 @@ export class MergedStatements implements MergedClient {
     this.#pipeline ??= new MergedPipeline({
       answered: (answer) => this.answered(answer),
       rerun: () => this.rerun(),
+      failed: (error) => this.failed(error),
     });
     const pipeline = this.#pipeline;
     pipeline.begin(units.length);
-    const [{ source, batch: first }] = units as [MergedUnit];
-    const formats = resultFormats(buffer, first.bindEnd, first.formatsAt);
+    const [{ source }] = units as [MergedUnit];
+    let format = -1;
     for (let index = 0; index < units.length; index++) {
       const unit = units[index]!;
-      const { batch } = unit;
       // All in one batch for each shard: see MergedPipeline.
       if (unit.plan.writes || unit.source !== source) return false;
-      if (index > 0 && resultFormats(buffer, batch.bindEnd, batch.formatsAt) !== formats) return false;
-      if (!this.#prepare(unit, buffer, formats, pipeline.request(index))) return false;
+      const own = this.#prepare(unit, buffer, pipeline.request(index));
+      if (own < 0 || (index > 0 && own !== format)) return false;
+      format = own;
     }
     this.busy = this.#pipelined = true;
     pipeline.offer();
     return true;
   }
 
-  /** Reads the values into the request, which is then ready to be offered. False: it may not be merged. */
-  #prepare(unit: MergedUnit, buffer: Buffer, formats: number, request: MergedRequest): boolean {
+  /**
+   * Reads the values into the request, which is then ready to be offered.
+   * @returns the format of its result; -1: it may not be merged
+   */
+  #prepare(unit: MergedUnit, buffer: Buffer, request: ClientRequest): number {
     const { plan, source, batch, shard, slot } = unit;
-    if (formats < 0) return false;
     const known = this.#usable(source, shard) ?? this.#ask(sampleOf(plan, source), source, shard);
-    if (known === null || !fitsColumns(formats, known.form!.columnCount)) return false;
-    const format = formatIn(formats);
-    if (!bindValues(request, known, buffer, batch)) return false;
-    return this.#complete(
-      request,
-      known,
-      shard,
-      slot,
-      format,
-      known.prefix(batch.parses, batch.describes, format, false),
-    );
+    if (known === null) return -1;
+    const form = known.form!;
+    const format = bindValues(request, form, buffer, batch.formatsAt, batch.bindEnd);
+    if (format < 0 || !this.#complete(request, known, shard, slot, format)) return -1;
+    request.prefix = prefixOf(form, batch.parses, batch.describes, format, false);
+    return format;
   }
 
   /** The same for a simple query. @param identity stands for its shape: its Template */
   offerQuery(statement: KvStatement, identity: object, route: Keyed): boolean {
-    if (!isMergeable(statement.plan, route)) return false;
+    if (!isBatchable(statement.plan, route)) return false;
     const { shard } = route;
     const slot = route.slots[0]!;
     const known = this.#usable(identity, shard) ?? this.#ask(statement, identity, shard);
-    if (known === null || !literalValues(this.#request, known, statement)) return false;
-    if (!this.#complete(this.#request, known, shard, slot, 0, known.prefix(false, false, 0, true))) return false;
+    if (known === null || !literalValues(this.#request, known.form!, statement.text, statement.literals)) return false;
+    if (!this.#complete(this.#request, known, shard, slot, 0)) return false;
+    this.#request.prefix = prefixOf(known.form!, false, false, 0, true);
     this.#begin();
     return true;
   }
@@ -205,7 +203,7 @@ export class MergedStatements implements MergedClient {
     this.#cancelled = true;
     if (this.#pipelined || !this.#request.withdraw()) return;
     // The old one still stands in its queue, to be passed over.
-    this.#request = new MergedRequest(this);
+    this.#request = new ClientRequest(this);
     this.#wasCancelled();
   }
 
@@ -227,7 +225,7 @@ export class MergedStatements implements MergedClient {
     this.busy = false;
   }
 
-  settled(request: MergedRequest): void {
+  completed(request: ClientRequest): void {
     this.answered(wholeAnswer(request));
   }
 
@@ -247,28 +245,19 @@ export class MergedStatements implements MergedClient {
     this.#host.rerun();
   }
 
-  unknown(detail: string): void {
-    const error = encodeError(new PgkvError('outcome_unknown', { detail }), 'ERROR');
-    this.answered(Buffer.concat([error, READY_IDLE]));
+  failed(error: PgkvError): void {
+    this.#request.forgetAnswer();
+    this.answered(Buffer.concat([encodeError(error, 'ERROR'), READY_IDLE]));
   }
 
-  #complete(
-    request: MergedRequest,
-    known: MergedStatement,
-    shard: ShardView,
-    slot: HashSlot,
-    format: number,
-    prefix: Buffer,
-  ): boolean {
+  #complete(request: ClientRequest, known: MergedStatement, shard: ShardView, slot: HashSlot, format: number): boolean {
     const { lane, settings } = this.#services;
     const shared = settings(this.#session.settings);
     if (shared === null) return false;
     // A rerun that was refused may have been all that the session has sent since.
     request.releaseKey();
-    request.statement = known;
     request.queue = lane(shard).queue(known, format, shared);
     request.slot = slot;
-    request.prefix = prefix;
     return true;
   }
 

@@ -183,7 +183,7 @@ class ValueScan {
     return TEXT_TYPES.has(type) || this.#types[Number(token.folded.slice(1)) - 1] === `pg_catalog.${type}`;
   }
 
-  /** The type's name as the server has it, '' where that is not told here, and where it ends. */
+  /** The type's name as the server has it, '' where it takes fewer values than that type, and where it ends. */
   #typeAt(start: number): { readonly name: string; readonly end: number } | null {
     const isQualified = this.#at(start)?.folded === 'pg_catalog';
     let at = isQualified ? start + 2 : start;

@@ -35,7 +35,7 @@ const GIVEN = quoted('a');
 const RESULT = quoted('q');
 
 /** Null where there is no plural form of it. */
-export function mergeCall(source: Source): string | null {
+export function batchCall(source: Source): string | null {
   const { tokens, clauses, plan } = source;
   const call = onlyCall(source);
   if (call === null) return null;

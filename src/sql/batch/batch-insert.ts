@@ -2,11 +2,11 @@
 // whose slot column waits for that and comes from the router, so that no trigger has to compute it. RETURNING cannot see
 // the members' rows, so that tenant_id and key say whose a row is.
 //
-// The reaping DELETE looks its keys up like UPDATE and DELETE do (merge-statement.ts). `IS TRUE` keeps the index on ttl
+// The reaping DELETE looks its keys up like UPDATE and DELETE do (batch-statement.ts). `IS TRUE` keeps the index on ttl
 // out of it: with it every batch read all rows that had expired and were not swept yet.
 import { KV_COLUMNS } from '../../cluster/kv-table.js';
 import { listItems, type TextToken, type TokenSpan } from '../text/text-tokens.js';
-import { nameOf, usesOnlyMergeable } from './batchable.js';
+import { nameOf, usesOnlyBatchable } from './batchable.js';
 import {
   carried,
   column,
@@ -44,7 +44,7 @@ interface Given {
   readonly span: TokenSpan;
 }
 
-export function mergeInsert(
+export function batchInsert(
   source: Source,
   [tenant, key]: readonly [number, number],
 ): { readonly text: string; readonly insertsPlainly: boolean } | null {
@@ -55,7 +55,7 @@ export function mergeInsert(
   if (returning !== null && tokens[returning.body.start]!.folded === 'with') return null;
   const own = given.filter(({ name }) => name !== 'tenant_id').map(({ span }) => span);
   const spans = [...own, ...(onConflict === null ? [] : [onConflict]), ...(returning === null ? [] : [returning.body])];
-  if (!usesOnlyMergeable(tokens, spans, plan, 0)) return null;
+  if (!usesOnlyBatchable(tokens, spans, plan, 0)) return null;
 
   const table = textOf(source, target.name);
   const name = targetName(source);

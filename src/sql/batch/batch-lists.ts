@@ -20,7 +20,7 @@ interface KeyList {
 export const hasList = ({ plan }: Source): boolean => plan.keys!.length > 1 || plan.keys![0]!.kind !== 'one';
 
 /** Null where the rows of all keys have to be seen together, or the condition is not as it is known here. */
-export function mergeListRead(source: Source): string | null {
+export function batchListRead(source: Source): string | null {
   const { clauses, plan } = source;
   const { distinct, groupBy, having, orderBy, limit, offset, fetch } = clauses;
   if ([distinct, groupBy, having, orderBy, limit, offset, fetch].some((clause) => clause !== null)) return null;

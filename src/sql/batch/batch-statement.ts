@@ -9,16 +9,16 @@
 // – a SELECT stands behind OFFSET 0, which keeps it from being made part of the join;
 // – UPDATE and DELETE look their tenant up by `= ANY (ARRAY[…])`, by which nothing can be merged. Not the key, too: on a
 //   later column Postgres 15 may take such a condition for a filter.
-// test/integration/merge-statement-plans.test.ts holds this on Postgres 15 and 18.
+// test/integration/batch-statement-plans.test.ts holds this on Postgres 15 and 18.
 
 import type { KvPlan, ValueRef } from '../plan/kv-plan.js';
 import { findClauses } from '../text/clauses.js';
 import { listItems, type TextToken, type TokenEdit, type TokenSpan } from '../text/text-tokens.js';
 import { aheadSpans } from './ahead-values.js';
-import { mergeCall } from './batch-calls.js';
-import { mergeInsert } from './batch-insert.js';
-import { hasList, mergeListRead } from './batch-lists.js';
-import { isMergeableType, nameOf, usesOnlyMergeable } from './batchable.js';
+import { batchCall } from './batch-calls.js';
+import { batchInsert } from './batch-insert.js';
+import { batchListRead, hasList } from './batch-lists.js';
+import { isBatchableType, nameOf, usesOnlyBatchable } from './batchable.js';
 import {
   carried,
   memberValue,
@@ -36,7 +36,7 @@ import { type SingleStatement, tokensIn } from './single-statement.js';
 export { type SingleStatement, singleStatement } from './single-statement.js';
 
 /** How a merged statement is sent and its rows are read. */
-export interface MergeStatement {
+export interface BatchStatement {
   /** The statement for many. Its parameters are text[] arrays, one per entry of `refs`, then int4[] of slots. */
   readonly text: string;
   /** A member's values, in the order of the arrays. */
@@ -50,36 +50,36 @@ export interface MergeStatement {
   readonly identifies: 'ordinal' | 'key';
   /** Of a command tag, the words before the row count. */
   readonly tag: 'SELECT' | 'INSERT 0' | 'UPDATE' | 'DELETE';
-  /** A member without a row has met a conflict, which it has to be told by running by itself. */
+  /** A member without a row has met a conflict, which it finds out by running by itself. */
   readonly insertsPlainly: boolean;
   /** A single member runs its own statement. Else this one, too: Postgres plans it once, and would not notice bad values. */
   readonly ownForOne: boolean;
 }
 
 /** @param types names in SQL of the types that the server has found for the parameters: pg_catalog.int8 */
-export function mergeStatement(plan: KvPlan, single: SingleStatement, types: readonly string[]): MergeStatement | null {
+export function batchStatement(plan: KvPlan, single: SingleStatement, types: readonly string[]): BatchStatement | null {
   const { text, refs } = single;
   const keyValues = keyValuesOf(plan, refs);
   const tokens = tokensIn(text);
   if (keyValues === null || tokens === null || plan.slots.length > 0) return null;
-  if (text.includes(TOKEN) || types.length !== refs.length || !types.every(isMergeableType)) return null;
+  if (text.includes(TOKEN) || types.length !== refs.length || !types.every(isBatchableType)) return null;
   const clauses = findClauses(tokens);
   if (clauses === null || !isAlone(tokens, clauses.statement)) return null;
   const ahead = aheadSpans(tokens, clauses.statement, types);
   const source: Source = { plan, refs, text, tokens, clauses, types, ahead };
   const common = { refs, keyValues, ownForOne: ahead.length === 0 };
   if (clauses.verb === 'insert') {
-    const inserted = mergeInsert(source, keyValues);
+    const inserted = batchInsert(source, keyValues);
     return inserted === null
       ? null
       : { ...inserted, ...common, withSlots: true, writes: true, hidden: 2, identifies: 'key', tag: 'INSERT 0' };
   }
   const selects = clauses.verb === 'select' ? 1 : 0;
-  if (clauses.with.start !== clauses.with.end || !usesOnlyMergeable(tokens, [clauses.statement], plan, selects)) {
+  if (clauses.with.start !== clauses.with.end || !usesOnlyBatchable(tokens, [clauses.statement], plan, selects)) {
     return null;
   }
   const { verb } = clauses;
-  const made = verb === 'select' ? mergeSelect(source) : mergeChange(source, keyValues, verb);
+  const made = verb === 'select' ? batchSelect(source) : batchChange(source, keyValues, verb);
   if (made === null) return null;
   return {
     text: made,
@@ -129,23 +129,23 @@ function mayUseTtlIndex({ tokens, clauses }: Source): boolean {
 
 const isTtl = (token: TextToken): boolean => nameOf(token) === 'ttl';
 
-function mergeSelect(source: Source): string | null {
+function batchSelect(source: Source): string | null {
   const { clauses, plan } = source;
   if (clauses.into !== null || clauses.locking.length > 0) return null;
-  // Rows without columns could not be told from none.
+  // Rows without columns could not be distinguished from none.
   if (clauses.selectList === null || clauses.selectList.start === clauses.selectList.end) return null;
   if (plan.verb === 'function') {
-    const call = mergeCall(source);
+    const call = batchCall(source);
     if (call !== null) return call;
   } else if (mayUseTtlIndex(source)) return null;
-  else if (hasList(source)) return mergeListRead(source);
+  else if (hasList(source)) return batchListRead(source);
   const isApart = clauses.limit !== null || clauses.offset !== null || clauses.fetch !== null;
   const inner = carried(source, clauses.statement) + (isApart ? '' : ' OFFSET 0');
   const rows = numberedRows(source);
   return `SELECT ${ROWS}.${ORDINAL}, ${quoted('q')}.* FROM ${rows}, LATERAL (${inner}) AS ${quoted('q')}`;
 }
 
-function mergeChange(source: Source, keyValues: readonly [number, number], verb: 'update' | 'delete'): string | null {
+function batchChange(source: Source, keyValues: readonly [number, number], verb: 'update' | 'delete'): string | null {
   const { clauses } = source;
   if (clauses.where === null || clauses.from !== null || clauses.using !== null || mayUseTtlIndex(source)) return null;
   const returning = returningEdits(source);

@@ -50,7 +50,7 @@ const PARAMETER_TYPES = words(`text varchar bpchar int2 int4 int8 numeric float4
 const CATALOG = 'pg_catalog.';
 
 /** @param name in SQL: pg_catalog.int8 */
-export const isMergeableType = (name: string): boolean =>
+export const isBatchableType = (name: string): boolean =>
   name.startsWith(CATALOG) && PARAMETER_TYPES.has(name.slice(CATALOG.length));
 
 const OPERATIONS = words('get put cas delete incr merge expire expire_at persist ttl touch slot');
@@ -61,7 +61,7 @@ const OPERATOR_CHARACTERS = /^[-~!@#^&|`?+*/%<>=:]+$/;
  * @param spans of the statement; what is not in one of them is pgkv's own
  * @param selects how many SELECTs there may be: subqueries could read what other members write
  */
-export function usesOnlyMergeable(
+export function usesOnlyBatchable(
   tokens: readonly TextToken[],
   spans: readonly TokenSpan[],
   plan: KvPlan,
@@ -70,14 +70,14 @@ export function usesOnlyMergeable(
   let found = 0;
   for (const { start, end } of spans) {
     for (let at = start; at < end; at++) {
-      if (!isMergeableToken(tokens, at, end, plan)) return false;
+      if (!isBatchableToken(tokens, at, end, plan)) return false;
       if (tokens[at]!.kind === 'word' && tokens[at]!.folded === 'select') found++;
     }
   }
   return found <= selects;
 }
 
-function isMergeableToken(tokens: readonly TextToken[], at: number, end: number, plan: KvPlan): boolean {
+function isBatchableToken(tokens: readonly TextToken[], at: number, end: number, plan: KvPlan): boolean {
   const { kind, folded } = tokens[at]!;
   switch (kind) {
     case 'literal':
@@ -89,7 +89,7 @@ function isMergeableToken(tokens: readonly TextToken[], at: number, end: number,
     default: {
       if (kind === 'word' && EXCLUDED.has(folded)) return false;
       const next = at + 1 < end ? tokens[at + 1]! : null;
-      if (next?.folded === '(' && next.kind === 'symbol') return isMergeableCall(tokens, at, plan);
+      if (next?.folded === '(' && next.kind === 'symbol') return isBatchableCall(tokens, at, plan);
       if (next?.kind === 'literal') return kind === 'word' && (BEFORE_VALUES.has(folded) || isTypeWord(folded));
       return tokens[at - 1]?.folded !== '.' || isKnownMember(tokens, at, plan);
     }
@@ -107,7 +107,7 @@ function isTypeAt(tokens: readonly TextToken[], at: number): boolean {
 }
 
 /** A name in front of a bracket. */
-function isMergeableCall(tokens: readonly TextToken[], at: number, plan: KvPlan): boolean {
+function isBatchableCall(tokens: readonly TextToken[], at: number, plan: KvPlan): boolean {
   const { kind, folded } = tokens[at]!;
   const schema = tokens[at - 1]?.folded === '.' ? tokens[at - 2]! : null;
   if (plan.verb === 'function' && isOwnCall(nameOf(tokens[at]!), plan.table)) {

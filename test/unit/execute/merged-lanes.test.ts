@@ -10,7 +10,7 @@ function lanes() {
   const registry = new SettingsRegistry();
   let now = 0;
   const clock = { now: () => now, wallTime: () => now, after: () => ({ cancel: () => undefined }) };
-  const merged = new MergedLanes(registry, clock, createCounters());
+  const merged = new MergedLanes(registry, clock, createCounters(), 10_000);
   const zone = (name: string, more: readonly (readonly [string, string])[] = []) =>
     merged.settings(registry.intern(new Map([['timezone', name], ...more])));
   return { registry, merged, zone, pass: (ms: number) => (now += ms) };

@@ -1,7 +1,7 @@
 // Which statements of one client can be run for many, and how they read then (D11 rule 1). What the texts do on servers is
-// held by test/integration/merge-statement.test.ts.
+// held by test/integration/batch-statement.test.ts.
 import t from 'tap';
-import { type MergeStatement, mergeStatement, singleStatement } from '../../../src/sql/batch/batch-statement.js';
+import { type BatchStatement, batchStatement, singleStatement } from '../../../src/sql/batch/batch-statement.js';
 import { literalsOf, planned } from './kv-planning.js';
 
 /** Types of parameters that are not text, by their names without the schema. */
@@ -11,15 +11,15 @@ function single(sql: string, fromText: boolean) {
   return singleStatement(planned(sql), sql, literalsOf(sql), [], fromText);
 }
 
-function merged(sql: string, types: Types = {}, fromText = false): MergeStatement | null {
+function merged(sql: string, types: Types = {}, fromText = false): BatchStatement | null {
   const one = single(sql, fromText);
   if (one === null) return null;
   const names = one.refs.map((_, index) => `pg_catalog.${types[index + 1] ?? 'text'}`);
-  return mergeStatement(planned(sql), one, names);
+  return batchStatement(planned(sql), one, names);
 }
 
 /** Without the part of the names that is drawn at random. */
-const shown = (made: MergeStatement | null): string => squeezed(made?.text.replaceAll(/␟[0-9a-f]+ /g, '') ?? 'null');
+const shown = (made: BatchStatement | null): string => squeezed(made?.text.replaceAll(/␟[0-9a-f]+ /g, '') ?? 'null');
 
 /** Blanks are of no interest. */
 const squeezed = (text: string): string => text.replaceAll(/ +/g, ' ').replaceAll(/(?<=\() | (?=\)|,)/g, '');

@@ -3,7 +3,7 @@
 // the members inside on small analysed tables, and the reaping by the index on ttl.
 import type pg from 'pg';
 import t, { type Test } from 'tap';
-import { mergeServer, type Pair, pairOf } from '../support/merge-bench.js';
+import { batchServer, type Pair, pairOf } from '../support/batch-bench.js';
 import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
 
 const BY_KEY = 'tenant_id = $1 and key = $2';
@@ -39,7 +39,7 @@ const SIZES: readonly (readonly [string, readonly string[]])[] = [
 for (const name of ['15', 'embedded'] satisfies PostgresVersion[]) {
   const skip = findPostgres(name) === undefined ? { skip: `Postgres ${name} is not installed` } : {};
   t.test(`Postgres ${name}`, skip, async (t) => {
-    const { server, client } = await mergeServer(name);
+    const { server, client } = await batchServer(name);
     t.teardown(() => server.stop());
     t.teardown(() => client.end());
     const pairs: Pair[] = [];

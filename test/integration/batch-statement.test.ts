@@ -2,8 +2,8 @@
 // afterwards; and it locks rows in the order of its members. On real servers, for every kind of statement.
 import type pg from 'pg';
 import t, { type Test } from 'tap';
+import { batchServer, type Pair, pairOf, runMerged, runnerOfSingle } from '../support/batch-bench.js';
 import { blocked, connectTo } from '../support/kv-extension.js';
-import { mergeServer, type Pair, pairOf, runMerged, runnerOfSingle } from '../support/merge-bench.js';
 import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
 
 type Value = string | null;
@@ -253,7 +253,7 @@ const contentOf = (table: string): string => `
 for (const name of ['15', 'embedded'] satisfies PostgresVersion[]) {
   const skip = findPostgres(name) === undefined ? { skip: `Postgres ${name} is not installed` } : {};
   t.test(`Postgres ${name}`, skip, async (t) => {
-    const { server, client } = await mergeServer(name);
+    const { server, client } = await batchServer(name);
     t.teardown(() => server.stop());
     t.teardown(() => client.end());
     await client.query({ text: ROWS, values: [TENANTS, KEYS] });

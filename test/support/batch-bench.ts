@@ -3,8 +3,8 @@
 import pg from 'pg';
 import type { KvTable } from '../../src/cluster/kv-table.js';
 import {
-  type MergeStatement,
-  mergeStatement,
+  type BatchStatement,
+  batchStatement,
   type SingleStatement,
   singleStatement,
 } from '../../src/sql/batch/batch-statement.js';
@@ -26,7 +26,7 @@ export const SHARED_SETTINGS = `
 /** Values come as text. */
 const AS_TEXT = { getTypeParser: () => (value: string) => value };
 
-export async function mergeServer(version: PostgresVersion): Promise<{ server: PostgresServer; client: pg.Client }> {
+export async function batchServer(version: PostgresVersion): Promise<{ server: PostgresServer; client: pg.Client }> {
   const server = await startPostgres({ version });
   await prepareShard(server, [KV, BLOBS]);
   const client = new pg.Client({
@@ -43,7 +43,7 @@ export async function mergeServer(version: PostgresVersion): Promise<{ server: P
 
 export interface Pair {
   readonly single: SingleStatement;
-  readonly merged: MergeStatement;
+  readonly merged: BatchStatement;
 }
 
 const find = (schema: string | null, name: string): KvTable | null =>
@@ -58,7 +58,7 @@ export async function pairOf(client: pg.Client, sql: string, fromText: boolean):
   if (plan?.kind !== 'kv') throw new Error(`no plan: ${sql}`);
   const single = singleStatement(plan, sql, literals, [], fromText);
   if (single === null) throw new Error(`no single form: ${sql}`);
-  const merged = mergeStatement(plan, single, await parameterTypes(client, single));
+  const merged = batchStatement(plan, single, await parameterTypes(client, single));
   if (merged === null) throw new Error(`not merged: ${sql}`);
   return { single, merged };
 }

@@ -1,24 +1,29 @@
 // The statements of one pipeline of reads, each merged with other clients' statements, and their answers put together again
 // in order, with the one ReadyForQuery that its Sync asks for. Where one of them has to be run by itself, all are (D12). A
 // later statement must not see less than an earlier one, so that those for one shard have to be in one batch: they are all
-// of one form. A client has at most one pipeline under way; its requests are used again by the next one.
-import { pipelineAnswer } from './merged-answer.js';
-import { type MergedClient, MergedRequest } from './merged-request.js';
+// of one form. A client has at most one pipeline under way; its requests are used again by the next one. It is over when all of
+// its statements have come back; how they came back, the worst of them says: completed, to be run again, failed.
+
+import type { PgkvError } from '../../base/errors.js';
+import type { BatchSink } from '../../execute/merged/merged-request.js';
+import { ClientRequest, pipelineAnswer } from './merged-answer.js';
 
 export interface PipelineHost {
   /** The whole answer; the client's to keep. */
   answered(answer: Buffer): void;
   rerun(): void;
+  failed(error: PgkvError): void;
 }
 
 const REQUESTS_KEPT = 32;
 
-export class MergedPipeline implements MergedClient {
+export class MergedPipeline implements BatchSink {
   readonly #host: PipelineHost;
-  readonly #requests: MergedRequest[] = [];
+  readonly #requests: ClientRequest[] = [];
   #count = 0;
   #left = 0;
-  #failed = false;
+  #error: PgkvError | null = null;
+  #reruns = false;
 
   constructor(host: PipelineHost) {
     this.#host = host;
@@ -27,15 +32,16 @@ export class MergedPipeline implements MergedClient {
   /** Makes ready for a pipeline of so many statements. */
   begin(count: number): void {
     this.#count = this.#left = count;
-    this.#failed = false;
+    this.#error = null;
+    this.#reruns = false;
     while (this.#requests.length < count) {
-      const request = new MergedRequest(this);
+      const request = new ClientRequest(this);
       request.group = this;
       this.#requests.push(request);
     }
   }
 
-  request(index: number): MergedRequest {
+  request(index: number): ClientRequest {
     return this.#requests[index]!;
   }
 
@@ -52,22 +58,25 @@ export class MergedPipeline implements MergedClient {
     for (const request of this.#requests) request.dropped = true;
   }
 
-  settled(): void {
+  completed(): void {
     if (--this.#left > 0) return;
-    const answer = this.#failed ? null : pipelineAnswer(this.#requests, this.#count);
+    const error = this.#error;
+    const answer = error !== null || this.#reruns ? null : pipelineAnswer(this.#requests, this.#count);
     for (const request of this.#requests) request.forgetAnswer();
     // Nearly all pipelines are short: a long one's requests are not kept.
     if (this.#requests.length > REQUESTS_KEPT) this.#requests.length = REQUESTS_KEPT;
-    if (answer === null) this.#host.rerun();
-    else this.#host.answered(answer);
+    if (answer !== null) this.#host.answered(answer);
+    else if (error !== null) this.#host.failed(error);
+    else this.#host.rerun();
   }
 
   rerun(): void {
-    this.#failed = true;
-    this.settled();
+    this.#reruns = true;
+    this.completed();
   }
 
-  unknown(): void {
-    this.rerun();
+  failed(error: PgkvError): void {
+    this.#error ??= error;
+    this.completed();
   }
 }

@@ -1,74 +1,77 @@
 // The values of one statement as a batch of many wants them: text, by place in the client's message, or, from a simple query,
 // in a buffer of their own.
 
-import { type MergedRequest, VALUES_MAX } from '../../execute/merged/merged-request.js';
-import type { MergedStatement } from '../../execute/merged/merged-statement.js';
 import { literalValue } from '../../route/key-values.js';
 import { LITERAL_STRIDE } from '../../sql/text/shape-lexer.js';
+import { BindMessage } from '../../wire/bind-message.js';
 import { TypeOid } from '../../wire/type-oids.js';
-import type { KvStatement } from '../unit/kv-statements.js';
-import type { SingleBatch } from '../unit/single-batch.js';
+import type { MergedForm } from './merged-form.js';
+import { type MergedRequest, VALUES_MAX } from './merged-request.js';
 
 /** Values of one statement beyond this are not gathered with others'. */
 const VALUE_BYTES_MAX = 64 * 1024;
-const JSONB_OID = 3802;
-const NULL_LENGTH = -1;
+const BINARY = 1;
+const JSONB_VERSION = 1;
+/** Read and used up within one call. */
+const bind = new BindMessage();
 
-/** Values as they stand in the Bind: text as it is, some types of binary as text. */
+/**
+ * Values as they stand in a Bind whose names end at `formatsAt`: text as it is, some types of binary as text.
+ * @returns the format of all result columns, 0 or 1; -1: it is not to be run with others, or is not as it should be
+ */
 export function bindValues(
   request: MergedRequest,
-  known: MergedStatement,
+  { types, plan, columnCount }: MergedForm,
   buffer: Buffer,
-  batch: SingleBatch,
-): boolean {
-  const { types, plan } = known.form!;
+  formatsAt: number,
+  bindEnd: number,
+): number {
   const count = plan.refs.length;
-  // The message was walked to its end by resultFormats: every value lies within it.
-  const formats = buffer.readUInt16BE(batch.formatsAt);
-  let at = batch.formatsAt + 2 + 2 * formats;
-  if (buffer.readUInt16BE(at) !== count || (formats > 1 && formats !== count)) return false;
-  for (let format = 0; format < formats; format++) {
-    if (buffer.readUInt16BE(batch.formatsAt + 2 + 2 * format) > 1) return false;
-  }
-  at += 2;
+  if (!bind.readBehindNames(buffer, formatsAt, bindEnd) || bind.count !== count) return -1;
+  // One format for all columns, one for each, or none; where there is no result Postgres does not look.
+  const formats = bind.resultFormatCount;
+  if (formats > 1 && columnCount > 0 && formats !== columnCount) return -1;
+  const format = bind.commonResultFormat();
+  if (format < 0) return -1;
   const { offsets } = request;
   let converted: Buffer[] | null = null;
   let bytes = 0;
   for (let value = 0; value < count; value++) {
-    const length = buffer.readInt32BE(at);
-    at += 4;
-    const isBinary = formats > 0 && buffer.readUInt16BE(batch.formatsAt + 2 + (formats === 1 ? 0 : 2 * value)) === 1;
-    offsets[2 * value] = at;
-    offsets[2 * value + 1] = length < 0 ? NULL_LENGTH : length;
-    if (length > 0 && isBinary && !isTextual(types[value]!)) {
-      if (types[value] === JSONB_OID && buffer[at] === 1) {
-        offsets[2 * value] = at + 1;
-        offsets[2 * value + 1] = length - 1;
+    let at = bind.offsets[2 * value]!;
+    let length = bind.offsets[2 * value + 1]!;
+    const valueFormat = bind.format(value);
+    if (valueFormat !== 0 && valueFormat !== BINARY) return -1;
+    if (length > 0 && valueFormat === BINARY && !isTextual(types[value]!)) {
+      if (types[value] === TypeOid.jsonb && buffer[at] === JSONB_VERSION) {
+        at++;
+        length--;
       } else {
         const text = binaryToText(types[value]!, buffer, at, length);
-        if (text === null) return false;
+        if (text === null) return -1;
         // Put behind the message's own bytes below.
         converted ??= [];
-        offsets[2 * value] = -1 - converted.length;
-        offsets[2 * value + 1] = text.length;
+        at = -1 - converted.length;
+        length = text.length;
         converted.push(text);
       }
     }
-    bytes += Math.max(0, offsets[2 * value + 1]!);
-    if (length > 0) at += length;
+    offsets[2 * value] = at;
+    offsets[2 * value + 1] = length;
+    bytes += Math.max(0, length);
   }
-  if (bytes > VALUE_BYTES_MAX) return false;
+  if (bytes > VALUE_BYTES_MAX) return -1;
   request.bytes = bytes;
   request.buffer = converted === null ? buffer : withConverted(buffer, converted, offsets, count);
-  return true;
+  return format;
 }
 
+/** Values of a simple query. @param literals of its text; see Shape.literals */
 export function literalValues(
   request: MergedRequest,
-  known: MergedStatement,
-  { text, literals }: KvStatement,
+  { plan: { refs } }: MergedForm,
+  text: string,
+  literals: readonly number[],
 ): boolean {
-  const { refs } = known.form!.plan;
   const values: string[] = [];
   let bytes = 0;
   for (const [index, ref] of refs.entries()) {
@@ -86,33 +89,6 @@ export function literalValues(
   request.bytes = bytes;
   request.buffer = Buffer.from(values.join(''), 'utf8');
   return true;
-}
-
-/** The result formats of a Bind in one number: the only format there is, and above it how many were given. */
-export const formatIn = (formats: number): number => formats & 1;
-
-/** Whether Postgres takes so many formats for a result of so many columns; it does not look where there is no result. */
-export const fitsColumns = (formats: number, columns: number): boolean =>
-  formats >> 1 <= 1 || columns === 0 || formats >> 1 === columns;
-
-/** See formatIn and fitsColumns; -1 where the formats differ, or where the message is not as it should be. */
-export function resultFormats(buffer: Buffer, bindEnd: number, formatsAt: number): number {
-  if (formatsAt + 2 > bindEnd) return -1;
-  let at = formatsAt + 2 + 2 * buffer.readUInt16BE(formatsAt);
-  if (at + 2 > bindEnd) return -1;
-  let left = buffer.readUInt16BE(at);
-  at += 2;
-  for (; left > 0; left--) {
-    if (at + 4 > bindEnd) return -1;
-    at += 4 + Math.max(0, buffer.readInt32BE(at));
-  }
-  if (at + 2 > bindEnd) return -1;
-  const count = buffer.readUInt16BE(at);
-  if (at + 2 + 2 * count !== bindEnd) return -1;
-  if (count === 0) return 0;
-  const format = buffer.readUInt16BE(at + 2);
-  for (let index = 1; index < count; index++) if (buffer.readUInt16BE(at + 2 + 2 * index) !== format) return -1;
-  return format > 1 ? -1 : (count << 1) | format;
 }
 
 const isTextual = (type: number): boolean =>

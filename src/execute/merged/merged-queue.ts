@@ -1,0 +1,149 @@
+// The requests for one statement under one result format and settings group, from which batches are taken: while as many are
+// under way as may be, the next one gathers. Owns the order in which they go (rule 3: of writes of one key one at a time).
+// A request that was taken is its batch's; what is left waits until a batch ends, or a key it wants to write is free.
+import type { SettingsGroup } from '../../backend/connection/settings-group.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
+import type { PoolGroup } from '../../backend/pool/pool-group.js';
+import type { Clock } from '../../base/clock.js';
+import type { Counters } from '../../telemetry/counters.js';
+import type { LaneDeadlines } from './lane-deadlines.js';
+import { type BatchHost, MergedBatch } from './merged-batch.js';
+import type { MergedRequest, RequestQueue } from './merged-request.js';
+import type { MergedStatement } from './merged-statement.js';
+
+export interface MergedLimits {
+  /** Members of one batch, and bytes of their values. */
+  readonly readMembersMax: number;
+  readonly writeMembersMax: number;
+  readonly bytesMax: number;
+  /** Bytes expected of one batch's answer. */
+  readonly answerBytesMax: number;
+  /** Batches of one statement under way. */
+  readonly readsInFlight: number;
+  readonly writesInFlight: number;
+}
+
+/** What a queue has of its lane. */
+export interface QueueLane {
+  readonly pool: NodePool;
+  readonly group: PoolGroup;
+  readonly clock: Clock;
+  readonly counters: Counters;
+  readonly deadlines: LaneDeadlines;
+  readonly limits: MergedLimits;
+  /** Keys that may not be written now, by whatever statement. */
+  readonly writing: Set<string>;
+  /** Calls `flush` soon, behind the events that are being handled. */
+  schedule(queue: MergedQueue): void;
+  /** Its requests are all for keys that are being written. */
+  waits(queue: MergedQueue): void;
+  /** A batch of writes has ended; with `reruns` its members run by themselves now. */
+  written(members: readonly MergedRequest[], reruns: boolean): void;
+  release(request: MergedRequest): void;
+}
+
+export class MergedQueue implements RequestQueue, BatchHost {
+  readonly lane: QueueLane;
+  readonly statement: MergedStatement;
+  readonly format: number;
+  readonly settings: SettingsGroup;
+  readonly writes: boolean;
+  /** Whether the lane has it among those it will flush. */
+  scheduled = false;
+  #pending: MergedRequest[] = [];
+  #inFlight = 0;
+
+  constructor(lane: QueueLane, statement: MergedStatement, format: number, settings: SettingsGroup) {
+    this.lane = lane;
+    this.statement = statement;
+    this.format = format;
+    this.settings = settings;
+    this.writes = statement.form!.plan.writes;
+  }
+
+  get isIdle(): boolean {
+    return this.#pending.length === 0 && this.#inFlight === 0;
+  }
+
+  offer(request: MergedRequest): void {
+    request.form = this.statement.form;
+    request.key = '';
+    request.sent = false;
+    request.dropped = false;
+    this.#pending.push(request);
+    this.lane.schedule(this);
+  }
+
+  release(request: MergedRequest): void {
+    this.lane.release(request);
+  }
+
+  /** Sends what waits, as far as batches may be under way. */
+  flush(): void {
+    const { readsInFlight, writesInFlight } = this.lane.limits;
+    const inFlightMax = this.writes ? writesInFlight : readsInFlight;
+    while (this.#pending.length > 0 && this.#inFlight < inFlightMax) {
+      const members = this.#take();
+      if (members.length === 0) {
+        if (this.#pending.length > 0) this.lane.waits(this);
+        return;
+      }
+      this.#inFlight++;
+      new MergedBatch(this, members).start();
+    }
+  }
+
+  batchEnded(members: readonly MergedRequest[], reruns: boolean): void {
+    this.#inFlight--;
+    if (this.writes) this.lane.written(members, reruns);
+    if (this.#pending.length > 0) this.lane.schedule(this);
+  }
+
+  /** The oldest requests that fit in one batch. Of those that write the same key one goes, the others wait (rule 3). */
+  #take(): MergedRequest[] {
+    const { readMembersMax, writeMembersMax, bytesMax, answerBytesMax } = this.lane.limits;
+    const { statement, writes } = this;
+    const pending = this.#pending;
+    const expected = Math.max(1, Math.floor(answerBytesMax / statement.answerBytes));
+    const most = Math.min(writes ? writeMembersMax : readMembersMax, expected);
+    const taken: MergedRequest[] = [];
+    const left: MergedRequest[] = [];
+    const { writing } = this.lane;
+    let bytes = 0;
+    let index = 0;
+    let group: object | null = null;
+    for (; index < pending.length; index++) {
+      const request = pending[index]!;
+      const isFull = taken.length >= most || bytes >= bytesMax;
+      if (isFull && (group === null || request.group !== group)) break;
+      if (request.dropped) continue;
+      group = request.group;
+      if (writes) {
+        if (request.key === '') request.key = this.#keyOf(request);
+        if (writing.has(request.key)) {
+          left.push(request);
+          continue;
+        }
+        writing.add(request.key);
+      }
+      bytes += request.bytes;
+      taken.push(request);
+    }
+    for (; index < pending.length; index++) left.push(pending[index]!);
+    this.#pending = left;
+    // Rows are locked in one order by all batches.
+    if (writes && taken.length > 1) taken.sort(byKey);
+    return taken;
+  }
+
+  #keyOf({ form, buffer, offsets }: MergedRequest): string {
+    const [tenant, key] = form!.plan.keyValues;
+    const part = (value: number): string =>
+      value < 0 ? '' : buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
+    const { schema, name } = this.statement.table;
+    return `${schema}.${name}\0${part(tenant)}\0${part(key)}`;
+  }
+}
+
+/** By the bytes of the keys, which is one order for all batches. */
+const byKey = (a: MergedRequest, b: MergedRequest): number => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0);
