@@ -31,6 +31,8 @@ interface Heard {
   readonly code: string;
   readonly status: string;
   readonly answer: string;
+  /** Of each statement. */
+  readonly answers: readonly string[];
 }
 
 export class HistoryClient {
@@ -64,8 +66,9 @@ export class HistoryClient {
     for (let count = 0; count < operations; count++) {
       this.#client ??= await this.#connect();
       const object = this.#random.pick(this.#objects);
-      if (this.#random.chance(0.2)) await this.#transaction(object);
-      else if (this.#random.chance(0.15)) await this.#pipeline(object);
+      if (this.#random.chance(0.25)) await this.#transaction(object);
+      else if (this.#random.chance(0.15)) await this.#batch();
+      else if (this.#random.chance(0.2)) await this.#pipeline(object);
       else await this.#single(object, this.#action(object));
     }
   }
@@ -117,6 +120,26 @@ export class HistoryClient {
     this.#expectIdle(heard.at(-1)!, 'a pipeline');
   }
 
+  /** Reads of several objects before one Sync: pgkv sends them to their shards one after the other. */
+  async #batch(): Promise<void> {
+    const reads = Array.from({ length: 2 + this.#random.integer(2) }, () => {
+      const object = this.#random.pick(this.#objects);
+      const action = this.#random.chance(0.5) ? getBoth() : get(this.#random.integer(2));
+      return { object, action };
+    });
+    const call = performance.now();
+    const units = reads.flatMap(({ object, action }) => messagesOf(object, action, true).slice(0, -1));
+    const [heard] = (await this.#ask([[...units, 'sync']])) as [Heard];
+    this.#expectIdle(heard, 'a batch of reads');
+    if (heard.code !== '') return this.#record(reads[0]!.object, [], call, [heard]);
+    if (heard.answers.length !== reads.length) {
+      return this.#problem(`${heard.answers.length} answers to ${reads.length} reads, and no error`);
+    }
+    for (const [index, { object, action }] of reads.entries()) {
+      this.#record(object, [action], call, [{ ...heard, answer: heard.answers[index]! }]);
+    }
+  }
+
   /** Locks what it writes, so that it takes place when it commits. */
   async #transaction(object: HistoryObject): Promise<void> {
     const value = ++this.#value;
@@ -129,8 +152,11 @@ export class HistoryClient {
     const isCommitted = this.#random.chance(0.85);
     const call = performance.now();
     const heard: Heard[] = [];
+    // It begins on the home server, and moves to the shard of its keys.
+    const neutral = this.#random.integer(2);
     const units: FrontendMessage[][] = [
       [{ query: 'BEGIN' }],
+      ...Array.from({ length: neutral }, () => [{ query: 'SELECT 1' }]),
       ...actions.map((action) => messagesOf(object, action, this.#random.chance(0.5))),
       [{ query: isCommitted ? 'COMMIT' : 'ROLLBACK' }],
     ];
@@ -142,7 +168,7 @@ export class HistoryClient {
         if (each.code !== '') break;
       }
     }
-    this.#recordTransaction(object, actions, call, heard, isCommitted);
+    this.#recordTransaction(object, actions, call, heard, isCommitted, 1 + neutral);
     const last = heard.at(-1)!;
     if (this.#client === null) return;
     if (last.status === 'E') {
@@ -158,16 +184,17 @@ export class HistoryClient {
     call: number,
     heard: readonly Heard[],
     isCommitted: boolean,
+    first: number,
   ): void {
     const codes = heard.map(({ code }) => code);
-    const commit = heard.length === actions.length + 2 ? heard.at(-1)! : null;
+    const commit = heard.length === first + actions.length + 1 ? heard.at(-1)! : null;
     for (const [index, { code, status }] of heard.slice(0, -1).entries()) {
       if (status === 'I') this.#problem(`status I behind statement ${index} of a block, which was answered "${code}"`);
     }
     if (!isCommitted) return;
     if (commit?.code === '' && commit.answer === 'COMMIT') {
       if (codes.some((code) => code !== '')) this.#problem(`COMMIT behind ${codes.join(' ')}`);
-      this.#record(object, actions, call, heard.slice(1, -1));
+      this.#record(object, actions, call, heard.slice(first, -1));
     } else if (codes.some((code) => UNKNOWN.has(code))) this.#recordUnknown(object, actions, call);
   }
 
@@ -230,7 +257,7 @@ export class HistoryClient {
       const at = rest.findIndex(({ type }) => type === 'ReadyForQuery');
       if (at < 0) {
         const code = outcome === 'timeout' ? 'silence' : 'closed';
-        heard.push({ code, status: '', answer: '' });
+        heard.push({ code, status: '', answer: '', answers: [] });
         continue;
       }
       heard.push(heardIn(rest.slice(0, at + 1)));
@@ -244,12 +271,17 @@ function heardIn(messages: readonly BackendMessage[]): Heard {
   const last = messages.at(-1)!;
   const status = last.type === 'ReadyForQuery' ? last.status : '';
   const error = errorOf(messages);
-  if (error !== null) return { code: error.code, status, answer: '' };
-  const rows = rowsOf(messages).map((row) => row.map((value) => value ?? 'null').join('|'));
-  const tag = messages.find(({ type }) => type === 'CommandComplete');
-  const isRowless = tag?.type === 'CommandComplete' && !/\d$/.test(tag.tag);
-  const answer = isRowless && tag?.type === 'CommandComplete' ? tag.tag : rows.length === 0 ? 'none' : rows.join(' ');
-  return { code: '', status, answer };
+  if (error !== null) return { code: error.code, status, answer: '', answers: [] };
+  const answers: string[] = [];
+  for (let rest = messages; ; ) {
+    const at = rest.findIndex(({ type }) => type === 'CommandComplete');
+    const tag = rest[at];
+    if (tag?.type !== 'CommandComplete') break;
+    const rows = rowsOf(rest.slice(0, at)).map((row) => row.map((value) => value ?? 'null').join('|'));
+    answers.push(/\d$/.test(tag.tag) ? (rows.length === 0 ? 'none' : rows.join(' ')) : tag.tag);
+    rest = rest.slice(at + 1);
+  }
+  return { code: '', status, answer: answers.join(', '), answers };
 }
 
 function messagesOf({ keys }: HistoryObject, { sql, key }: Action, isExtended: boolean): FrontendMessage[] {
