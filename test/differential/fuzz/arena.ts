@@ -9,6 +9,7 @@ import { type PostgresServer, startPostgres } from '../../support/postgres-serve
 import { startRouter } from '../../support/router.js';
 import { SqlClient } from '../../support/sql-client.js';
 import { directTarget, type Target } from '../../support/target.js';
+import { TAGS } from './kv-statements.js';
 
 const TABLES: readonly KvTable[] = [KV, BLOBS];
 const APP_ROLE = 'app';
@@ -20,7 +21,7 @@ const QUIET_MS = 2_000;
 const ROWS = `
   insert into kv (tenant_id, key, value)
   select 't' || t, '{' || tag || '}' || n, to_jsonb(n)
-  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,b,c,d,e,f,g,h}'::text[]) tag, generate_series(1, 2) n`;
+  from generate_series(0, ${TENANTS - 1}) t, unnest('{${TAGS}}'::text[]) tag, generate_series(1, 2) n`;
 
 const NOTES = `
   delete from note;
@@ -29,7 +30,7 @@ const NOTES = `
 const EXPIRED = `
   insert into kv (tenant_id, key, version, value, ttl)
   select 't' || t, '{' || tag || '}3', 7, '"expired"', now() - interval '1 hour'
-  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,c,e}'::text[]) tag`;
+  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,i,o,m}'::text[]) tag`;
 
 const CONTENT = `
   select 'kv ' || concat_ws('|', tenant_id, key, version, value, ttl is null), slot from kv
@@ -44,6 +45,8 @@ const LEFT = `
     where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
       and (state <> 'idle' or exists (select from pg_locks l where l.pid = a.pid))
   union all select 'prepared ' || gid from pg_prepared_xacts where database = current_database()`;
+
+const PREPARED = 'select gid from pg_prepared_xacts where database = current_database()';
 
 interface Place {
   readonly owner: SqlClient;
@@ -63,6 +66,8 @@ export class Side {
   async reset(): Promise<void> {
     await Promise.all(
       this.#places.map(async ({ owner, isHome, slots }) => {
+        // Left by a script that failed: it would fail those behind it.
+        for (const [gid] of await owner.rows(PREPARED)) await owner.run(`rollback prepared '${gid}'`);
         await owner.run(`delete from kv; delete from blobs; ${ROWS}`);
         if (slots !== null)
           await owner.run(`${EXPIRED}; delete from kv where slot not between ${slots[0]} and ${slots[1]}`);

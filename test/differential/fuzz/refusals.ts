@@ -120,7 +120,7 @@ export class Bindings {
   }
 }
 
-function shardOf(slot: number, shards: number): number {
+export function shardOf(slot: number, shards: number): number {
   let shard = 0;
   while (Math.floor(((shard + 1) * HASH_SLOTS) / shards) <= slot) shard++;
   return shard;

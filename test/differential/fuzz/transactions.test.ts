@@ -6,6 +6,7 @@
 //   PGKV_FUZZ=1 PGKV_FUZZ_SCRIPT='{…}' …               one script, as a failure prints it
 //   PGKV_FUZZ_SHARDS=3                                 only behind so many shards
 //   PGKV_FUZZ_FAULTS=20                                goes on until so many faults are found
+//   PGKV_FUZZ_KEPT=0                                   without the scripts kept in kept-scripts.ts, PGKV_FUZZ_STATEMENTS=0 them alone
 //   PGKV_FUZZ_REPORT=file                              appends what is found to a file, as it is found
 // On by default: change `runs` to `true`.
 import { appendFileSync } from 'node:fs';
@@ -13,6 +14,7 @@ import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
 import { generateScript } from './generate.js';
+import { KEPT_SCRIPTS, keptPackets } from './kept-scripts.js';
 import { type Fault, playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script, statementCount } from './script.js';
 import { type Shrunk, shrink } from './shrink.js';
@@ -36,8 +38,9 @@ t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
     for (const ring of arena.rings) await check(t, JSON.parse(SCRIPT), ring, new Map());
     return;
   }
-  t.comment(`PGKV_FUZZ_SEED=${FIRST_SEED}`);
   const refusals: RefusalCounts = new Map();
+  if (process.env['PGKV_FUZZ_KEPT'] !== '0') await checkKept(t, arena, refusals);
+  t.comment(`PGKV_FUZZ_SEED=${FIRST_SEED}`);
   let statements = 0;
   let faults = 0;
   let scripts = 0;
@@ -52,8 +55,18 @@ t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
   if (faults === 0) t.pass('pgkv answers as Postgres does');
 });
 
+/** Sequences that failed once, behind each number of shards. */
+async function checkKept(t: Tap, arena: Arena, refusals: RefusalCounts): Promise<void> {
+  for (const name of Object.keys(KEPT_SCRIPTS)) {
+    for (const ring of arena.rings) {
+      const script = { seed: 0, packets: keptPackets(name, ring.shards) };
+      await check(t, script, ring, refusals, name);
+    }
+  }
+}
+
 /** Plays it; what fails is cut down and printed. */
-async function check(t: Tap, script: Script, ring: Ring, refusals: RefusalCounts): Promise<boolean> {
+async function check(t: Tap, script: Script, ring: Ring, refusals: RefusalCounts, name?: string): Promise<boolean> {
   const fault = await playScript(script, ring, refusals);
   if (fault === null) return true;
   const fresh = async (smaller: Script): Promise<Fault | null> => {
@@ -64,18 +77,19 @@ async function check(t: Tap, script: Script, ring: Ring, refusals: RefusalCounts
   const isReproduced = again !== null && again.kind === fault.kind;
   const shrunk: Shrunk = isReproduced ? await shrink({ script, fault: again }, fresh) : { script, fault };
   await ring.renew();
-  const lines = report(shrunk, ring, isReproduced);
+  const title = name ?? `seed ${script.seed}`;
+  const lines = report(title, shrunk, ring, isReproduced);
   for (const line of lines) t.comment(line);
   if (REPORT !== undefined) appendFileSync(REPORT, `${lines.join('\n')}\n\n`);
-  t.fail(`${shrunk.fault.kind}, seed ${script.seed}`);
+  t.fail(`${shrunk.fault.kind}, ${title}, ${ring.shards} shards`);
   return false;
 }
 
 type Tap = Pick<typeof t, 'fail' | 'comment'>;
 
-function report({ script, fault }: Shrunk, { shards }: Ring, isReproduced: boolean): string[] {
+function report(title: string, { script, fault }: Shrunk, { shards }: Ring, isReproduced: boolean): string[] {
   return [
-    `${fault.kind}, seed ${script.seed} on ${shards} shard${shards === 1 ? '' : 's'}`,
+    `${fault.kind}, ${title}, on ${shards} shard${shards === 1 ? '' : 's'}`,
     ...(isReproduced ? [] : ['NOT seen again with a new router: it may need what came before']),
     ...describePackets(script.packets),
     ...fault.text.split('\n'),

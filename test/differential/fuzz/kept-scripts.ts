@@ -1,0 +1,337 @@
+// Scripts by hand of faults that were met once, by whoever found them: each says a sequence, not one of its cases; the keys
+// come from the number of shards, so that it crosses them wherever there are several.
+import { hashSlotOf } from '../../../src/cluster/key-hash.js';
+import { TAGS } from './kv-statements.js';
+import { shardOf } from './refusals.js';
+import type { FuzzMessage, Packet, Statement, Touch } from './script.js';
+
+const TENANT = 't0';
+const CONTROL: Touch = { kind: 'control' };
+const NONE: Touch = { kind: 'none' };
+const HOME: Touch = { kind: 'home' };
+
+/** Keys on the home shard, on a second and on a third one, where there are so many. */
+interface Keys {
+  readonly home: string;
+  readonly other: string;
+  readonly third: string;
+}
+
+function keysFor(shards: number): Keys {
+  const on = (shard: number): string => {
+    const tag = TAGS.find((name) => shardOf(hashSlotOf(TENANT, `{${name}}1`), shards) === shard % shards);
+    if (tag === undefined) throw new Error(`no key of the fuzzer lies on shard ${shard} of ${shards}`);
+    return `{${tag}}1`;
+  };
+  return { home: on(0), other: on(1), third: on(2) };
+}
+
+const control = (sql: string): Statement => ({ sql, touch: CONTROL });
+const neutral = (sql: string): Statement => ({ sql, touch: NONE });
+const atHome = (sql: string): Statement => ({ sql, touch: HOME });
+const keyed = (sql: string, key: string, writes = false): Statement => ({
+  sql: sql.replaceAll('KEY', `tenant_id = '${TENANT}' and key = '${key}'`),
+  touch: { kind: 'keys', keys: [[TENANT, key]], writes },
+});
+const read = (key: string) => keyed('select key, value, version from kv where KEY', key);
+const remove = (key: string) => keyed('delete from kv where KEY', key, true);
+const put = (key: string): Statement => ({
+  sql: `insert into kv (tenant_id, key, value) values ('${TENANT}', '${key.replace('1', '7')}', '5')`,
+  touch: { kind: 'keys', keys: [[TENANT, key]], writes: true },
+});
+const count: Statement = {
+  sql: `select count(*) from kv where tenant_id = '${TENANT}'`,
+  touch: { kind: 'every', writes: false },
+};
+
+const query = (...statements: readonly Statement[]): FuzzMessage => ({ query: statements });
+const parse = (statement: Statement, name = ''): FuzzMessage => ({ parse: statement, name, types: [] });
+const bound = (statement = ''): FuzzMessage => ({ bind: [], portal: '', statement, resultFormats: [] });
+const execute: FuzzMessage = { execute: '', rows: 0 };
+const run = (statement: Statement): FuzzMessage[] => [
+  parse(statement),
+  bound(),
+  { describe: 'portal', name: '' },
+  execute,
+];
+const again = (name: string): FuzzMessage[] => [bound(name), execute];
+
+type Step = readonly FuzzMessage[] | Statement;
+
+/** Of one session, or with the number of the session before each step. */
+const steps = (...list: readonly Step[]): Packet[] => list.map((step) => packet(0, step));
+const packet = (session: number, step: Step): Packet => ({
+  session,
+  messages: 'sql' in step ? [query(step)] : step,
+});
+
+/** Names say which item of issue 9 it is. */
+export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Packet[]>> = {
+  'A1: BEGIN in a bound block': ({ home, other }) =>
+    steps(control('begin'), remove(other), control('begin'), read(home), control('commit'), read(other)),
+  'A1: START TRANSACTION READ ONLY in a bound block': ({ other }) =>
+    steps(control('begin'), read(other), control('start transaction read only'), put(other), control('rollback')),
+  'A1: savepoints of a block before an inner BEGIN': ({ home, other }) =>
+    steps(
+      control('begin'),
+      control('savepoint a'),
+      remove(other),
+      control('begin'),
+      read(home),
+      control('rollback to a'),
+      control('commit'),
+    ),
+  'A2: ROLLBACK and INSERT in one text': ({ other }) =>
+    steps(control('begin'), neutral('select 1 / 0'), [query(control('rollback'), put(other))], read(other), count),
+  'A2: ROLLBACK TO and INSERT in one text': ({ other }) =>
+    steps(
+      control('begin'),
+      control('savepoint s'),
+      read(other),
+      neutral('selec'),
+      [query(control('rollback to s'), put(other))],
+      control('commit'),
+      count,
+    ),
+  'A2: COMMIT of a failed block and a function in one text': ({ other }) =>
+    steps(
+      control('begin'),
+      neutral('select 1 / 0'),
+      [
+        query(control('commit'), {
+          sql: `select kv_put('${TENANT}', '${other}', '9')`,
+          touch: { kind: 'keys', keys: [[TENANT, other]], writes: true },
+        }),
+      ],
+      read(other),
+    ),
+  'A2: simple messages pipelined behind ROLLBACK': ({ home, other }) =>
+    steps(control('begin'), remove(home), neutral('select 1 / 0'), [
+      query(control('rollback')),
+      query(put(other)),
+      query(count),
+    ]),
+  'A2: simple messages pipelined behind COMMIT': ({ home, other }) =>
+    steps(control('begin'), remove(home), [
+      query(control('commit')),
+      query(put(other)),
+      query(count),
+      query(read(other)),
+    ]),
+  'A2: extended messages pipelined behind ROLLBACK TO': ({ home, other }) =>
+    steps(
+      control('begin'),
+      control('savepoint s'),
+      read(home),
+      neutral('select 1 / 0'),
+      [...run(control('rollback to s')), 'sync', ...run(read(other)), 'sync', ...run(count), 'sync'],
+      control('rollback'),
+    ),
+  'A6: a Parse refused in a block, another shard': ({ home, other }) =>
+    steps(
+      control('begin'),
+      read(home),
+      [...run(read(other)), 'sync'],
+      [...run(neutral('select 1')), 'sync'],
+      control('rollback'),
+    ),
+  'A6: a Parse refused in a block, home': ({ other }) =>
+    steps(control('begin'), read(other), [...run(atHome('listen c')), 'sync'], control('rollback')),
+  'A6: BEGIN in the batch, as JDBC sends it': ({ home, other }) =>
+    steps(
+      [...run(control('begin')), ...run(read(home)), 'sync'],
+      [...run(read(other)), 'sync'],
+      [...run(control('rollback')), 'sync'],
+    ),
+  'A6: a Parse refused behind an unnamed DELETE': ({ home, other }) =>
+    steps(
+      control('begin'),
+      [...run(remove(home)), 'sync'],
+      [...run(atHome('insert into note values (9, $$n$$)')), 'sync', ...run(read(other)), 'sync'],
+      control('rollback'),
+      read(home),
+    ),
+  'A6: two batches in a packet, the first refused': ({ home, other }) =>
+    steps(control('begin'), read(home), [...run(read(other)), 'sync', ...run(read(home)), 'sync'], control('rollback')),
+  'A6: a syntax error in a block bound elsewhere': ({ other }) =>
+    steps(
+      control('begin'),
+      read(other),
+      [...run(neutral('selec 1')), 'sync'],
+      control('rollback'),
+      control('begin'),
+      read(other),
+      neutral('selec 1'),
+      control('rollback'),
+    ),
+  'A6: an empty query in an aborted block': ({ other }) =>
+    steps(
+      control('begin'),
+      read(other),
+      neutral('select 1 / 0'),
+      neutral(''),
+      [...run(neutral('')), 'sync'],
+      neutral(';'),
+      control('rollback'),
+    ),
+  'A6: COMMIT AND CHAIN': ({ home, other }) =>
+    steps(
+      control('begin isolation level repeatable read'),
+      read(home),
+      control('commit and chain'),
+      neutral('show transaction_isolation'),
+      read(other),
+      control('rollback and chain'),
+      read(home),
+      control('commit'),
+    ),
+  'A8: a named statement that is EXECUTE': () => [
+    packet(0, neutral('select 1')),
+    packet(0, atHome('prepare x as select 10')),
+    packet(0, [parse(atHome('execute x'), 's1'), 'sync']),
+    packet(0, [...again('s1'), 'sync']),
+    packet(1, atHome('prepare x as select 20')),
+    packet(1, [parse(atHome('execute x'), 's1'), ...again('s1'), 'sync']),
+    packet(0, [...again('s1'), 'sync']),
+    packet(0, neutral('deallocate x')),
+    packet(0, atHome('prepare x as select 30')),
+    packet(0, [...again('s1'), 'sync']),
+    packet(1, [...again('s1'), 'sync']),
+  ],
+  'A8: DEALLOCATE as a named statement': () =>
+    steps(
+      atHome('prepare x as select 1'),
+      [parse(neutral('deallocate x'), 's1'), 'sync'],
+      atHome('execute x'),
+      [...again('s1'), 'sync'],
+      atHome('execute x'),
+      atHome('prepare x as select 2'),
+      [...again('s1'), 'sync'],
+      [...again('s1'), 'sync'],
+    ),
+  'A8: DEALLOCATE ALL and DISCARD ALL, named and pipelined': () =>
+    steps(
+      atHome('prepare x as select 1'),
+      [parse(neutral('deallocate all'), 's1'), parse(neutral('select 7'), 's2'), 'sync'],
+      [...again('s2'), 'sync'],
+      [...again('s1'), ...again('s2'), 'sync'],
+      atHome('execute x'),
+      [parse(neutral('discard all'), 's1'), 'sync'],
+      [...again('s1'), 'sync', ...again('s1'), 'sync'],
+    ),
+  'A8: PREPARE and DEALLOCATE pipelined in one packet': () =>
+    steps(
+      [
+        query(atHome('prepare x as select 1')),
+        query(neutral('deallocate x')),
+        query(atHome('prepare x as select 2')),
+        query(atHome('execute x')),
+      ],
+      [query(neutral('deallocate all')), query(atHome('execute x'))],
+    ),
+  'A10: bytes of another encoding in a comment': ({ other }) => {
+    const statements = [put(other), read(other.replace('1', '7')), count].map(
+      (statement): FuzzMessage => ({ query: [{ ...statement, sql: `${statement.sql} /* \u00e9 */` }], latin1: true }),
+    );
+    return steps(neutral("set client_encoding to 'LATIN1'"), ...statements.map((message) => [message]));
+  },
+  'A11: more types declared than used': () =>
+    steps([
+      { parse: count, name: '', types: [23] },
+      { bind: ['7'], portal: '', statement: '', resultFormats: [] },
+      execute,
+      'sync',
+    ]),
+  'A11: LIMIT by a float8 in binary, declared and inferred': () => {
+    const limited = (limit: string): Statement => ({
+      ...count,
+      sql: `select key from kv where tenant_id = '${TENANT}' order by key limit ${limit}`,
+    });
+    const three: FuzzMessage = { bind: [{ hex: '4008000000000000' }], portal: '', statement: '', resultFormats: [] };
+    return steps(
+      [{ parse: limited('$1'), name: '', types: [701] }, three, execute, 'sync'],
+      [{ parse: limited('$1::float8'), name: '', types: [] }, three, execute, 'sync'],
+    );
+  },
+  'A11: LIMIT in other spellings of a number': () =>
+    steps(
+      ...['0x2', '1_0', '0b1', '0o3'].map(
+        (limit): Statement => ({
+          ...count,
+          sql: `select key from kv where tenant_id = '${TENANT}' order by key limit ${limit}`,
+        }),
+      ),
+    ),
+  'A11: one instant for all shards': () =>
+    steps(
+      { ...count, sql: `select count(distinct n) from (select now() as n) x`, touch: NONE },
+      { ...count, sql: `select count(*), count(distinct now()) from kv where tenant_id = '${TENANT}'` },
+      { ...count, sql: `select distinct now() = statement_timestamp() from kv where tenant_id = '${TENANT}'` },
+    ),
+  'A11: catalogues in a block bound elsewhere': ({ other }) =>
+    steps(
+      control('begin'),
+      read(other),
+      { sql: `select count(*) from pg_class where relname = 'note'`, touch: { kind: 'catalog' } },
+      control('commit'),
+    ),
+  'A7: PREPARE TRANSACTION': ({ other }) =>
+    steps(
+      control('begin'),
+      put(other),
+      { sql: `prepare transaction 'g'`, touch: { kind: 'unsupported', what: 'two-phase commit' } },
+      control('rollback'),
+      { sql: `rollback prepared 'g'`, touch: { kind: 'unsupported', what: 'two-phase commit' } },
+    ),
+  'D30: what is harmless leaves a block where it is': ({ other }) =>
+    steps(
+      control('begin'),
+      read(other),
+      neutral('show work_mem'),
+      neutral('deallocate all'),
+      neutral('close all'),
+      neutral('set constraints all deferred'),
+      neutral('unlisten c'),
+      neutral('discard plans'),
+      neutral('select pg_advisory_unlock_all()'),
+      put(other),
+      control('commit'),
+    ),
+  'D30: what is harmless does not bind a block': ({ other }) =>
+    steps(
+      ...[
+        'show work_mem',
+        'deallocate all',
+        'close all',
+        'set constraints all deferred',
+        'unlisten *',
+        'discard plans',
+        'select pg_advisory_unlock_all()',
+        "set local work_mem = '3MB'",
+      ].flatMap((sql) => [control('begin'), neutral(sql), read(other), control('commit')]),
+    ),
+  'D30: several in one text': ({ other }) =>
+    steps(
+      [query(control('begin'), neutral("set local work_mem = '3MB'"))],
+      read(other),
+      [query(neutral("set local work_mem = '2MB'"), neutral("set local datestyle = 'German'"))],
+      [query(control('savepoint a'), control('release a'), control('savepoint a'))],
+      put(other),
+      control('commit'),
+    ),
+  'portals of one name opened twice in a block': () => {
+    const open: FuzzMessage[] = [
+      parse({ ...count, sql: 'select key from kv order by tenant_id, key' }),
+      { bind: [], portal: 'p1', statement: '', resultFormats: [] },
+      { execute: 'p1', rows: 3 },
+    ];
+    return steps(
+      control('begin'),
+      [...open, { execute: 'p1', rows: 2 }, 'sync'],
+      [...open, 'sync'],
+      control('rollback'),
+    );
+  },
+};
+
+export const keptPackets = (name: string, shards: number): readonly Packet[] => KEPT_SCRIPTS[name]!(keysFor(shards));
