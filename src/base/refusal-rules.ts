@@ -95,6 +95,63 @@ export const REFUSAL_RULES = {
     'Use pgkv table create or pgkv table drop.',
   ),
 
+  // Statements that name no key-value table and would still change one shard's part only.
+  schema_privileges: rule(
+    'PGKV-020',
+    'privileges on a schema with key-value tables, or on all that is in it, would change on one shard only',
+    ON_EACH_SERVER,
+  ),
+  default_privileges: rule(
+    'PGKV-021',
+    'default privileges would change on one shard only, so that key-value tables made later would differ',
+    ON_EACH_SERVER,
+  ),
+  schema_with_tables: rule(
+    'PGKV-022',
+    'a schema with key-value tables would be changed or dropped on one shard only',
+    ON_EACH_SERVER,
+  ),
+  extension: rule(
+    'PGKV-023',
+    'the extension {name}, which key-value tables need, would be changed or dropped on one shard only',
+    ON_EACH_SERVER,
+  ),
+  owned_objects: rule(
+    'PGKV-024',
+    'DROP OWNED and REASSIGN OWNED would reach key-value tables on one shard only',
+    ON_EACH_SERVER,
+  ),
+  publication: rule(
+    'PGKV-025',
+    'a publication of all tables, or of a schema with key-value tables, would publish the rows of one shard only',
+    'Name the tables, without key-value tables; publish those on the server of each shard.',
+  ),
+  tablespace_move: rule(
+    'PGKV-026',
+    'moving all that is in a tablespace would move key-value tables on one shard only',
+    ON_EACH_SERVER,
+  ),
+  index_of_table: rule(
+    'PGKV-027',
+    'an index called {name} belongs to a key-value table, and would be changed on one shard only',
+    ON_EACH_SERVER,
+  ),
+  function_of_relation: rule(
+    'PGKV-028',
+    '{name}() of a key-value table would tell of, or change, one shard only',
+    'Ask each shard on its own server and add up.',
+  ),
+  function_of_query: rule(
+    'PGKV-029',
+    '{name}() runs a query that may read a key-value table, and would see the rows of one shard only',
+    'Send the query itself, or give its text or the name of its table as a literal without any key-value table in it.',
+  ),
+  two_phase: rule(
+    'PGKV-030',
+    '{statement} is not supported in a database with key-value tables: the prepared transaction would be on one shard, and be looked for on another',
+    'End the transaction with COMMIT or ROLLBACK.',
+  ),
+
   // The form of statements on key-value tables.
   not_understood: rule(
     'PGKV-031',
@@ -103,7 +160,7 @@ export const REFUSAL_RULES = {
   ),
   mixed_statements: rule(
     'PGKV-032',
-    'a query of several statements, of which some are on key-value tables, may hold nothing else than those, transaction control, SET, SHOW and SELECTs that neither name a table nor change anything',
+    'a query of several statements, of which some are on key-value tables, may hold nothing else than those, transaction control, SET, SHOW and SELECTs that neither name a table nor act beyond themselves',
     'Send the other statements on their own.',
   ),
   keyless_statements: rule(
@@ -228,6 +285,11 @@ export const REFUSAL_RULES = {
     'PGKV-059',
     'the column {column} of a row cannot be changed',
     'Insert a row with the new key and delete the old one.',
+  ),
+  function_effect: rule(
+    'PGKV-060',
+    '{what} cannot be used in a statement on a key-value table: it may act beyond the row, and would do so on the shard of the key',
+    'Send it in a statement of its own and pass on its result; of functions, only those of Postgres itself that change nothing can stand beside a key.',
   ),
 
   // What several shards cannot do together.

@@ -8,12 +8,22 @@ export interface TableScope {
   readonly key: string;
   /** `schema` null: an unqualified name. Names as Postgres folds them. */
   find(schema: string | null, name: string): KvTable | null;
+  /** Whether there are key-value tables in the schema. */
+  holds(schema: string): boolean;
+  /** Whether unqualified names are looked for among the extension's own functions, too. */
+  readonly searchesPgkv: boolean;
   /** Whether a text that cannot be read may mean a key-value table: one's name stands in it as a word. */
   mentions(text: string): boolean;
 }
 
 /** For a router without key-value tables. */
-export const NO_TABLES: TableScope = { key: '', find: () => null, mentions: () => false };
+export const NO_TABLES: TableScope = {
+  key: '',
+  find: () => null,
+  holds: () => false,
+  searchesPgkv: false,
+  mentions: () => false,
+};
 
 /** Sessions with other search_paths than these share one scope in which only qualified names are found. */
 const SCOPES_MAX = 256;
@@ -44,12 +54,16 @@ function makeScope(view: ClusterView, schemas: readonly string[]): TableScope {
       if (table.schema === schema && !unqualified.has(table.name)) unqualified.set(table.name, table);
     }
   }
+  const searchesPgkv = schemas.includes('pgkv');
+  const holding = new Set(view.tables.map(({ schema }) => schema));
   const names = view.tables.map(({ name }) => name.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
   const word = new RegExp(`(?<![\\p{L}\\p{N}_$])(?:${names.join('|')})(?![\\p{L}\\p{N}$])`, 'iu');
   const visible = [...unqualified.values()].map(({ schema, name }) => `${schema}.${name}`).join(',');
   return {
-    key: `\u0001${view.epoch}\u0001${visible}\u0001`,
+    key: `\u0001${view.epoch}\u0001${visible}${searchesPgkv ? '+' : ''}\u0001`,
     find: (schema, name) => (schema === null ? unqualified.get(name) : qualified.get(`${schema}.${name}`)) ?? null,
+    holds: (schema) => holding.has(schema),
+    searchesPgkv,
     mentions: (text) => word.test(text),
   };
 }

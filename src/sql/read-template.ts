@@ -3,6 +3,7 @@ import { refuse } from '../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import { explainsRoute, planKv } from './keyed/kv-analysis.js';
 import { dependsOnPositions } from './keyed/kv-positions.js';
+import { type Concern, concernOf } from './keyed/unnamed-tables.js';
 import { classify } from './meaning/classify.js';
 import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
@@ -49,15 +50,25 @@ export function readTemplate(
   return read.holdsForShape ? read : unread(text, scope);
 }
 
+/** Statements of unnamed-tables.ts, by their words. */
+const CONCERNING =
+  /\b(?:prepare\s+transaction|(?:commit|rollback)\s+prepared|all\s+(?:tables|functions|procedures|routines)\s+in\s+schema|default\s+privileges|(?:alter|drop)\s+(?:schema|extension)|(?:drop|reassign)\s+owned|create_table|drop_table)\b/i;
+
+/** Whether a text that is not read may mean key-value tables: by name, or, outside of its literals, by what it does. */
+function mayConcern(text: string, scope: TableScope): boolean {
+  if (scope === NO_TABLES) return false;
+  return scope.mentions(text) || CONCERNING.test(lexShape(text, true)?.key ?? text);
+}
+
 /** What is no SQL here may be some to a server: then it must not run unread on a key-value table (D10). */
 function unparsed(text: string, scope: TableScope): ReadTemplate {
-  if (!scope.mentions(text)) return UNPARSED;
+  if (!mayConcern(text, scope)) return UNPARSED;
   return { template: { ...UNPARSED_TEMPLATE, kv: refuse('unparsed') }, holdsForShape: false };
 }
 
 /** What cannot be read may do anything but touch a key-value table. */
 function unread(text: string, scope: TableScope): ReadTemplate {
-  if (!scope.mentions(text)) return UNREAD;
+  if (!mayConcern(text, scope)) return UNREAD;
   return { template: { ...UNREAD_TEMPLATE, kv: refuse('unread') }, holdsForShape: false };
 }
 
@@ -94,20 +105,33 @@ function withKvPlan(
   scope: TableScope,
 ): Template {
   const literals = lexShape(text, true)?.literals ?? [];
-  const kv = planKv({ text, statements, literals, find: scope.find });
-  const routeOnly = explainsRoute(statements);
-  if (kv === null) return routeOnly ? { ...template, explainsRoute: true } : template;
-  const textDependent = template.textDependent || dependsOnPositions(statements);
-  if (kv.kind === 'refused') return { ...template, kv, textDependent, explainsRoute: routeOnly, neutral: false };
-  return {
+  const concerns = statements.map(({ node }) => concernOf(node, scope));
+  const beside = concerns.find(({ refusal }) => refusal !== null)?.refusal ?? null;
+  const kv = beside ?? planKv({ text, statements, literals, scope });
+  const isRead = concerns.some((concern) => concern.textDependent);
+  const textDependent = template.textDependent || isRead || (kv !== null && dependsOnPositions(statements));
+  const common = {
     ...template,
     kv,
     textDependent,
-    explainsRoute: routeOnly,
+    explainsRoute: explainsRoute(statements),
+    notice: kv?.kind === 'refused' ? null : noticeOf(concerns),
+  };
+  if (kv === null) return common;
+  if (kv.kind === 'refused') return { ...common, neutral: false, releases: false };
+  return {
+    ...common,
     neutral: false,
+    releases: false,
     kind: template.kind === 'multi' ? 'multi' : kv.writes ? 'write' : 'read',
     readOnly: template.readOnly && !kv.writes,
   };
+}
+
+/** Of several statements each says its own once. */
+function noticeOf(concerns: readonly Concern[]): string | null {
+  const notices = new Set(concerns.flatMap(({ notice }) => (notice === null ? [] : [notice])));
+  return notices.size === 0 ? null : [...notices].join('; ');
 }
 
 /**

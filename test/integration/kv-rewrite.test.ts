@@ -46,7 +46,12 @@ function rewrite(text: string): Rewritten {
   const parsed = parse(text);
   const literals = lexShape(text, true)?.literals;
   if (parsed.kind === 'failed' || literals === undefined) throw new Error(`cannot be parsed: ${text}`);
-  const plan = planKv({ text, statements: parsed.statements, literals, find });
+  const plan = planKv({
+    text,
+    statements: parsed.statements,
+    literals,
+    scope: { find, holds: () => false, searchesPgkv: false },
+  });
   if (plan?.kind !== 'kv') throw new Error(`${plan?.reason ?? 'not on a key-value table'}: ${text}`);
   return { text: renderText(plan.text, text, literals), parts: plan.text, literals };
 }

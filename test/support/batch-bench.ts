@@ -54,7 +54,12 @@ export async function pairOf(client: pg.Client, sql: string, fromText: boolean):
   const parsed = parse(sql);
   if (parsed.kind === 'failed') throw new Error(`${parsed.message}: ${sql}`);
   const literals = lexShape(sql, true)!.literals;
-  const plan = planKv({ text: sql, statements: parsed.statements, literals, find });
+  const plan = planKv({
+    text: sql,
+    statements: parsed.statements,
+    literals,
+    scope: { find, holds: () => false, searchesPgkv: false },
+  });
   if (plan?.kind !== 'kv') throw new Error(`no plan: ${sql}`);
   const single = singleStatement(plan, sql, literals, [], fromText);
   if (single === null) throw new Error(`no single form: ${sql}`);

@@ -8,7 +8,8 @@ import { closingIndex, type TextToken, type TokenSpan } from '../text/text-token
 
 const words = (list: string): ReadonlySet<string> => new Set(list.trim().split(/\s+/));
 
-const FUNCTIONS = words(`
+/** Names in front of a bracket that are called, syntax among them (coalesce, trim …). */
+export const MERGEABLE_FUNCTIONS = words(`
   abs age array_append array_cat array_length array_position array_prepend array_remove array_replace array_to_json
   array_to_string ascii btrim cardinality ceil ceiling char_length character_length chr coalesce concat concat_ws
   convert_from convert_to date_part date_trunc decode div encode exp extract floor format greatest hashtext initcap
@@ -97,7 +98,7 @@ function isBatchableToken(tokens: readonly TextToken[], at: number, end: number,
 }
 
 /** A function of pg_catalog that may be called. */
-export const isListedFunction = (folded: string): boolean => FUNCTIONS.has(folded);
+export const isListedFunction = (folded: string): boolean => MERGEABLE_FUNCTIONS.has(folded);
 export const isTypeWord = (folded: string): boolean => TYPES.has(folded) || TYPE_TAILS.has(folded);
 
 function isTypeAt(tokens: readonly TextToken[], at: number): boolean {
@@ -114,9 +115,9 @@ function isBatchableCall(tokens: readonly TextToken[], at: number, plan: KvPlan)
     return schema === null || nameOf(schema) === plan.table.schema;
   }
   if (kind !== 'word') return false;
-  if (schema !== null) return schema.folded === 'pg_catalog' && FUNCTIONS.has(folded);
+  if (schema !== null) return schema.folded === 'pg_catalog' && MERGEABLE_FUNCTIONS.has(folded);
   if (folded === 'cast') return isCast(tokens, at + 1);
-  return FUNCTIONS.has(folded) || KEYWORDS.has(folded) || isTypeWord(folded);
+  return MERGEABLE_FUNCTIONS.has(folded) || KEYWORDS.has(folded) || isTypeWord(folded);
 }
 
 /** CAST (… AS type) */

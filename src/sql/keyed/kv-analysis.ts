@@ -2,8 +2,9 @@
 // each statement is of a form known here, and the text for a shard is parsed again and compared with what was meant (D10).
 import type { ExplainStmt, FuncCall, Node } from 'libpg-query';
 import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
+import { actingCall } from '../meaning/acting-calls.js';
 import { namePath } from '../meaning/ast-survey.js';
-import { type FindTable, type References, referencesIn } from '../meaning/kv-references.js';
+import { type FindTable, isKvFunction, type References, referencesIn } from '../meaning/kv-references.js';
 import type { ParsedStatement } from '../meaning/parse.js';
 import type { KvPlan } from '../plan/kv-plan.js';
 import { isFaithful } from '../rewrite/kv-proof.js';
@@ -15,6 +16,7 @@ import { planInsert } from './kv-insert.js';
 import { planDelete, planSelect, planUpdate } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { refusalOfStatement } from './statement-refusals.js';
+import type { ScopeNames } from './table-names.js';
 
 export { isKvFunction } from '../meaning/kv-references.js';
 export { originalPosition, renderText } from '../text/kv-text.js';
@@ -27,14 +29,15 @@ export interface KvInput {
   readonly statements: readonly ParsedStatement[];
   /** Shape.literals of `text`. */
   readonly literals: readonly number[];
-  readonly find: FindTable;
+  readonly scope: ScopeNames;
   /** Functions that older servers do not have are not trusted. */
   readonly oldestServerMajor?: number;
 }
 
-/** Null: no key-value table is touched. The plan holds for every text of the shape. */
+/** Null: no key-value table is touched. The plan holds for every text of the shape; see unnamed-tables.ts for what a text does beside. */
 export function planKv(input: KvInput): KvPlan | Refusal | null {
-  const all = input.statements.map(({ node }) => referencesIn(node, input.find));
+  const { find } = input.scope;
+  const all = input.statements.map(({ node }) => referencesIn(node, find, input.scope.searchesPgkv));
   if (all.some(({ setsUp }) => setsUp)) return refuse('setup_call');
   if (all.every(({ table }) => table === null)) return null;
   const tokens = tokensOf(input.text, input.literals);
@@ -73,7 +76,7 @@ function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly
   for (const [index, statement] of input.statements.entries()) {
     const references = all[index]!;
     if (references.table === null) {
-      if (!isBystander(statement.node, references)) return refuse('mixed_statements');
+      if (!isBystander(statement.node, references, input.scope)) return refuse('mixed_statements');
       planned.push(null);
       continue;
     }
@@ -110,12 +113,24 @@ function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly
 
 const BYSTANDERS: ReadonlySet<string> = new Set(['TransactionStmt', 'VariableSetStmt', 'VariableShowStmt']);
 
-function isBystander(node: Node, references: References): boolean {
-  if ('SelectStmt' in node) return references.otherRelations === 0;
+/** Runs on the shard of the others' keys as it would anywhere. */
+function isBystander(node: Node, references: References, { find }: ScopeNames): boolean {
+  if ('SelectStmt' in node) {
+    return references.otherRelations === 0 && actingCall(node, { isOwn: isOwn(find), settings: true }) === null;
+  }
   // Two-phase commit is not the client's where pgkv chooses the shard.
   if ('TransactionStmt' in node && /PREPARE/.test(node.TransactionStmt.kind ?? '')) return false;
   return BYSTANDERS.has(Object.keys(node)[0] ?? '');
 }
+
+/** Functions of the extension that compute something from their arguments. */
+const PURE: ReadonlySet<string> = new Set(['slot', 'xxh32', 'version', 'first_version']);
+
+/** Functions of key-value tables have rules of their own. */
+const isOwn =
+  (find: FindTable) =>
+  (path: readonly string[]): boolean =>
+    isKvFunction(path, find) || (path.length === 2 && path[0] === 'pgkv' && PURE.has(path[1]!));
 
 function planStatement(
   input: KvInput,
@@ -125,6 +140,19 @@ function planStatement(
   references: References,
 ): PlannedStatement | Refusal {
   if ('ExplainStmt' in node) return planExplain(input, tokens, node.ExplainStmt, span, references);
+  const planned = planForm(input, tokens, node, span, references);
+  if (isRefusal(planned)) return planned;
+  const acting = actingCall(node, { isOwn: isOwn(input.scope.find), settings: false });
+  return acting === null ? planned : refuse('function_effect', { what: acting });
+}
+
+function planForm(
+  input: KvInput,
+  tokens: readonly TextToken[],
+  node: Node,
+  span: TokenSpan,
+  references: References,
+): PlannedStatement | Refusal {
   const source: StatementSource = {
     text: input.text,
     tokens,
@@ -140,7 +168,7 @@ function planStatement(
   }
   const { table } = references;
   if (table === null) return refuse('not_understood');
-  if (!isOnTable(node, input.find)) return refuse('other_table');
+  if (!isOnTable(node, input.scope.find)) return refuse('other_table');
   let planned: PlannedStatement | Refusal;
   if ('SelectStmt' in node) planned = planSelect(source, node.SelectStmt, table);
   else if ('InsertStmt' in node) planned = planInsert(source, node.InsertStmt, table);

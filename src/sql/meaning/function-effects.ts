@@ -94,6 +94,20 @@ export const functionChanges = (path: readonly string[]): boolean => {
   return name === null || CHANGING.has(name);
 };
 
+/** They read whole tables of the server they run on. */
+const READS_TABLES = /_to_xml(?:schema|_and_xmlschema)?$/;
+
+/**
+ * The allow-list of what may stand beside a key: functions of pg_catalog that change nothing, leave nothing behind and read
+ * nothing but their arguments and what all servers have alike. Names that only the newest Postgres has are on it: on an
+ * older one they are at most a user's stand-in for them.
+ */
+export function isHarmless(path: readonly string[]): boolean {
+  const name = catalogName(path);
+  if (name === null || !isCatalogFunction(name, NEWEST_MAJOR) || CHANGING.has(name)) return false;
+  return (EFFECTS.get(name) ?? Effect.none) === Effect.none && !READS_TABLES.test(name);
+}
+
 export const isSetConfig = (path: readonly string[]): boolean => catalogName(path) === 'set_config';
 
 /** Gives up what the session holds, where it holds any. */
@@ -102,6 +116,9 @@ export const isAdvisoryUnlock = (path: readonly string[]): boolean =>
 
 /** The names judged above, for the test that compares them with a server's. */
 export const judgedFunctions = (): ReadonlySet<string> => new Set([...EFFECTS.keys(), ...CHANGING]);
+
+/** Of the lists of names. */
+const NEWEST_MAJOR = 18;
 
 const catalogName = (path: readonly string[]): string | null => {
   if (path.length === 1) return path[0]!;

@@ -25,7 +25,16 @@ export interface References {
   readonly setsUp: boolean;
 }
 
-const SETUP_FUNCTIONS: ReadonlySet<string> = new Set(['create_table', 'drop_table', 'refresh_table']);
+/** In schema pgkv: what makes, changes or drops tables, or says which slots a shard owns. */
+const SETUP_FUNCTIONS: ReadonlySet<string> = new Set([
+  'create_table',
+  'make_table',
+  'drop_table',
+  'refresh_table',
+  'install_functions',
+  'install_triggers',
+  'set_shard_state',
+]);
 
 const SINGLE_OPERATIONS = 'get put cas delete incr merge expire expire_at persist ttl touch'.split(' ');
 /** By the function's ending; slot is computed from its arguments and touches nothing. */
@@ -51,7 +60,8 @@ function functionOf(path: readonly string[], find: FindTable): { table: KvTable;
 /** Whether a call by this path is one of a key-value table's own functions: it leaves nothing in the session. */
 export const isKvFunction = (path: readonly string[], find: FindTable): boolean => functionOf(path, find) !== null;
 
-export function referencesIn(node: Node, find: FindTable): References {
+/** @param searchesPgkv an unqualified name may be one of schema pgkv */
+export function referencesIn(node: Node, find: FindTable, searchesPgkv = false): References {
   const relations: RangeVar[] = [];
   const calls: KvCall[] = [];
   let otherRelations = 0;
@@ -71,7 +81,8 @@ export function referencesIn(node: Node, find: FindTable): References {
       }
       if (fields.FuncCall !== undefined) {
         const path = namePath(fields.FuncCall.funcname ?? []);
-        setsUp ||= path.length === 2 && path[0] === 'pgkv' && SETUP_FUNCTIONS.has(path[1]!);
+        const isOfPgkv = path.length === 2 ? path[0] === 'pgkv' : searchesPgkv && path.length === 1;
+        setsUp ||= isOfPgkv && SETUP_FUNCTIONS.has(path.at(-1)!);
         const found = functionOf(path, find);
         if (found !== null && found.operation !== SLOT) {
           calls.push({ ...found, call: fields.FuncCall });
@@ -118,13 +129,20 @@ const WORD = /"((?:[^"]|"")+)"|([\p{L}_][\p{L}\p{N}_$]*)/gu;
 function mentionInCode(arg: Node | undefined, find: FindTable): KvTable | null {
   const strings = arg === undefined ? [] : 'List' in arg ? (arg.List.items ?? []) : [arg];
   for (const code of namePath(strings)) {
-    let previous: string | null = null;
-    for (const [, quoted, plain] of code.matchAll(WORD)) {
-      const word: string = quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
-      const found = namedBy(null, word, find) ?? (previous === null ? null : namedBy(previous, word, find));
-      if (found !== null) return found;
-      previous = word;
-    }
+    const found = mentionInText(code, find);
+    if (found !== null) return found;
+  }
+  return null;
+}
+
+/** A key-value table, or a function of one, whose name stands as a word in code. */
+export function mentionInText(code: string, find: FindTable): KvTable | null {
+  let previous: string | null = null;
+  for (const [, quoted, plain] of code.matchAll(WORD)) {
+    const word: string = quoted?.replaceAll('""', '"') ?? plain!.toLowerCase();
+    const found = namedBy(null, word, find) ?? (previous === null ? null : namedBy(previous, word, find));
+    if (found !== null) return found;
+    previous = word;
   }
   return null;
 }

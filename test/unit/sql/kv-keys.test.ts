@@ -60,7 +60,6 @@ const WHERES: readonly (readonly [where: string, keys: string])[] = [
   ["(tenant_id, key) <> ('a', 'b')", '-'],
   ["(tenant_id, key) NOT IN (('a', 'b'))", '-'],
   ["tenant_id = ANY($1) AND key = 'b'", '-'],
-  ["tenant_id = 'a' AND key OPERATOR(public.=) 'b'", '-'],
   ["tenant_id = 'a' AND 'b' = ANY(ARRAY[key])", '-'],
   ["tenant_id = 'a' AND value.key = 'b'", '-'],
   ["tenant_id = 'a' AND (SELECT key = 'b')", '-'],

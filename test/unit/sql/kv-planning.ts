@@ -18,6 +18,13 @@ const TABLES: readonly KvTable[] = [
 export const find = (schema: string | null, name: string): KvTable | null =>
   TABLES.find((table) => table.name === name && table.schema === (schema ?? 'public')) ?? null;
 
+/** What names mean in the texts of these tests. */
+export const scope = {
+  find,
+  holds: (schema: string): boolean => TABLES.some((table) => table.schema === schema),
+  searchesPgkv: false,
+};
+
 export function literalsOf(text: string, standardConformingStrings = true): readonly number[] {
   const shape = lexShape(text, standardConformingStrings);
   if (shape === null) throw new Error(`no shape: ${text}`);
@@ -27,7 +34,7 @@ export function literalsOf(text: string, standardConformingStrings = true): read
 export function planOf(text: string): KvPlan | Refusal | null {
   const parsed = parse(text);
   if (parsed.kind === 'failed') throw new Error(`${parsed.message}: ${text}`);
-  return planKv({ text, statements: parsed.statements, literals: literalsOf(text), find });
+  return planKv({ text, statements: parsed.statements, literals: literalsOf(text), scope });
 }
 
 export function planned(text: string): KvPlan {
