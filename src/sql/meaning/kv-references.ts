@@ -120,7 +120,12 @@ function mentionIn(fields: Fields, find: FindTable): KvTable | null {
     const found = path === undefined ? null : functionOf(namePath(path), find);
     if (found !== null) return found.table;
   }
-  return fields.DefElem?.defname === 'as' ? mentionInCode(fields.DefElem.arg, find) : null;
+  const { DefElem: option } = fields;
+  // SFUNC = f of an aggregate, FUNCTION = f of an operator: the grammar takes the name for a type's.
+  if (option?.arg !== undefined && 'TypeName' in option.arg) {
+    return functionOf(namePath(option.arg.TypeName.names ?? []), find)?.table ?? null;
+  }
+  return option?.defname === 'as' ? mentionInCode(option.arg, find) : null;
 }
 
 const WORD = /"((?:[^"]|"")+)"|([\p{L}_][\p{L}\p{N}_$]*)/gu;
