@@ -171,6 +171,15 @@ export const kvFunctions: Theme = {
       name: 'refused: calls whose keys are not known, or on several shards',
       shards: 'several',
       steps: [
+        refused(
+          'may act beyond the row',
+          `select no_such_function(key) from kv where tenant_id = 'acme' and key = 'k01'`,
+        ),
+        refused('may act beyond the row', `select pg_notify('c', 'x'), kv_get('acme', 'k01')`),
+        refused(
+          'may act beyond the row',
+          `delete from kv where tenant_id = 'acme' and key = 'k01' and pg_try_advisory_lock(1)`,
+        ),
         refused('known before', `select kv_get(lower('ACME'), 'k01')`),
         refused('known before', 'select kv_get()'),
         refused('known before', `select kv_get('acme')`),
