@@ -366,11 +366,6 @@ export const REFUSAL_RULES = {
     'a transaction cannot leave its shard: {why}',
     'End the transaction first, or keep the keys together by a common {{tag}} in them.',
   ),
-  explain_route_extended: rule(
-    'PGKV-081',
-    'EXPLAIN (ROUTE) is not answered in the extended protocol',
-    'Send EXPLAIN (ROUTE) as a simple query.',
-  ),
   function_call: rule(
     'PGKV-082',
     'a function of a user cannot be called by the FunctionCall message in a database with key-value tables',

@@ -7,7 +7,8 @@ import { hashSlotOf } from '../cluster/key-hash.js';
 import type { KeyRef, KvPlan } from '../sql/plan/kv-plan.js';
 import { type KeyValues, Unreadable } from './key-values.js';
 
-export type Route =
+/** Where a statement on a key-value table goes. */
+export type KvRoute =
   /** One shard holds every key; `slots` in the order of the keys, without those that are NULL. */
   | { readonly kind: 'keyed'; readonly shard: ShardView; readonly slots: readonly HashSlot[] }
   /** The shards that hold the keys, by id. */
@@ -16,11 +17,27 @@ export type Route =
   | { readonly kind: 'scattered'; readonly shards: readonly ShardView[] }
   | Refusal;
 
+export type Route =
+  | KvRoute
+  /** Concerns no key-value table: the home shard. */
+  | { readonly kind: 'home' }
+  /** BEGIN, COMMIT, ROLLBACK and savepoints: where the block is. */
+  | { readonly kind: 'control' }
+  /** `SHOW pgkv.<name>`, which pgkv answers. */
+  | { readonly kind: 'show' }
+  /** EXPLAIN (ROUTE), which runs nothing. */
+  | { readonly kind: 'explain' };
+
+export const HOME_ROUTE: Route = { kind: 'home' };
+export const CONTROL_ROUTE: Route = { kind: 'control' };
+export const SHOW_ROUTE: Route = { kind: 'show' };
+export const EXPLAIN_ROUTE: Route = { kind: 'explain' };
+
 export interface RouteValues extends KeyValues {
   integer(ref: KeyRef['key']): bigint | null | Unreadable;
 }
 
-export function route(plan: KvPlan, values: RouteValues, view: ClusterView): Route {
+export function route(plan: KvPlan, values: RouteValues, view: ClusterView): KvRoute {
   const { keys } = plan;
   if (keys === null) {
     if (view.shards.length === 1) return { kind: 'keyed', shard: homeShard(view), slots: [] };
@@ -40,7 +57,7 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): Rou
   return routeSlots(plan, slots, view);
 }
 
-function routeSlots(plan: KvPlan, slots: readonly HashSlot[], view: ClusterView): Route {
+function routeSlots(plan: KvPlan, slots: readonly HashSlot[], view: ClusterView): KvRoute {
   // Nothing can match NULL, and every shard says so alike.
   if (slots.length === 0) return { kind: 'keyed', shard: homeShard(view), slots };
   const first = shardOf(view, slots[0]!);
@@ -83,7 +100,7 @@ function addPairs(ref: KeyRef, values: KeyValues, slots: HashSlot[]): Unreadable
 }
 
 /** A slot that an INSERT states has to be the key's own (D2). */
-function wrongSlot(plan: KvPlan, keyIndex: number, slot: HashSlot | null, values: RouteValues): Route | null {
+function wrongSlot(plan: KvPlan, keyIndex: number, slot: HashSlot | null, values: RouteValues): KvRoute | null {
   for (const stated of plan.slots) {
     if (stated.keyIndex !== keyIndex) continue;
     const value = values.integer(stated.value);

@@ -109,6 +109,18 @@ export class Session {
     this.#statementBytes -= bytesOf(name, source);
   }
 
+  /** Drops all statements; they can be put back. */
+  takeAllStatements(): ReadonlyMap<string, StatementSource> {
+    const taken = this.#statements ?? new Map<string, StatementSource>();
+    this.dropAllStatements();
+    return taken;
+  }
+
+  /** Those under whose names nothing else stands by now. */
+  putBackStatements(taken: ReadonlyMap<string, StatementSource>): void {
+    for (const [name, source] of taken) if (this.statement(name) === undefined) this.setStatement(name, source);
+  }
+
   dropAllStatements(): void {
     this.#statements = null;
     this.#descriptions = null;

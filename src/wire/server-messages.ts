@@ -17,6 +17,7 @@ export const PARSE_COMPLETE = constant(Backend.parseComplete);
 export const BIND_COMPLETE = constant(Backend.bindComplete);
 export const CLOSE_COMPLETE = constant(Backend.closeComplete);
 export const PORTAL_SUSPENDED = constant(Backend.portalSuspended);
+export const EMPTY_QUERY = constant(Backend.emptyQueryResponse);
 export const NO_DATA = constant(Backend.noData);
 export const NO_PARAMETERS = constant(Backend.parameterDescription, 0, 0);
 export const READY_IDLE = constant(Backend.readyForQuery, TransactionStatus.idle);

@@ -8,7 +8,8 @@ import { type Owed, ReplyQueue } from '../../src/backend/replies/reply-queue.js'
 import { LeasedLane } from '../../src/execute/leased/leased-lane.js';
 import { Conversation } from '../../src/frontend/conversation/conversation.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
-import { LostTransaction } from '../../src/frontend/exchanges/lost-transaction.js';
+import { OwnExchange } from '../../src/frontend/exchanges/own-exchange.js';
+import { Transaction } from '../../src/session/transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
 import { loadParser } from '../../src/sql/meaning/parse.js';
 import { Effect, type Template } from '../../src/sql/plan/template.js';
@@ -122,14 +123,14 @@ const SABOTAGE: Readonly<Record<string, () => () => void>> = {
     }),
 
   'a lost transaction is forgotten': () =>
-    replaceMethod(Conversation.prototype, 'lost', (original, _, [loss, hadState]) =>
-      original({ ...(loss as ServerLoss), status: TransactionStatus.idle }, hadState),
-    ),
+    replaceMethod(Transaction.prototype, 'lose', (_, self) => self.answered(TransactionStatus.idle, {})),
 
   'a lost transaction is committed': () =>
-    replaceMethod(LostTransaction.prototype, 'query', (original, _, [template]) =>
-      original({ ...(template as Template), kind: 'rollback', leavesBlock: 'closed' }),
-    ),
+    replaceMethod(OwnExchange.prototype, 'take', (original, _, [unit]) => {
+      const { template } = unit as { template: Template };
+      const ended: Template = { ...template, kind: 'rollback', leavesBlock: 'closed' };
+      return original({ ...(unit as object), text: 'ROLLBACK', template: ended });
+    }),
 
   'clients are not told what their lost batch has become': () =>
     replaceMethod(Conversation.prototype, 'lost', (original, _, [loss, hadState]) =>

@@ -308,6 +308,7 @@ export class ServerConnection implements MatchedConnection {
       error: new PgkvError(sent ? 'outcome_unknown' : 'server_unreachable', { detail: reason, cause }),
       last: this.#matcher.fatal,
       owedReadies: this.replies.owedReadies(),
+      owed: this.replies.owedToClient(),
       unsynced: this.replies.unsynced(),
       told: this.#matcher.told,
       midMessage: this.midMessage,

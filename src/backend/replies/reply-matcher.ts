@@ -31,6 +31,7 @@ export interface MatchedConnection {
   destroy(reason: string, cause?: unknown): void;
 }
 
+const FAILED_TRANSACTION = '25P02';
 /** Longest row taken in answer to a statement of pgkv's own: settings, verifiers. */
 const CONTROL_ROW_BYTES_MAX = 16 * 1024 * 1024;
 const STATUSES: ReadonlySet<number> = new Set(Object.values(TransactionStatus));
@@ -180,7 +181,7 @@ export class ReplyMatcher {
         if (kind !== Reply.describeStatement) throw this.#mismatch();
         return this.#pass(head);
       case Backend.commandComplete:
-        if (this.#connection.watchTags && !head.swallow) this.#tag();
+        if (this.#connection.watchTags && !head.swallow && head.assumption === null) this.#tag();
         this.#connection.copyIn = false;
         if (kind === Reply.query) return this.#pass(head);
         return this.#complete(head, kind === Reply.execute);
@@ -272,13 +273,19 @@ export class ReplyMatcher {
       this.#withheld = true;
     if (!this.#withheld) countError(this.#errorCounts, fields['C'] ?? '');
     this.#emitPrefix(head);
-    if (head.insteadOfError !== null) this.#forwarder.insert(head.insteadOfError);
+    // A block that had failed before says so.
+    if (head.insteadOfError !== null && fields['C'] !== FAILED_TRANSACTION) this.#insteadOf(head.insteadOfError);
     else if (!this.#withheld) {
       this.#forwardError(fields, head);
       this.told = true;
     }
     const { kind } = head;
     if (kind !== Reply.query && kind !== Reply.functionCall && kind !== Reply.sync) this.#replies.failExtended();
+  }
+
+  #insteadOf(error: Buffer): void {
+    this.#forwarder.insert(error);
+    this.told = true;
   }
 
   #forwardError(fields: ErrorFields, head: Owed): void {

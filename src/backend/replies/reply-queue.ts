@@ -56,6 +56,8 @@ export interface Owed {
   readonly insteadOfError: Buffer | null;
   /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
   readonly rewritten: RewrittenText | null;
+  /** It answers a ROLLBACK of the open block, which succeeds even where its connection breaks. */
+  readonly rollsBack: boolean;
 }
 
 const owed = (kind: ReplyKind, swallow = false): Owed => ({
@@ -67,6 +69,7 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
   described: null,
   insteadOfError: null,
   rewritten: null,
+  rollsBack: false,
 });
 
 // Entries without particulars are shared constants: the hot path allocates none.
@@ -97,7 +100,13 @@ export const describing = (swallow: boolean, described: (shape: string) => void)
   ...owed(Reply.describeStatement, swallow),
   described,
 });
-export const provokedError = (kind: ReplyKind, insteadOfError: Buffer): Owed => ({ ...owed(kind), insteadOfError });
+export const provokedError = (kind: ReplyKind, insteadOfError: Buffer, assumption: Assumption | null): Owed => ({
+  ...owed(kind),
+  insteadOfError,
+  assumption,
+});
+/** A Query or Execute that rolls the open block back. */
+export const rollingBack = (kind: ReplyKind): Owed => ({ ...owed(kind), rollsBack: true });
 
 /** A Bind before whose answer the client still has to get the answer to a Parse that was not sent on. */
 export const bindAfterLocalParse: Owed = { ...owed(Reply.bind), bytes: PARSE_COMPLETE };
@@ -215,6 +224,16 @@ export class ReplyQueue {
       if (!swallow && endsBatch(kind)) count++;
     }
     return count;
+  }
+
+  /** What the client (not pgkv itself) still waits for, in order. */
+  owedToClient(): Owed[] {
+    const found: Owed[] = [];
+    for (let index = 0; index < this.length; index++) {
+      const entry = this.#at(index);
+      if (!entry.swallow && entry.kind !== Reply.copyEnd) found.push(entry);
+    }
+    return found;
   }
 
   /** Whether messages of the extended protocol were sent, answered or not, and no Sync behind them yet. */

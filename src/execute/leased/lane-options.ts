@@ -18,6 +18,8 @@ export interface ClientPort {
   readonly clogged: boolean;
   /** Bytes sent are still to be read from where they were. */
   readonly holdsBytes: boolean;
+  /** A server's ReadyForQuery has gone out. */
+  ready(status: number, lane: LeasedLane): void;
   /** The lane takes messages again. */
   resume(): void;
   /** The statement that asked for a connection cannot have one. `message`: the server's own ErrorResponse. */

@@ -19,7 +19,7 @@ import type { StatementSource } from '../../backend/replies/statement-source.js'
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import type { PrologueStatement } from '../../session/transaction-block.js';
+import type { PrologueStatement } from '../../session/transaction.js';
 import { Effect, type Template } from '../../sql/plan/template.js';
 import type { ErrorFields } from '../../wire/error-fields.js';
 import { TransactionStatus } from '../../wire/protocol.js';
@@ -31,16 +31,19 @@ import { type CheckOutcome, effectsOf, mayChangeMeaning, StateBehindLease } from
 
 export type { CancelStatement, ClientPort } from './lane-options.js';
 
+/** Opens a block and fails in it. */
+const FAILED_BLOCK = 'BEGIN; ROLLBACK TO pgkv_lost';
+
 export class LeasedLane implements AcquiringLane {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
   connection: ServerConnection | null = null;
   /** True while a streamed client message has been passed on in part. */
   midMessage = false;
-  /** Everything sent in this lease so far was proven to change nothing. */
+  /** Everything sent since nothing was owed was proven to change nothing. */
   readOnly = true;
-  /** Something sent in this lease may have ended the transaction. */
+  /** Something sent since then may have ended the transaction. */
   mayHaveCommitted = false;
-  /** A ROLLBACK was sent in this lease: what is sent behind it stands for itself. */
+  /** A ROLLBACK was sent since then: what is sent behind it stands for itself. */
   #rolledBack = false;
   idleInTransactionSince = 0;
   /** The guarded batch under way tells the client the shape of its result. */
@@ -54,6 +57,8 @@ export class LeasedLane implements AcquiringLane {
   readonly #cancelStatement: CancelStatement;
   readonly #left: StateBehindLease;
   readonly #acquisition: Acquisition;
+  /** A block is being left in which nothing has happened: nothing is lost with the connection. */
+  #leaving = false;
   /** A statement waits for the connection to be prepared; and it has been cancelled meanwhile. */
   #starting = false;
   #cancelled = false;
@@ -160,10 +165,17 @@ export class LeasedLane implements AcquiringLane {
     this.connection!.sendControl(prologue.map(({ text }) => text).join('\n;\n'), IGNORED);
   }
 
+  /** The same for a block that has failed, with its connection: the client may end it here. */
+  openFailedBlock(): void {
+    this.connection!.sendControl(FAILED_BLOCK, IGNORED);
+  }
+
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
   leaveBlock(): void {
     this.mode = 'preparing';
+    this.#leaving = true;
     const ended = untilReady(() => {
+      this.#leaving = false;
       this.mode = 'leased';
       this.#finish();
     });
@@ -267,6 +279,8 @@ export class LeasedLane implements AcquiringLane {
 
   serverReady(status: number): void {
     this.connection!.guarded = false;
+    this.#client.ready(status, this);
+    if (this.connection!.replies.length === 0) this.#beginAnew();
     if (status === TransactionStatus.idle) this.#pool.counters.transactionsTotal++;
     if (status === TransactionStatus.idle && this.connection!.atRest) {
       if (!this.midMessage) this.#finish();
@@ -285,11 +299,7 @@ export class LeasedLane implements AcquiringLane {
   }
 
   serverTag(tag: string): void {
-    if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
-      this.connection!.forgetAllPrepared();
-      this.session.dropAllStatements();
-      if (tag === 'DISCARD ALL') this.#left.discardedAll();
-    }
+    if (tag === 'DISCARD ALL') this.#left.discardedAll();
     this.#client.tag(tag);
   }
 
@@ -304,14 +314,19 @@ export class LeasedLane implements AcquiringLane {
   }
 
   serverLost(loss: ServerLoss): void {
-    const hadState = this.#left.mayHoldState;
+    const left = this.#leaving;
+    // What was set in a block is undone with it.
+    const undone = left || loss.status !== TransactionStatus.idle;
+    const hadState = undone ? this.#left.holdsMoreThanSettings : this.#left.mayHoldState;
+    this.#leaving = false;
     this.connection = null;
     this.#left.clear();
     this.#afterCancel = null;
     this.midMessage = false;
     if (this.mode === 'ended') return;
     this.mode = 'free';
-    this.#client.lost(loss, hadState, this);
+    if (left && !hadState && loss.last === null) this.#client.resume();
+    else this.#client.lost(loss, hadState, this);
   }
 
   connectionHeld(connection: ServerConnection): void {
@@ -320,6 +335,16 @@ export class LeasedLane implements AcquiringLane {
     this.#cancelled = false;
     this.connection = connection;
     connection.attach(this);
+    this.#beginAnew();
+  }
+
+  /** A block has begun behind what was sent before: what is sent from now on stands or falls with it. */
+  blockBegins(): void {
+    this.mayHaveCommitted = this.#rolledBack = false;
+  }
+
+  /** Nothing is under way: what is sent from now on is all that can be lost. */
+  #beginAnew(): void {
     this.readOnly = true;
     this.mayHaveCommitted = this.#rolledBack = false;
   }

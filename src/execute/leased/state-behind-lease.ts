@@ -96,6 +96,11 @@ export class StateBehindLease {
     return this.pinned || this.#effects !== Effect.none;
   }
 
+  /** The same but for settings that can be set again. */
+  get holdsMoreThanSettings(): boolean {
+    return this.pinned || (this.#effects & ~Effect.settings) !== Effect.none;
+  }
+
   /** Tables, routines or types may have changed. */
   get changesSchema(): boolean {
     return (this.#effects & Effect.schema) !== 0;

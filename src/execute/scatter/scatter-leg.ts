@@ -163,6 +163,10 @@ export class ScatterLeg implements ClientPort, SortedRows {
     this.#owner.changed();
   }
 
+  ready(): void {
+    // ReadyForQuery is read from what is sent.
+  }
+
   resume(): void {
     if (this.phase === 'acquiring') {
       if (this.#lane.mode === 'leased') this.#granted();

@@ -1,28 +1,36 @@
 // One client's conversation after login: takes its messages one after the other, in the client's order, and hears from
-// the session's lanes what became of them. Owns when a message is taken and how the session ends; what is sent to a
-// server is MessageForwarder's, where a statement runs StatementRouting's, what pgkv answers itself LocalAnswers's.
+// the session's lanes what became of them. Owns when a message is taken and how the session ends. What is done with a message
+// is handle-unit.ts's, and the exchange's that answers it; at most one exchange besides the current lane is under way.
 import type { ServerLoss } from '../../backend/connection/server-connection.js';
-import { templateIn } from '../../backend/replies/statement-source.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
+import { homeShard } from '../../cluster/cluster-view.js';
+import { ClientBatch, type Exchange, type Handling } from '../../execute/exchange.js';
 import type { ClientPort, LeasedLane } from '../../execute/leased/leased-lane.js';
-import type { SessionLanes } from '../../execute/session-lanes.js';
+import { type MakeLane, SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
+import { Transaction } from '../../session/transaction.js';
 import { Frame, type FrameReader } from '../../wire/frame-reader.js';
 import type { Output } from '../../wire/output.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
-import type { MergedServices } from '../exchanges/merged-exchange.js';
+import { ClientOutput } from '../exchanges/client-output.js';
+import type { ConversationServices, ExchangeContext } from '../exchanges/exchange-context.js';
+import { ExtendedProtocol } from '../exchanges/extended-protocol.js';
+import { LeasedExchange } from '../exchanges/leased-exchange.js';
+import { MergedExchange, type MergedServices } from '../exchanges/merged-exchange.js';
+import { OwnAnswers } from '../exchanges/own-answers.js';
+import { OwnExchange } from '../exchanges/own-exchange.js';
+import { OwnPortals } from '../exchanges/own-portals.js';
+import { ShardPlacement } from '../exchanges/placement.js';
+import type { ProtocolTap } from '../exchanges/protocol-tap.js';
+import { ScatterExchange } from '../exchanges/scatter-exchange.js';
 import { KvStatements } from '../unit/kv-statements.js';
-import { ClientOutput } from './client-output.js';
-import type { ConversationContext, ConversationServices, Handling } from './conversation-context.js';
-import { ExtendedProtocol } from './extended-protocol.js';
-import { LocalAnswers } from './local-answers.js';
-import { MessageForwarder } from './message-forwarder.js';
-import type { ProtocolTap } from './protocol-tap.js';
-import { ShardPlacement } from './shard-placement.js';
-import { type RoutingHost, StatementRouting } from './statement-routing.js';
+import { NamedStatements } from '../unit/named-statements.js';
+import { UnitReader } from '../unit/read-unit.js';
+import type { Unit } from '../unit/unit.js';
+import { handleUnit, type Way } from './handle-unit.js';
 
-export type { ConversationServices } from './conversation-context.js';
+export type { ConversationServices } from '../exchanges/exchange-context.js';
 
 /** What a conversation needs of the connection it runs on. */
 export interface ConversationHost {
@@ -38,19 +46,32 @@ export interface ConversationHost {
 /** Owed replies at which a pipelining client has to wait for some of them. */
 const PIPELINE_MAX = 10_000;
 
-export class Conversation implements ClientPort, RoutingHost {
+/** What a conversation is made with. */
+export interface ConversationOptions {
   readonly session: Session;
+  /** Holds what the client has sent behind its login. */
+  readonly reader: FrameReader;
+  /** search_path of the client's start-up packet. */
+  readonly startSearchPath: string | null;
+  readonly makeLane: MakeLane;
+  /** Null where statements are not merged. */
+  readonly merged: MergedServices | null;
+}
+
+export class Conversation implements ClientPort {
+  readonly session: Session;
+  readonly lanes: SessionLanes;
   lastActivity: number;
-  lanes!: SessionLanes;
-  /** Statements on key-value tables. */
-  readonly kv: KvStatements;
-  #answers!: LocalAnswers;
-  #routing!: StatementRouting;
-  #forwarder!: MessageForwarder;
   readonly #host: ConversationHost;
   readonly #services: ConversationServices;
   readonly #reader: FrameReader;
+  readonly #units: UnitReader;
+  readonly #context: ExchangeContext;
+  readonly #way: Way;
   readonly #extended: ExtendedProtocol;
+  readonly #leased: LeasedExchange;
+  /** Those that may be under way beside the current lane. */
+  readonly #beside: readonly Exchange<Unit>[];
   readonly #tap: ProtocolTap | null;
   readonly #output: ClientOutput;
   /** The client has said goodbye or closed its side: what it sent before is still answered. */
@@ -62,44 +83,48 @@ export class Conversation implements ClientPort, RoutingHost {
   #paused = false;
   #pumping = false;
 
-  /** @param startSearchPath of the client's start-up packet */
-  constructor(
-    host: ConversationHost,
-    services: ConversationServices,
-    session: Session,
-    reader: FrameReader,
-    startSearchPath: string | null,
-  ) {
+  constructor(host: ConversationHost, services: ConversationServices, options: ConversationOptions) {
+    const { session, reader } = options;
     this.#host = host;
     this.#services = services;
     this.session = session;
     this.#reader = reader;
-    this.kv = new KvStatements(session, services, startSearchPath);
-    this.#extended = new ExtendedProtocol(session, services, this.kv, () => this.lanes.home.schemaEpoch);
     this.#tap = services.tapFor(session);
     this.#output = new ClientOutput(host.output, this.#tap);
     this.lastActivity = services.clock.now();
-  }
-
-  /** Before the first message. */
-  useLanes(lanes: SessionLanes, merged: MergedServices | null): void {
+    const lanes = new SessionLanes(homeShard(services.view()), this, options.makeLane);
     this.lanes = lanes;
-    const context: ConversationContext = {
-      session: this.session,
-      services: this.#services,
-      reader: this.#reader,
+    const kv = new KvStatements(session, services, options.startSearchPath);
+    const context: ExchangeContext = {
+      session,
+      services,
+      reader,
       output: this.#output,
       lanes,
-      placement: new ShardPlacement(lanes, () => {
-        this.#answers.skipping = true;
-      }),
-      kv: this.kv,
-      extended: this.#extended,
-      templateOf: (text) => templateIn(this.#services.templateOf, text, this.kv.reading, this.kv.scope),
+      batch: new ClientBatch(),
+      transaction: new Transaction(),
+      kv,
+      named: new NamedStatements(session, services.sources, kv),
+      resume: () => this.resume(),
+      takeMessages: () => this.takeMessages(),
     };
-    this.#answers = new LocalAnswers(context);
-    this.#routing = new StatementRouting(context, this.#answers, this, merged);
-    this.#forwarder = new MessageForwarder(context, this.#answers, this.#routing);
+    this.#context = context;
+    this.#units = new UnitReader(reader, kv, context.named, services.templateOf);
+    this.#extended = new ExtendedProtocol(
+      session,
+      context.named,
+      services.statementBytesMax,
+      () => lanes.home.schemaEpoch,
+    );
+    const answers = new OwnAnswers(context);
+    const portals = new OwnPortals(this.#output);
+    const placement = new ShardPlacement(lanes, context.transaction, context.batch);
+    const merged = options.merged === null ? null : new MergedExchange(context, options.merged, this.#extended);
+    const scatter = new ScatterExchange(context, answers, portals);
+    const own = new OwnExchange(context, answers, portals, merged !== null);
+    this.#leased = new LeasedExchange(context, placement, portals, answers, this.#extended, merged);
+    this.#way = { context, placement, portals, answers, own, leased: this.#leased, scatter, merged };
+    this.#beside = merged === null ? [scatter] : [merged, scatter];
   }
 
   /** The lane whose answers the client gets at present. */
@@ -107,9 +132,15 @@ export class Conversation implements ClientPort, RoutingHost {
     return this.lanes.current;
   }
 
+  /** What the client's next messages wait for, or what takes them. */
+  get #exchange(): Exchange<Unit> {
+    for (const exchange of this.#beside) if (exchange.busy) return exchange;
+    return this.#leased;
+  }
+
   /** Whether the session is in a transaction, or waits for an answer. */
   get busy(): boolean {
-    return this.lane.busy || this.#routing.busy;
+    return this.lane.busy || this.#exchange.busy;
   }
 
   get clogged(): boolean {
@@ -138,13 +169,12 @@ export class Conversation implements ClientPort, RoutingHost {
   clientGone(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#routing.abandon();
-    this.lanes.end();
+    this.#abandon();
   }
 
   /** CancelRequest from the client. */
   cancel(): void {
-    if (!this.#routing.cancel()) this.lane.cancel();
+    this.#exchange.cancel();
   }
 
   send(bytes: Buffer, lane: LeasedLane): void {
@@ -161,15 +191,19 @@ export class Conversation implements ClientPort, RoutingHost {
 
   clientDrained(): void {
     this.lanes.clientDrained();
-    this.#routing.clientDrained();
+    this.#exchange.drained();
     this.takeMessages();
+  }
+
+  ready(status: number, lane: LeasedLane): void {
+    this.#leased.readied(status, lane);
   }
 
   resume(): void {
     const { mode, connection } = this.lane;
     // Before the next message is taken, which may be a transaction.
-    if (this.lane.unused) this.#routing.rerunEnded();
-    if (mode === 'free') this.#forwarder.laneIsFree();
+    if (this.lane.unused) this.#way.merged?.rerunEnded();
+    if (mode === 'free') this.#leased.laneIsFree();
     if (this.#output.hasAside && (connection === null || connection.replies.length === 0)) this.#output.sendAside();
     this.takeMessages();
   }
@@ -177,22 +211,21 @@ export class Conversation implements ClientPort, RoutingHost {
   refused(error: PgkvError, message: Buffer | null): void {
     const isServers = message !== null && message[0] === Backend.errorResponse && error.errorName === 'internal';
     const refusal = isServers ? message : encodeError(error, 'ERROR');
-    if (this.#pumping) {
-      this.#answers.refusal = refusal;
-      return;
-    }
+    if (this.#leased.refused(refusal)) return;
     // The message that waited was put back: take it up again and answer it.
     if (this.#reader.next() === Frame.none) return;
-    this.#answers.error(this.#reader.type, refusal);
+    const { type } = this.#reader;
+    this.#context.batch.take(type);
+    this.#way.answers.error(type, refusal);
     this.takeMessages();
   }
 
   tag(tag: string): void {
-    this.#forwarder.tag(tag);
+    this.#extended.tag(tag, this.lane.connection!);
   }
 
   repeat(): void {
-    this.#forwarder.repeat();
+    this.#leased.repeat();
   }
 
   lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void {
@@ -208,7 +241,7 @@ export class Conversation implements ClientPort, RoutingHost {
       this.#finish();
       return;
     }
-    this.#answers.connectionLost(loss);
+    this.#exchange.lost(loss, lane);
     this.resume();
   }
 
@@ -225,9 +258,15 @@ export class Conversation implements ClientPort, RoutingHost {
     if (this.#closed) return;
     this.#closed = true;
     this.flush();
-    this.#routing.abandon();
-    this.lanes.end();
+    this.#abandon();
     this.#host.close();
+  }
+
+  /** Nothing is answered any more. */
+  #abandon(): void {
+    for (const exchange of this.#beside) exchange.abandon();
+    this.#leased.abandon();
+    this.lanes.end();
   }
 
   /** Takes messages as long as the lane takes them. */
@@ -245,10 +284,10 @@ export class Conversation implements ClientPort, RoutingHost {
       return;
     }
     this.#pumping = false;
-    this.#extended.forgetMessages();
+    this.#context.named.forgetMessages();
     this.lane.connection?.output.flush();
     if (this.#closed) return;
-    if (this.lane.unused) this.#routing.rerunEnded();
+    if (this.lane.unused) this.#way.merged?.rerunEnded();
     this.flush();
     // A message that is not whole yet needs more bytes, however many are there; only what waits for others is held back.
     const tooMuch = blocked && this.#reader.bufferedBytes > this.#services.bufferBytesMax;
@@ -280,13 +319,13 @@ export class Conversation implements ClientPort, RoutingHost {
   /** Whether no message, of whatever kind, can be taken for now. */
   #mustWait(): boolean {
     const { mode, connection } = this.lane;
-    if (mode === 'waiting' || mode === 'preparing' || this.clogged || this.#routing.busy) return true;
+    if (mode === 'waiting' || mode === 'preparing' || this.clogged || this.#exchange.busy) return true;
     if (connection !== null) {
       // What is sent behind a guarded batch would be answered before its repetition.
       if (connection.guarded) return true;
       if (connection.output.blocked || connection.replies.length >= PIPELINE_MAX) return true;
     }
-    return this.#forwarder.readingIsOpen();
+    return this.#leased.readingIsOpen();
   }
 
   /** The client sends no more: ends the session once everything that can be answered has been. */
@@ -299,42 +338,34 @@ export class Conversation implements ClientPort, RoutingHost {
     this.#finish();
   }
 
-  /** Handles the message found. `wait`: the lane calls `resume`. */
+  /** Handles the message found. `wait`: messages are taken again when what it waits for is there. */
   #take(found: number): Handling {
     const { type } = this.#reader;
-    const answers = this.#answers;
-    const forwarder = this.#forwarder;
+    const { batch } = this.#context;
     switch (type) {
       case Frontend.copyData:
       case Frontend.copyDone:
       case Frontend.copyFail:
-        forwarder.copy(type, found === Frame.whole || found === Frame.last);
+        this.#leased.copy(type, found === Frame.whole || found === Frame.last);
         return 'taken';
       case Frontend.terminate:
         this.#ended = this.#terminated = true;
         return 'taken';
-      case Frontend.sync:
-        forwarder.sync();
+      case Frontend.sync: {
+        const failed = batch.state === 'failed';
+        batch.take(type);
+        this.#leased.sync(failed);
         return 'taken';
+      }
     }
-    if (answers.skipping) return 'taken';
+    if (batch.skipping) return 'taken';
+    if ((type === Frontend.parse || type === Frontend.bind) && this.#way.merged?.takeBatch() === true) return 'wait';
     // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
     if (type === Frontend.query) this.session.unnamed.set(null);
-    if (answers.hasLostTransaction) {
-      answers.inLostTransaction(type);
-      return 'taken';
-    }
-    switch (type) {
-      case Frontend.query:
-        return forwarder.query();
-      case Frontend.functionCall:
-        return forwarder.functionCall();
-      case Frontend.flush:
-        forwarder.flush();
-        return 'taken';
-      default:
-        return forwarder.extended(type);
-    }
+    batch.take(type);
+    const handled = handleUnit(this.#way, this.#units.read());
+    if (handled === 'wait') batch.putBack();
+    return handled;
   }
 
   #violation(error: unknown): void {

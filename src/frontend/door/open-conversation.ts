@@ -1,9 +1,9 @@
 // Makes a session of a login: its key for cancel requests, the lanes it may use, the conversation on them, and the greeting.
 import { withParameter } from '../../backend/replies/parameter-status.js';
-import { homeShard, type NodeId } from '../../cluster/cluster-view.js';
+import type { NodeId } from '../../cluster/cluster-view.js';
 import { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
-import { type MakeLane, SessionLanes } from '../../execute/session-lanes.js';
+import type { MakeLane } from '../../execute/session-lanes.js';
 import { Session } from '../../session/session.js';
 import { FrameReader } from '../../wire/frame-reader.js';
 import { encodeBackendKeyData, encodeParameterStatus, READY_IDLE } from '../../wire/server-messages.js';
@@ -36,10 +36,13 @@ export function openConversation(
   });
   const reader = new FrameReader(services.limits.frontendLimits, 0, 'frontend');
   reader.push(rest);
-  const searchPath = startup.get('search_path') ?? null;
-  const conversation = new Conversation(host, services.conversation, session, reader, searchPath);
-  const lanes = new SessionLanes(homeShard(services.view()), conversation, laneMaker(services, login, session));
-  conversation.useLanes(lanes, mergedServices(services, login));
+  const conversation = new Conversation(host, services.conversation, {
+    session,
+    reader,
+    startSearchPath: startup.get('search_path') ?? null,
+    makeLane: laneMaker(services, login, session),
+    merged: mergedServices(services, login),
+  });
   for (const [name, value] of session.told) host.output.push(encodeParameterStatus(name, value));
   host.output.push(encodeBackendKeyData(pid, secretKey));
   host.output.push(READY_IDLE);

@@ -3,7 +3,7 @@
 import { isRefusal, type Refusal } from '../../base/refusals.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { homeShard } from '../../cluster/cluster-view.js';
-import type { Route } from '../../route/route.js';
+import type { KvRoute } from '../../route/route.js';
 import { batchStatement, singleStatement } from '../../sql/batch/batch-statement.js';
 import type { Template } from '../../sql/plan/template.js';
 import type { KvStatement } from '../unit/kv-statements.js';
@@ -14,19 +14,14 @@ const SLOTS_SHOWN = 20;
 export function explainRoute(
   template: Template,
   statement: KvStatement | null,
-  route: Route | null,
+  route: KvRoute | null,
   view: ClusterView,
   merges: boolean,
 ): string[] {
   const { kv } = template;
   if (kv?.kind === 'refused') return refusedLines(kv);
   if (statement === null || route === null) {
-    return [
-      'Route: home',
-      ...nodeLines([homeShard(view)]),
-      'Lane: home',
-      'Why: the statement is on no key-value table',
-    ];
+    return homeLines(view);
   }
   const { plan } = statement;
   const about = [`Table: ${plan.table.schema}.${plan.table.name}`];
@@ -67,6 +62,13 @@ export function explainRoute(
     }
   }
 }
+
+const homeLines = (view: ClusterView): string[] => [
+  'Route: home',
+  ...nodeLines([homeShard(view)]),
+  'Lane: home',
+  'Why: the statement is on no key-value table',
+];
 
 /** Whether the statement is of a form that is run for many clients at once; the server's types may still be against it. */
 function isMerged({ plan, text, literals, source }: KvStatement): boolean {

@@ -1,13 +1,20 @@
 // A conversation's way into the merged lane: decides whether the statement at hand may go there, reads its values, and
-// takes the answer. One statement at a time; the message stays unread until it is answered, so that a statement that has
-// to be run by itself after all is simply taken up again.
+// takes the answer. One statement or pipeline at a time; its messages stay unread until it is answered, so that what has to be
+// run by itself after all is simply taken up again. Phases:
+//   idle       nothing is under way
+//   offered    a statement is
+//   pipelined  several are
+//   returned   the statement at hand came back from the lane, and is to be run on a lease
 
 import type { SettingsGroup } from '../../backend/connection/settings-group.js';
+import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
 import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
+import { assert } from '../../base/assert.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { type HashSlot, type ShardView, shardOf } from '../../cluster/cluster-view.js';
 import { UNREAD } from '../../cluster/key-hash.js';
+import type { Exchange, Handling } from '../../execute/exchange.js';
 import { bindValues, literalValues } from '../../execute/merged/member-values.js';
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
 import { MergedLearner } from '../../execute/merged/merged-learner.js';
@@ -18,19 +25,16 @@ import type { Route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import { singleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
+import { Frame } from '../../wire/frame-reader.js';
+import { Frontend } from '../../wire/protocol.js';
 import { encodeError, READY_IDLE } from '../../wire/server-messages.js';
-import type { ExtendedProtocol } from '../conversation/extended-protocol.js';
 import type { KvStatement, KvStatements } from '../unit/kv-statements.js';
 import { type SingleBatch, scanPipeline, scanSingleBatch } from '../unit/single-batch.js';
+import type { Unit } from '../unit/unit.js';
+import type { ExchangeContext } from './exchange-context.js';
+import type { ExtendedProtocol } from './extended-protocol.js';
 import { ClientRequest, prefixOf, wholeAnswer } from './merged-answer.js';
 import { MergedPipeline } from './merged-pipeline.js';
-
-export interface MergedHost {
-  /** The message at hand was answered with these bytes; `bytes` of it are to be skipped. */
-  answered(answer: Buffer): void;
-  /** The message is to be taken up again, and run on a lease. */
-  rerun(): void;
-}
 
 /** Where and under what a session's statements are merged. */
 export interface MergedServices {
@@ -58,41 +62,70 @@ type Keyed = Route & { kind: 'keyed' };
 const isBatchable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
   slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
 
-export class MergedStatements implements BatchSink {
-  /** A statement is under way. */
-  busy = false;
+export class MergedExchange implements BatchSink, Exchange<Unit> {
+  #phase: 'idle' | 'offered' | 'pipelined' | 'returned' = 'idle';
   /** The client has cancelled what is under way. */
   #cancelled = false;
-  readonly #host: MergedHost;
+  #abandoned = false;
+  /** Bytes of the messages that are being answered. */
+  #bytes = 0;
+  readonly #context: ExchangeContext;
   readonly #session: Session;
   readonly #kv: KvStatements;
   readonly #extended: ExtendedProtocol;
   readonly #services: MergedServices;
   #request: ClientRequest;
   #pipeline: MergedPipeline | null = null;
-  /** It is what is under way. */
-  #pipelined = false;
 
-  constructor(
-    host: MergedHost,
-    session: Session,
-    services: MergedServices,
-    kv: KvStatements,
-    extended: ExtendedProtocol,
-  ) {
-    this.#kv = kv;
+  constructor(context: ExchangeContext, services: MergedServices, extended: ExtendedProtocol) {
+    this.#context = context;
+    this.#kv = context.kv;
     this.#extended = extended;
-    this.#host = host;
-    this.#session = session;
+    this.#session = context.session;
     this.#services = services;
     this.#request = new ClientRequest(this);
+  }
+
+  get busy(): boolean {
+    return this.#phase === 'offered' || this.#phase === 'pipelined';
+  }
+
+  /** Whether the statement at hand stands for itself: outside blocks and batches, with nothing owed and nothing kept. */
+  get #mayMerge(): boolean {
+    return this.#phase === 'idle' && this.#context.batch.state === 'none' && this.#standsAlone;
+  }
+
+  get #standsAlone(): boolean {
+    const { lanes, transaction } = this.#context;
+    return !transaction.inBlock && lanes.current.unused && lanes.current.connection?.replies.unsynced() !== true;
+  }
+
+  /** The messages at hand, [Parse] Bind [Describe] Execute Sync or a pipeline of such, are the usual case under load. */
+  takeBatch(): boolean {
+    if (!this.#mayMerge) return false;
+    const { buffer, start } = this.#context.reader;
+    this.#bytes = this.#offer(buffer, start);
+    return this.#bytes > 0;
+  }
+
+  take(unit: Unit): Handling {
+    assert(unit.route.kind === 'keyed' && this.offerQuery(unit, unit.route), 'only what may be merged is taken');
+    return 'wait';
+  }
+
+  drained(): void {
+    // An answer is written whole.
+  }
+
+  lost(_loss: ServerLoss): void {
+    // Its connections are the merged lane's.
   }
 
   /**
    * Takes the batch or pipeline at `start`, the last messages there are, if all of it may be merged.
    * @returns its bytes; 0: it may not
    */
-  offer(buffer: Buffer, start: number): number {
+  #offer(buffer: Buffer, start: number): number {
     const batch = scanSingleBatch(buffer, start);
     if (batch !== null && batch.end !== buffer.length) return 0;
     const batches = batch === null ? scanPipeline(buffer, start) : [batch];
@@ -122,7 +155,7 @@ export class MergedStatements implements BatchSink {
     if (source === null || plan === null || plan.kind === 'refused') return null;
     const slot = slotOfBind(plan, source.parameterTypes, buffer, batch.formatsAt, batch.bindEnd);
     if (slot !== UNREAD) return { plan, source, batch, shard: shardOf(this.#kv.view, slot), slot };
-    const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd));
+    const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd), this.#kv.view);
     if (route.kind !== 'keyed' || !isBatchable(plan, route)) return null;
     return { plan, source, batch, shard: route.shard, slot: route.slots[0]! };
   }
@@ -158,7 +191,7 @@ export class MergedStatements implements BatchSink {
       if (own < 0 || (index > 0 && own !== format)) return false;
       format = own;
     }
-    this.busy = this.#pipelined = true;
+    this.#phase = 'pipelined';
     pipeline.offer();
     return true;
   }
@@ -178,30 +211,38 @@ export class MergedStatements implements BatchSink {
     return format;
   }
 
-  /** The same for a simple query. @param identity stands for its shape: its Template */
-  offerQuery(statement: KvStatement, identity: object, route: Keyed): boolean {
-    if (!isBatchable(statement.plan, route)) return false;
+  /** Takes a simple query. False: it may not be merged. */
+  offerQuery({ statement, template, buffer, start, end }: Unit, route: Keyed): boolean {
+    if (statement === null || buffer[start] !== Frontend.query) return false;
+    // `start` and `end` span the one message that is at hand.
+    if (this.#phase !== 'idle' || !this.#standsAlone || !isBatchable(statement.plan, route)) return false;
     const { shard } = route;
     const slot = route.slots[0]!;
-    const known = this.#usable(identity, shard) ?? this.#ask(statement, identity, shard);
+    // A shape is known by its Template.
+    const known = this.#usable(template, shard) ?? this.#ask(statement, template, shard);
     if (known === null || !literalValues(this.#request, known.form!, statement.text, statement.literals)) return false;
     if (!this.#complete(this.#request, known, shard, slot, 0)) return false;
     this.#request.prefix = prefixOf(known.form!, false, false, 0, true);
+    this.#bytes = end - start;
     this.#begin();
     return true;
   }
 
+  /** A statement is sent on a lease: the one that came back from the lane, or one behind it, whose answer nobody awaits. */
+  sentOnLease(): void {
+    if (this.#phase === 'returned') this.#phase = 'idle';
+    else this.#request.releaseKey();
+  }
+
   #begin(): void {
-    this.busy = true;
+    this.#phase = 'offered';
     this.#request.queue.offer(this.#request);
   }
 
-  /** CancelRequest: whether the statement was taken back before it was sent. */
+  /** What was sent is not cancelled: others' statements are in it. Where it fails as a whole, it is not run again. */
   cancel(): void {
-    if (!this.busy) return;
-    // What was sent is not cancelled: others' statements are in it. Where it fails as a whole, it is not run again.
     this.#cancelled = true;
-    if (this.#pipelined || !this.#request.withdraw()) return;
+    if (this.#phase === 'pipelined' || !this.#request.withdraw()) return;
     // The old one still stands in its queue, to be passed over.
     this.#request = new ClientRequest(this);
     this.#wasCancelled();
@@ -217,12 +258,12 @@ export class MergedStatements implements BatchSink {
     this.#request.releaseKey();
   }
 
-  /** The client is gone. */
   abandon(): void {
+    this.#abandoned = true;
     this.#request.releaseKey();
     this.#request.dropped = true;
     this.#pipeline?.drop();
-    this.busy = false;
+    this.#phase = 'idle';
   }
 
   completed(request: ClientRequest): void {
@@ -230,8 +271,15 @@ export class MergedStatements implements BatchSink {
   }
 
   answered(answer: Buffer): void {
-    this.busy = this.#pipelined = this.#cancelled = false;
-    this.#host.answered(answer);
+    this.#phase = 'idle';
+    this.#cancelled = false;
+    const { reader, services, output, takeMessages } = this.#context;
+    // It was put back when it was offered.
+    if (this.#abandoned || reader.next() === Frame.none) return;
+    reader.skipTo(reader.start + this.#bytes);
+    services.counters.statements++;
+    output.send(answer);
+    takeMessages();
   }
 
   rerun(): void {
@@ -240,9 +288,9 @@ export class MergedStatements implements BatchSink {
       this.#wasCancelled();
       return;
     }
-    this.busy = this.#pipelined = false;
+    this.#phase = 'returned';
     this.#request.forgetAnswer();
-    this.#host.rerun();
+    this.#context.takeMessages();
   }
 
   failed(error: PgkvError): void {

@@ -19,12 +19,12 @@ import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
 
-export interface ReadRequestServices {
+/** What reads need of the conversation. */
+export interface ReadRequestContext {
   readonly session: Session;
   readonly lanes: SessionLanes;
   readonly kv: KvStatements;
-  readonly clock: Clock;
-  readonly sources: StatementSources;
+  readonly services: { readonly clock: Clock; readonly sources: StatementSources };
 }
 
 /** What a Bind brings beside names. */
@@ -43,7 +43,7 @@ export function shardReadRequest(
   statement: KvStatement,
   shards: readonly ShardView[],
   { parameters, formats }: BoundParts,
-  services: ReadRequestServices,
+  context: ReadRequestContext,
 ): ScatterRequest | PgkvError {
   const { plan, values } = statement;
   const { scatter } = plan;
@@ -52,14 +52,15 @@ export function shardReadRequest(
   const offset = scatter.kind === 'sorted' ? rowCount(values, scatter.offset, 'OFFSET') : null;
   if (limit instanceof PgkvError) return limit;
   if (offset instanceof PgkvError) return offset;
-  const { session, lanes, kv, clock } = services;
+  const { session, lanes, kv } = context;
+  const { clock, sources } = context.services;
   const target = (shard: ShardView): ScatterTarget => ({
     shardName: shard.name,
     lane: (client) => lanes.another(shard, client),
   });
   return {
     plan: scatter,
-    shardSource: shardSource(statement, scatter.shardText, services.sources),
+    shardSource: shardSource(statement, scatter.shardText, sources),
     targets: shards.map(target),
     home: target(homeShard(kv.view)),
     parameters,

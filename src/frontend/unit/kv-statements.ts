@@ -6,7 +6,7 @@ import { isRefusal, refusalError, refuse } from '../../base/refusals.js';
 import { type ClusterView, homeShard } from '../../cluster/cluster-view.js';
 import { NO_TABLES, type TableScope, tableScope } from '../../cluster/table-scope.js';
 import { type BindValues, StatementValues, Unreadable } from '../../route/key-values.js';
-import { type Route, route } from '../../route/route.js';
+import { type KvRoute, route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import type { KvPlan, ValueRef } from '../../sql/plan/kv-plan.js';
 import { stringEnd } from '../../wire/client-messages.js';
@@ -100,8 +100,7 @@ export class KvStatements {
     return { plan, text, literals, values: new StatementValues(text, literals, bind, this.#arrayNulls), source };
   }
 
-  route(statement: KvStatement): Route {
-    const view = this.#view();
+  route(statement: KvStatement, view: ClusterView): KvRoute {
     const found = route(statement.plan, statement.values, view);
     const isRead = found.kind === 'scattered' || found.kind === 'multi-keyed';
     // LIMIT -1 and a wrong number of parameters are errors before any row is looked at: the home shard words them.

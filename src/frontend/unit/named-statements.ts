@@ -3,6 +3,7 @@
 import type { StatementSource, StatementSources, TextReading } from '../../backend/replies/statement-source.js';
 import type { TableScope } from '../../cluster/table-scope.js';
 import type { Session } from '../../session/session.js';
+import { Frontend } from '../../wire/protocol.js';
 import type { KvStatements } from './kv-statements.js';
 
 /** Postgres cuts names at NAMEDATALEN. */
@@ -16,6 +17,11 @@ interface Interned {
   readonly scope: TableScope;
   readonly source: StatementSource;
 }
+
+/** A whole message of the client. */
+type Message = { readonly buffer: Buffer; readonly start: number; readonly end: number };
+
+const STATEMENT = 0x53;
 
 export class NamedStatements {
   readonly #session: Session;
@@ -70,6 +76,31 @@ export class NamedStatements {
   prepared(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
     if (nameStart === nameEnd) return this.#session.unnamed.source ?? undefined;
     return this.#session.statement(this.name(buffer, nameStart, nameEnd));
+  }
+
+  /** The statement a message brings (Parse) or names; null where it names none. Malformed ones are left to the server. */
+  namedSource(type: number, buffer: Buffer, start: number, end: number): StatementSource | null {
+    if (type === Frontend.parse) return this.parsed(buffer, start, end);
+    if (type === Frontend.bind) {
+      const nameStart = buffer.indexOf(0, start + 5) + 1;
+      const nameEnd = buffer.indexOf(0, nameStart);
+      if (nameStart === 0 || nameEnd < 0 || nameEnd >= end) return null;
+      return this.prepared(buffer, nameStart, nameEnd) ?? null;
+    }
+    if (type === Frontend.describe && buffer[start + 5] === STATEMENT) {
+      return this.prepared(buffer, start + 6, end - 1) ?? null;
+    }
+    return null;
+  }
+
+  /** The name that a Parse gives its statement. */
+  parsedName({ buffer, start }: Message): string {
+    return this.name(buffer, start + 5, buffer.indexOf(0, start + 5));
+  }
+
+  /** The name in a Close of a statement. */
+  closedName({ buffer, start, end }: Message): string {
+    return this.name(buffer, start + 6, end - 1);
   }
 
   /** The client was told of its result what does not hold any longer. */

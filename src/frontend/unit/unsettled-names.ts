@@ -18,9 +18,9 @@ export class UnsettledNames {
     this.#changes.clear();
   }
 
-  /** What `replies` was given last makes or drops the statement of that name. */
-  changed(name: string, replies: ReplyQueue): void {
-    this.#changes.set(name, { replies, place: replies.nextPlace - 1 });
+  /** The message at `place`, else the one that `replies` was given last, makes or drops the statement of that name. */
+  changed(name: string, replies: ReplyQueue, place = replies.nextPlace - 1): void {
+    this.#changes.set(name, { replies, place });
   }
 
   /** What `replies` was given last may drop statements of any name. */

@@ -64,7 +64,6 @@ export function classify(
   return {
     template: {
       ...united,
-      beginsWith: all[0]?.kind ?? 'empty',
       kinds: kindsOf(all),
       statementNames,
       textDependent: united.textDependent || named.length > 0,

@@ -63,8 +63,6 @@ export interface StatementNameReference {
 
 export interface Template {
   readonly kind: StatementKind;
-  /** Of several statements the first one's kind; else `kind` as the text itself has it. */
-  readonly beginsWith: StatementKind;
   readonly effects: EffectBits;
   /** Names of settings that may change, lower case; meaningful with Effect.settings; `'*'` among them means all. */
   readonly settingNames: readonly string[];
@@ -110,7 +108,6 @@ export interface Template {
 
 const unread = (effects: EffectBits): Template => ({
   kind: 'unparsed',
-  beginsWith: 'unparsed',
   effects,
   settingNames: ['*'],
   statementNames: [],
@@ -141,7 +138,6 @@ export const UNREAD_TEMPLATE: Template = unread(UNPARSED_TEMPLATE.effects | Effe
 /** For a message that brings no text of its own: nothing is left behind by it. */
 export const NEUTRAL_TEMPLATE: Template = {
   kind: 'empty',
-  beginsWith: 'empty',
   effects: Effect.none,
   settingNames: [],
   statementNames: [],

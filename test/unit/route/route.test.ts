@@ -6,7 +6,7 @@ import type { KvTable } from '../../../src/cluster/kv-table.js';
 import { tableScope } from '../../../src/cluster/table-scope.js';
 import { evenSlotRanges } from '../../../src/config/slot-ranges.js';
 import { StatementValues } from '../../../src/route/key-values.js';
-import { type Route, route } from '../../../src/route/route.js';
+import { type KvRoute, route } from '../../../src/route/route.js';
 import { loadParser } from '../../../src/sql/meaning/parse.js';
 import type { KvPlan } from '../../../src/sql/plan/kv-plan.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
@@ -40,13 +40,13 @@ function planOf(text: string): KvPlan {
   return kv;
 }
 
-function routed(text: string, parameters: readonly Value[] = [], options: BindOptions = {}, view = FOUR): Route {
+function routed(text: string, parameters: readonly Value[] = [], options: BindOptions = {}, view = FOUR): KvRoute {
   const bind = parameters.length === 0 ? null : bindValues(parameters, options);
   return route(planOf(text), new StatementValues(text, literalsOf(text), bind), view);
 }
 
 /** `keyed s2`, `multi-keyed s1 s3`, `scattered`, or `refused: <reason>`. */
-function shown(found: Route): string {
+function shown(found: KvRoute): string {
   switch (found.kind) {
     case 'keyed':
       return `keyed ${found.shard.name}`;
@@ -372,7 +372,7 @@ t.test('lexing, finding the template and routing a known point read of 100 bytes
     const literals = cache.literalsOf(text, true);
     return route(kv as KvPlan, new StatementValues(text, literals, null), FOUR);
   };
-  t.equal((whole(texts[0]!) as Route).kind, 'keyed');
+  t.equal((whole(texts[0]!) as KvRoute).kind, 'keyed');
   const { misses } = cache;
   const best = (run: (text: string) => unknown): number => {
     let least = Number.POSITIVE_INFINITY;

@@ -169,23 +169,6 @@ t.test('what the parser rejects may do anything but tie the session down', async
   }
 });
 
-t.test('a text of several statements says what it begins with', async (t) => {
-  const first = {
-    ROLLBACK: 'rollback',
-    'ROLLBACK TO s': 'savepoint',
-    COMMIT: 'commit',
-    'SELECT 1': 'read',
-    'SET a.b = 1': 'set',
-  };
-  for (const [text, kind] of Object.entries(first)) {
-    t.equal(templateOf(text).beginsWith, kind);
-    const several = templateOf(`/* c */ ${text}; DELETE FROM t`);
-    t.same([several.kind, several.beginsWith], ['multi', kind]);
-  }
-  t.equal(templateOf('').beginsWith, 'empty');
-  t.equal(templateOf('SELEC 1').beginsWith, 'unparsed');
-});
-
 t.test('neutral are texts that run alike anywhere; each of several statements has to be', async (t) => {
   const neutral = [
     'SHOW work_mem',

@@ -6,6 +6,7 @@
 import { isUtf8 } from 'node:buffer';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
 import {
+  type Assumption,
   assuming,
   bindAfterLocalParse,
   describing,
@@ -15,28 +16,37 @@ import {
   provokedError,
   Reply,
   type ReplyKind,
+  rollingBack,
   swallowed,
 } from '../../backend/replies/reply-queue.js';
-import {
-  type StatementSource,
-  type StatementSources,
-  unknownStatement,
-} from '../../backend/replies/statement-source.js';
+import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import { namesOwnStatements, replaceStatementNames } from '../../execute/leased/statement-names.js';
 import type { Session } from '../../session/session.js';
 import type { UnnamedChange } from '../../session/unnamed-statement.js';
-import { Effect } from '../../sql/plan/template.js';
+import { Effect, type Template } from '../../sql/plan/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../../wire/server-messages.js';
-import type { KvStatements } from '../unit/kv-statements.js';
-import { NamedStatements } from '../unit/named-statements.js';
+import type { NamedStatements } from '../unit/named-statements.js';
 import type { SingleBatch } from '../unit/single-batch.js';
+import type { Unit } from '../unit/unit.js';
 import { UnsettledNames } from '../unit/unsettled-names.js';
 
 const STATEMENT = 0x53;
+/** Statements that name others, kept for a connection. */
+const NAMED_FOR_MAX = 64;
+
+/** Whether statements prepared at the protocol level may be gone behind it. */
+const dropsStatements = ({ effects, statementNames }: Template): boolean =>
+  (effects & Effect.deallocatesAll) !== 0 || statementNames.some(({ verb }) => verb === 'deallocate');
+
+/** The portal that a Bind or Execute names, as bytes in latin1. */
+const portalIn = ({ buffer, start, end }: Unit): string =>
+  buffer[start + 5] === 0
+    ? ''
+    : buffer.toString('latin1', start + 5, Math.max(stringEnd(buffer, start + 5, end), start + 5));
 
 const STALE_PLAN = encodeErrorResponse({
   S: 'ERROR',
@@ -53,18 +63,19 @@ export class ExtendedProtocol {
   readonly #schemaEpoch: () => number;
   readonly #named: NamedStatements;
   readonly #unsettled = new UnsettledNames();
+  /** Names that simple queries under way deallocate, in order. */
+  readonly #deallocated: string[] = [];
+  /** Portals whose statement drops others, by name. */
+  readonly #dropping = new Map<string, Template>();
+  /** Statements that name others, as each connection has them. */
+  readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, StatementSource>>();
 
   /** @param schemaEpoch the one in force */
-  constructor(
-    session: Session,
-    services: { sources: StatementSources; statementBytesMax: number },
-    kv: KvStatements,
-    schemaEpoch: () => number,
-  ) {
+  constructor(session: Session, named: NamedStatements, statementBytesMax: number, schemaEpoch: () => number) {
     this.#session = session;
     this.#schemaEpoch = schemaEpoch;
-    this.#statementBytesMax = services.statementBytesMax;
-    this.#named = new NamedStatements(session, services.sources, kv);
+    this.#statementBytesMax = statementBytesMax;
+    this.#named = named;
   }
 
   /** The statement of a single batch, where the batch can be sent under a shared name; else null. */
@@ -110,31 +121,11 @@ export class ExtendedProtocol {
     connection.replies.push(forwarded(Reply.sync));
   }
 
-  /** The statement a message brings (Parse) or names; null where it names none. Malformed ones are left to the server. */
-  namedSource(type: number, buffer: Buffer, start: number, end: number): StatementSource | null {
-    if (type === Frontend.parse) return this.#named.parsed(buffer, start, end);
-    if (type === Frontend.bind) {
-      const nameStart = buffer.indexOf(0, start + 5) + 1;
-      const nameEnd = buffer.indexOf(0, nameStart);
-      if (nameStart === 0 || nameEnd < 0 || nameEnd >= end) return null;
-      return this.#named.prepared(buffer, nameStart, nameEnd) ?? null;
-    }
-    if (type === Frontend.describe && buffer[start + 5] === STATEMENT) {
-      return this.#named.prepared(buffer, start + 6, end - 1) ?? null;
-    }
-    return null;
-  }
-
   /**
    * The statement a Bind names where the client was told of its result before DDL went through and cannot notice what
    * has changed; else null.
    */
-  doubtful(
-    buffer: Buffer,
-    start: number,
-    end: number,
-    epoch: number,
-  ): { name: string; source: StatementSource } | null {
+  doubtful({ buffer, start, end }: Unit, epoch: number): { name: string; source: StatementSource } | null {
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
     if (nameEnd < 0) return null;
@@ -174,66 +165,108 @@ export class ExtendedProtocol {
     return parsing && source !== undefined && connection.dependsOnParse(source);
   }
 
-  /** A statement was sent that may drop statements of any name. */
-  dropsNames(connection: ServerConnection): void {
-    this.#unsettled.allChanged(connection.replies);
+  /** The text of a simple query with this session's names as the connection has them; see `replaceStatementNames`. */
+  ownNames(template: Template, text: string, connection: ServerConnection): string | null {
+    if (template.statementNames.length === 0 || !namesOwnStatements(template, this.#session)) return null;
+    connection.watchTags = true;
+    return replaceStatementNames(text, template, this.#session, connection, this.#deallocated);
   }
 
-  /** Passes on one message. `deallocated`: see `replaceStatementNames`. */
-  forward(
-    type: number,
-    buffer: Buffer,
-    start: number,
-    end: number,
-    connection: ServerConnection,
-    deallocated: string[],
-  ): void {
+  /** A simple query was sent: it may drop statements of any name. */
+  sentSql(template: Template, connection: ServerConnection): void {
+    if (dropsStatements(template)) this.#unsettled.allChanged(connection.replies);
+  }
+
+  /** All that was sent has been answered: a DEALLOCATE that failed drops nothing. */
+  settledAll(): void {
+    this.#deallocated.length = 0;
+  }
+
+  /** A simple query's tag on its way to the client. */
+  tag(tag: string, connection: ServerConnection): void {
+    if (tag === 'DEALLOCATE') {
+      const name = this.#deallocated.shift();
+      const source = name === undefined ? undefined : this.#session.statement(name);
+      if (source === undefined) return;
+      connection.prepared.delete(source);
+      this.#session.dropStatement(name!);
+    } else if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
+      connection.forgetAllPrepared();
+      this.#session.dropAllStatements();
+      this.#deallocated.length = 0;
+    }
+  }
+
+  /** Passes on one message. @param rollsBack the statement bound last rolls the open block back */
+  forward(unit: Unit, source: StatementSource | null, connection: ServerConnection, rollsBack: boolean): void {
+    const { type, buffer, start, end } = unit;
     switch (type) {
       case Frontend.parse:
-        return this.#parse(buffer, start, end, connection, deallocated);
+        return this.#parse(buffer, start, end, connection);
       case Frontend.bind:
-        return this.#bind(buffer, start, end, connection);
+        this.#bind(buffer, start, end, connection);
+        return this.#noteBound(unit, source);
+      case Frontend.execute:
+        return this.#execute(unit, connection, rollsBack);
       case Frontend.describe:
         return this.#describe(buffer, start, end, connection);
       case Frontend.close:
         return this.#close(buffer, start, end, connection);
-      default:
-        connection.output.push(buffer.subarray(start, end));
-        connection.replies.push(forwarded(Reply.execute));
     }
   }
 
-  /** A Parse that pgkv has answered without a server: the statement is prepared where it is run. */
-  parsedLocally(buffer: Buffer, start: number, end: number): void {
-    const source = this.#named.parsed(buffer, start, end);
-    if (source === null) return;
-    const name = this.#named.name(buffer, start + 5, buffer.indexOf(0, start + 5));
-    if (name === '') this.#session.unnamed.set(source);
-    else if (this.#session.statement(name) === undefined) this.#session.setStatement(name, source);
+  /** Remembers what a portal drops: names are resolved when it is executed, not when it was parsed. */
+  #noteBound(unit: Unit, source: StatementSource | null): void {
+    const name = portalIn(unit);
+    if (source !== null && dropsStatements(source.template)) this.#dropping.set(name, source.template);
+    else if (this.#dropping.size > 0) this.#dropping.delete(name);
   }
 
-  /** A SQL-level DEALLOCATE of this protocol-level statement succeeded. */
-  deallocated(name: string, connection: ServerConnection): void {
-    const source = this.#session.statement(name);
-    if (source === undefined) return;
-    connection.prepared.delete(source);
-    this.#session.dropStatement(name);
+  #execute(unit: Unit, connection: ServerConnection, rollsBack: boolean): void {
+    const dropping = this.#dropping.size === 0 ? undefined : this.#dropping.get(portalIn(unit));
+    connection.output.push(unit.buffer.subarray(unit.start, unit.end));
+    if (dropping !== undefined)
+      connection.replies.push(assuming(Reply.execute, false, this.#drop(dropping, connection)));
+    else connection.replies.push(rollsBack ? rollingBack(Reply.execute) : forwarded(Reply.execute));
   }
 
-  /** The messages at hand have been dealt with: their chunk is not kept for their sake. */
-  forgetMessages(): void {
-    this.#named.forgetMessages();
-  }
-
-  #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection, deallocated: string[]): void {
+  /** Drops what a DEALLOCATE or DISCARD ALL does; taken back where the server refuses or skips it. */
+  #drop(template: Template, connection: ServerConnection): Assumption {
     const session = this.#session;
-    let source = this.#named.parsed(buffer, start, end);
-    if (source === null) return this.#raw(Reply.parse, buffer, start, end, connection);
-    const { template } = source;
-    if (template.statementNames.length > 0 && namesOwnStatements(template, session)) {
-      const text = replaceStatementNames(source.text, template, session, connection, deallocated);
-      source = { ...source, parseTail: Buffer.from(`${text}\0\0\0`, 'utf8') };
+    const { prepared } = connection;
+    if ((template.effects & Effect.deallocatesAll) !== 0) {
+      const before = session.takeAllStatements();
+      const here = [...prepared];
+      connection.forgetAllPrepared();
+      this.#unsettled.allChanged(connection.replies);
+      const undo = (): void => {
+        session.putBackStatements(before);
+        for (const [source, known] of here) if (!prepared.has(source)) prepared.set(source, known);
+      };
+      return { undo };
     }
+    const dropped = template.statementNames.flatMap(({ verb, name }) => {
+      const source = verb === 'deallocate' ? session.statement(name) : undefined;
+      if (source === undefined) return [];
+      const known = prepared.get(source);
+      prepared.delete(source);
+      session.dropStatement(name);
+      this.#unsettled.changed(name, connection.replies, connection.replies.nextPlace);
+      return [{ name, source, known }];
+    });
+    const undo = (): void => {
+      for (const { name, source, known } of dropped) {
+        if (session.statement(name) === undefined) session.setStatement(name, source);
+        if (known !== undefined && !prepared.has(source)) prepared.set(source, known);
+      }
+    };
+    return { undo };
+  }
+
+  #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+    const session = this.#session;
+    const source = this.#named.parsed(buffer, start, end);
+    if (source === null) return this.#raw(Reply.parse, buffer, start, end, connection);
     const nameEnd = buffer.indexOf(0, start + 5);
     if (!isUtf8(buffer.subarray(start + 5, nameEnd))) return this.#raw(Reply.parse, buffer, start, end, connection);
     const name = this.#named.name(buffer, start + 5, nameEnd);
@@ -295,7 +328,7 @@ export class ExtendedProtocol {
     if (nameEnd >= 0 && this.#named.isStale(buffer, nameStart, nameEnd)) {
       // The error Postgres has for it. Binding what does not exist makes the server abort what has to be aborted.
       connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, `${STATEMENT_NAME_PREFIX}stale`));
-      connection.replies.push(provokedError(Reply.bind, STALE_PLAN));
+      connection.replies.push(provokedError(Reply.bind, STALE_PLAN, null));
       return;
     }
     const name = nameEnd < 0 ? null : this.#serverName(buffer, nameStart, nameEnd, connection);
@@ -329,6 +362,10 @@ export class ExtendedProtocol {
     const session = this.#session;
     const source = this.#named.prepared(buffer, nameStart, nameEnd);
     if (source !== undefined && source !== unknownStatement) {
+      const { template } = source;
+      if (template.statementNames.length > 0 && namesOwnStatements(template, session)) {
+        return connection.prepare(this.#namedFor(source, connection), session.settings.semantics);
+      }
       if (nameStart === nameEnd && connection.unnamed === source) return null;
       return connection.prepare(source, session.settings.semantics);
     }
@@ -341,6 +378,23 @@ export class ExtendedProtocol {
     this.#closeStray(name, connection);
     // The prefix is pgkv's own: what stands under it on a server is not the client's to reach.
     return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
+  }
+
+  /** A statement that names others of this session, as this connection has them now: they are prepared here first. */
+  #namedFor(source: StatementSource, connection: ServerConnection): StatementSource {
+    const text = replaceStatementNames(source.text, source.template, this.#session, connection, []);
+    let known = this.#withNames.get(connection);
+    if (known === undefined) {
+      known = new Map();
+      this.#withNames.set(connection, known);
+    }
+    const last = known.get(source);
+    if (last?.text === text) return last;
+    if (known.size >= NAMED_FOR_MAX) known.clear();
+    const types = source.parseTail.subarray(source.parseTail.indexOf(0));
+    const made = { ...source, text, parseTail: Buffer.concat([Buffer.from(text, 'utf8'), types]) };
+    known.set(source, made);
+    return made;
   }
 
   #close(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {

@@ -1,18 +1,19 @@
-// What the parts of one conversation work on together. Each of them has state of its own beside it; what that is says
-// the head of its file.
+// What the exchanges of one conversation work on together. Each of them has state of its own beside it; what that is says the
+// head of its file.
 import type { ReadTemplate, StatementSources } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
+import type { ClientBatch } from '../../execute/exchange.js';
+import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
-import type { Template } from '../../sql/plan/template.js';
+import type { Transaction } from '../../session/transaction.js';
 import type { Counters } from '../../telemetry/counters.js';
 import type { FrameReader } from '../../wire/frame-reader.js';
 import type { KvStatements } from '../unit/kv-statements.js';
+import type { NamedStatements } from '../unit/named-statements.js';
 import type { ClientOutput } from './client-output.js';
-import type { ExtendedProtocol } from './extended-protocol.js';
 import type { ProtocolTap } from './protocol-tap.js';
-import type { ShardPlacement } from './shard-placement.js';
 
 export interface ConversationServices {
   readonly clock: Clock;
@@ -31,22 +32,19 @@ export interface ConversationServices {
   tapFor(session: Session): ProtocolTap | null;
 }
 
-export interface ConversationContext {
+export interface ExchangeContext {
   readonly session: Session;
   readonly services: ConversationServices;
-  /** Stands at the message at hand, which is looked at in `buffer[start, end)`. */
+  /** Stands at the message at hand. */
   readonly reader: FrameReader;
   readonly output: ClientOutput;
   readonly lanes: SessionLanes;
-  readonly placement: ShardPlacement;
+  readonly batch: ClientBatch;
+  readonly transaction: Transaction<LeasedLane>;
   readonly kv: KvStatements;
-  readonly extended: ExtendedProtocol;
-  /** What a text is, as this session's texts are to be read now. */
-  readonly templateOf: (text: string) => Template;
+  readonly named: NamedStatements;
+  /** Messages are taken again, after an answer to the client. */
+  resume(): void;
+  /** The same, the message that was put back first, as if nothing had been answered. */
+  takeMessages(): void;
 }
-
-/**
- * What has become of the message at hand: it can be sent on the current lane; it is to be put back until `resume`;
- * it was answered, or sent.
- */
-export type Handling = 'ready' | 'wait' | 'taken';

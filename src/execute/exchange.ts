@@ -1,0 +1,81 @@
+// What is under way for one client (D26). An Exchange answers the units it takes; a conversation has one under way at a time,
+// and hands everything that happens to it. A batch may be answered by several in turn (its Parse by a server, its rows by
+// several), so what the client is owed is counted in one Ledger that they share, and nowhere else.
+import type { ServerLoss } from '../backend/replies/reply-receiver.js';
+import { Frontend } from '../wire/protocol.js';
+import type { LeasedLane } from './leased/leased-lane.js';
+
+/** What has become of a unit: it was taken, or it is to be put back until messages are taken again. */
+export type Handling = 'taken' | 'wait';
+
+export interface Exchange<Unit> {
+  /** Messages wait: none is taken before its answer has gone out. */
+  readonly busy: boolean;
+  take(unit: Unit): Handling;
+  /** CancelRequest of the client. */
+  cancel(): void;
+  /** The client's socket takes bytes again. */
+  drained(): void;
+  /** A connection under the session broke, and the session goes on: answers what is owed for it. */
+  lost(loss: ServerLoss, lane: LeasedLane): void;
+  /** The client is gone: nothing is answered any more. */
+  abandon(): void;
+}
+
+/**
+ * `none`: no message was taken behind the last Sync. `open`: some were. `refused`: one of them is answered by an error of
+ * pgkv's own in its turn, behind what the server still owes. `failed`: the client has its error.
+ */
+export type BatchState = 'none' | 'open' | 'refused' | 'failed';
+
+/**
+ * The batch of the extended protocol that the client is sending. Invariant: where it was refused or has failed, nothing more of
+ * it is taken before its Sync, so that it has one error.
+ */
+export class ClientBatch {
+  #state: BatchState = 'none';
+  /** As it was before the message at hand. */
+  #before: BatchState = 'none';
+
+  get state(): BatchState {
+    return this.#state;
+  }
+
+  /** Its messages are skipped. */
+  get skipping(): boolean {
+    return this.#state === 'refused' || this.#state === 'failed';
+  }
+
+  /** The client waits for an answer to what it has sent of it, or will with its Sync. */
+  get isOwed(): boolean {
+    return this.#state === 'open' || this.#state === 'refused';
+  }
+
+  /** A message of that type is about to be handled. */
+  take(type: number): void {
+    this.#before = this.#state;
+    if (type === Frontend.sync || type === Frontend.query || type === Frontend.functionCall) this.#state = 'none';
+    else if (type !== Frontend.flush && this.#state === 'none') this.#state = 'open';
+  }
+
+  /** It is put back: nothing has been answered. */
+  putBack(): void {
+    // The batch may have failed meanwhile.
+    if (!this.skipping) this.#state = this.#before;
+  }
+
+  /** All messages of a batch, Sync included, were handled at once. */
+  takeWhole(): void {
+    this.#state = 'none';
+  }
+
+  /** An error will go out for it. */
+  refused(): void {
+    if (this.#state !== 'none') this.#state = 'refused';
+  }
+
+  /** An error has gone out for it. */
+  failed(): void {
+    if (this.#state !== 'none') this.#state = 'failed';
+  }
+}

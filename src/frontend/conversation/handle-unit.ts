@@ -1,0 +1,162 @@
+// The one way of every message that brings or names a statement: Unit → Route → where it may run now → the Exchange that
+// answers it. Pure of sockets and of what stands in texts: it goes by the Unit, the open block and the open batch.
+import { refusalError } from '../../base/refusals.js';
+import type { Handling } from '../../execute/exchange.js';
+import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import { Frontend } from '../../wire/protocol.js';
+import type { ExchangeContext } from '../exchanges/exchange-context.js';
+import type { LeasedExchange } from '../exchanges/leased-exchange.js';
+import type { MergedExchange } from '../exchanges/merged-exchange.js';
+import type { OwnAnswers } from '../exchanges/own-answers.js';
+import type { OwnExchange } from '../exchanges/own-exchange.js';
+import type { OwnPortals } from '../exchanges/own-portals.js';
+import type { ShardPlacement } from '../exchanges/placement.js';
+import type { ScatterExchange } from '../exchanges/scatter-exchange.js';
+import { batchAhead } from '../unit/batch-ahead.js';
+import type { Unit } from '../unit/unit.js';
+
+/** Those among whom a unit is given away. */
+export interface Way {
+  readonly context: ExchangeContext;
+  readonly placement: ShardPlacement;
+  readonly portals: OwnPortals;
+  readonly answers: OwnAnswers;
+  readonly own: OwnExchange;
+  readonly leased: LeasedExchange;
+  readonly scatter: ScatterExchange;
+  /** Null where statements are not merged. */
+  readonly merged: MergedExchange | null;
+}
+
+const ON_HOME = 'the statement is for the home shard';
+
+export function handleUnit(way: Way, unit: Unit): Handling {
+  const { placement, portals, own, leased } = way;
+  if (unit.placed && placement.endIsOpen) return 'wait';
+  const taken = portals.take(unit);
+  if (taken !== null) return taken;
+  if (own.owns(unit)) return here(way, unit, () => own.take(unit));
+  // 25P02, wherever it would belong: the server that has the failed block says so.
+  if (placement.blockFailed && !(unit.template.endsFailure && unit.template.kind === 'multi')) return leased.take(unit);
+  if (!unit.placed) return leased.take(unit);
+  switch (unit.type) {
+    case Frontend.query:
+      return query(way, unit);
+    case Frontend.functionCall:
+      return functionCall(way, unit);
+    case Frontend.parse:
+      return parse(way, unit);
+    case Frontend.bind:
+      return bind(way, unit);
+    default: {
+      const { current, home } = way.context.lanes;
+      return current.connection === null ? onLane(way, unit, home, ON_HOME) : leased.take(unit);
+    }
+  }
+}
+
+function query(way: Way, unit: Unit): Handling {
+  const { context, leased, merged, answers } = way;
+  const { route, statement, template } = unit;
+  switch (route.kind) {
+    case 'refused':
+      if (template.kv?.kind !== 'refused' || template.kv.asksServer !== true)
+        return answers.refuse(unit, refusalError(route));
+      return onLane(way, unit, context.lanes.home, ON_HOME, () => leased.askServer(unit, refusalError(route)));
+    case 'keyed': {
+      if (merged?.offerQuery(unit, route) === true) return 'wait';
+      const why = `the statement's key is on shard ${route.shard.name}`;
+      return onLane(way, unit, context.lanes.of(route.shard), why, () =>
+        leased.take(unit, context.kv.rewrite(statement!)),
+      );
+    }
+    case 'multi-keyed':
+    case 'scattered':
+      return onShards(way, unit);
+    default:
+      return onLane(way, unit, way.placement.laneFor(template), ON_HOME);
+  }
+}
+
+function functionCall(way: Way, unit: Unit): Handling {
+  if (unit.route.kind === 'refused') return way.answers.refuse(unit, refusalError(unit.route));
+  const { current, home } = way.context.lanes;
+  return onLane(way, unit, current.busy ? current : home, ON_HOME);
+}
+
+function parse(way: Way, unit: Unit): Handling {
+  const { route, template } = unit;
+  const { kv } = template;
+  const isAsked = kv?.kind === 'refused' && kv.asksServer;
+  if (route.kind === 'refused' && !isAsked) return way.answers.refuse(unit, refusalError(route));
+  const lane = laneForParse(way, unit, kv !== null);
+  way.leased.bindIsPlaced = lane.isPlaced;
+  return onLane(way, unit, lane.target, ON_HOME);
+}
+
+function bind(way: Way, unit: Unit): Handling {
+  const { context, answers, placement } = way;
+  const { route } = unit;
+  switch (route.kind) {
+    case 'refused':
+      return answers.refuse(unit, refusalError(route));
+    case 'keyed': {
+      const why = `the statement's key is on shard ${route.shard.name}`;
+      return onLane(way, unit, context.lanes.of(route.shard), why);
+    }
+    case 'multi-keyed':
+    case 'scattered':
+      return onShards(way, unit);
+    default: {
+      const { target, isPlaced } = laneForParse(way, unit, false);
+      if (!placement.batchOpen) way.leased.bindIsPlaced = isPlaced;
+      return onLane(way, unit, target, ON_HOME);
+    }
+  }
+}
+
+/** A read of several shards, which runs beside the lanes. */
+function onShards(way: Way, unit: Unit): Handling {
+  return here(way, unit, () => {
+    const obstacle = way.placement.mayScatter();
+    return obstacle === null ? way.scatter.take(unit) : way.answers.refuse(unit, obstacle);
+  });
+}
+
+/** Has something done without the current lane, once nothing is owed there. */
+function here(way: Way, unit: Unit, act: () => Handling): Handling {
+  const ended = way.placement.endSegment('the statement does not run there');
+  if (ended === 'wait') return 'wait';
+  return ended === null ? act() : way.answers.refuse(unit, ended);
+}
+
+/** Has it done on the lane `target`; see ShardPlacement.move. */
+function onLane(
+  way: Way,
+  unit: Unit,
+  target: LeasedLane,
+  why: string,
+  act: () => Handling = () => way.leased.take(unit),
+): Handling {
+  const placed = way.placement.move(target, why);
+  if (placed === 'ready') return act();
+  return placed === 'wait' ? 'wait' : way.answers.refuse(unit, placed);
+}
+
+/**
+ * A batch begins where its first key is, as far as it has arrived.
+ * @returns isPlaced: what the Bind behind the Parse at hand binds belongs to that lane as well
+ */
+function laneForParse(way: Way, unit: Unit, isKv: boolean): { target: LeasedLane; isPlaced: boolean } {
+  const { context, placement } = way;
+  const { lanes, named, kv, transaction } = context;
+  const { template } = unit;
+  if (placement.batchOpen && isKv) return { target: lanes.current, isPlaced: true };
+  if (!placement.batchOpen && (isKv || template.neutral || template.kind === 'begin')) {
+    const shard = batchAhead(unit.buffer, unit.start, named, kv, unit.view);
+    if (shard !== null) return { target: lanes.of(shard), isPlaced: true };
+    const { state } = transaction;
+    if (isKv) return { target: state.kind === 'open' ? state.branch : lanes.home, isPlaced: false };
+  }
+  return { target: placement.laneFor(template), isPlaced: true };
+}

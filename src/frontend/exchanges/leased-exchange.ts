@@ -1,0 +1,376 @@
+// Passes the client's messages on to the server of the current lane, one method for each kind; their answers are forwarded as
+// they come. Owns what has to be remembered of messages until they are answered: a batch that may have to be sent again, and
+// whether later texts may have to be read in another way.
+import type { ServerLoss } from '../../backend/connection/server-connection.js';
+import { forwarded, queryOf, Reply, rollingBack } from '../../backend/replies/reply-queue.js';
+import { type RewrittenText, rewrittenText, type StatementSource } from '../../backend/replies/statement-source.js';
+import { assert } from '../../base/assert.js';
+import { PgkvError } from '../../base/errors.js';
+import type { Exchange, Handling } from '../../execute/exchange.js';
+import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import type { TransactionPhase } from '../../session/transaction.js';
+import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
+import { encodeQuery } from '../../wire/client-messages.js';
+import { Frontend, TransactionStatus } from '../../wire/protocol.js';
+import { encodeError } from '../../wire/server-messages.js';
+import { scanSingleBatch } from '../unit/single-batch.js';
+import type { Unit } from '../unit/unit.js';
+import type { ExchangeContext } from './exchange-context.js';
+import type { ExtendedProtocol } from './extended-protocol.js';
+import type { MergedExchange } from './merged-exchange.js';
+import type { BlockSpan, OwnAnswers } from './own-answers.js';
+import type { OwnPortals } from './own-portals.js';
+import type { ShardPlacement } from './placement.js';
+
+const EMPTY_MESSAGE_BYTES = 5;
+const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
+
+/** Whether texts behind it may have to be read in another encoding, or with another meaning of backslashes. */
+const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
+  (effects & Effect.unknown) !== 0 ||
+  settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
+
+export class LeasedExchange implements Exchange<Unit> {
+  /** Lanes say by themselves when they take no messages. */
+  readonly busy = false;
+  /** What the Bind behind the Parse at hand binds belongs to the lane that the Parse was given. */
+  bindIsPlaced = true;
+  readonly #context: ExchangeContext;
+  readonly #placement: ShardPlacement;
+  readonly #portals: OwnPortals;
+  readonly #answers: OwnAnswers;
+  readonly #extended: ExtendedProtocol;
+  readonly #merged: MergedExchange | null;
+  /** Set while a message is handled, when its lane cannot serve it: the ErrorResponse. */
+  #refusal: Buffer | null = null;
+  #ensuring = false;
+  /** Where the block stands among the ReadyForQuery messages owed. */
+  #block: BlockSpan = { outside: 0, through: Number.POSITIVE_INFINITY };
+  /** The statement bound last rolls the open block back. */
+  #boundRollsBack = false;
+  /** A single batch that may have to be sent again, and its statement. */
+  #repeatable: Buffer | null = null;
+  #repeatSource: StatementSource | null = null;
+  /** What was sent may change how texts are to be read: those behind it wait for its answer. */
+  #readsTextAnew = false;
+
+  constructor(
+    context: ExchangeContext,
+    placement: ShardPlacement,
+    portals: OwnPortals,
+    answers: OwnAnswers,
+    extended: ExtendedProtocol,
+    merged: MergedExchange | null,
+  ) {
+    this.#context = context;
+    this.#placement = placement;
+    this.#portals = portals;
+    this.#answers = answers;
+    this.#extended = extended;
+    this.#merged = merged;
+  }
+
+  get #lane(): LeasedLane {
+    return this.#context.lanes.current;
+  }
+
+  /** How texts are to be read hangs on an answer that is still to come. */
+  readingIsOpen(): boolean {
+    if (!this.#readsTextAnew) return false;
+    const { connection } = this.#lane;
+    // Without a Sync the answers would not come: a batch is read as it began.
+    if (connection !== null && connection.replies.length > 0) return !connection.replies.unsynced();
+    this.#readsTextAnew = false;
+    return false;
+  }
+
+  /** All that was sent has been answered, and the lane is free. */
+  laneIsFree(): void {
+    this.#repeatable = null;
+    this.#extended.settledAll();
+  }
+
+  /** A server's ReadyForQuery has gone out. */
+  readied(status: number, lane: LeasedLane): void {
+    const { transaction } = this.#context;
+    const block = this.#block;
+    if (block.outside > 0) block.outside--;
+    if (block.through > 0) block.through--;
+    if (lane.connection!.replies.length === 0) transaction.answered(status, lane);
+  }
+
+  /** Sends the single batch again whose plan had gone stale. */
+  repeat(): void {
+    const bytes = this.#repeatable;
+    const source = this.#repeatSource;
+    const { connection } = this.#lane;
+    this.#repeatable = null;
+    assert(bytes !== null && source !== null && connection !== null, 'only a batch that was kept is repeated');
+    connection.forget(source);
+    this.#extended.sendBatch(bytes, scanSingleBatch(bytes, 0)!, source, connection);
+    connection.output.flush();
+  }
+
+  /** @param rewritten the text as the lane's shard gets it; null: as the client sent it */
+  take(unit: Unit, rewritten: RewrittenText | null = null): Handling {
+    switch (unit.type) {
+      case Frontend.query:
+        return this.#query(unit, rewritten);
+      case Frontend.functionCall:
+        return this.#functionCall(unit);
+      case Frontend.flush:
+        return this.#flush(unit);
+      default:
+        return this.#message(unit);
+    }
+  }
+
+  cancel(): void {
+    this.#lane.cancel();
+  }
+
+  drained(): void {
+    // Lanes hear of it from SessionLanes.
+  }
+
+  lost(loss: ServerLoss, lane: LeasedLane): void {
+    this.#repeatable = null;
+    this.#answers.connectionLost(loss, lane, this.#block);
+    this.#block = { outside: 0, through: Number.POSITIVE_INFINITY };
+  }
+
+  abandon(): void {
+    this.#repeatable = null;
+  }
+
+  /** Whether the message at hand is handled now, so that a refusal is its answer. */
+  refused(bytes: Buffer): boolean {
+    if (this.#ensuring) this.#refusal = bytes;
+    return this.#ensuring;
+  }
+
+  /** Has a server's parser word the error of a text that pgkv could not parse. */
+  askServer(unit: Unit, error: PgkvError): Handling {
+    const ensured = this.#ensure(unit, NEUTRAL_TEMPLATE);
+    if (ensured !== 'ready') return ensured;
+    this.#sending(NEUTRAL_TEMPLATE, '');
+    this.#answers.askServer(unit.text, error);
+    return 'taken';
+  }
+
+  #query(unit: Unit, rewritten: RewrittenText | null): Handling {
+    const { services } = this.#context;
+    const { template, text, buffer, start, end } = unit;
+    const lane = this.#lane;
+    if (template.statementNames.length > 0 && lane.connection !== null) {
+      const { replies } = lane.connection;
+      // What the names stand for may depend on answers to come. Without a Sync they would not come before this.
+      if (replies.length > 0 && !replies.unsynced()) return 'wait';
+    }
+    const ensured = this.#ensure(unit, template);
+    if (ensured !== 'ready') return ensured;
+    const connection = lane.connection!;
+    this.#sending(template, text);
+    lane.note(template, text);
+    services.counters.statements++;
+    connection.unnamed = null;
+    if (rewritten !== null) {
+      connection.output.push(encodeQuery(rewrittenText(rewritten)));
+      connection.replies.push(queryOf(rewritten));
+      return 'taken';
+    }
+    const failed = connection.status === TransactionStatus.failed;
+    const renamed = failed ? null : this.#extended.ownNames(template, text, connection);
+    connection.output.push(renamed === null ? buffer.subarray(start, end) : encodeQuery(renamed));
+    connection.replies.push(this.#rollsBack(template) ? rollingBack(Reply.query) : forwarded(Reply.query));
+    this.#extended.sentSql(template, connection);
+    if (mayChangeReading(template)) this.#readsTextAnew = true;
+    return 'taken';
+  }
+
+  /** The statement, just noted, ends the open block by a ROLLBACK. */
+  #rollsBack(template: Template): boolean {
+    const { state } = this.#context.transaction;
+    return template.kind === 'rollback' && state.kind === 'ending' && state.how === 'rollback';
+  }
+
+  #functionCall(unit: Unit): Handling {
+    const { template, buffer, start, end } = unit;
+    const ensured = this.#ensure(unit, template);
+    if (ensured !== 'ready') return ensured;
+    this.#sending(template, '');
+    this.#lane.note(template, '');
+    const connection = this.#lane.connection!;
+    connection.output.push(buffer.subarray(start, end));
+    connection.replies.push(forwarded(Reply.functionCall));
+    return 'taken';
+  }
+
+  /** Parse, Bind, Describe, Execute, Close; with a Parse or Bind the whole batch where it can be sent as one. */
+  #message(unit: Unit): Handling {
+    const { services } = this.#context;
+    const { type, buffer, start, end, source, text } = unit;
+    const extended = this.#extended;
+    const isBind = type === Frontend.bind;
+    if (isBind) {
+      const settled = this.#settleDescription(unit);
+      if (settled !== 'ready') return settled;
+    }
+    if (this.#mayBatch(type)) {
+      const sent = this.#singleBatch(unit);
+      if (sent !== 'ready') return sent;
+    }
+    const lane = this.#lane;
+    if (lane.connection !== null && extended.dependsOnAnswers(type, buffer, start, end, lane.connection)) return 'wait';
+    const template = isBind || type === Frontend.parse ? unit.template : NEUTRAL_TEMPLATE;
+    const ensured = this.#ensure(unit, template);
+    if (ensured !== 'ready') return ensured;
+    const connection = lane.connection!;
+    this.#sending(isBind ? template : NEUTRAL_TEMPLATE, text);
+    if (type === Frontend.parse) lane.foresee(template);
+    if (isBind) {
+      this.#portals.boundElsewhere(unit);
+      this.#placement.sendingBound(template);
+      lane.note(template, text);
+      services.counters.statements++;
+    }
+    // Its portal is nearly always the one executed next.
+    if (isBind) this.#boundRollsBack = this.#rollsBack(template);
+    extended.forward(unit, source, connection, this.#boundRollsBack);
+    if (isBind && mayChangeReading(template)) this.#readsTextAnew = true;
+    return 'taken';
+  }
+
+  /** A statement, or a message that brings none, is about to be sent on the current lane. */
+  #sending(template: Template, text: string): void {
+    const { transaction } = this.#context;
+    const before = transaction.phase;
+    this.#merged?.sentOnLease();
+    this.#placement.sending(template, text);
+    const after = transaction.phase;
+    if (before !== after && before !== 'held') this.#noteEdge(after);
+    if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
+  }
+
+  /** A block begins or ends with what is about to be sent. */
+  #noteEdge(after: TransactionPhase): void {
+    const owed = this.#lane.connection!.replies.owedReadies();
+    if (after === 'open') {
+      this.#block = { outside: owed, through: Number.POSITIVE_INFINITY };
+      this.#lane.blockBegins();
+    } else if (after === 'ending') this.#block.through = owed + 1;
+  }
+
+  /** Whether what begins at hand, if it is one batch, may go to the current lane as a whole. */
+  #mayBatch(type: number): boolean {
+    const isPlaced = type === Frontend.bind || (type === Frontend.parse && this.bindIsPlaced);
+    return isPlaced && !this.#lane.busy && !this.#context.transaction.inBlock;
+  }
+
+  /** Sends what begins at hand as one batch. `ready`: it is none, and its messages are sent one by one. */
+  #singleBatch(unit: Unit): Handling | 'ready' {
+    const { services, reader, batch: clientBatch } = this.#context;
+    const { buffer, start } = unit;
+    const batch = scanSingleBatch(buffer, start);
+    // With more behind it the batch is not on its own: see `guarded` in Conversation.
+    if (batch === null || batch.end !== buffer.length) return 'ready';
+    const source = this.#extended.batchSource(buffer, batch);
+    if (source === null) return 'ready';
+    const ensured = this.#ensure(unit, source.template);
+    if (ensured !== 'ready') return ensured;
+    const lane = this.#lane;
+    this.#merged?.sentOnLease();
+    this.#portals.boundElsewhere(unit);
+    lane.note(source.template, source.text);
+    services.counters.statements++;
+    this.#repeatable = buffer.subarray(start, batch.end);
+    this.#repeatSource = source;
+    lane.connection!.guarded = true;
+    lane.shapeIsTold = batch.parses || batch.describes;
+    this.#extended.sendBatch(buffer, batch, source, lane.connection!);
+    clientBatch.takeWhole();
+    reader.skipTo(batch.end);
+    return 'taken';
+  }
+
+  /**
+   * Where DDL went through since the client was told of the result of the statement it binds: asks whether that still
+   * holds.
+   */
+  #settleDescription(unit: Unit): Handling | 'ready' {
+    const { lanes } = this.#context;
+    const epoch = lanes.home.schemaEpoch;
+    const doubtful = this.#extended.doubtful(unit, epoch);
+    if (doubtful === null) return 'ready';
+    const lane = this.#lane;
+    const replies = lane.connection?.replies;
+    // In the middle of a batch pgkv cannot ask: its Sync would end the batch's transaction.
+    if (replies?.unsynced() === true) return 'ready';
+    if (replies === undefined || replies.length === 0) {
+      const ensured = this.#ensure(unit, doubtful.source.template);
+      if (ensured !== 'ready') return ensured;
+      lane.askShape(doubtful.source, (shape) => this.#extended.settle(doubtful.name, shape, epoch));
+    }
+    return 'wait';
+  }
+
+  /** Has the current lane take the message at hand; where it cannot serve it, the message is answered. */
+  #ensure(unit: Unit, template: Template): Handling | 'ready' {
+    this.#ensuring = true;
+    const ready = this.#lane.ensure(template);
+    this.#ensuring = false;
+    const refusal = this.#refusal;
+    this.#refusal = null;
+    if (ready) return 'ready';
+    if (refusal === null) return 'wait';
+    this.#answers.error(unit.type, refusal);
+    return 'taken';
+  }
+
+  #flush({ type, buffer, start, end }: Unit): Handling {
+    const { connection } = this.#lane;
+    if (connection !== null) connection.output.push(buffer.subarray(start, end));
+    else if (end - start !== EMPTY_MESSAGE_BYTES) this.#answers.error(type, INVALID_FORMAT);
+    return 'taken';
+  }
+
+  /** @param failed the batch that it ends had its error here, and no server knows of it */
+  sync(failed: boolean): void {
+    const { transaction, output, reader } = this.#context;
+    const { connection } = this.#lane;
+    if (!transaction.inBlock) this.#portals.closeAll();
+    this.#placement.endBatch();
+    const { buffer, start, end } = reader;
+    if (!failed && connection !== null && this.#lane.mode === 'leased') {
+      connection.output.push(buffer.subarray(start, end));
+      if (!connection.copyIn) connection.replies.push(forwarded(Reply.sync));
+      return;
+    }
+    if (end - start !== EMPTY_MESSAGE_BYTES) output.send(INVALID_FORMAT);
+    this.#answers.sync();
+  }
+
+  /**
+   * CopyData, CopyDone, CopyFail. Outside a copy they are ignored, as Postgres does: the copy has failed and the client
+   * does not know yet.
+   * @param whole the message's end is at hand
+   */
+  copy(type: number, whole: boolean): void {
+    const lane = this.#lane;
+    const { connection } = lane;
+    const { batch, reader } = this.#context;
+    if (connection === null || batch.state === 'failed') return;
+    const { buffer, start, end } = reader;
+    connection.output.push(buffer.subarray(start, end));
+    if (type !== Frontend.copyData) {
+      // Sent before the server has said that it is in a copy: it counts from when it says so.
+      if (!connection.copyIn && connection.replies.length > 0) connection.replies.push(forwarded(Reply.copyEnd));
+      connection.copyIn = false;
+    }
+    if (!whole) lane.midMessage = true;
+    else if (lane.midMessage) {
+      connection.output.flush();
+      lane.messageFinished();
+    }
+  }
+}

@@ -1,0 +1,138 @@
+// Chooses the lane for each message of a conversation: by the keys of its statement, by the transaction block or batch
+// that is open, and else the home shard. It moves the conversation from one lane to another when nothing is owed there,
+// so that answers stay in the client's order; where a transaction would have to leave its shard, it refuses (D13).
+// Invariant: while a block is open on a branch, that is the current lane.
+import type { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
+import type { ClientBatch } from '../../execute/exchange.js';
+import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import type { SessionLanes } from '../../execute/session-lanes.js';
+import type { Transaction } from '../../session/transaction.js';
+import type { Template } from '../../sql/plan/template.js';
+
+/** The current lane is the right one; or the message has to wait until messages are taken again; or it cannot be served. */
+export type Placement = 'ready' | 'wait' | PgkvError;
+
+const LEAVES_SHARD = (why: string): PgkvError => refusalError(refuse('leaves_shard', { why }));
+
+/** Statements of the block itself: they go where it is. */
+const ofBlock = ({ neutral, leavesBlock, kind }: Template): boolean =>
+  neutral || leavesBlock !== null || kind === 'savepoint';
+
+export class ShardPlacement {
+  readonly #lanes: SessionLanes;
+  readonly #transaction: Transaction<LeasedLane>;
+  readonly #batch: ClientBatch;
+  /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
+  #batchWrites = false;
+
+  constructor(lanes: SessionLanes, transaction: Transaction<LeasedLane>, batch: ClientBatch) {
+    this.#lanes = lanes;
+    this.#transaction = transaction;
+    this.#batch = batch;
+  }
+
+  /** Where a statement that names no key-value table belongs. */
+  laneFor(template: Template): LeasedLane {
+    const { current, home } = this.#lanes;
+    return current.busy && ofBlock(template) ? current : home;
+  }
+
+  /** Whether messages of the extended protocol were sent on the current lane and no Sync behind them yet. */
+  get batchOpen(): boolean {
+    return this.#lanes.current.connection?.replies.unsynced() === true;
+  }
+
+  /** A server has said that the block has failed, and nothing that may end that is under way. */
+  get blockFailed(): boolean {
+    const { state } = this.#transaction;
+    return state.kind === 'failed' && state.branch !== null;
+  }
+
+  /** What follows the end of a block in another batch waits for its answer: it decides where that runs. */
+  get endIsOpen(): boolean {
+    const { connection } = this.#lanes.current;
+    if (this.#transaction.state.kind !== 'ending' || connection === null) return false;
+    return connection.replies.length > 0 && this.#batch.state === 'none';
+  }
+
+  /** A statement is about to be sent on the current lane: opens there what block there is, and notes what becomes of it. */
+  sending(template: Template, text: string): void {
+    const transaction = this.#transaction;
+    const lane = this.#lanes.current;
+    const { state } = transaction;
+    if (state.kind === 'held') lane.openBlock(transaction.opened(lane));
+    else if (state.kind === 'failed' && state.branch === null) {
+      lane.openFailedBlock();
+      transaction.reopened(lane);
+    }
+    transaction.sent(template, text, lane);
+  }
+
+  /** The statement is one of an extended batch. */
+  sendingBound(template: Template): void {
+    // What stands before the end of a block is decided by it.
+    if (template.leavesBlock === 'closed') this.#batchWrites = false;
+    else if (!template.readOnly) this.#batchWrites = true;
+  }
+
+  /** A Sync ends the open batch. */
+  endBatch(): void {
+    this.#batchWrites = false;
+  }
+
+  /**
+   * Makes `target` the current lane.
+   * @param why it has to be that one
+   */
+  move(target: LeasedLane, why: string): Placement {
+    const lane = this.#lanes.current;
+    if (lane === target) return 'ready';
+    const { connection } = lane;
+    if (lane.mode === 'free' || connection === null) return this.#take(target);
+    if (this.blockFailed) return LEAVES_SHARD(why);
+    const ended = this.endSegment(why);
+    if (ended !== null) return ended;
+    const { state } = this.#transaction;
+    if (state.kind === 'open') {
+      if (state.prologue === null) return LEAVES_SHARD(why);
+      this.#transaction.moved();
+      lane.leaveBlock();
+      return 'wait';
+    }
+    lane.restIfUnused();
+    return lane.mode === 'preparing' ? 'wait' : this.#take(target);
+  }
+
+  /** Ends the open batch here, so that what follows can run elsewhere; null: nothing is owed any more. */
+  endSegment(why: string): 'wait' | PgkvError | null {
+    const lane = this.#lanes.current;
+    const { connection } = lane;
+    if (connection === null) return null;
+    if (!connection.replies.unsynced()) return connection.replies.length > 0 ? 'wait' : null;
+    const { state } = this.#transaction;
+    const bound = state.kind === 'open' && state.prologue === null;
+    if (this.#batchWrites || connection.copyIn || bound) return LEAVES_SHARD(why);
+    lane.endSegment((errorTold) => {
+      if (errorTold) this.#batch.failed();
+      this.#transaction.answered(connection.status, lane);
+    });
+    return 'wait';
+  }
+
+  /** Whether a read over several shards may run beside the open block: it must not miss anything the block has done. */
+  mayScatter(): PgkvError | null {
+    const transaction = this.#transaction;
+    if (!transaction.inBlock || (transaction.movable && transaction.isReadCommitted)) return null;
+    return LEAVES_SHARD(
+      transaction.movable
+        ? 'a read over several shards has no common snapshot, as this isolation level would need'
+        : 'the statement reads several shards, and the transaction has begun on one',
+    );
+  }
+
+  #take(target: LeasedLane): Placement {
+    this.#lanes.current = target;
+    return target.takeUp() ? 'ready' : 'wait';
+  }
+}

@@ -1,0 +1,138 @@
+// Reads the message at hand into the conversation's Unit: what its statement is, with which values, and where that goes.
+import { isUtf8 } from 'node:buffer';
+import { type ReadTemplate, type StatementSource, templateIn } from '../../backend/replies/statement-source.js';
+import { refuse } from '../../base/refusals.js';
+import type { ClusterView } from '../../cluster/cluster-view.js';
+import { CONTROL_ROUTE, EXPLAIN_ROUTE, HOME_ROUTE, type Route, SHOW_ROUTE } from '../../route/route.js';
+import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
+import type { FrameReader } from '../../wire/frame-reader.js';
+import { Frontend } from '../../wire/protocol.js';
+import type { KvStatement, KvStatements } from './kv-statements.js';
+import type { NamedStatements } from './named-statements.js';
+import type { Unit } from './unit.js';
+
+const CONTROL_KINDS: ReadonlySet<string> = new Set(['begin', 'commit', 'rollback', 'savepoint']);
+/** `SHOW pgkv.<name>` is answered here. */
+const OWN_SETTINGS = 'pgkv.';
+/** OIDs from here on are functions of users (FirstNormalObjectId). */
+const USER_OID_MIN = 16_384;
+/** Which function a FunctionCall calls, and with which key, is not known here. */
+const CALLED_BY_OID: Route = refuse('function_call');
+const BOUND_REFUSED_PARSE = HOME_ROUTE;
+
+/** What can be filled. */
+type Filled = { -readonly [Field in keyof Unit]: Unit[Field] };
+
+export class UnitReader {
+  readonly #reader: FrameReader;
+  readonly #kv: KvStatements;
+  readonly #named: NamedStatements;
+  readonly #templateOf: ReadTemplate;
+  readonly #unit: Filled;
+
+  constructor(reader: FrameReader, kv: KvStatements, named: NamedStatements, templateOf: ReadTemplate) {
+    this.#reader = reader;
+    this.#kv = kv;
+    this.#named = named;
+    this.#templateOf = templateOf;
+    this.#unit = {
+      type: 0,
+      buffer: reader.buffer,
+      start: 0,
+      end: 0,
+      template: NEUTRAL_TEMPLATE,
+      text: '',
+      source: null,
+      statement: null,
+      route: HOME_ROUTE,
+      view: kv.view,
+      placed: false,
+    };
+  }
+
+  /** The message that the frame reader stands at: no COPY data, no Sync, no Terminate. */
+  read(): Unit {
+    const { type, buffer, start, end } = this.#reader;
+    const unit = this.#unit;
+    unit.type = type;
+    unit.buffer = buffer;
+    unit.start = start;
+    unit.end = end;
+    unit.view = this.#kv.view;
+    unit.placed = this.#kv.exist;
+    unit.template = NEUTRAL_TEMPLATE;
+    unit.text = '';
+    unit.source = unit.statement = null;
+    unit.route = HOME_ROUTE;
+    switch (type) {
+      case Frontend.query:
+        this.#query();
+        break;
+      case Frontend.functionCall:
+        unit.template = UNPARSED_TEMPLATE;
+        if (unit.placed && start + 9 <= end && buffer.readUInt32BE(start + 5) >= USER_OID_MIN)
+          unit.route = CALLED_BY_OID;
+        break;
+      case Frontend.parse:
+        this.#names(this.#named.parsed(buffer, start, end));
+        break;
+      case Frontend.bind:
+        this.#bind();
+        break;
+      case Frontend.describe:
+        this.#names(this.#named.namedSource(type, buffer, start, end));
+        unit.route = HOME_ROUTE;
+        break;
+    }
+    return unit;
+  }
+
+  #query(): void {
+    const unit = this.#unit;
+    const { buffer, start, end } = unit;
+    const textEnd = buffer.indexOf(0, start + 5);
+    // The server says what is wrong with the message.
+    if (textEnd !== end - 1) return;
+    const { reading, scope, exist } = this.#kv;
+    unit.text = buffer.toString('utf8', start + 5, textEnd);
+    // What is no UTF-8 is not rewritten: decoding would change it, and the server has to say that it is invalid.
+    const readable = !exist || isUtf8(buffer.subarray(start + 5, textEnd));
+    unit.template = readable ? templateIn(this.#templateOf, unit.text, reading, scope) : UNPARSED_TEMPLATE;
+    const { kv } = unit.template;
+    if (kv?.kind === 'kv') unit.statement = this.#kv.simple(kv, unit.text);
+    unit.route = this.#route(unit.template, unit.statement, unit.view);
+  }
+
+  #bind(): void {
+    const unit = this.#unit;
+    const { buffer, start, end } = unit;
+    const source = this.#named.namedSource(Frontend.bind, buffer, start, end);
+    if (source === null) return;
+    unit.source = source;
+    unit.template = source.template;
+    unit.text = source.text;
+    const { kv } = source.template;
+    if (kv?.kind === 'kv') unit.statement = this.#kv.bound(kv, source, buffer, start, end);
+    // A text that no server could parse has been answered at its Parse.
+    if (kv?.kind === 'refused' && kv.asksServer) unit.route = BOUND_REFUSED_PARSE;
+    else unit.route = this.#route(source.template, unit.statement, unit.view);
+  }
+
+  #names(source: StatementSource | null): void {
+    if (source === null) return;
+    const unit = this.#unit;
+    unit.source = source;
+    unit.template = source.template;
+    unit.text = source.text;
+    unit.route = this.#route(source.template, null, unit.view);
+  }
+
+  #route(template: Template, statement: KvStatement | null, view: ClusterView): Route {
+    if (template.explainsRoute && this.#unit.placed) return EXPLAIN_ROUTE;
+    if (template.showName?.startsWith(OWN_SETTINGS)) return SHOW_ROUTE;
+    const { kv } = template;
+    if (kv?.kind === 'refused') return kv;
+    if (statement !== null) return this.#kv.route(statement, view);
+    return CONTROL_KINDS.has(template.kind) ? CONTROL_ROUTE : HOME_ROUTE;
+  }
+}

@@ -1,0 +1,224 @@
+// The client's transaction block, as one state (D27). Generic over what a branch is: whoever holds a block open on a server.
+// It says what the client has been told or will be once what was sent has succeeded; a server's ReadyForQuery behind which
+// nothing is owed is the truth (`answered`). States:
+//   none      no block
+//   held      BEGIN was answered here, and no server knows of it (D13)
+//   open      a server has the block; while `prologue` is kept, nothing was said in it that could not be said elsewhere again
+//   ending    COMMIT or ROLLBACK was sent, and has not been answered
+//   failed    an error was told: 25P02 until the client ends it. Without a branch no server has the block any more
+//   lost      its connection broke while nothing was owed: the client is told with its next statement, then it has failed
+// Invariant: a block never becomes `none` but by the client's own word or a server's (not by a loss), and never `held` but by
+// a BEGIN, or from `open` with a prologue.
+import { assert } from '../base/assert.js';
+import type { Template } from '../sql/plan/template.js';
+import { TransactionStatus } from '../wire/protocol.js';
+
+/** Something said in a block that can be said again on another server. */
+export interface PrologueStatement {
+  readonly template: Template;
+  readonly text: string;
+}
+
+export type TransactionState<Branch> =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'held'; readonly prologue: PrologueStatement[] }
+  | { readonly kind: 'open'; readonly branch: Branch; readonly prologue: PrologueStatement[] | null }
+  | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
+  | { readonly kind: 'failed'; readonly branch: Branch | null }
+  | { readonly kind: 'lost' };
+
+export type TransactionPhase = TransactionState<unknown>['kind'];
+
+const OTHER_ISOLATION = /serializable|repeatable\s+read/i;
+/** START TRANSACTION, behind comments. */
+const STARTS = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*start\b/i;
+/** Statements kept for being said again. */
+const PROLOGUE_MAX = 100;
+
+/** The command tag of one BEGIN, in whatever form: none of them fails outside a block. Null: it is something else. */
+export function beginTag({ kind }: Template, text: string): 'BEGIN' | 'START TRANSACTION' | null {
+  if (kind !== 'begin') return null;
+  return STARTS.test(text) ? 'START TRANSACTION' : 'BEGIN';
+}
+
+/** The command tag of one COMMIT or ROLLBACK behind which no block is open; null: it is something else. */
+export function endTag({ kind, leavesBlock }: Template): 'COMMIT' | 'ROLLBACK' | null {
+  if (leavesBlock !== 'closed' || (kind !== 'commit' && kind !== 'rollback')) return null;
+  return kind === 'commit' ? 'COMMIT' : 'ROLLBACK';
+}
+
+const STATUS: Readonly<Record<TransactionPhase, number>> = {
+  none: TransactionStatus.idle,
+  held: TransactionStatus.open,
+  open: TransactionStatus.open,
+  ending: TransactionStatus.open,
+  failed: TransactionStatus.failed,
+  lost: TransactionStatus.failed,
+};
+const NONE = { kind: 'none' } as const;
+const FAILED_HERE = { kind: 'failed', branch: null } as const;
+const LOST = { kind: 'lost' } as const;
+
+export class Transaction<Branch extends object> {
+  #state: TransactionState<Branch> = NONE;
+
+  get state(): TransactionState<Branch> {
+    return this.#state;
+  }
+
+  get phase(): TransactionPhase {
+    return this.#state.kind;
+  }
+
+  /** What ReadyForQuery says where no server is asked. */
+  get status(): number {
+    return STATUS[this.#state.kind];
+  }
+
+  /** A block is open for the client, failed or not, whether or not a server knows of it. */
+  get inBlock(): boolean {
+    return this.#state.kind !== 'none';
+  }
+
+  /** A block in which every statement sees what was committed before the statement, as far as is known. */
+  get isReadCommitted(): boolean {
+    const prologue = this.#prologue;
+    return prologue !== null && !prologue.some(({ text }) => OTHER_ISOLATION.test(text));
+  }
+
+  /** Whether the block can still go to any shard. */
+  get movable(): boolean {
+    return this.#prologue !== null;
+  }
+
+  get #prologue(): PrologueStatement[] | null {
+    const state = this.#state;
+    return state.kind === 'held' || state.kind === 'open' ? state.prologue : null;
+  }
+
+  /** A BEGIN was answered here. */
+  hold(template: Template, text: string): void {
+    assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
+    this.#state = { kind: 'held', prologue: [{ template, text }] };
+  }
+
+  /** The held block is about to be opened by `branch`. @returns what opens it */
+  opened(branch: Branch): readonly PrologueStatement[] {
+    const state = this.#state;
+    assert(state.kind === 'held', 'only a block that is held is opened');
+    this.#state = { kind: 'open', branch, prologue: state.prologue };
+    return state.prologue;
+  }
+
+  /** Its branch is left, to be opened elsewhere. */
+  moved(): void {
+    const state = this.#state;
+    assert(state.kind === 'open' && state.prologue !== null, 'a block that is bound does not move');
+    this.#state = { kind: 'held', prologue: state.prologue };
+  }
+
+  /** A failed block that no server has was opened by `branch`, as a failed one. */
+  reopened(branch: Branch): void {
+    assert(this.#state.kind === 'failed' && this.#state.branch === null, 'only a block no server has is opened anew');
+    this.#state = { kind: 'failed', branch };
+  }
+
+  /** A statement is about to be sent on `branch`. */
+  sent(template: Template, text: string, branch: Branch): void {
+    const state = this.#state;
+    switch (state.kind) {
+      case 'none':
+      case 'ending': {
+        if (template.leavesBlock !== 'open') return;
+        const plain = state.kind === 'none' && template.kind === 'begin';
+        this.#state = { kind: 'open', branch, prologue: plain ? [{ template, text }] : null };
+        return;
+      }
+      case 'open':
+        assert(state.branch === branch, 'a block is on one branch');
+        return this.#sentInBlock(template, text, branch, state.prologue);
+      case 'failed':
+        assert(state.branch === branch, 'a failed block is on one branch');
+        // Every other statement is answered by 25P02.
+        if (!template.endsFailure) return;
+        // COMMIT of a failed block rolls it back.
+        this.#state =
+          template.leavesBlock === 'closed'
+            ? { kind: 'ending', branch, how: 'rollback' }
+            : { kind: 'open', branch, prologue: null };
+        return;
+      case 'held':
+      case 'lost':
+        assert(false, `nothing is sent in a block that is ${state.kind}`);
+    }
+  }
+
+  #sentInBlock(template: Template, text: string, branch: Branch, prologue: PrologueStatement[] | null): void {
+    const { kind, leavesBlock } = template;
+    if (leavesBlock === 'closed') {
+      this.#state = { kind: 'ending', branch, how: kind === 'rollback' ? 'rollback' : 'commit' };
+      return;
+    }
+    if (prologue === null) return;
+    // A BEGIN inside a block is a warning, and its options hold: it can be said again.
+    const again = template.neutral || kind === 'begin';
+    if (!again || (leavesBlock === 'open' && kind !== 'begin') || prologue.length >= PROLOGUE_MAX) {
+      this.#state = { kind: 'open', branch, prologue: null };
+    } else if (!template.readOnly) prologue.push({ template, text });
+  }
+
+  /** `branch` has said where it stands, and owes nothing behind that. */
+  answered(status: number, branch: Branch): void {
+    const state = this.#state;
+    // What is held, or has failed here, no server can answer for.
+    if (state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) return;
+    if (status === TransactionStatus.idle) this.#state = NONE;
+    else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch };
+    else if (state.kind !== 'open' || state.branch !== branch) this.#state = { kind: 'open', branch, prologue: null };
+  }
+
+  /** An error of pgkv's own is told without a server: a block that is open fails. */
+  failHere(): void {
+    const { kind } = this.#state;
+    assert(kind !== 'ending', 'an error of pgkv has its turn behind what was sent');
+    if (kind !== 'none') this.#state = FAILED_HERE;
+  }
+
+  /** The client has ended a block that no server has. */
+  endedHere(): void {
+    const state = this.#state;
+    const isHere = state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null);
+    assert(isHere, 'a block that a server has is ended there');
+    this.#state = NONE;
+  }
+
+  /**
+   * The connection of the block's branch broke.
+   * @param told the client is told by an error
+   */
+  lose(told: boolean): void {
+    const state = this.#state;
+    switch (state.kind) {
+      case 'ending':
+        // Its end was the client's own word.
+        this.#state = NONE;
+        return;
+      case 'open':
+        this.#state = told ? FAILED_HERE : LOST;
+        return;
+      case 'failed':
+        this.#state = FAILED_HERE;
+        return;
+      case 'none':
+      case 'held':
+      case 'lost':
+        return;
+    }
+  }
+
+  /** A block that was lost: the client is told now. */
+  lossTold(): void {
+    assert(this.#state.kind === 'lost', 'a loss is told once');
+    this.#state = FAILED_HERE;
+  }
+}
