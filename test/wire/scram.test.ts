@@ -186,7 +186,13 @@ t.test('messages Postgres refuses are refused with its words and its class of er
   const nonce = `abc${SERVER_NONCE}`;
   const rows: [string, string | null, string, string, string | undefined][] = [
     ['x,,n=,r=abc', null, 'protocol_violation', malformed, `Unexpected channel-binding flag "'x'".`],
-    ['n,a=bob,n=,r=abc', null, 'unsupported_protocol', 'client uses authorization identity, but it is not supported', undefined],
+    [
+      'n,a=bob,n=,r=abc',
+      null,
+      'unsupported_protocol',
+      'client uses authorization identity, but it is not supported',
+      undefined,
+    ],
     ['n,,m=x,n=,r=abc', null, 'unsupported_protocol', 'client requires an unsupported SCRAM extension', undefined],
     ['n,,r=abc', null, 'protocol_violation', malformed, `Expected attribute "n" but found "'r'".`],
     ['n,,n=,r', null, 'protocol_violation', malformed, 'Expected character "=" for attribute "r".'],
