@@ -53,7 +53,8 @@ const STATUS: Readonly<Record<TransactionPhase, number>> = {
   open: TransactionStatus.open,
   ending: TransactionStatus.open,
   failed: TransactionStatus.failed,
-  lost: TransactionStatus.failed,
+  // The client has not been told.
+  lost: TransactionStatus.open,
 };
 const NONE = { kind: 'none' } as const;
 const FAILED_HERE = { kind: 'failed', branch: null } as const;
@@ -144,7 +145,7 @@ export class Transaction<Branch extends object> {
         // COMMIT of a failed block rolls it back.
         this.#state =
           template.leavesBlock === 'closed'
-            ? { kind: 'ending', branch, how: 'rollback' }
+            ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
             : { kind: 'open', branch, prologue: null };
         return;
       case 'held':
@@ -161,10 +162,10 @@ export class Transaction<Branch extends object> {
     }
     if (prologue === null) return;
     // A BEGIN inside a block is a warning, and its options hold: it can be said again.
-    const again = template.neutral || kind === 'begin';
+    const again = template.neutral || template.releases || kind === 'begin';
     if (!again || (leavesBlock === 'open' && kind !== 'begin') || prologue.length >= PROLOGUE_MAX) {
       this.#state = { kind: 'open', branch, prologue: null };
-    } else if (!template.readOnly) prologue.push({ template, text });
+    } else if (!template.readOnly && !template.releases) prologue.push({ template, text });
   }
 
   /** `branch` has said where it stands, and owes nothing behind that. */

@@ -21,15 +21,20 @@ export function readErrorFields(buffer: Buffer, start: number, end: number): Err
 }
 
 /** Encodes an ErrorResponse. Text is cut at a NUL, which the format cannot carry. */
-export function encodeErrorResponse(fields: ErrorFields): Buffer {
+export const encodeErrorResponse = (fields: ErrorFields): Buffer => encodeFields(Backend.errorResponse, fields);
+
+/** The same as a NoticeResponse. */
+export const encodeNoticeResponse = (fields: ErrorFields): Buffer => encodeFields(Backend.noticeResponse, fields);
+
+function encodeFields(type: number, fields: ErrorFields): Buffer {
   const parts: string[] = [];
-  for (const [type, text] of Object.entries(fields)) {
+  for (const [field, text] of Object.entries(fields)) {
     const stop = text.indexOf('\0');
-    parts.push(type, stop < 0 ? text : text.slice(0, stop), '\0');
+    parts.push(field, stop < 0 ? text : text.slice(0, stop), '\0');
   }
   const body = Buffer.from(`${parts.join('')}\0`, 'utf8');
   const message = Buffer.allocUnsafe(body.length + 5);
-  message[0] = Backend.errorResponse;
+  message[0] = type;
   message.writeInt32BE(body.length + 4, 1);
   body.copy(message, 5);
   return message;

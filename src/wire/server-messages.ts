@@ -1,6 +1,6 @@
 // Messages pgkv itself sends to clients. Constant messages are built once.
 import type { PgkvError } from '../base/errors.js';
-import { encodeErrorResponse } from './error-fields.js';
+import { encodeErrorResponse, encodeNoticeResponse } from './error-fields.js';
 import { Backend, TransactionStatus } from './protocol.js';
 
 function frame(type: number, body: Buffer): Buffer {
@@ -95,3 +95,7 @@ export function encodeError(error: PgkvError, severity: 'ERROR' | 'FATAL'): Buff
   if (error.hint !== undefined) fields['H'] = error.hint;
   return encodeErrorResponse(fields);
 }
+
+/** A notice of pgkv's own. */
+export const encodeNotice = (message: string): Buffer =>
+  encodeNoticeResponse({ S: 'NOTICE', V: 'NOTICE', C: '00000', M: message });

@@ -130,7 +130,7 @@ t.test('a transaction is cut at every byte of its answers', async (t) => {
   t.ok(after > 60, `${after} places`);
   // Where a row had been passed on in part, the client's connection had to be closed.
   const expected =
-    /^(BEGIN error 0800[67]|INSERT error 40001|SELECT error 40001|SELECT lost |COMMIT error (40001|08007)|COMMIT done )$/;
+    /^(BEGIN error (0800[67]|40001)|INSERT error 40001|SELECT error 40001|SELECT lost |COMMIT error (40001|08007)|COMMIT done )$/;
   t.same(
     [...codes].filter((code) => !expected.test(code)),
     [],
@@ -229,8 +229,8 @@ t.test('what is lost between an answer and its Sync or COMMIT is not acknowledge
   t.match(await ask(kept, [{ functionCall: 1, args: [] }]), { code: '25P02', status: 'E' });
   t.match(
     await ask(kept, [{ query: 'ROLLBACK AND CHAIN' }]),
-    { code: '25P02', status: 'E' },
-    'no new transaction can be begun here',
+    { outcome: 'done', status: 'T' },
+    'a server that has the block as a failed one ends it and begins another',
   );
   t.match(await ask(kept, batch('ROLLBACK')), { outcome: 'done', status: 'I' });
   t.notOk(await bench.isThere(last));

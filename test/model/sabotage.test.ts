@@ -8,6 +8,7 @@ import { type Owed, ReplyQueue } from '../../src/backend/replies/reply-queue.js'
 import { LeasedLane } from '../../src/execute/leased/leased-lane.js';
 import { Conversation } from '../../src/frontend/conversation/conversation.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
+import { type BlockSpan, OwnAnswers } from '../../src/frontend/exchanges/own-answers.js';
 import { OwnExchange } from '../../src/frontend/exchanges/own-exchange.js';
 import { Transaction } from '../../src/session/transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
@@ -111,16 +112,14 @@ const SABOTAGE: Readonly<Record<string, () => () => void>> = {
     ),
 
   'writes that were lost count as reads': () =>
-    replaceMethod(LeasedLane.prototype, 'note', (original, self, args) => {
-      original(...args);
-      self.readOnly = true;
-    }),
+    replaceMethod(ReplyQueue.prototype, 'push', (original, _, [entry]) =>
+      original({ ...(entry as Owed), does: 'reads' }),
+    ),
 
   'a COMMIT under way is forgotten when the connection is lost': () =>
-    replaceMethod(LeasedLane.prototype, 'note', (original, self, args) => {
-      original(...args);
-      self.mayHaveCommitted = false;
-    }),
+    replaceMethod(OwnAnswers.prototype, 'connectionLost', (original, _, [loss, block]) =>
+      original(loss, { ...(block as BlockSpan), mayHaveCommitted: false }),
+    ),
 
   'a lost transaction is forgotten': () =>
     replaceMethod(Transaction.prototype, 'lose', (_, self) => self.answered(TransactionStatus.idle, {})),

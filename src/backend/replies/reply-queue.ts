@@ -34,6 +34,9 @@ export interface ControlQuery {
   ready(): void;
 }
 
+/** `rolls back`: the open block, which succeeds even where its connection breaks. */
+export type Deed = 'reads' | 'rolls back' | 'anything';
+
 /** Undoes what was assumed when a message was sent, when the server has skipped it or refused it. */
 export interface Assumption {
   /** @param refused the server has tried and failed; else it has not looked at the message */
@@ -56,8 +59,8 @@ export interface Owed {
   readonly insteadOfError: Buffer | null;
   /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
   readonly rewritten: RewrittenText | null;
-  /** It answers a ROLLBACK of the open block, which succeeds even where its connection breaks. */
-  readonly rollsBack: boolean;
+  /** What a Query or Execute does, as far as that bears on what its loss means. */
+  readonly does: Deed;
 }
 
 const owed = (kind: ReplyKind, swallow = false): Owed => ({
@@ -69,12 +72,18 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
   described: null,
   insteadOfError: null,
   rewritten: null,
-  rollsBack: false,
+  does: 'anything',
 });
 
 // Entries without particulars are shared constants: the hot path allocates none.
 const FORWARDED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind));
 const SWALLOWED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind, true));
+
+const DOING: Readonly<Record<Deed, readonly Owed[]>> = {
+  anything: FORWARDED,
+  reads: FORWARDED.map((entry) => ({ ...entry, does: 'reads' })),
+  'rolls back': FORWARDED.map((entry) => ({ ...entry, does: 'rolls back' })),
+};
 
 export const forwarded = (kind: ReplyKind): Owed => FORWARDED[kind]!;
 export const swallowed = (kind: ReplyKind): Owed => SWALLOWED[kind]!;
@@ -88,7 +97,7 @@ export const parsing = (rewritten: RewrittenText | null, swallow: boolean, assum
   assumption,
   rewritten,
 });
-export const queryOf = (rewritten: RewrittenText): Owed => ({ ...owed(Reply.query), rewritten });
+export const queryOf = (rewritten: RewrittenText, does: Deed): Owed => ({ ...owed(Reply.query), rewritten, does });
 export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });
 export const controlSync = (control: ControlQuery): Owed => ({ ...owed(Reply.sync, true), control });
 export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({
@@ -105,8 +114,8 @@ export const provokedError = (kind: ReplyKind, insteadOfError: Buffer, assumptio
   insteadOfError,
   assumption,
 });
-/** A Query or Execute that rolls the open block back. */
-export const rollingBack = (kind: ReplyKind): Owed => ({ ...owed(kind), rollsBack: true });
+/** A Query or Execute of which is known what it does. */
+export const doing = (kind: ReplyKind, does: Deed): Owed => DOING[does][kind]!;
 
 /** A Bind before whose answer the client still has to get the answer to a Parse that was not sent on. */
 export const bindAfterLocalParse: Owed = { ...owed(Reply.bind), bytes: PARSE_COMPLETE };
@@ -128,6 +137,8 @@ export class ReplyQueue {
   #ring: (Owed | null)[] = new Array(16).fill(null);
   #head = 0;
   length = 0;
+  /** Of the batch that is being answered, something was answered that may have written. */
+  batchMayHaveWritten = false;
   /** After an error: everything up to the next Sync is skipped by the server, also what is sent from now on. */
   #skipping = false;
   /** Messages of the extended protocol were sent behind the last Sync: their transaction is open, answered or not. */
@@ -181,6 +192,9 @@ export class ReplyQueue {
   }
 
   pop(): void {
+    const { kind, does } = this.#ring[this.#head]!;
+    if (endsBatch(kind)) this.batchMayHaveWritten = false;
+    else if (kind === Reply.execute && does === 'anything') this.batchMayHaveWritten = true;
     this.#ring[this.#head] = null;
     this.#head = (this.#head + 1) & (this.#ring.length - 1);
     this.length--;

@@ -38,6 +38,8 @@ export interface ServerLoss {
   readonly owedReadies: number;
   /** All that the client still waits for, in order. */
   readonly owed: readonly Owed[];
+  /** Of the first batch something was answered that may have written. */
+  readonly batchMayHaveWritten: boolean;
   /** Messages of the extended protocol were sent and no Sync behind them yet. */
   readonly unsynced: boolean;
   /** The client has had an error for the first of the batches that it waits for, or is still sending. */

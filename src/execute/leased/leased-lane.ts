@@ -39,12 +39,6 @@ export class LeasedLane implements AcquiringLane {
   connection: ServerConnection | null = null;
   /** True while a streamed client message has been passed on in part. */
   midMessage = false;
-  /** Everything sent since nothing was owed was proven to change nothing. */
-  readOnly = true;
-  /** Something sent since then may have ended the transaction. */
-  mayHaveCommitted = false;
-  /** A ROLLBACK was sent since then: what is sent behind it stands for itself. */
-  #rolledBack = false;
   idleInTransactionSince = 0;
   /** The guarded batch under way tells the client the shape of its result. */
   shapeIsTold = false;
@@ -119,14 +113,7 @@ export class LeasedLane implements AcquiringLane {
   /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
   note(template: Template, text: string): void {
     const effects = effectsOf(template, this.#group.routines);
-    if (!template.readOnly) {
-      this.readOnly = false;
-      this.foresee(template);
-      const endsBlock = template.leavesBlock === 'closed' && template.kind !== 'rollback';
-      const mayCommit = endsBlock || template.kind === 'commit' || template.kind === 'multi' || this.#rolledBack;
-      if (mayCommit || (effects & Effect.unknown) !== 0) this.mayHaveCommitted = true;
-      if (template.kind === 'rollback' && template.leavesBlock === 'closed') this.#rolledBack = true;
-    }
+    if (!template.readOnly) this.foresee(template);
     if (mayChangeMeaning(template, text)) this.connection!.unsettle();
     if (effects === Effect.none) return;
     if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
@@ -280,7 +267,6 @@ export class LeasedLane implements AcquiringLane {
   serverReady(status: number): void {
     this.connection!.guarded = false;
     this.#client.ready(status, this);
-    if (this.connection!.replies.length === 0) this.#beginAnew();
     if (status === TransactionStatus.idle) this.#pool.counters.transactionsTotal++;
     if (status === TransactionStatus.idle && this.connection!.atRest) {
       if (!this.midMessage) this.#finish();
@@ -335,18 +321,6 @@ export class LeasedLane implements AcquiringLane {
     this.#cancelled = false;
     this.connection = connection;
     connection.attach(this);
-    this.#beginAnew();
-  }
-
-  /** A block has begun behind what was sent before: what is sent from now on stands or falls with it. */
-  blockBegins(): void {
-    this.mayHaveCommitted = this.#rolledBack = false;
-  }
-
-  /** Nothing is under way: what is sent from now on is all that can be lost. */
-  #beginAnew(): void {
-    this.readOnly = true;
-    this.mayHaveCommitted = this.#rolledBack = false;
   }
 
   /** The statement that waited for the connection may be sent, unless it was cancelled. */

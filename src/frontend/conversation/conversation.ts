@@ -241,7 +241,12 @@ export class Conversation implements ClientPort {
       this.#finish();
       return;
     }
-    this.#exchange.lost(loss, lane);
+    const exchange = this.#exchange;
+    const { transaction } = this.#context;
+    exchange.lost(loss, lane);
+    // Its block is lost beside what is under way: the client hears of it with its next statement.
+    const { state } = transaction;
+    if ((state.kind === 'open' || state.kind === 'failed') && state.branch === lane) transaction.lose(false);
     this.resume();
   }
 

@@ -35,7 +35,7 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   if (unit.placed && placement.endIsOpen) return 'wait';
   const taken = portals.take(unit);
   if (taken !== null) return taken;
-  if (own.owns(unit)) return here(way, unit, () => own.take(unit));
+  if (own.owns(unit)) return here(way, unit, 'pgkv itself answers the statement', () => own.take(unit));
   // 25P02, wherever it would belong: the server that has the failed block says so.
   if (placement.blockFailed && !(unit.template.endsFailure && unit.template.kind === 'multi')) return leased.take(unit);
   if (!unit.placed) return leased.take(unit);
@@ -117,15 +117,14 @@ function bind(way: Way, unit: Unit): Handling {
 
 /** A read of several shards, which runs beside the lanes. */
 function onShards(way: Way, unit: Unit): Handling {
-  return here(way, unit, () => {
-    const obstacle = way.placement.mayScatter();
-    return obstacle === null ? way.scatter.take(unit) : way.answers.refuse(unit, obstacle);
-  });
+  const obstacle = way.placement.mayScatter();
+  if (obstacle !== null) return way.answers.refuse(unit, obstacle);
+  return here(way, unit, 'the statement reads several shards', () => way.scatter.take(unit));
 }
 
 /** Has something done without the current lane, once nothing is owed there. */
-function here(way: Way, unit: Unit, act: () => Handling): Handling {
-  const ended = way.placement.endSegment('the statement does not run there');
+function here(way: Way, unit: Unit, why: string, act: () => Handling): Handling {
+  const ended = way.placement.endSegment(why);
   if (ended === 'wait') return 'wait';
   return ended === null ? act() : way.answers.refuse(unit, ended);
 }

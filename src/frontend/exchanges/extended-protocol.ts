@@ -9,14 +9,15 @@ import {
   type Assumption,
   assuming,
   bindAfterLocalParse,
+  type Deed,
   describing,
+  doing,
   forwarded,
   type Owed,
   parsing,
   provokedError,
   Reply,
   type ReplyKind,
-  rollingBack,
   swallowed,
 } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
@@ -117,7 +118,7 @@ export class ExtendedProtocol {
     connection.output.push(buffer.subarray(batch.bindEnd, batch.end));
     connection.replies.push(batch.parses ? bindAfterLocalParse : forwarded(Reply.bind));
     if (batch.describes) connection.replies.push(forwarded(Reply.describePortal));
-    connection.replies.push(forwarded(Reply.execute));
+    connection.replies.push(doing(Reply.execute, source.template.readOnly ? 'reads' : 'anything'));
     connection.replies.push(forwarded(Reply.sync));
   }
 
@@ -197,8 +198,8 @@ export class ExtendedProtocol {
     }
   }
 
-  /** Passes on one message. @param rollsBack the statement bound last rolls the open block back */
-  forward(unit: Unit, source: StatementSource | null, connection: ServerConnection, rollsBack: boolean): void {
+  /** Passes on one message. @param does what the statement bound last does */
+  forward(unit: Unit, source: StatementSource | null, connection: ServerConnection, does: Deed): void {
     const { type, buffer, start, end } = unit;
     switch (type) {
       case Frontend.parse:
@@ -207,7 +208,7 @@ export class ExtendedProtocol {
         this.#bind(buffer, start, end, connection);
         return this.#noteBound(unit, source);
       case Frontend.execute:
-        return this.#execute(unit, connection, rollsBack);
+        return this.#execute(unit, connection, does);
       case Frontend.describe:
         return this.#describe(buffer, start, end, connection);
       case Frontend.close:
@@ -222,12 +223,12 @@ export class ExtendedProtocol {
     else if (this.#dropping.size > 0) this.#dropping.delete(name);
   }
 
-  #execute(unit: Unit, connection: ServerConnection, rollsBack: boolean): void {
+  #execute(unit: Unit, connection: ServerConnection, does: Deed): void {
     const dropping = this.#dropping.size === 0 ? undefined : this.#dropping.get(portalIn(unit));
     connection.output.push(unit.buffer.subarray(unit.start, unit.end));
     if (dropping !== undefined)
       connection.replies.push(assuming(Reply.execute, false, this.#drop(dropping, connection)));
-    else connection.replies.push(rollsBack ? rollingBack(Reply.execute) : forwarded(Reply.execute));
+    else connection.replies.push(doing(Reply.execute, does));
   }
 
   /** Drops what a DEALLOCATE or DISCARD ALL does; taken back where the server refuses or skips it. */

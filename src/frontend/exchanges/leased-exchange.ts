@@ -1,8 +1,8 @@
 // Passes the client's messages on to the server of the current lane, one method for each kind; their answers are forwarded as
 // they come. Owns what has to be remembered of messages until they are answered: a batch that may have to be sent again, and
 // whether later texts may have to be read in another way.
-import type { ServerLoss } from '../../backend/connection/server-connection.js';
-import { forwarded, queryOf, Reply, rollingBack } from '../../backend/replies/reply-queue.js';
+import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
+import { type Deed, doing, forwarded, queryOf, Reply } from '../../backend/replies/reply-queue.js';
 import { type RewrittenText, rewrittenText, type StatementSource } from '../../backend/replies/statement-source.js';
 import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
@@ -12,7 +12,7 @@ import type { TransactionPhase } from '../../session/transaction.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
 import { encodeQuery } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
-import { encodeError } from '../../wire/server-messages.js';
+import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
@@ -30,6 +30,16 @@ const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
   (effects & Effect.unknown) !== 0 ||
   settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
 
+/** Whether the text, sent in a block of that phase, may commit it. */
+function mayCommit({ kind, leavesBlock }: Template, phase: TransactionPhase): boolean {
+  if (kind === 'unparsed') return true;
+  if (kind === 'multi') return leavesBlock !== null;
+  return kind === 'commit' ? phase !== 'failed' : kind === 'other' && leavesBlock !== null;
+}
+
+/** All that is owed belongs to the block, if there is one. */
+const WHOLE: BlockSpan = { outside: 0, through: Number.POSITIVE_INFINITY, mayHaveCommitted: false };
+
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
   readonly busy = false;
@@ -45,9 +55,9 @@ export class LeasedExchange implements Exchange<Unit> {
   #refusal: Buffer | null = null;
   #ensuring = false;
   /** Where the block stands among the ReadyForQuery messages owed. */
-  #block: BlockSpan = { outside: 0, through: Number.POSITIVE_INFINITY };
-  /** The statement bound last rolls the open block back. */
-  #boundRollsBack = false;
+  #block: BlockSpan = { ...WHOLE };
+  /** What the statement bound last does. */
+  #boundDoes: Deed = 'anything';
   /** A single batch that may have to be sent again, and its statement. */
   #repeatable: Buffer | null = null;
   #repeatSource: StatementSource | null = null;
@@ -96,7 +106,9 @@ export class LeasedExchange implements Exchange<Unit> {
     const block = this.#block;
     if (block.outside > 0) block.outside--;
     if (block.through > 0) block.through--;
-    if (lane.connection!.replies.length === 0) transaction.answered(status, lane);
+    if (lane.connection!.replies.length > 0) return;
+    transaction.answered(status, lane);
+    block.mayHaveCommitted = false;
   }
 
   /** Sends the single batch again whose plan had gone stale. */
@@ -133,10 +145,10 @@ export class LeasedExchange implements Exchange<Unit> {
     // Lanes hear of it from SessionLanes.
   }
 
-  lost(loss: ServerLoss, lane: LeasedLane): void {
+  lost(loss: ServerLoss): void {
     this.#repeatable = null;
-    this.#answers.connectionLost(loss, lane, this.#block);
-    this.#block = { outside: 0, through: Number.POSITIVE_INFINITY };
+    this.#answers.connectionLost(loss, this.#block);
+    this.#block = { ...WHOLE };
   }
 
   abandon(): void {
@@ -173,25 +185,33 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#sending(template, text);
     lane.note(template, text);
     services.counters.statements++;
+    this.#notice(template, connection);
     connection.unnamed = null;
     if (rewritten !== null) {
       connection.output.push(encodeQuery(rewrittenText(rewritten)));
-      connection.replies.push(queryOf(rewritten));
+      connection.replies.push(queryOf(rewritten, this.#deed(template)));
       return 'taken';
     }
     const failed = connection.status === TransactionStatus.failed;
     const renamed = failed ? null : this.#extended.ownNames(template, text, connection);
     connection.output.push(renamed === null ? buffer.subarray(start, end) : encodeQuery(renamed));
-    connection.replies.push(this.#rollsBack(template) ? rollingBack(Reply.query) : forwarded(Reply.query));
+    connection.replies.push(doing(Reply.query, this.#deed(template)));
     this.#extended.sentSql(template, connection);
     if (mayChangeReading(template)) this.#readsTextAnew = true;
     return 'taken';
   }
 
-  /** The statement, just noted, ends the open block by a ROLLBACK. */
-  #rollsBack(template: Template): boolean {
+  /** What the client is to know of a statement goes out in front of its answer. */
+  #notice({ notice }: Template, connection: ServerConnection): void {
+    if (notice !== null) connection.replyLocally(encodeNotice(notice), null);
+  }
+
+  /** Of the statement that was just noted. */
+  #deed(template: Template): Deed {
+    if (template.readOnly) return 'reads';
     const { state } = this.#context.transaction;
-    return template.kind === 'rollback' && state.kind === 'ending' && state.how === 'rollback';
+    const rollsBack = state.kind === 'ending' && state.how === 'rollback' && template.kind !== 'multi';
+    return rollsBack && template.leavesBlock === 'closed' ? 'rolls back' : 'anything';
   }
 
   #functionCall(unit: Unit): Handling {
@@ -233,10 +253,11 @@ export class LeasedExchange implements Exchange<Unit> {
       this.#placement.sendingBound(template);
       lane.note(template, text);
       services.counters.statements++;
+      this.#notice(template, connection);
     }
     // Its portal is nearly always the one executed next.
-    if (isBind) this.#boundRollsBack = this.#rollsBack(template);
-    extended.forward(unit, source, connection, this.#boundRollsBack);
+    if (isBind) this.#boundDoes = this.#deed(template);
+    extended.forward(unit, source, connection, this.#boundDoes);
     if (isBind && mayChangeReading(template)) this.#readsTextAnew = true;
     return 'taken';
   }
@@ -249,6 +270,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#placement.sending(template, text);
     const after = transaction.phase;
     if (before !== after && before !== 'held') this.#noteEdge(after);
+    if (mayCommit(template, before)) this.#block.mayHaveCommitted = true;
     if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
   }
 
@@ -256,8 +278,7 @@ export class LeasedExchange implements Exchange<Unit> {
   #noteEdge(after: TransactionPhase): void {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
-      this.#block = { outside: owed, through: Number.POSITIVE_INFINITY };
-      this.#lane.blockBegins();
+      this.#block = { outside: owed, through: Number.POSITIVE_INFINITY, mayHaveCommitted: false };
     } else if (after === 'ending') this.#block.through = owed + 1;
   }
 

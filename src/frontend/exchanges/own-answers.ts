@@ -7,7 +7,6 @@ import { type ServerLoss, STATEMENT_NAME_PREFIX } from '../../backend/connection
 import { forwarded, type Owed, provokedError, Reply, swallowed } from '../../backend/replies/reply-queue.js';
 import { unknownStatement } from '../../backend/replies/statement-source.js';
 import { type ErrorName, PgkvError } from '../../base/errors.js';
-import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import {
@@ -30,6 +29,7 @@ const NOTHING = `${STATEMENT_NAME_PREFIX}nothing`;
 const NO_STATEMENT = encodeQuery(`EXECUTE ${NOTHING}`);
 const NO_PARSE = encodeParse(NOTHING, Buffer.from('SELECT "pgkv refuses"\0\0\0'));
 const NO_BIND = bindOf(NOTHING);
+const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
 const ROLLED_BACK = encodeCommandComplete('ROLLBACK');
 
 function bindOf(statement: string): Buffer {
@@ -50,6 +50,8 @@ const endsBatch = ({ kind }: Owed): boolean =>
 
 /** Where a block stands among the ReadyForQuery messages that are owed. */
 export interface BlockSpan {
+  /** Something sent in it may have committed it. */
+  mayHaveCommitted: boolean;
   /** How many belong to what was sent before it. */
   outside: number;
   /** How many go up to its end, that one included. */
@@ -74,7 +76,7 @@ export class OwnAnswers {
     const { output, transaction } = this.#context;
     if (transaction.state.kind === 'lost') {
       // The transaction must not be found to have failed without a word.
-      output.send(encodeError(new PgkvError('transaction_lost'), 'ERROR'));
+      output.send(LOST);
       transaction.lossTold();
     }
     this.ready();
@@ -86,11 +88,28 @@ export class OwnAnswers {
    */
   error(type: number, bytes: Buffer): void {
     const { output, batch, transaction } = this.#context;
-    output.send(bytes);
+    if (transaction.state.kind === 'open') return this.#errorOnServer(type, bytes);
+    output.send(transaction.state.kind === 'lost' ? LOST : bytes);
     transaction.failHere();
     if (type === Frontend.query || type === Frontend.functionCall) this.ready();
     else batch.failed();
     output.flush();
+  }
+
+  /** The server that has the block has it fail, too: its savepoints are still good. */
+  #errorOnServer(type: number, bytes: Buffer): void {
+    const { batch, lanes } = this.#context;
+    const connection = lanes.current.connection!;
+    if (type === Frontend.query || type === Frontend.functionCall) {
+      connection.unnamed = null;
+      connection.output.push(NO_STATEMENT);
+      connection.replies.push(provokedError(Reply.query, bytes, null));
+    } else {
+      batch.refused();
+      connection.output.push(NO_PARSE);
+      connection.replies.push(provokedError(Reply.parse, bytes, null));
+    }
+    connection.output.flush();
   }
 
   /** Answers the unit with an error, which aborts what a server's error would abort. */
@@ -140,7 +159,7 @@ export class OwnAnswers {
    * The current lane's connection broke, and the session goes on: answers all that is owed, as R5 says.
    * @param block where the last block stands among what is owed
    */
-  connectionLost(loss: ServerLoss, lane: LeasedLane, block: BlockSpan): void {
+  connectionLost(loss: ServerLoss, block: BlockSpan): void {
     const { batch, output, transaction } = this.#context;
     const { owedReadies } = loss;
     if (owedReadies === 0 && !batch.isOwed) {
@@ -149,10 +168,15 @@ export class OwnAnswers {
     }
     const { state } = transaction;
     const inBlock = state.kind === 'open' || state.kind === 'ending' || state.kind === 'failed';
-    const unknown = this.#lossError(loss, lane.readOnly ? 'server_unreachable' : 'outcome_unknown');
-    const error = inBlock && !lane.mayHaveCommitted ? this.#lossError(loss, 'transaction_lost') : unknown;
+    const batches = batchesOf(loss.owed);
+    /** The error of a batch outside the block, or of one that may have committed it. */
+    const unknown = (index: number): Buffer => {
+      const reads = onlyReads(batches[index] ?? []) && !(index === 0 && loss.batchMayHaveWritten);
+      return this.#lossError(loss, reads ? 'server_unreachable' : 'outcome_unknown');
+    };
+    const certain = inBlock && !block.mayHaveCommitted ? this.#lossError(loss, 'transaction_lost') : null;
     // A ROLLBACK under way has succeeded: there is nothing left to roll back.
-    const last = batchesOf(loss.owed).at(-1) ?? [];
+    const last = batches.at(-1) ?? [];
     const rolledBack = state.kind === 'ending' && state.how === 'rollback' && onlyRollsBack(last);
     transaction.lose(true);
     let { told } = loss;
@@ -161,14 +185,14 @@ export class OwnAnswers {
       const inside = inBlock && index >= block.outside && index < block.through;
       const ends = index === block.through - 1;
       if (isLast && rolledBack && !told) this.#rolledBack(last);
-      else if (!told) this.#tellLoss(inside ? error : unknown);
+      else if (!told) this.#tellLoss((inside ? certain : null) ?? unknown(index));
       told = false;
       output.send(isLast ? readyOf(transaction.status) : inside && !ends ? READY_FAILED : READY_IDLE);
     }
     if (batch.isOwed) {
       if (rolledBack && !told && batch.state === 'open') this.#rolledBack(last);
       else {
-        if (!told) this.#tellLoss(error);
+        if (!told) this.#tellLoss(certain ?? unknown(owedReadies));
         batch.failed();
       }
     }
@@ -214,13 +238,21 @@ function batchesOf(owed: readonly Owed[]): Owed[][] {
   return batches;
 }
 
+/** Nothing of it writes. */
+const onlyReads = (batch: readonly Owed[]): boolean =>
+  batch.every(({ kind, does }) => {
+    return kind === Reply.functionCall
+      ? false
+      : (kind !== Reply.query && kind !== Reply.execute) || does !== 'anything';
+  });
+
 /** Every statement of it is a ROLLBACK, and there is one. */
 function onlyRollsBack(batch: readonly Owed[]): boolean {
   const statements = batch.filter(({ kind }) => kind !== Reply.sync && kind !== Reply.close);
   const runs = statements.filter(({ kind }) => kind === Reply.query || kind === Reply.execute);
   return (
     runs.length > 0 &&
-    runs.every(({ rollsBack }) => rollsBack) &&
+    runs.every(({ does }) => does === 'rolls back') &&
     statements.every(({ kind }) => kind !== Reply.functionCall)
   );
 }

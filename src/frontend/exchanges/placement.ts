@@ -8,7 +8,7 @@ import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Transaction } from '../../session/transaction.js';
-import type { Template } from '../../sql/plan/template.js';
+import type { StatementKind, Template } from '../../sql/plan/template.js';
 
 /** The current lane is the right one; or the message has to wait until messages are taken again; or it cannot be served. */
 export type Placement = 'ready' | 'wait' | PgkvError;
@@ -16,8 +16,9 @@ export type Placement = 'ready' | 'wait' | PgkvError;
 const LEAVES_SHARD = (why: string): PgkvError => refusalError(refuse('leaves_shard', { why }));
 
 /** Statements of the block itself: they go where it is. */
-const ofBlock = ({ neutral, leavesBlock, kind }: Template): boolean =>
-  neutral || leavesBlock !== null || kind === 'savepoint';
+const ofBlock = ({ neutral, kinds }: Template): boolean => neutral || kinds.every((kind) => BLOCK_KINDS.has(kind));
+
+const BLOCK_KINDS: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint', 'set', 'show']);
 
 export class ShardPlacement {
   readonly #lanes: SessionLanes;
@@ -35,7 +36,10 @@ export class ShardPlacement {
   /** Where a statement that names no key-value table belongs. */
   laneFor(template: Template): LeasedLane {
     const { current, home } = this.#lanes;
-    return current.busy && ofBlock(template) ? current : home;
+    if (!current.busy) return home;
+    if (ofBlock(template)) return current;
+    // What the session holds is given up where it is held.
+    return template.releases && (home === current || home.pins.length === 0) ? current : home;
   }
 
   /** Whether messages of the extended protocol were sent on the current lane and no Sync behind them yet. */
@@ -123,7 +127,9 @@ export class ShardPlacement {
   /** Whether a read over several shards may run beside the open block: it must not miss anything the block has done. */
   mayScatter(): PgkvError | null {
     const transaction = this.#transaction;
-    if (!transaction.inBlock || (transaction.movable && transaction.isReadCommitted)) return null;
+    // Behind the end of a block, in the same batch, there is none any more.
+    if (!transaction.inBlock || transaction.phase === 'ending') return null;
+    if (transaction.movable && transaction.isReadCommitted) return null;
     return LEAVES_SHARD(
       transaction.movable
         ? 'a read over several shards has no common snapshot, as this isolation level would need'
