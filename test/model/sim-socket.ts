@@ -119,6 +119,10 @@ export class SimSocket extends EventEmitter {
     return this;
   }
 
+  isPaused(): boolean {
+    return this.#paused;
+  }
+
   pause(): this {
     this.#paused = true;
     return this;

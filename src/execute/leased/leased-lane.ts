@@ -311,7 +311,12 @@ export class LeasedLane implements AcquiringLane {
     this.midMessage = false;
     if (this.mode === 'ended') return;
     this.mode = 'free';
-    if (left && !hadState && loss.last === null) this.#client.resume();
+    if (this.#starting) {
+      // Nothing of the client was sent on it.
+      this.#starting = false;
+      const { detail } = loss.error;
+      this.#client.refused(new PgkvError('server_unreachable', detail === undefined ? {} : { detail }), null);
+    } else if (left && !hadState && loss.last === null) this.#client.resume();
     else this.#client.lost(loss, hadState, this);
   }
 

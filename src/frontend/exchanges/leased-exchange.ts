@@ -9,7 +9,7 @@ import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { TransactionPhase } from '../../session/transaction.js';
-import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
+import { Effect, NEUTRAL_TEMPLATE, type StatementKind, type Template } from '../../sql/plan/template.js';
 import { encodeQuery } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
@@ -31,11 +31,26 @@ const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
   settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
 
 /** Whether the text, sent in a block of that phase, may commit it. */
-function mayCommit({ kind, leavesBlock }: Template, phase: TransactionPhase): boolean {
+function mayCommit({ kind, kinds, leavesBlock, effects, kv, endsFailure }: Template, phase: TransactionPhase): boolean {
+  if (phase === 'failed' && !endsFailure) return false;
   if (kind === 'unparsed') return true;
-  if (kind === 'multi') return leavesBlock !== null;
-  return kind === 'commit' ? phase !== 'failed' : kind === 'other' && leavesBlock !== null;
+  if (leavesBlock === null) return false;
+  // COMMIT of a failed block rolls it back; what follows in the same text stands for itself.
+  if (phase !== 'failed' && kinds.includes('commit')) return true;
+  const writes = kinds.some((one) => !COMMITS_NOTHING.has(one)) || (kv?.kind === 'kv' && kv.writes);
+  return writes || (effects & Effect.unknown) !== 0;
 }
+
+const COMMITS_NOTHING: ReadonlySet<StatementKind> = new Set([
+  'begin',
+  'commit',
+  'rollback',
+  'savepoint',
+  'read',
+  'set',
+  'show',
+  'copy-out',
+]);
 
 /** All that is owed belongs to the block, if there is one. */
 const WHOLE: BlockSpan = { outside: 0, through: Number.POSITIVE_INFINITY, mayHaveCommitted: false };

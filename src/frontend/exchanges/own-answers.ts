@@ -169,15 +169,16 @@ export class OwnAnswers {
     const { state } = transaction;
     const inBlock = state.kind === 'open' || state.kind === 'ending' || state.kind === 'failed';
     const batches = batchesOf(loss.owed);
-    /** The error of a batch outside the block, or of one that may have committed it. */
+    /** The error of a batch outside the block. */
     const unknown = (index: number): Buffer => {
       const reads = onlyReads(batches[index] ?? []) && !(index === 0 && loss.batchMayHaveWritten);
       return this.#lossError(loss, reads ? 'server_unreachable' : 'outcome_unknown');
     };
-    const certain = inBlock && !block.mayHaveCommitted ? this.#lossError(loss, 'transaction_lost') : null;
+    const inDoubt = this.#lossError(loss, block.mayHaveCommitted ? 'outcome_unknown' : 'transaction_lost');
     // A ROLLBACK under way has succeeded: there is nothing left to roll back.
     const last = batches.at(-1) ?? [];
-    const rolledBack = state.kind === 'ending' && state.how === 'rollback' && onlyRollsBack(last);
+    const rolledBack =
+      state.kind === 'ending' && state.how === 'rollback' && onlyRollsBack(last, loss.batchMayHaveWritten);
     transaction.lose(true);
     let { told } = loss;
     for (let index = 0; index < owedReadies; index++) {
@@ -185,14 +186,14 @@ export class OwnAnswers {
       const inside = inBlock && index >= block.outside && index < block.through;
       const ends = index === block.through - 1;
       if (isLast && rolledBack && !told) this.#rolledBack(last);
-      else if (!told) this.#tellLoss((inside ? certain : null) ?? unknown(index));
+      else if (!told) this.#tellLoss(inside ? inDoubt : unknown(index));
       told = false;
       output.send(isLast ? readyOf(transaction.status) : inside && !ends ? READY_FAILED : READY_IDLE);
     }
     if (batch.isOwed) {
       if (rolledBack && !told && batch.state === 'open') this.#rolledBack(last);
       else {
-        if (!told) this.#tellLoss(certain ?? unknown(owedReadies));
+        if (!told) this.#tellLoss(inBlock ? inDoubt : unknown(owedReadies));
         batch.failed();
       }
     }
@@ -246,13 +247,9 @@ const onlyReads = (batch: readonly Owed[]): boolean =>
       : (kind !== Reply.query && kind !== Reply.execute) || does !== 'anything';
   });
 
-/** Every statement of it is a ROLLBACK, and there is one. */
-function onlyRollsBack(batch: readonly Owed[]): boolean {
-  const statements = batch.filter(({ kind }) => kind !== Reply.sync && kind !== Reply.close);
-  const runs = statements.filter(({ kind }) => kind === Reply.query || kind === Reply.execute);
-  return (
-    runs.length > 0 &&
-    runs.every(({ does }) => does === 'rolls back') &&
-    statements.every(({ kind }) => kind !== Reply.functionCall)
-  );
+/** Every statement of it is a ROLLBACK. @param wrote one that is answered may have been something else */
+function onlyRollsBack(batch: readonly Owed[], wrote: boolean): boolean {
+  const runs = batch.filter(({ kind }) => kind === Reply.query || kind === Reply.execute);
+  if (batch.some(({ kind }) => kind === Reply.functionCall)) return false;
+  return runs.every(({ does }) => does === 'rolls back') && (runs.length > 0 || (batch.length > 0 && !wrote));
 }

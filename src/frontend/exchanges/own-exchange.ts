@@ -53,7 +53,8 @@ export class OwnExchange implements Exchange<Unit> {
   /** Whether the unit is done here; what stands before it has been answered. */
   owns(unit: Unit): boolean {
     const { state } = this.#context.transaction;
-    if (state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) return !asksServer(unit);
+    if (state.kind === 'lost') return !(asksServer(unit) && unit.template.kinds[0] === 'rollback');
+    if (state.kind === 'failed' && state.branch === null) return !asksServer(unit);
     return this.#statement(unit) !== null;
   }
 

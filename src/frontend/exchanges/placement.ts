@@ -66,7 +66,8 @@ export class ShardPlacement {
     const lane = this.#lanes.current;
     const { state } = transaction;
     if (state.kind === 'held') lane.openBlock(transaction.opened(lane));
-    else if (state.kind === 'failed' && state.branch === null) {
+    else if (state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) {
+      if (state.kind === 'lost') transaction.lossTold();
       lane.openFailedBlock();
       transaction.reopened(lane);
     }
