@@ -10,7 +10,10 @@ const HASH_SLOTS = 16_384;
 /** What writes put in: as long as what is there. */
 export const DOCUMENT = JSON.stringify({ n: 123_456, text: 'v'.repeat(100) });
 
-const extensionSql = new URL('../extensions/pgkv/pgkv--0.1.0.sql', import.meta.url);
+/** The whole script of the version that the program comes with. */
+const extensions = new URL('../extensions/pgkv/', import.meta.url);
+const [, version] = /default_version = '([^']+)'/.exec(readFileSync(new URL('pgkv.control', extensions), 'utf8'));
+const extensionSql = new URL(`pgkv--${version}.sql`, extensions);
 const INSERT = 'INSERT INTO kv (tenant_id, key, value, slot)';
 const columns = (tenant, slot) =>
   `'${tenant}', i::text, jsonb_build_object('n', i, 'text', rpad(md5(i::text), 100, 'x')), ${slot}`;
