@@ -18,6 +18,9 @@ const POOL_SIZE = 12;
 const TENANTS = 3;
 const QUIET_MS = 2_000;
 
+/** Compares Postgres with Postgres: it must be equal, or the fuzzer is at fault. */
+const isDirect = process.env['PGKV_DIFF_TARGET'] === 'direct';
+
 const ROWS = `
   insert into kv (tenant_id, key, value)
   select 't' || t, '{' || tag || '}' || n, to_jsonb(n)
@@ -89,15 +92,21 @@ export class Side {
     return all.sort();
   }
 
-  /** Transactions and locks that are there though no session is. */
-  async left(): Promise<string[]> {
+  /** Transactions and locks that are there though no session is, but for `expected` ones. */
+  async left(expected: readonly string[] = []): Promise<string[]> {
     const end = performance.now() + QUIET_MS;
     for (;;) {
       const found: string[] = [];
       for (const { owner } of this.#places) found.push(...(await owner.rows(LEFT)).map(([row]) => row!));
-      if (found.length === 0 || performance.now() > end) return found;
+      const surplus = found.filter((one) => !expected.includes(one));
+      if (surplus.length === 0 || performance.now() > end) return surplus;
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
+  }
+
+  async prepared(): Promise<string[]> {
+    const gids = await Promise.all(this.#places.map(({ owner }) => owner.rows(PREPARED)));
+    return gids.flat().map(([gid]) => `prepared ${gid}`);
   }
 
   async close(): Promise<void> {
@@ -157,8 +166,7 @@ async function openRing(plain: PostgresServer, servers: readonly PostgresServer[
   const database = `fuzz${servers.length}`;
   const { shards } = evenSpread(servers.length, TABLES, database);
   const reference = await preparePlace(plain, database, true, null);
-  // Users name the key alone in ON CONFLICT; Postgres needs a unique index of just that.
-  for (const { name } of TABLES) await reference.owner.run(`create unique index on ${name} (tenant_id, key)`);
+  if (isDirect) return directRing(plain, servers[0]!, database, reference);
   const places = await Promise.all(
     servers.map((server, index) => preparePlace(server, database, index === 0, shards[index]!.hashSlots[0]!)),
   );
@@ -173,6 +181,22 @@ async function openRing(plain: PostgresServer, servers: readonly PostgresServer[
       await pgkv.target.close();
       pgkv.target = await start();
     },
+  };
+}
+
+/** Postgres in place of pgkv. */
+async function directRing(
+  plain: PostgresServer,
+  server: PostgresServer,
+  database: string,
+  reference: Place,
+): Promise<Ring> {
+  const place = await preparePlace(server, database, true, null);
+  return {
+    shards: 1,
+    postgres: { target: directTarget(plain, APP_ROLE, database), side: new Side([reference]) },
+    pgkv: { target: directTarget(server, APP_ROLE, database), side: new Side([place]) },
+    renew: async () => undefined,
   };
 }
 
@@ -191,6 +215,10 @@ async function preparePlace(
   // Ordinary tables are at home only.
   if (isHome)
     await owner.run(`create table note (id int primary key, text text not null); grant all on note to ${APP_ROLE}`);
+  if (slots === null) {
+    // Users name the key alone in ON CONFLICT; Postgres needs a unique index of just that.
+    for (const { name } of TABLES) await owner.run(`create unique index on ${name} (tenant_id, key)`);
+  }
   await owner.run(`grant all on kv, blobs to ${APP_ROLE}`, `grant temporary on database ${database} to ${APP_ROLE}`);
   return { owner, isHome, slots };
 }

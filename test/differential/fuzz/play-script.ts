@@ -147,7 +147,7 @@ function compareSettings(postgres: FuzzClient, pgkv: FuzzClient): Found | null {
 }
 
 async function compareEnds({ postgres, pgkv }: Ring): Promise<Found | null> {
-  const left = await pgkv.side.left();
+  const left = await pgkv.side.left(await postgres.side.prepared());
   if (left.length > 0) return { kind: 'left behind', text: left.join('\n') };
   const [wanted, there] = await Promise.all([postgres.side.content(), pgkv.side.content()]);
   const missing = wanted.filter((row) => !there.includes(row)).map((row) => `- ${row}`);

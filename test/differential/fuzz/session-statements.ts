@@ -93,7 +93,8 @@ const state = (random: Random, session: number): Form =>
     [2, plain(HOME, 'listen c')],
     [2, plain(NONE, random.pick(['unlisten c', 'unlisten *']))],
     [2, plain(HOME, `notify c, '${random.between(1, 9)}'`)],
-    [2, plain(NONE, random.pick(['discard plans', 'discard all', 'discard sequences', 'discard temp']))],
+    [2, plain(NONE, random.pick(['discard plans', 'discard all']))],
+    [1, plain(HOME, random.pick(['discard sequences', 'discard temp']))],
     [1, plain(NONE, 'close all')],
     [
       2,

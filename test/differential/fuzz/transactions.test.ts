@@ -7,6 +7,7 @@
 //   PGKV_FUZZ_SHARDS=3                                 only behind so many shards
 //   PGKV_FUZZ_FAULTS=20                                goes on until so many faults are found
 //   PGKV_FUZZ_KEPT=0                                   without the scripts kept in kept-scripts.ts, PGKV_FUZZ_STATEMENTS=0 them alone
+//   PGKV_DIFF_TARGET=direct PGKV_FUZZ_SHARDS=1         Postgres with Postgres: must be equal
 //   PGKV_FUZZ_REPORT=file                              appends what is found to a file, as it is found
 // On by default: change `runs` to `true`.
 import { appendFileSync } from 'node:fs';
