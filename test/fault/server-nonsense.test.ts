@@ -3,6 +3,7 @@
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
+import { takeViolations } from '../oracle/watch.js';
 import { eventually, reset } from '../support/bystander.js';
 import { ask, endingOf, FaultBench, struckBy } from '../support/fault-bench.js';
 import type { Script } from '../support/fault-proxy.js';
@@ -11,6 +12,8 @@ import { errorOf } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
 
 const bench = await FaultBench.start(t);
+// Some of the nonsense is a well-formed lie, and is passed on: it is not pgkv that breaks the protocol then.
+t.teardown(takeViolations);
 
 t.test('nonsense in the middle of a session costs that statement and that connection only', async (t) => {
   const { live, proxy } = await bench.behindProxy(t);
