@@ -95,12 +95,17 @@ export class Ledger {
     const implicit = this.#group();
     const tags = tagsOf(answer);
     for (let index = 0; index < completed; index++) {
-      this.#completed(unit.statements[index]!, tags[index] ?? '', implicit, before, code === '');
+      const statement = unit.statements[index];
+      if (statement === undefined) {
+        this.#wrong('unasked', `tag ${tags[index]} is of no statement`);
+        break;
+      }
+      this.#completed(statement, tags[index] ?? '', implicit, before, code === '');
     }
     if (code === '') {
       if (implicit.rows.length > 0) implicit.fate = 'there';
     } else if (LOSSES.has(code)) this.#lossTold(code, unit, completed, implicit, circumstances);
-    else this.#failed(code, unit.statements.slice(completed), implicit, circumstances);
+    else this.#failed(code, unit, completed, implicit, circumstances);
     this.#compare(answer, before, code, circumstances);
     this.#becomes(statusOf(answer), code, unit, completed);
   }
@@ -245,7 +250,8 @@ export class Ledger {
   }
 
   /** An error that is not about a loss. */
-  #failed(code: string, remaining: readonly Statement[], implicit: Group, about: Circumstances): void {
+  #failed(code: string, unit: Unit, completed: number, implicit: Group, about: Circumstances): void {
+    const remaining = unit.statements.slice(completed);
     const [failing] = remaining;
     const inFailed = this.status === 'E';
     // Of a block that may have been committed these are part, if it was.
@@ -256,6 +262,7 @@ export class Ledger {
     if (own.includes(code)) return;
     const usual = about.undisturbed === null ? '' : errorCode(about.undisturbed.answer);
     if (code === usual && about.undisturbed!.before === this.status) return;
+    if (code === '0A000' && unit.form === 'simple' && isRefusedAsText(unit)) return;
     if (code === '0A000' && failing !== undefined && leaves(failing, (this.#block ?? implicit).branches)) return;
     if (inFailed && (code === FAILED_BLOCK || (failing?.effect.kind === 'rollback to' && code === '3B001'))) return;
     this.#wrong('error', `${code} has no cause`);
@@ -309,6 +316,13 @@ const leaves = ({ shards, mayFailWith = [] }: Statement, branches: ReadonlySet<n
   branches.size > 0 &&
   !mayFailWith.includes('42601') &&
   !(shards.length > 0 && shards.every((each) => branches.has(each)));
+
+/** Several statements in one text, one of which reads several shards. */
+const isRefusedAsText = ({ statements }: Unit): boolean =>
+  statements.length > 1 &&
+  statements.some(
+    ({ text, shards, effect }) => effect.kind === 'none' && shards.length === 0 && text.includes('FROM kv'),
+  );
 
 const isExecuted = ({ prepares }: Statement): boolean => prepares === undefined;
 
