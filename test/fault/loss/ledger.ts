@@ -14,8 +14,9 @@ class Group {
   rows: Row[] = [];
   undone: Row[] = [];
   fate: 'open' | Fate['fate'] = 'open';
-  /** Shards on which it has had something done. */
+  /** Shards on which it has had something done, and those of them that it cannot leave for another. */
   readonly branches = new Set<number>();
+  readonly bound = new Set<number>();
   savepoints: { readonly name: string; readonly at: number }[] = [];
 
   rollBackTo(name: string): void {
@@ -46,6 +47,7 @@ export interface Circumstances {
 const LOSSES = new Set(['08006', '08007', '40001']);
 /** Of a session that ends with its connection; it need not say what has become of a block. */
 const FATAL = LOSSES;
+const SYNTAX = '42601';
 const FAILED_BLOCK = '25P02';
 
 export class Ledger {
@@ -161,7 +163,7 @@ export class Ledger {
   }
 
   #completed(
-    { effect, inBlock, shards }: Statement,
+    { effect, inBlock, shards, isNeutral }: Statement,
     tag: string,
     implicit: Group,
     before: string,
@@ -171,7 +173,11 @@ export class Ledger {
     if (failed && !['rollback', 'commit', 'rollback to'].includes(effect.kind)) {
       this.#wrong('failed block', `${tag} in a failed block`);
     }
-    for (const shard of shards) (this.#block ?? implicit).branches.add(shard);
+    const group = this.#block ?? implicit;
+    for (const shard of shards) {
+      group.branches.add(shard);
+      if (isNeutral !== true) group.bound.add(shard);
+    }
     switch (effect.kind) {
       case 'begin':
         if (this.#block === null) {
@@ -258,12 +264,14 @@ export class Ledger {
     if (this.#isBlockLost) {
       for (const { effect } of remaining) if (effect.kind === 'write') this.#block?.rows.push(effect.row);
     }
-    const own = failing?.mayFailWith ?? [];
+    // A text is read as a whole before any of it runs.
+    const isUnread = unit.form === 'simple' && unit.statements.some(({ mayFailWith }) => mayFailWith?.includes(SYNTAX));
+    const own = isUnread ? [SYNTAX] : (failing?.mayFailWith ?? []);
     if (own.includes(code)) return;
     const usual = about.undisturbed === null ? '' : errorCode(about.undisturbed.answer);
     if (code === usual && about.undisturbed!.before === this.status) return;
     if (code === '0A000' && unit.form === 'simple' && isRefusedAsText(unit)) return;
-    if (code === '0A000' && failing !== undefined && leaves(failing, (this.#block ?? implicit).branches)) return;
+    if (code === '0A000' && failing !== undefined && leaves(failing, (this.#block ?? implicit).bound)) return;
     if (inFailed && (code === FAILED_BLOCK || (failing?.effect.kind === 'rollback to' && code === '3B001'))) return;
     this.#wrong('error', `${code} has no cause`);
   }
@@ -314,7 +322,7 @@ export class Ledger {
 /** It cannot be said where it is said, as long as a transaction has one shard only. */
 const leaves = ({ shards, mayFailWith = [] }: Statement, branches: ReadonlySet<number>): boolean =>
   branches.size > 0 &&
-  !mayFailWith.includes('42601') &&
+  !mayFailWith.includes(SYNTAX) &&
   !(shards.length > 0 && shards.every((each) => branches.has(each)));
 
 /** Several statements in one text, one of which reads several shards. */

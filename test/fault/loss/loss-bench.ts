@@ -296,7 +296,7 @@ class OneRun {
     if (unnamed.ended !== 'ready') return this.#judge(simple(bound), unnamed, []);
     const status = statusOf(unnamed);
     if (status !== 'I') this.#ledger.violations.push(`[stuck] outside a block, status ${status}`);
-    if (bound.effect.kind === 'write') this.#ledger.mayWrite(bound.effect.row);
+    if (bound.effect.kind === 'write' && this.#parsesAnew()) this.#ledger.mayWrite(bound.effect.row);
     for (let probe = 1; probe <= PROBES_MAX && !this.#ledger.isOver; probe++) {
       const isLast = probe === PROBES_MAX;
       if (isLast) this.#lossPossible = false;
@@ -304,6 +304,13 @@ class OneRun {
       await this.#ask(simple(writeAt(this.#place, shard, `p${probe}`)));
     }
     await this.#fence();
+  }
+
+  /** Something took the place of the older statement without a name. */
+  #parsesAnew(): boolean {
+    return this.#script.struck.some(({ form, statements }) => {
+      return form !== 'extended' || statements.some(({ named }) => named === undefined);
+    });
   }
 
   /** Was not told of a loss: reads its own writes, if there are any, then commits. */

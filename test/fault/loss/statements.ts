@@ -28,6 +28,8 @@ export interface Statement {
   readonly mayFailWith?: readonly string[];
   /** Shards on which it has something done, those of reads of several shards left out: they may run beside a block. */
   readonly shards: readonly number[];
+  /** Names no table: a block goes on to another shard behind it. */
+  readonly isNeutral?: boolean;
   /** pgkv cannot know that it leaves nothing behind, so that the session may have to end with its connection (R5). */
   readonly mayPin?: boolean;
   /** Belongs to a block of the client's: it must never take effect without that. */
@@ -66,10 +68,15 @@ function statement(
   text: string,
   values: readonly string[] = [],
   effect: Effect = NONE,
-  { mayFailWith = [], shards = [], mayPin = false }: Partial<Pick<Statement, 'mayFailWith' | 'shards' | 'mayPin'>> = {},
+  {
+    mayFailWith = [],
+    shards = [],
+    mayPin = false,
+    isNeutral = false,
+  }: Partial<Pick<Statement, 'mayFailWith' | 'shards' | 'mayPin' | 'isNeutral'>> = {},
 ): Statement {
   const simple = text.replaceAll(/\$(\d)/g, (_, digit) => quoted(values[Number(digit) - 1]!));
-  return { simple, text, values, effect, mayFailWith, shards, mayPin, inBlock: false };
+  return { simple, text, values, effect, mayFailWith, shards, mayPin, isNeutral, inBlock: false };
 }
 
 export const plain = (text: string, effect: Effect = NONE): Statement => statement(text, [], effect);
@@ -120,7 +127,8 @@ export const KINDS: Readonly<Record<string, (place: Place) => Statement>> = {
   'home read': () =>
     statement('SELECT note FROM plain WHERE note = $1 OR note = $2', ['fixed', 'fixed'], NONE, { shards: [0] }),
   'home write': (place) => noteAt(place, 'h'),
-  neutral: () => statement('SELECT length($1::text) + length($2::text)', ['a', 'bc'], NONE, { shards: [0] }),
+  neutral: () =>
+    statement('SELECT length($1::text) + length($2::text)', ['a', 'bc'], NONE, { shards: [0], isNeutral: true }),
   begin: () => plain('BEGIN', { kind: 'begin' }),
   commit: () => plain('COMMIT', { kind: 'commit' }),
   rollback: () => plain('ROLLBACK', { kind: 'rollback' }),
@@ -138,7 +146,7 @@ export const KINDS: Readonly<Record<string, (place: Place) => Statement>> = {
       { mayFailWith: ['0A000'] },
     ),
   syntax: () => statement('SELEC 1', [], NONE, { mayFailWith: ['42601'], mayPin: true, shards: [0] }),
-  fails: () => statement('SELECT 1/0', [], NONE, { mayFailWith: ['22012'], shards: [0] }),
+  fails: () => statement('SELECT 1/0', [], NONE, { mayFailWith: ['22012'], shards: [0], isNeutral: true }),
   'copy out': () =>
     statement("COPY (SELECT note FROM plain WHERE note = 'fixed') TO STDOUT", [], NONE, { shards: [0] }),
 };
