@@ -195,6 +195,8 @@ tls = "disable"
 size_max = ${poolSize}
 [auth]
 method = "${method}"
+[[auth.allow]]
+superusers = true
 [auth.service]
 password_env = "PGKV_SERVICE_PASSWORD"
 [merged]

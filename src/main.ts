@@ -8,6 +8,7 @@ import { openCatalogViews } from './main/catalog-views.js';
 import { type DataPlane, openDataPlane } from './main/data-plane.js';
 import { startHttp } from './main/http-endpoints.js';
 import { listenForClients } from './main/listen.js';
+import { mockSecret } from './main/mock-secret.js';
 import { poolServices, serviceNodes } from './main/node-pools.js';
 import type { Router, RouterOptions } from './main/router.js';
 import { routerStatus } from './main/router-status.js';
@@ -43,7 +44,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       version,
       views,
       tls: tlsMaterial(readCertificate(settings), settings),
-      mockSecret: random.bytes(32),
+      mockSecret: mockSecret(settings, random, log),
       service,
       status: () =>
         routerStatus({
@@ -74,7 +75,11 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       pool: pools[0]!,
       pools,
       listener,
-      reload: () => serving.useTls(tlsMaterial(readCertificate(settings), settings)),
+      reload(next = settings) {
+        const tls = tlsMaterial(readCertificate(next), next);
+        serving.reload({ tls, allow: next.auth.allow, adminRoles: next.admin.roles });
+        log.level = next.log.level;
+      },
       async drain() {
         draining = true;
         await serving.drain();

@@ -26,6 +26,7 @@ export const ERRORS = {
   unsupported_protocol: kind('0A000', 400, 'never', 'unsupported by the protocol as pgkv speaks it'),
   invalid_authorization: kind('28000', 403, 'never', 'this connection is not allowed'),
   authentication_failed: kind('28P01', 401, 'never', 'password authentication failed'),
+  insufficient_privilege: kind('42501', 403, 'never', 'permission denied'),
   transaction_failed: kind(
     '25P02',
     409,

@@ -1,4 +1,4 @@
-// `pgkv dev`: embedded Postgres servers with a router in front, for development. Trusts everybody on this machine.
+// `pgkv dev`: embedded Postgres servers with a router in front, for development. Lets everybody on this machine in, though not as superuser.
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ListenError } from '../base/listen-error.js';
@@ -45,7 +45,7 @@ export async function runDev(options: DevOptions, signals: EndSignals): Promise<
   const runFile = options.ephemeral ? null : writeRunFile(options.dataDir, router, cluster);
   process.stdout.write(`pgkv ready\n  psql -h ${HOST} -p ${router.port} -U ${ROLE} ${DATABASE}\n`);
   // Nobody's work is lost by ending at once here, and a developer's Ctrl-C should not wait for an open psql.
-  const exitCode = await runUntilSignalled(router, log, { graceful: false, signals });
+  const exitCode = await runUntilSignalled(router, log, { graceful: false, signals, reload: () => ({ changed: [] }) });
   if (runFile !== null) rmSync(runFile, { force: true });
   await cluster.stop();
   return exitCode;
@@ -57,6 +57,7 @@ async function startDevRouter(cluster: EmbeddedCluster, options: DevOptions, log
     listen: { host: HOST, port: options.port },
     http: { host: HOST, port: options.httpPort },
     auth: { method: 'trust' },
+    admin: { roles: [ROLE] },
     catalog: { path },
     servers: { tls: 'disable' },
     shards: cluster.shards.map(({ name, host, port }) => ({
@@ -96,7 +97,7 @@ function writeRunFile(dataDir: string, router: Router, cluster: EmbeddedCluster)
     user: ROLE,
     database: DATABASE,
     startedAt: new Date().toISOString(),
-    shards: cluster.shards.map(({ name, host, port }) => ({ name, host, port })),
+    shards: cluster.shards.map(({ name, host, port, socketDir }) => ({ name, host, port, socketDir })),
     catalog: catalogPath(cluster.dataDir),
   };
   writeFileSync(path, `${JSON.stringify(content, null, 2)}\n`);

@@ -1,5 +1,5 @@
 // The life of a router process: runs until a signal asks it to end. SIGTERM and SIGINT drain, a second one ends at
-// once; SIGHUP reloads. Signals are caught before anything else is loaded: the first process of a container has no
+// once; SIGHUP reloads, and the log says what that has changed. Signals are caught before anything else is loaded: the first process of a container has no
 // default action for them, so that one that came too early would be lost.
 import { messageOf } from '../base/errors.js';
 import type { RunningRouter } from '../main.js';
@@ -48,7 +48,12 @@ export class EndSignals {
 export function runUntilSignalled(
   router: RunningRouter,
   log: Logger,
-  options: { readonly graceful: boolean; readonly signals: EndSignals },
+  options: {
+    readonly graceful: boolean;
+    readonly signals: EndSignals;
+    /** On SIGHUP: what has changed and what was done about it. Throws where nothing was. */
+    readonly reload: () => Readonly<Record<string, unknown>>;
+  },
 ): Promise<number> {
   return new Promise((resolve) => {
     const end: Wish = (signal) => {
@@ -69,8 +74,7 @@ export function runUntilSignalled(
     options.signals.handle(end, endNow);
     process.on('SIGHUP', () => {
       try {
-        router.reload();
-        log.info('reloaded');
+        log.info(options.reload(), 'reloaded');
       } catch (error) {
         log.error({ reason: messageOf(error) }, 'reload failed, what was in force stays in force');
       }

@@ -14,7 +14,13 @@ export interface RunFile {
   readonly database: string;
   /** ISO 8601. */
   readonly startedAt: string;
-  readonly shards: readonly { readonly name: string; readonly host: string; readonly port: number }[];
+  readonly shards: readonly {
+    readonly name: string;
+    readonly host: string;
+    readonly port: number;
+    /** Of its Unix socket, the only way in for the superuser. */
+    readonly socketDir: string;
+  }[];
   /** Path of the catalogue's file. */
   readonly catalog: string;
 }
@@ -27,12 +33,8 @@ const DEFAULT_DATA_DIR = '.pgkv';
  * @throws CommandFailure
  */
 export function routerTarget(options: RouterOptions, env: Environment): ConnectionTarget {
-  const { dataDir, host, port, url } = options;
-  const addressed = [host, port, url, env['PGHOST'] || undefined, env['PGPORT'] || undefined].some(
-    (address) => address !== undefined,
-  );
-  if (dataDir === undefined && addressed) return connectionTarget(options, env);
-  const run = readRunFile(dataDir ?? DEFAULT_DATA_DIR, dataDir !== undefined);
+  const { host, port } = options;
+  const run = devRun(options, env);
   if (run === undefined) return connectionTarget(options, env);
   return connectionTarget(
     {
@@ -43,6 +45,15 @@ export function routerTarget(options: RouterOptions, env: Environment): Connecti
     },
     env,
   );
+}
+
+/** The `pgkv dev` that is meant; undefined where another router is. @throws CommandFailure */
+export function devRun({ dataDir, host, port, url }: RouterOptions, env: Environment): RunFile | undefined {
+  const addressed = [host, port, url, env['PGHOST'] || undefined, env['PGPORT'] || undefined].some(
+    (address) => address !== undefined,
+  );
+  if (dataDir === undefined && addressed) return undefined;
+  return readRunFile(dataDir ?? DEFAULT_DATA_DIR, dataDir !== undefined);
 }
 
 function readRunFile(dataDir: string, required: boolean): RunFile | undefined {

@@ -1,6 +1,7 @@
 // `pgkv start`: a router in front of servers that are already there.
 import { ListenError } from '../base/listen-error.js';
 import { openCatalog } from '../catalog/open-catalog.js';
+import { planReload } from '../config/reload.js';
 import { startRouter, startWorkers } from '../main.js';
 import { createLogger } from '../telemetry/log.js';
 import { requireState } from './cluster/cluster-access.js';
@@ -21,7 +22,17 @@ export async function runStart(options: StartOptions, signals: EndSignals): Prom
     const start = settings.workers > 1 ? startWorkers : startRouter;
     const router = await start({ settings, log, version: packageVersion(), catalog });
     process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
-    return await runUntilSignalled(router, log, { graceful: true, signals });
+    let inForce = settings;
+    const reload = (): Readonly<Record<string, unknown>> => {
+      const plan = planReload(inForce, settingsFrom(configFile));
+      router.reload(plan.settings);
+      inForce = plan.settings;
+      const { changed, needRestart } = plan;
+      if (needRestart.length > 0)
+        log.warn({ settings: needRestart }, 'changed in the file, in force at the next start');
+      return { changed };
+    };
+    return await runUntilSignalled(router, log, { graceful: true, signals, reload });
   } catch (error) {
     if (error instanceof ListenError) throw new CommandFailure(1, error.message);
     throw error;

@@ -1,12 +1,13 @@
 // `pgkv status`: asks a running router for `SHOW pgkv.status` and shows its answer.
 import pg from 'pg';
 import { messageOf } from '../base/errors.js';
+import { SUPERUSER } from '../dev/server-settings.js';
 import { CommandFailure } from './command-failure.js';
 import { connect } from './connect.js';
 import { type ConnectionTarget, placeOf } from './connection-target.js';
 import type { StatusOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
-import { routerTarget } from './run-file.js';
+import { devRun, type RunFile, routerTarget } from './run-file.js';
 import { alignedTable } from './sql/aligned-table.js';
 import type { Terminal } from './terminal.js';
 
@@ -42,7 +43,9 @@ export async function runStatus(options: StatusOptions, terminal: Terminal): Pro
   const target = routerTarget(options, terminal.env);
   const text = await askRouter(target, terminal);
   const status = parseStatus(text, target);
-  const lines = options.json ? [text] : statusLines(status, target);
+  const lines = options.json
+    ? [text]
+    : [...statusLines(status, target), ...superuserLines(devRun(options, terminal.env))];
   terminal.output.write(`${lines.join('\n')}\n`);
   return 0;
 }
@@ -104,6 +107,15 @@ function statusLines(status: RouterStatus, target: ConnectionTarget): string[] {
     ...[...table].slice(0, -1),
     ...reasons,
   ];
+}
+
+/** Of `pgkv dev`: the sockets' folder is open to the servers' user and root alone. */
+function superuserLines(run: RunFile | undefined): string[] {
+  if (run === undefined) return [];
+  const ways = run.shards.map(({ name, socketDir, port }) => {
+    return `  ${name}: psql -h ${socketDir} -p ${port} -U ${SUPERUSER} ${run.database}`;
+  });
+  return ['', 'superuser, for the user whose folder this is and root:', ...ways];
 }
 
 function addressText({ host, port }: Address): string {

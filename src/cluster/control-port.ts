@@ -90,7 +90,7 @@ export type ControlMessage =
   | { readonly kind: 'client' }
   | { readonly kind: 'view'; readonly view: ClusterView }
   | { readonly kind: 'state'; readonly state: ClusterState }
-  | { readonly kind: 'certificate'; readonly certificate: Certificate }
+  | { readonly kind: 'reload'; readonly settings: Settings; readonly certificate: Certificate | null }
   | { readonly kind: 'report-wanted' }
   /** `from`: the worker that got the request, to be told when it is done. */
   | ({ readonly kind: 'cancel'; readonly from: number } & ForwardedCancel)

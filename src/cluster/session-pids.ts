@@ -10,7 +10,9 @@ export interface PidRange {
   readonly last: number;
 }
 
-export const ALL_PIDS: PidRange = { first: 1, last: 0x7fffffff };
+/** Smaller ones are servers' own (Linux gives none above 2^22). */
+export const FIRST_SESSION_PID = 2 ** SERIAL_BITS;
+export const ALL_PIDS: PidRange = { first: FIRST_SESSION_PID, last: 0x7fffffff };
 
 /** @param worker 1 to 127 */
 export function pidsOf(worker: number): PidRange {

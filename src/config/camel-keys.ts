@@ -13,7 +13,7 @@ export type CamelKeys<T> = T extends readonly unknown[]
     : T;
 
 const camelCase = (key: string): string => key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
-const snakeCase = (key: string): string => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+export const snakeCase = (key: string): string => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
 export function camelKeys<T>(value: T): CamelKeys<T> {
   return renameKeys(value, camelCase) as CamelKeys<T>;

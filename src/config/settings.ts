@@ -2,6 +2,7 @@
 // the types of the program that follow from it. Units stand last in names. An empty text means "none", as in
 // postgresql.conf, so that every option has a default that can be written down (config/pgkv.toml does).
 // Rules across fields live in cross-check.ts; reading a file in load.ts.
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import type { CamelKeys } from './camel-keys.js';
 import type { Secret } from './secrets.js';
@@ -29,6 +30,17 @@ const hashSlot = z
   .int()
   .min(0)
   .max(HASH_SLOT_COUNT - 1);
+
+const names = (description: string) => z.array(z.string().min(1)).min(1).default(['all']).describe(description);
+
+/** An address, a network in CIDR notation, "local" or "all". */
+function isOrigin(text: string): boolean {
+  if (text === 'all' || text === 'local') return true;
+  const [address = '', bits, ...rest] = text.split('/');
+  const family = isIP(address);
+  if (family === 0 || rest.length > 0) return false;
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 6 ? 128 : 32));
+}
 
 const node = z.strictObject({
   host: host('Host name or address; a path that begins with / is the folder of a Unix socket.'),
@@ -117,6 +129,7 @@ const clients = z
     connections_max: count(1, 1_000_000, 10000, 'Client connections per worker; more get 53300.'),
     startup_timeout_ms: milliseconds(1, 15000, 'From the first byte to a finished login.'),
     startup_pending_max: count(1, 1_000_000, 2000, 'Connections that may be in start-up at one time.'),
+    startup_pending_per_address_max: count(1, 1_000_000, 1000, 'The same of one address; an IPv6 network of 64 bits.'),
     idle_timeout_ms: milliseconds(0, 0, 'A client without a statement for this long gets 57P05; 0 = off.'),
     idle_in_transaction_timeout_ms: milliseconds(0, 0, 'The same inside a transaction, which is lost; 0 = off.'),
     keepalive_ms: milliseconds(0, 60000, 'Idle time before TCP keepalive probes on client connections; 0 = off.'),
@@ -135,10 +148,26 @@ const service = z
     query: z
       .string()
       .min(1)
-      .default('SELECT rolname, rolpassword, rolvaliduntil FROM pgkv.role_verifier($1)')
-      .describe('Gives name, SCRAM verifier and expiry of the role named $1, or no row.'),
+      .default('SELECT * FROM pgkv.role_login($1)')
+      .describe(
+        'Gives name, SCRAM verifier, expiry and rights of the role named $1, or no row; three columns will do.',
+      ),
   })
   .prefault({});
+
+const allowEntry = z.strictObject({
+  roles: names('Names of roles, or "all".'),
+  databases: names('Names of databases, or "all".'),
+  hosts: z
+    .array(
+      z.string().refine(isOrigin, 'is neither an address, nor a network such as 10.0.0.0/8, nor "local", nor "all"'),
+    )
+    .min(1)
+    .default(['all'])
+    .describe('Addresses or networks (CIDR) of clients, "local" for Unix sockets, "all" for both.'),
+  refuse: flag(false, 'Whoever fits is refused.'),
+  superusers: flag(false, 'Superusers are let in, too.'),
+});
 
 const auth = z
   .strictObject({
@@ -148,7 +177,18 @@ const auth = z
       .describe('"trust" lets loopback and Unix socket clients in without a password, and nobody else.'),
     cache_ms: milliseconds(0, 30000, 'How long a verifier is kept; 0 = asked for at every login.'),
     failure_delay_ms: milliseconds(0, 500, 'Pause before a failed login is answered.'),
+    allow: z
+      .array(allowEntry)
+      .max(1024)
+      .default([])
+      .describe('Who may log in from where: the first entry that fits decides. None: all roles but superusers.'),
     service,
+  })
+  .prefault({});
+
+const admin = z
+  .strictObject({
+    roles: z.array(z.string().min(1)).default([]).describe('Roles that may ask SHOW pgkv.status, as pgkv status does.'),
   })
   .prefault({});
 
@@ -201,6 +241,7 @@ export const settingsSchema = z.strictObject({
   pool,
   clients,
   auth,
+  admin,
   tls,
   log,
   drain,
@@ -214,6 +255,8 @@ type CamelSettings = CamelKeys<FileSettings>;
 export type SettingsOverrides = CamelKeys<z.input<typeof settingsSchema>>;
 
 export type NodeSettings = CamelSettings['shards'][number]['nodes'][number];
+
+export type AllowEntry = CamelSettings['auth']['allow'][number];
 
 export interface ShardSettings {
   readonly name: string;

@@ -1,9 +1,8 @@
 // One real Postgres server per shard on this machine, for `pgkv dev` and tests. Owns the order of things: where the data
 // lies, who may use it, what a crash left, making what is missing, starting all shards at once, and ending all of them.
-// Everybody on this machine may connect to the servers as superuser (trust on 127.0.0.1): never for production.
-import { chownSync, existsSync, rmSync } from 'node:fs';
+// Everybody on this machine may connect to the servers (trust on 127.0.0.1), though not as superuser: never for production.
+import { chmodSync, chownSync, existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import pg from 'pg';
 import { CatalogError } from '../catalog/catalog-error.js';
 import { FileCatalog } from '../catalog/file-catalog.js';
 import { type Binaries, prepareBinaries } from './binaries.js';
@@ -11,6 +10,7 @@ import type { ClusterLog } from './cluster-log.js';
 import { type DataHome, existingShards, makeTemporaryFolder, openDataHome, shardName } from './data-home.js';
 import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { checkVersion, clearRemains, initShardData, removeDrafts, SOCKET_DIR_PREFIX } from './shard-data.js';
+import { prepareDatabase } from './shard-database.js';
 import { choosePorts, rememberedPorts, rememberPorts } from './shard-ports.js';
 import { ShardServer } from './shard-server.js';
 import { Watchdog } from './watchdog.js';
@@ -25,7 +25,7 @@ export interface EmbeddedClusterOptions {
   readonly log: ClusterLog;
   /** Settings of postgresql.conf, over pgkv's own. */
   readonly parameters?: Readonly<Record<string, string>>;
-  /** The superuser, `pgkv` by default; fixed when the data is made. */
+  /** The owner of the database, no superuser; `pgkv` by default. */
   readonly role?: string;
   /** Made on every shard; `kv` by default. */
   readonly database?: string;
@@ -106,6 +106,7 @@ class RunningCluster implements EmbeddedCluster {
     const socketDir = await makeTemporaryFolder(SOCKET_DIR_PREFIX, user);
     this.#socketDir = socketDir;
     this.#watchdog.addFolder(socketDir);
+    chmodSync(socketDir, 0o700);
     if (user !== undefined) chownSync(socketDir, user.uid, user.gid);
     const ports = await choosePorts(this.dataDir, shards, log);
     this.#servers = ports.map((port, id) => this.#prepareServer(id, port, socketDir, binaries));
@@ -179,8 +180,9 @@ class RunningCluster implements EmbeddedCluster {
   #prepareServer(id: number, port: number, socketDir: string, binaries: Binaries): ShardServer {
     const { ephemeral, parameters = {}, log } = this.#options;
     const name = shardName(id);
+    const accessFile = join(this.dataDir, `${name}.hba`);
     return new ShardServer({
-      settings: { name, dataDir: this.#shardDir(id), port, socketDir, ephemeral, parameters },
+      settings: { name, dataDir: this.#shardDir(id), port, socketDir, accessFile, ephemeral, parameters },
       settingsFile: join(this.dataDir, `${name}.conf`),
       logFile: join(this.dataDir, `${name}.log`),
       binaries,
@@ -195,25 +197,13 @@ class RunningCluster implements EmbeddedCluster {
     const dataDir = this.#shardDir(id);
     if (!existsSync(dataDir)) {
       log('info', `making ${shardName(id)}`, { dataDir });
-      await initShardData(dataDir, { binaries, user: this.#home.user, role, ephemeral });
+      await initShardData(dataDir, { binaries, user: this.#home.user, ephemeral });
     }
     await server.start();
-    await createDatabase(server.port, role, database);
+    await prepareDatabase({ host: this.#socketDir!, port: server.port }, dataDir, role, database);
   }
 
   #shardDir(id: number): string {
     return join(this.dataDir, shardName(id));
-  }
-}
-
-/** Also mends data whose first start was cut off between initdb and here. */
-async function createDatabase(port: number, role: string, database: string): Promise<void> {
-  const client = new pg.Client({ host: '127.0.0.1', port, user: role, database: 'postgres', ssl: false });
-  await client.connect();
-  try {
-    const { rowCount } = await client.query('SELECT FROM pg_database WHERE datname = $1', [database]);
-    if (rowCount === 0) await client.query(`CREATE DATABASE ${client.escapeIdentifier(database)}`);
-  } finally {
-    await client.end();
   }
 }

@@ -1,12 +1,14 @@
 // The configuration file of one embedded server, as text. Pure. It is written anew at every start and lies outside the
-// data directory: root writes it, and the servers' user, whom every local client can act as (trust, superuser), must not
-// be able to turn it into a link to a file of root's.
+// data directory: root writes it, and the servers' user, as whom a superuser's programs run, must not be able to turn it
+// into a link to a file of root's.
 
 export interface ServerSettings {
   readonly name: string;
   readonly dataDir: string;
   readonly port: number;
   readonly socketDir: string;
+  /** Who may log in from where: the text of `accessRules`, beside the settings. */
+  readonly accessFile: string;
   /** Commits need not survive a crash of the machine. */
   readonly ephemeral: boolean;
   /** Win over ours. */
@@ -20,6 +22,7 @@ export function renderSettings(settings: ServerSettings): string {
     listen_addresses: '127.0.0.1',
     port: String(settings.port),
     unix_socket_directories: settings.socketDir,
+    hba_file: settings.accessFile,
     max_connections: '200',
     shared_buffers: '64MB',
     wal_level: 'logical',
@@ -36,6 +39,17 @@ export function renderSettings(settings: ServerSettings): string {
     '',
   ].join('\n');
 }
+
+/** Reached through the socket only, whose folder is closed to others: a superuser runs programs as the servers' user. */
+export const SUPERUSER = 'postgres';
+
+/** pg_hba.conf: everybody on this machine gets in without a password, but nobody over TCP as the superuser. */
+export const ACCESS_RULES = `# Written by pgkv at every start.
+local all all trust
+local replication all trust
+host all "${SUPERUSER}" 127.0.0.1/32 reject
+host all all 127.0.0.1/32 trust
+`;
 
 function checkedName(name: string): string {
   if (!/^[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?$/i.test(name)) throw new TypeError(`not a Postgres setting: ${name}`);

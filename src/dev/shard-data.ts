@@ -10,6 +10,7 @@ import type { Binaries } from './binaries.js';
 import type { ClusterLog } from './cluster-log.js';
 import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { isPostmasterOf, type PostmasterFile, postmasterFilePath, readPostmasterFile } from './postmaster-file.js';
+import { SUPERUSER } from './server-settings.js';
 import { type ServerUser, spawnAs } from './server-user.js';
 
 export const SOCKET_DIR_PREFIX = 'pgkv-sock-';
@@ -18,7 +19,6 @@ const DRAFT_MARK = '.new-';
 export interface InitOptions {
   readonly binaries: Binaries;
   readonly user: ServerUser | undefined;
-  readonly role: string;
   readonly ephemeral: boolean;
 }
 
@@ -28,7 +28,7 @@ export async function initShardData(dataDir: string, options: InitOptions): Prom
   const draft = `${dataDir}${DRAFT_MARK}${randomBytes(4).toString('hex')}`;
   mkdirSync(draft, { mode: 0o700 });
   if (options.user !== undefined) chownSync(draft, options.user.uid, options.user.gid);
-  const args = ['-D', draft, '--username', options.role, '--auth=trust', '--encoding=UTF8', '--locale=C'];
+  const args = ['-D', draft, '--username', SUPERUSER, '--auth=trust', '--encoding=UTF8', '--locale=C'];
   args.push('--no-instructions', ...(options.ephemeral ? ['--no-sync'] : []));
   await new Promise<void>((resolve, reject) => {
     const as = { cwd: '/', env: serverEnvironment(), ...spawnAs(options.user) };

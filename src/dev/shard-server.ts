@@ -11,7 +11,7 @@ import { EmbeddedClusterError } from './embedded-cluster-error.js';
 import { findFreePort } from './free-port.js';
 import { readPostmasterFile } from './postmaster-file.js';
 import { replaceFile } from './replace-file.js';
-import { renderSettings, type ServerSettings } from './server-settings.js';
+import { ACCESS_RULES, renderSettings, type ServerSettings } from './server-settings.js';
 import { type ServerUser, spawnAs } from './server-user.js';
 import { serverEnvironment } from './shard-data.js';
 import type { Watchdog } from './watchdog.js';
@@ -125,6 +125,7 @@ export class ShardServer {
   #spawn(): RunningServer {
     const { binaries, settingsFile, logFile, user, watchdog } = this.#options;
     const { dataDir } = this.#settings;
+    replaceFile(this.#settings.accessFile, ACCESS_RULES);
     replaceFile(settingsFile, renderSettings(this.#settings));
     const log = openLog(logFile, user);
     // Its own session: Ctrl-C in the terminal goes to us alone, and we stop the servers in order.

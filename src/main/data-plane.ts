@@ -1,20 +1,24 @@
 // What serves clients: listener, pools, caches. The whole of a worker, and most of a router with one process.
 import { sendCancelRequest } from '../backend/connection/cancel-request.js';
 import type { NodeDirectory } from '../backend/pool/nodes.js';
+import { serviceQuery } from '../backend/pool/service-query.js';
 import { type ReadTemplate, StatementSources } from '../backend/replies/statement-source.js';
-import { homeShard, type ShardId } from '../cluster/cluster-view.js';
+import { PgkvError } from '../base/errors.js';
+import type { ShardId } from '../cluster/cluster-view.js';
 import type { ControlPort } from '../cluster/control-port.js';
 import { loadKeyHash } from '../cluster/key-hash.js';
 import type { PidRange } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { MergedLanes } from '../execute/merged/merged-lanes.js';
+import { AllowList } from '../frontend/door/allow-list.js';
 import { CancelRegistry } from '../frontend/door/cancel-registry.js';
 import { FailedLogins } from '../frontend/door/failed-logins.js';
 import type { FrontendServices } from '../frontend/door/frontend-services.js';
 import { Listener } from '../frontend/door/listener.js';
+import { PendingStartups } from '../frontend/door/pending-startups.js';
+import { RoleSource } from '../frontend/door/role-source.js';
 import type { TlsMaterial } from '../frontend/door/tls-material.js';
-import { VerifierSource } from '../frontend/door/verifier-source.js';
 import { ProtocolTap } from '../frontend/exchanges/protocol-tap.js';
 import { loadParser } from '../sql/meaning/parse.js';
 import { TemplateCache } from '../sql/template-cache.js';
@@ -39,6 +43,13 @@ export interface DataPlaneOptions extends PoolServices {
   readonly siblings: { readonly port: ControlPort; readonly pids: PidRange } | null;
 }
 
+/** What a running data plane can be told anew. */
+export interface Reloaded {
+  readonly tls: TlsMaterial | null;
+  readonly allow: Settings['auth']['allow'];
+  readonly adminRoles: Settings['admin']['roles'];
+}
+
 export interface DataPlane {
   readonly nodes: NodeDirectory;
   readonly listener: Listener;
@@ -46,7 +57,7 @@ export interface DataPlane {
   /** Brings the counters that others own up to date. */
   refreshCounters(): void;
   /** For connections to come. */
-  useTls(tls: TlsMaterial | null): void;
+  reload(changes: Reloaded): void;
   // What other data processes found out
   schemaChangedElsewhere(shard: ShardId): void;
   verifierForgottenElsewhere(role: string): void;
@@ -61,6 +72,7 @@ export interface DataPlane {
 /** A client that was sent its last message gets this long to close its side. */
 const CLOSE_GRACE_MS = 2_000;
 const CANCEL_TIMEOUT_MS = 5_000;
+const NOT_ADMIN = { message: 'SHOW pgkv.status is for the roles that admin.roles names' };
 
 export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
   await Promise.all([loadParser(), loadKeyHash()]);
@@ -70,14 +82,16 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   const nodes = clientNodes(views, options, log, (pool, shard) => {
     if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(shard.id);
   });
-  const verifiers = verifierSource(options);
+  const roles = roleSource(options);
   const cancels =
     siblings === null
       ? new CancelRegistry(random)
       : new CancelRegistry(random, siblings.pids, (...request) => siblings.port.cancel(...request));
   let { tls } = options;
+  let allowed = new AllowList(settings.auth.allow);
+  let adminRoles = settings.admin.roles;
   const listener = new Listener({
-    ...conversationServices(options, counters),
+    ...conversationServices(options, counters, (user) => adminRoles.includes(user)),
     counters,
     nodes,
     view: () => views.current,
@@ -86,12 +100,14 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     cancels,
     authentication: {
       method: settings.auth.method,
-      verifiers,
+      roles,
       failureDelayMs: settings.auth.failureDelayMs,
       mockSecret: options.mockSecret,
       clock,
       random,
     },
+    allowed: () => allowed,
+    pending: new PendingStartups(),
     tls: () => tls,
   });
   const logCut = (sessions: number): void => {
@@ -105,14 +121,15 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
       refreshGauges(counters, [...nodes.pools()], listener);
       refreshOwnErrors(counters.ownErrors, errorsBefore);
     },
-    useTls(next) {
-      tls = next;
+    reload(next) {
+      ({ tls, adminRoles } = next);
+      allowed = new AllowList(next.allow);
     },
     schemaChangedElsewhere(id) {
       const shard = views.current.shards[id];
       if (shard !== undefined) nodes.primary(shard).schemaChangedElsewhere();
     },
-    verifierForgottenElsewhere: (role) => verifiers?.forgottenElsewhere(role),
+    verifierForgottenElsewhere: (role) => roles?.forgottenElsewhere(role),
     cancel(pid, secretKey) {
       if (cancels.cancel(pid, secretKey)) counters.cancelsForwarded++;
     },
@@ -128,13 +145,17 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
 }
 
 /** Null where clients are trusted. */
-function verifierSource({ settings, clock, views, service, siblings }: DataPlaneOptions): VerifierSource | null {
+function roleSource({ settings, clock, views, service, siblings }: DataPlaneOptions): RoleSource | null {
   const { method, cacheMs } = settings.auth;
   if (method === 'trust') return null;
-  const { pool, group } = service.of(homeShard(views.current).primary);
-  const { query } = settings.auth.service;
-  return new VerifierSource({
-    ...{ pool, group, query, cacheMs, clock },
+  return new RoleSource({
+    shards: () => views.current.shards,
+    ask(shard, sql) {
+      const { pool, group } = service.of(shard.primary);
+      return serviceQuery(pool, group, clock, sql);
+    },
+    query: settings.auth.service.query,
+    ...{ cacheMs, clock },
     ...(siblings === null ? {} : { forgotten: (role: string) => siblings.port.verifierForgotten(role) }),
   });
 }
@@ -142,7 +163,11 @@ function verifierSource({ settings, clock, views, service, siblings }: DataPlane
 type ClientServices = 'clock' | 'limits' | 'cancelStatement' | 'conversation' | 'failedLogins' | 'tlsRequired';
 
 /** What has no state that others share. */
-function conversationServices(options: DataPlaneOptions, counters: Counters): Pick<FrontendServices, ClientServices> {
+function conversationServices(
+  options: DataPlaneOptions,
+  counters: Counters,
+  isAdmin: (user: string) => boolean,
+): Pick<FrontendServices, ClientServices> {
   const { settings, log, clock, openStream, views } = options;
   const templates = new TemplateCache({ bytesMax: settings.limits.templateCacheBytes });
   const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);
@@ -151,6 +176,7 @@ function conversationServices(options: DataPlaneOptions, counters: Counters): Pi
     limits: {
       connectionsMax: settings.clients.connectionsMax,
       startupPendingMax: settings.clients.startupPendingMax,
+      startupPendingPerAddressMax: settings.clients.startupPendingPerAddressMax,
       startupTimeoutMs: settings.clients.startupTimeoutMs,
       idleTimeoutMs: settings.clients.idleTimeoutMs,
       idleInTransactionTimeoutMs: settings.clients.idleInTransactionTimeoutMs,
@@ -174,8 +200,11 @@ function conversationServices(options: DataPlaneOptions, counters: Counters): Pi
       templateOf,
       literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
       view: () => views.current,
-      show: (name) =>
-        name === 'status' ? JSON.stringify(options.status()) : name === 'version' ? options.version : null,
+      show(name, user) {
+        if (name === 'version') return options.version;
+        if (name !== 'status') return null;
+        return isAdmin(user) ? JSON.stringify(options.status()) : new PgkvError('insufficient_privilege', NOT_ADMIN);
+      },
       bufferBytesMax: settings.clients.bufferBytesMax,
       statementBytesMax: settings.limits.sessionStatementBytes,
       tapFor: (session) => {

@@ -24,8 +24,11 @@ export interface RunningRouter {
   readonly port: number;
   /** 0 when HTTP is disabled. */
   readonly httpPort: number;
-  /** Reads certificates again. Throws, and keeps the old ones, where they are not usable. */
-  reload(): void;
+  /**
+   * Takes over what can change while it runs (config/reload.ts), and reads certificates again. Throws, and keeps what was in
+   * force, where they are not usable.
+   */
+  reload(settings?: Settings): void;
   /** Ends gracefully: see `drain.timeout_ms`. */
   drain(): Promise<void>;
   /** Ends at once. */

@@ -16,6 +16,7 @@ import { openCatalogViews } from './catalog-views.js';
 import { ClientDoor } from './client-door.js';
 import { type HttpSource, startHttp } from './http-endpoints.js';
 import { listenForClients } from './listen.js';
+import { mockSecret } from './mock-secret.js';
 import { poolServices, type ServiceNodes, serviceNodes } from './node-pools.js';
 import type { RouterOptions, RunningRouter } from './router.js';
 import { shardProbes, shardStates, unhealthyReasons } from './shard-probes.js';
@@ -36,6 +37,7 @@ export async function startWorkers({
   version,
   catalog = null,
 }: Omit<RouterOptions, 'clock' | 'random' | 'probeAs'>): Promise<RunningRouter> {
+  let inForce = settings;
   let certificate = readCertificate(settings);
   tlsMaterial(certificate, settings);
   const catalogViews = await openCatalogViews(settings, catalog, log);
@@ -47,7 +49,7 @@ export async function startWorkers({
     return serviceQuery(pool, group, systemClock, sql);
   };
   const { password } = settings.auth.service;
-  const mockSecret = systemRandom.bytes(32);
+  const secret = mockSecret(settings, systemRandom, log);
   const workers = new Workers({
     count: settings.workers,
     program: WORKER_PROGRAM,
@@ -55,12 +57,12 @@ export async function startWorkers({
     log,
     assignment: (place) => ({
       ...place,
-      settings: withoutPassword(settings),
+      settings: withoutPassword(inForce),
       servicePassword: password?.reveal() ?? null,
       version,
       view: views.current,
       certificate,
-      mockSecret,
+      mockSecret: secret,
     }),
   });
   const health = shardProbes(views, service, systemClock, log, (shard, { state }) => {
@@ -101,11 +103,13 @@ export async function startWorkers({
   return {
     port,
     httpPort: http?.port ?? 0,
-    reload() {
-      const next = readCertificate(settings);
-      tlsMaterial(next, settings);
-      certificate = next;
-      if (next !== null) workers.tell({ kind: 'certificate', certificate: next });
+    reload(next = inForce) {
+      const read = readCertificate(next);
+      tlsMaterial(read, next);
+      certificate = read;
+      inForce = next;
+      log.level = next.log.level;
+      workers.tell({ kind: 'reload', settings: withoutPassword(next), certificate });
     },
     async drain() {
       draining = true;

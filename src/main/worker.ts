@@ -111,9 +111,13 @@ class DataProcess {
       case 'state':
         this.#state = message.state;
         return;
-      case 'certificate':
-        plane.useTls(tlsMaterial(message.certificate, this.#settings));
+      case 'reload': {
+        const { settings, certificate } = message;
+        const tls = tlsMaterial(certificate, settings);
+        plane.reload({ tls, allow: settings.auth.allow, adminRoles: settings.admin.roles });
+        this.#log.level = settings.log.level;
         return;
+      }
       case 'schema-changed':
         plane.schemaChangedElsewhere(message.shard);
         return;

@@ -12,6 +12,8 @@ import {
 export type StartupPacket =
   /** Not whole yet. */
   | { readonly kind: 'incomplete' }
+  /** A length that no packet has: Postgres closes without a word. */
+  | { readonly kind: 'none' }
   | { readonly kind: 'ssl'; readonly bytes: number }
   | { readonly kind: 'gssenc'; readonly bytes: number }
   | { readonly kind: 'cancel'; readonly bytes: number; readonly pid: number; readonly secretKey: Buffer }
@@ -30,23 +32,20 @@ const CANCEL_KEY_BYTES_MAX = 256;
 
 const violation = (message: string): PgkvError => new PgkvError('protocol_violation', { message });
 
-/** Reads the packet at the start of `buffer`. Throws 08P01 or 0A000 where no valid one can follow. */
+/** Reads the packet at the start of `buffer`. Throws 08P01 or 0A000 where Postgres tells the client why it is refused. */
 export function readStartupPacket(buffer: Buffer): StartupPacket {
   if (buffer.length < 4) return { kind: 'incomplete' };
   const bytes = buffer.readInt32BE(0);
-  if (bytes < 8 || bytes > STARTUP_PACKET_BYTES_MAX) throw violation('invalid length of startup packet');
+  if (bytes < 8 || bytes > STARTUP_PACKET_BYTES_MAX) return { kind: 'none' };
   if (buffer.length < bytes) return { kind: 'incomplete' };
   const code = buffer.readInt32BE(4);
   switch (code) {
     case SSL_REQUEST_CODE:
     case GSSENC_REQUEST_CODE:
-      if (bytes !== 8) throw violation('invalid length of startup packet');
       return { kind: code === SSL_REQUEST_CODE ? 'ssl' : 'gssenc', bytes };
     case CANCEL_REQUEST_CODE: {
       const keyBytes = bytes - 12;
-      if (keyBytes < CANCEL_KEY_BYTES_MIN || keyBytes > CANCEL_KEY_BYTES_MAX) {
-        throw violation('invalid length of cancel request packet');
-      }
+      if (keyBytes < CANCEL_KEY_BYTES_MIN || keyBytes > CANCEL_KEY_BYTES_MAX) return { kind: 'none' };
       return { kind: 'cancel', bytes, pid: buffer.readInt32BE(8), secretKey: Buffer.from(buffer.subarray(12, bytes)) };
     }
   }

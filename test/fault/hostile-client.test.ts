@@ -61,15 +61,15 @@ async function toFirstBytes(live: LiveRouter, bytes: Buffer, behave: 'wait' | 'e
 t.test('first bytes that are no start-up packet', async (t) => {
   const user = { user: server.superuser };
   const cases: readonly [name: string, bytes: Buffer, sqlstate: string | null][] = [
-    ['an HTTP request', Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'), '08P01'],
-    ['a TLS ClientHello, without TLS', Buffer.from('1603010200010001fc0303', 'hex'), '08P01'],
-    ['zeros', Buffer.alloc(64), '08P01'],
-    ['ones', Buffer.alloc(64, 0xff), '08P01'],
-    ['a Query', encode({ query: 'SELECT 1' }), '08P01'],
-    ...[0, 3, 4, 7, 10_001, -1, 2 ** 31 - 1].map((length): [string, Buffer, string] => [
+    ['an HTTP request', Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'), null],
+    ['a TLS ClientHello, without TLS', Buffer.from('1603010200010001fc0303', 'hex'), null],
+    ['zeros', Buffer.alloc(64), null],
+    ['ones', Buffer.alloc(64, 0xff), null],
+    ['a Query', encode({ query: 'SELECT 1' }), null],
+    ...[0, 3, 4, 7, 10_001, -1, 2 ** 31 - 1].map((length): [string, Buffer, null] => [
       `length ${length}`,
       packet(length, int32(PROTOCOL_3_0)),
-      '08P01',
+      null,
     ]),
     ['no terminator', packet(13, int32(PROTOCOL_3_0), Buffer.from('user\0')), '08P01'],
     ['protocol 2.0', startup(user, 2 << 16), '0A000'],
@@ -88,9 +88,8 @@ t.test('first bytes that are no start-up packet', async (t) => {
     ['replication', startup({ ...user, replication: 'true' }), '0A000'],
     ['plaintext behind SSLRequest', Buffer.concat([encodeRequest(REQUEST_CODES.ssl), startup(user)]), '08P01'],
     ['one byte behind GSSENCRequest', Buffer.concat([encodeRequest(REQUEST_CODES.gssenc), Buffer.of(0)]), '08P01'],
-    ['an SSLRequest with a body', encodeRequest(REQUEST_CODES.ssl, Buffer.alloc(4)), '08P01'],
-    ['a cancel key of 3 bytes', encodeCancel(1, Buffer.alloc(3)), '08P01'],
-    ['a cancel key of 257 bytes', encodeCancel(1, Buffer.alloc(257)), '08P01'],
+    ['a cancel key of 3 bytes', encodeCancel(1, Buffer.alloc(3)), null],
+    ['a cancel key of 257 bytes', encodeCancel(1, Buffer.alloc(257)), null],
     ['a cancel of nobody', encodeCancel(1, Buffer.alloc(4)), null],
   ];
   await attacked(t, async (live) => {

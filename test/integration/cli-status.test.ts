@@ -116,10 +116,17 @@ t.test('people get a table', async (t) => {
 
 t.test('a data folder leads to its router', async (t) => {
   const run = { pid: 1, host: server.host, port: server.port, httpPort: 1, user: server.superuser, database: 'kv' };
-  writeFileSync(join(folder, 'run.json'), JSON.stringify({ ...run, startedAt: new Date().toISOString() }));
+  const shards = [{ name: 'shard-0', host: '127.0.0.1', port: 5432, socketDir: '/tmp/pgkv-sock-x' }];
+  writeFileSync(join(folder, 'run.json'), JSON.stringify({ ...run, shards, startedAt: new Date().toISOString() }));
   const { exitCode, output } = await status(['--data-dir', folder, '--json'], { PGPORT: '1' });
   t.equal(exitCode, 0);
   t.match(JSON.parse(output), { epoch: 7 });
+  const told = await status(['--data-dir', folder], { PGPORT: '1' });
+  t.match(
+    told.output,
+    '\n  shard-0: psql -h /tmp/pgkv-sock-x -p 5432 -U postgres kv\n',
+    'and names the way in for a superuser',
+  );
 });
 
 t.test(

@@ -67,9 +67,14 @@ async function launch(t: Test, ...[project, options, user]: Parameters<typeof ru
   return run;
 }
 
-async function query(shard: EmbeddedShard, text: string, over: 'tcp' | 'socket' = 'tcp'): Promise<unknown[][]> {
+async function query(
+  shard: EmbeddedShard,
+  text: string,
+  over: 'tcp' | 'socket' = 'tcp',
+  user = 'pgkv',
+): Promise<unknown[][]> {
   const host = over === 'tcp' ? shard.host : shard.socketDir;
-  const client = new pg.Client({ host, port: shard.port, user: 'pgkv', database: 'kv' });
+  const client = new pg.Client({ host, port: shard.port, user, database: 'kv' });
   await client.connect();
   try {
     return (await client.query({ text, rowMode: 'array' })).rows;
@@ -135,20 +140,37 @@ t.test('a first start gives one Postgres 18 per shard with the promised settings
     '(SELECT datcollate FROM pg_database WHERE datname = current_database())',
     '(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)',
   ].join(', ')}`;
-  const promised = [18, 'UTF8', '127.0.0.1', 'logical', '100', '200', 'on', '64MB', '5MB', "it's a \\ test", 'C', true];
+  const promised = [
+    18,
+    'UTF8',
+    '127.0.0.1',
+    'logical',
+    '100',
+    '200',
+    'on',
+    '64MB',
+    '5MB',
+    "it's a \\ test",
+    'C',
+    false,
+  ];
   for (const shard of cluster.shards) {
     t.same(await query(shard, settings), [promised], `${shard.name} over TCP`);
     t.same(await query(shard, 'SELECT 1', 'socket'), [[1]], `${shard.name} over its socket`);
-    t.same(
-      await query(
-        shard,
-        "SELECT DISTINCT auth_method, address FROM pg_hba_file_rules WHERE type <> 'local' ORDER BY 2",
-      ),
-      [
-        ['trust', '127.0.0.1'],
-        ['trust', '::1'],
-      ],
-    );
+    const rules =
+      "SELECT type, user_name::text, address, auth_method FROM pg_hba_file_rules WHERE 'replication' <> ALL (database)";
+    t.same(await query(shard, rules, 'socket', 'postgres'), [
+      ['local', '{all}', null, 'trust'],
+      ['host', '{postgres}', '127.0.0.1', 'reject'],
+      ['host', '{all}', '127.0.0.1', 'trust'],
+    ]);
+    t.equal(statSync(shard.socketDir).mode & 0o777, 0o700, 'only its user reaches the socket');
+    await t.rejects(query(shard, 'SELECT 1', 'tcp', 'postgres'), { code: '28000' }, 'no superuser over TCP');
+    await t.rejects(query(shard, "COPY (SELECT 1) TO PROGRAM 'cat'"), { code: '42501' }, 'no programs for everybody');
+    await t.rejects(query(shard, 'CREATE ROLE mighty SUPERUSER'), { code: '42501' });
+    await t.rejects(query(shard, 'GRANT pg_execute_server_program TO pgkv'), { code: '42501' });
+    await query(shard, 'CREATE ROLE other LOGIN; CREATE EXTENSION hstore; DROP EXTENSION hstore; DROP ROLE other');
+    t.same(await query(shard, "SELECT pg_has_role('pg_monitor', 'USAGE')"), [[true]]);
     t.equal(statSync(shard.dataDir).mode & 0o777, 0o700, 'only its user reads the data');
   }
   const identifiers = await Promise.all(
@@ -225,7 +247,7 @@ t.test('a server that cannot start is reported with the end of its log', async (
 });
 
 t.test('settings cannot carry a line of their own', async (t) => {
-  const settings = { name: 'shard-0', dataDir: '/d', port: 1, socketDir: '/s', ephemeral: false };
+  const settings = { name: 'shard-0', dataDir: '/d', port: 1, socketDir: '/s', accessFile: '/a', ephemeral: false };
   t.throws(() => renderSettings({ ...settings, parameters: { work_mem: "1'\nfsync = off" } }), TypeError);
   t.throws(() => renderSettings({ ...settings, parameters: { 'fsync = off #': '1' } }), TypeError);
 });

@@ -4,7 +4,7 @@ import { connect as connectSocket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { encodeStartup } from '../support/frontend-message.js';
-import { type LiveRouter, liveRouter } from '../support/live-router.js';
+import { type LiveRouter, liveRouter, routerSettings } from '../support/live-router.js';
 import { freePort, type PostgresServer, startPostgres } from '../support/postgres-server.js';
 import { errorOf, rowsOf, SqlClient } from '../support/sql-client.js';
 import { PROTOCOL_3_0, WireClient } from '../support/wire-client.js';
@@ -82,6 +82,33 @@ t.test('a home shard that is down at start', async (t) => {
   t.equal(await client.fails('select 2'), '08006', 'nothing was sent');
   t.equal(client.status, 'I', 'the session lives on');
   await client.end();
+});
+
+const NOBODY = { roles: ['nobody'], databases: ['all'], hosts: ['all'], refuse: false, superusers: false };
+
+t.test('SHOW pgkv.status is for the roles of admin.roles, which can change while it runs', async (t) => {
+  const live = await liveRouter(t, [server], { admin: { roles: ['somebody'] } });
+  const client = await live.connect();
+  const refused = await client.failsWith('SHOW pgkv.status');
+  t.equal(refused.code, '42501');
+  t.match(refused.message, /admin\.roles/);
+  t.equal(await client.value('SHOW pgkv.version'), '0.0.0-test', 'the version is no secret');
+  const settings = routerSettings([server]);
+  live.router.reload({
+    ...settings,
+    admin: { roles: [server.superuser] },
+    auth: { ...settings.auth, allow: [NOBODY] },
+  });
+  t.match(await client.value('SHOW pgkv.status'), /"epoch"/);
+  t.match(
+    await live.connect().then(() => 'in', String),
+    /no entry of auth\.allow/,
+    'the list for those who come is another one',
+  );
+  live.router.reload(settings);
+  await (await live.connect()).end();
+  await client.end();
+  await live.quiet();
 });
 
 t.test('SHOW pgkv.status and pgkv.version', async (t) => {

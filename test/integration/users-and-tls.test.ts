@@ -332,6 +332,86 @@ t.test('the packets a connection begins with', async (t) => {
     for (const version of [2 << 16, 4 << 16, 1 << 16]) t.equal((await greet(version)).error?.code, '0A000');
   });
 
+  await t.test('whatever else comes first is answered as by the server, or not at all', async (t) => {
+    /** SQLSTATE and first words of the answer; '' for a connection closed without one. */
+    const answerTo = async (to: { host: string; port: number }, bytes: Buffer): Promise<string> => {
+      const wire = await WireClient.open(to);
+      wire.sendBytes(bytes);
+      wire.socket.end();
+      const { messages } = await wire.wait('closed');
+      wire.destroy();
+      const error = errorOf(messages);
+      return error === null ? messages.map(({ type }) => type).join() : `${error.fields['S']} ${error.code}`;
+    };
+    const int32 = (...values: number[]) =>
+      Buffer.concat(
+        values.map((value) => {
+          const bytes = Buffer.alloc(4);
+          bytes.writeInt32BE(value | 0);
+          return bytes;
+        }),
+      );
+    const firsts: Buffer[] = [
+      Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'),
+      Buffer.from('\0'),
+      Buffer.alloc(64),
+      Buffer.alloc(16, 0xff),
+    ];
+    for (const length of [0, 4, 7, 8, 9, 11, 12, 16, 20, 9_999, 2 ** 31 - 1, -1]) {
+      for (const code of [REQUEST_CODES.cancel, PROTOCOL_3_0, 2 << 16, 4 << 16, 0]) {
+        for (const body of [
+          Buffer.alloc(0),
+          Buffer.alloc(8),
+          Buffer.from('user\0alice'),
+          Buffer.from('user\0\0\0'),
+          Buffer.from('\0'),
+        ]) {
+          firsts.push(Buffer.concat([int32(length, code), body]));
+        }
+      }
+    }
+    for (const body of [
+      '',
+      '\0',
+      'user\0alice\0',
+      'user\0alice\0\0x',
+      'user\0\0',
+      'database\0postgres\0\0',
+      'a\0b\0user',
+    ]) {
+      firsts.push(frame('', Buffer.concat([int32(PROTOCOL_3_0), Buffer.from(body)])));
+    }
+    for (const bytes of firsts) {
+      t.equal(
+        await answerTo(address, bytes),
+        await answerTo(server, bytes),
+        JSON.stringify(bytes.toString('latin1').slice(0, 60)),
+      );
+    }
+  });
+
+  await t.test('connections that never log in use up no more than their address is allowed', async (t) => {
+    const narrow = await scramRouter(t, { clients: { startupPendingPerAddressMax: 3 } });
+    const to = { host: narrow.host, port: narrow.port };
+    const open = [await WireClient.open(to), await WireClient.open(to), await WireClient.open(to)];
+    for (const wire of open) wire.sendBytes(Buffer.from('\0'));
+    const refused = await WireClient.open(to);
+    const { messages } = await refused.startUp({ user: 'alice', password: 'of alice', database: 'postgres' });
+    const error = errorOf(messages);
+    t.equal(error?.code, '53300');
+    t.match(error?.fields['D'], /startup_pending_per_address_max/);
+    refused.destroy();
+    open.pop()!.destroy();
+    let client: SqlClient | null = null;
+    for (let attempt = 0; client === null && attempt < 100; attempt++) {
+      client = await signIn(narrow, 'alice', 'of alice').catch(() => null);
+    }
+    t.ok(client, 'as soon as one of them is gone');
+    await client?.end();
+    for (const wire of open) wire.destroy();
+    await narrow.quiet();
+  });
+
   await t.test('a cancel key works in full only', async (t) => {
     for (const protocol of [PROTOCOL_3_0, PROTOCOL_3_2]) {
       const client = await live.connect({ user: 'alice', password: 'of alice', protocol });

@@ -9,10 +9,12 @@ import { NodePool, type PoolLimits } from '../../src/backend/pool/node-pool.js';
 import { type ReadTemplate, StatementSources } from '../../src/backend/replies/statement-source.js';
 import { messageOf } from '../../src/base/errors.js';
 import { initialView } from '../../src/cluster/cluster-view.js';
+import { AllowList } from '../../src/frontend/door/allow-list.js';
 import { CancelRegistry } from '../../src/frontend/door/cancel-registry.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
 import { FailedLogins } from '../../src/frontend/door/failed-logins.js';
 import type { FrontendServices } from '../../src/frontend/door/frontend-services.js';
+import { PendingStartups } from '../../src/frontend/door/pending-startups.js';
 import { TemplateCache } from '../../src/sql/template-cache.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
 import { frontendLimits } from '../../src/wire/protocol.js';
@@ -41,6 +43,7 @@ const FAULTS_UNTIL_MS = 3_000;
 const RUN_MAX_MS = 120_000;
 const EVENTS_MAX = 200_000;
 /** Statements of pgkv's own, which it sends whatever else is under way. */
+const ALLOWED = new AllowList([]);
 const OWN_BYTES_MAX = 6_000;
 
 export interface RunOptions {
@@ -249,6 +252,7 @@ class World {
       limits: {
         connectionsMax: 100,
         startupPendingMax: 100,
+        startupPendingPerAddressMax: 100,
         startupTimeoutMs: 60_000,
         idleTimeoutMs: 0,
         idleInTransactionTimeoutMs: 0,
@@ -267,12 +271,14 @@ class World {
         }),
       authentication: {
         method: 'trust',
-        verifiers: null,
+        roles: null,
         failureDelayMs: 0,
         mockSecret: Buffer.alloc(32),
         clock,
         random,
       },
+      allowed: () => ALLOWED,
+      pending: new PendingStartups(),
       failedLogins: new FailedLogins(clock, () => undefined),
       conversation: {
         clock,

@@ -69,6 +69,8 @@ export const routerSettings = (
   defaultSettings(
     {
       auth: { method: 'trust' },
+      // The tests' superuser.
+      admin: { roles: ['postgres'] },
       ...overrides,
       listen: { port: 0, ...overrides.listen },
       http: { disabled: true, ...overrides.http },

@@ -57,6 +57,7 @@ export async function workerConfig(
   const text = [
     `workers = ${workers}`,
     ...shards,
+    `[admin]\nroles = ["${servers[0]!.superuser}"]`,
     ...[`[http]\nport = ${httpPort}`, '[servers]\ntls = "disable"', '[log]\nformat = "json"'],
     `[auth]\n${auth ?? trust}`,
     /^\[listen\]/m.test(more) ? more : `[listen]\nport = 0\n${more}`,

@@ -14,8 +14,9 @@ import { endsWhenIdle } from '../connection/settings-change.js';
 import type { SettingsGroup } from '../connection/settings-group.js';
 import { untilReady } from '../replies/control-answers.js';
 import { AnswerDeadlines } from './answer-deadlines.js';
-import { type LeaseRequest, PoolGroup } from './pool-group.js';
+import { type LeaseRequest, PoolGroup, type RoleIdentity } from './pool-group.js';
 import { createPoolCounters, type PoolLimits } from './pool-limits.js';
+import { RoleNews } from './role-news.js';
 
 export type { PoolLimits } from './pool-limits.js';
 
@@ -27,6 +28,9 @@ const TEST_TIMEOUT_MS = 1_000;
 
 /** What was expected and found stands in the message: drivers drop the detail. */
 const wrongServer = (what: string): PgkvError => new PgkvError('wrong_server', { message: what, detail: what });
+
+const roleGone = (user: string): PgkvError =>
+  new PgkvError('invalid_authorization', { message: `role "${user}" was dropped or made anew: log in again` });
 
 export class NodePool {
   readonly address: ServerAddress;
@@ -42,6 +46,7 @@ export class NodePool {
   /** For processes with connections of their own to the node. */
   onSchemaChanged: (() => void) | null = null;
   readonly #groups = new Map<string, PoolGroup>();
+  readonly #roles = new RoleNews();
   readonly #connections = new Set<ServerConnection>();
   #waitingCount = 0;
   #schemaEpoch = 0;
@@ -112,21 +117,39 @@ export class NodePool {
   }
 
   /** The group for these start-up parameters (user and database among them). A newer credential replaces the older. */
-  group(startup: ReadonlyMap<string, string>, credential: Credential): PoolGroup {
-    const key = JSON.stringify([...startup].sort((a, b) => (a[0] < b[0] ? -1 : 1)));
+  group(startup: ReadonlyMap<string, string>, credential: Credential, role: RoleIdentity | null = null): PoolGroup {
+    const parameters = [...startup].sort((a, b) => (a[0] < b[0] ? -1 : 1));
+    const key = JSON.stringify(role === null ? parameters : [role.oid, role.barred, ...parameters]);
+    const user = startup.get('user') ?? '';
     let group = this.#groups.get(key);
     if (group === undefined) {
-      group = new PoolGroup(key, startup.get('user') ?? '', startup, credential);
+      group = new PoolGroup(key, user, startup, credential, role);
       this.#groups.set(key, group);
     }
-    group.credential = credential;
+    if (this.#roles.isNewest(user, role)) group.credential = credential;
     return group;
+  }
+
+  /** A client is logging in as a role that the node has like this: what was opened for another one serves nobody any more. */
+  heardOfRole(user: string, role: RoleIdentity): void {
+    if (!this.#roles.heard(user, role, this.#clock.now())) return;
+    for (const group of this.#groups.values()) {
+      if (group.user !== user) continue;
+      for (const connection of [...group.idle]) {
+        if (this.#roles.isOutdated(group, connection.createdAt)) connection.terminate();
+      }
+      if (this.#roles.isGone(group)) this.#refuseAll(group, roleGone(user), null);
+    }
   }
 
   /** Asks for a connection: `granted` or `refused` follows, perhaps before this returns. */
   acquire(request: LeaseRequest): void {
     if (this.#closed) {
       request.refused(new PgkvError('shutting_down'), null);
+      return;
+    }
+    if (this.#roles.isGone(request.group)) {
+      request.refused(roleGone(request.group.user), null);
       return;
     }
     const group = this.#current(request.group);
@@ -174,7 +197,10 @@ export class NodePool {
     const group = this.#current(formerGroup);
     connection.attach(null);
     const now = this.#clock.now();
-    const wornOut = connection.retired || now - connection.createdAt > this.#limits.lifetimeMaxMs;
+    const wornOut =
+      connection.retired ||
+      now - connection.createdAt > this.#limits.lifetimeMaxMs ||
+      this.#roles.isOutdated(group, connection.createdAt);
     // A cancel request that lands late must not hit the next user.
     if (!connection.atRest || connection.cancelsUnderWay > 0 || wornOut || this.#closed) {
       if (connection.atRest) connection.terminate();

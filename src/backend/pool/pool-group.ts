@@ -20,11 +20,23 @@ export interface LeaseRequest {
   queuedAt: number;
 }
 
+/** A role as a node has it. */
+export interface RoleIdentity {
+  /** Every node has its own for the same name. */
+  readonly oid: string;
+  /** What its password was checked against. */
+  readonly verifier: string;
+  /** It may not log in, or not to this database, as far as is known: nobody shares its connections, and the server itself refuses it. */
+  readonly barred: boolean;
+}
+
 /** Made by `NodePool.group`. */
 export class PoolGroup implements ServerLogin {
   readonly key: string;
   readonly user: string;
   readonly startup: ReadonlyMap<string, string>;
+  /** Null: not known, as where clients are trusted. */
+  readonly role: RoleIdentity | null;
   credential: Credential;
   /** Most recently used last. */
   readonly idle: ServerConnection[] = [];
@@ -36,11 +48,18 @@ export class PoolGroup implements ServerLogin {
   /** What is known of the routines of its database; out of date where its epoch is not the pool's `schemaEpoch`. */
   routines: Routines | null = null;
 
-  constructor(key: string, user: string, startup: ReadonlyMap<string, string>, credential: Credential) {
+  constructor(
+    key: string,
+    user: string,
+    startup: ReadonlyMap<string, string>,
+    credential: Credential,
+    role: RoleIdentity | null = null,
+  ) {
     this.key = key;
     this.user = user;
     this.startup = startup;
     this.credential = credential;
+    this.role = role;
   }
 
   /** More requests wait than connections are being opened for them. */

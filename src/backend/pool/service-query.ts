@@ -6,6 +6,17 @@ import { readErrorFields } from '../../wire/error-fields.js';
 import type { NodePool } from './node-pool.js';
 import type { PoolGroup } from './pool-group.js';
 
+/** The server's own error, as the cause of one whose statement it has refused. */
+export class StatementRefused extends Error {
+  readonly sqlstate: string;
+
+  constructor(sqlstate: string, message: string) {
+    super(message);
+    this.name = 'StatementRefused';
+    this.sqlstate = sqlstate;
+  }
+}
+
 /**
  * Rows of a simple query, all values as text. A server that takes longer than `servers.answer_timeout_ms` (its host is gone,
  * it was stopped) counts as one that cannot be reached. Rejects with `server_unreachable`,
@@ -29,7 +40,7 @@ export function serviceQuery(
       },
       granted: (connection) => {
         const rows: (string | null)[][] = [];
-        let failure: string | null = null;
+        let failure: StatementRefused | null = null;
         const deadline = clock.after(pool.answerTimeoutMs, () => pool.missedDeadline(connection));
         // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
         connection.attach({
@@ -50,13 +61,14 @@ export function serviceQuery(
         connection.runControl(sql, {
           row: (values) => rows.push(values),
           failed: (message) => {
-            failure = readErrorFields(message, 0, message.length)['M'] ?? 'unknown error';
+            const { C: sqlstate = '', M: text = 'unknown error' } = readErrorFields(message, 0, message.length);
+            failure = new StatementRefused(sqlstate, text);
           },
           ready: () => {
             deadline.cancel();
             pool.release(connection, group);
             if (failure === null) resolve(rows);
-            else fail({ detail: failure });
+            else fail({ detail: failure.message, cause: failure });
           },
         });
       },

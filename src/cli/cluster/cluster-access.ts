@@ -40,6 +40,7 @@ export function devSettings(run: Pick<RunFile, 'user' | 'database' | 'shards' | 
   return defaultSettings({
     catalog: { path: run.catalog },
     servers: { tls: 'disable' },
+    admin: { roles: [run.user] },
     auth: { method: 'trust', service: { user: run.user, database: run.database } },
     shards: run.shards.map(({ name, host, port }) => ({ name, nodes: [{ host, port, role: 'primary' as const }] })),
   });

@@ -66,7 +66,7 @@ export class MergedLanes {
       startup.set('options', options === undefined ? OPTIONS : `${options} ${OPTIONS}`);
       lane = new MergedLane({
         pool,
-        group: pool.group(startup, group.credential),
+        group: pool.group(startup, group.credential, group.role),
         clock: this.#clock,
         counters: this.#counters,
         deadlines: this.#deadlines,

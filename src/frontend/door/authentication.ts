@@ -13,11 +13,11 @@ import {
   encodeAuthenticationSaslContinue,
   encodeAuthenticationSaslFinal,
 } from '../../wire/server-messages.js';
-import type { VerifierSource } from './verifier-source.js';
+import type { RoleAnswers, RoleSource } from './role-source.js';
 
 export interface AuthenticationServices {
   readonly method: 'trust' | 'scram-sha-256';
-  readonly verifiers: VerifierSource | null;
+  readonly roles: RoleSource | null;
   readonly failureDelayMs: number;
   /** Makes stand-in verifiers that do not change from attempt to attempt. */
   readonly mockSecret: Buffer;
@@ -27,7 +27,8 @@ export interface AuthenticationServices {
 
 export interface AuthenticationPort {
   send(bytes: Buffer): void;
-  accepted(credential: Credential): void;
+  /** @param answers what the shards say of the role; none where clients are trusted */
+  accepted(credential: Credential, answers: RoleAnswers): void;
   refused(error: PgkvError): void;
 }
 
@@ -37,6 +38,7 @@ export class Authentication {
   readonly #port: AuthenticationPort;
   readonly #user: string;
   #verifier: ScramVerifier | null = null;
+  #answers: RoleAnswers = [];
   #scram: ScramServer | null = null;
   #mechanism: string | null = null;
   #over = false;
@@ -52,15 +54,18 @@ export class Authentication {
    * @param endPointHash of the TLS certificate the client saw, for channel binding
    */
   begin(local: boolean, endPointHash: Buffer | null): void {
-    const { method, verifiers } = this.#services;
+    const { method, roles } = this.#services;
     if (method === 'trust') {
-      if (local) return this.#port.accepted({ kind: 'none' });
+      if (local) return this.#port.accepted({ kind: 'none' }, []);
       const hint = 'auth.method = "trust" lets in clients of this machine only';
       return this.#port.refused(new PgkvError('invalid_authorization', { hint }));
     }
-    if (verifiers === null) return this.#port.refused(new PgkvError('internal', { detail: 'no source of verifiers' }));
-    verifiers.lookUp(this.#user).then(
-      (verifier) => this.#challenge(verifier, endPointHash),
+    if (roles === null) return this.#port.refused(new PgkvError('internal', { detail: 'no source of verifiers' }));
+    roles.lookUp(this.#user).then(
+      (answers) => {
+        this.#answers = answers;
+        this.#challenge(answers[0]?.record?.verifier ?? null, endPointHash);
+      },
       (error: unknown) => {
         if (this.#over) return;
         this.#over = true;
@@ -90,11 +95,11 @@ export class Authentication {
     const verdict = this.#scram.final(body);
     this.#over = true;
     if (verdict.kind === 'refused') {
-      this.#services.verifiers?.forget(this.#user);
+      this.#services.roles?.forget(this.#user);
       return this.#refuse();
     }
     this.#port.send(encodeAuthenticationSaslFinal(verdict.serverFinal));
-    this.#port.accepted({ kind: 'clientKey', clientKey: verdict.clientKey, ...this.#verifier! });
+    this.#port.accepted({ kind: 'clientKey', clientKey: verdict.clientKey, ...this.#verifier! }, this.#answers);
   }
 
   /** The client chose a mechanism without data: client-first follows in a message of its own. */
@@ -102,8 +107,7 @@ export class Authentication {
 
   #challenge(verifier: ScramVerifier | null, endPointHash: Buffer | null): void {
     if (this.#over) return;
-    this.#verifier =
-      verifier ?? mockVerifier(this.#user, this.#services.mockSecret, this.#services.verifiers?.iterations);
+    this.#verifier = verifier ?? mockVerifier(this.#user, this.#services.mockSecret, this.#services.roles?.iterations);
     this.#scram = new ScramServer({
       verifier: this.#verifier,
       channelBinding: endPointHash === null ? null : { type: BINDING_TYPE, data: endPointHash },

@@ -7,20 +7,25 @@
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP
 import type { SecureContext, TLSSocket } from 'node:tls';
 import type { Credential } from '../../backend/connection/credential.js';
-import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
+import type { PoolGroup, RoleIdentity } from '../../backend/pool/pool-group.js';
 import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
 import type { Timer } from '../../base/clock.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
+import { homeShard, type NodeId, type ShardView } from '../../cluster/cluster-view.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import type { Output } from '../../wire/output.js';
-import { AUTH_MESSAGE_BYTES_MAX, Frontend, PROTOCOL_NEWEST, STARTUP_PACKET_BYTES_MAX } from '../../wire/protocol.js';
+import { AUTH_MESSAGE_BYTES_MAX, Frontend, PROTOCOL_NEWEST } from '../../wire/protocol.js';
 import { AUTHENTICATION_OK, encodeNegotiateProtocolVersion } from '../../wire/server-messages.js';
 import { readStartupPacket, type StartupPacket } from '../../wire/startup-packet.js';
 import { Authentication } from './authentication.js';
 import { reasonFor } from './failed-logins.js';
 import type { FrontendServices } from './frontend-services.js';
+import { Greeting, type GreetingSource } from './greeting.js';
+import { loginFault } from './login-rules.js';
+import { identityOf } from './role-record.js';
+import type { RoleAnswers } from './role-source.js';
 
 /** What start-up needs of the connection it runs on. */
 export interface StartupHost {
@@ -46,10 +51,12 @@ export interface Login {
   /** Start-up parameters for servers (R1). */
   readonly startup: ReadonlyMap<string, string>;
   readonly credential: Credential;
+  /** By node, where it is known. */
+  readonly roles: ReadonlyMap<NodeId, RoleIdentity>;
   readonly applicationName: string;
   /** On the home shard. */
   readonly group: PoolGroup;
-  /** What servers report at the login of that group. */
+  /** What servers report at the login of that group, or of the like on another shard. */
   readonly reported: ReportedParameters;
 }
 
@@ -71,6 +78,8 @@ type StartupMessage = Extract<StartupPacket, { kind: 'startup' }>;
 export class ClientStartup {
   readonly #host: StartupHost;
   readonly #services: FrontendServices;
+  /** A closed socket has none. */
+  readonly #address: string | undefined;
   readonly #local: boolean;
   readonly #deadline: Timer;
   #stage: 'packets' | 'authenticating' | 'greeting' | 'over' = 'packets';
@@ -80,12 +89,14 @@ export class ClientStartup {
   #endPointHash: Buffer | null = null;
   #gssRefused = false;
   #authentication: Authentication | null = null;
-  #greetingRequest: LeaseRequest | null = null;
+  #greeting: Greeting | null = null;
+  #superusersAllowed = true;
 
   constructor(host: StartupHost, services: FrontendServices) {
     this.#host = host;
     this.#services = services;
-    this.#local = isLocal(host.remoteAddress);
+    this.#address = host.remoteAddress;
+    this.#local = isLocal(this.#address);
     const { startupTimeoutMs } = services.limits;
     this.#deadline = services.clock.after(startupTimeoutMs, () => {
       services.counters.startupsTimedOut++;
@@ -93,6 +104,7 @@ export class ClientStartup {
       host.fatal(new PgkvError('startup_timeout', { hint }));
     });
     services.counters.startupsPending++;
+    services.pending.entered(this.#address);
   }
 
   /** The client has sent more than its login, which is to be answered even if it closes its side behind it. */
@@ -127,7 +139,7 @@ export class ClientStartup {
   abandon(): void {
     if (!this.#end()) return;
     this.#authentication?.abandon();
-    if (this.#greetingRequest !== null) this.#services.nodes.home.withdraw(this.#greetingRequest);
+    this.#greeting?.withdraw();
   }
 
   #packets(): void {
@@ -136,9 +148,11 @@ export class ClientStartup {
         return this.#startTls(true);
       }
       const packet = readStartupPacket(this.#early);
-      if (packet.kind === 'incomplete') {
-        if (this.#early.length > STARTUP_PACKET_BYTES_MAX) throw new PgkvError('protocol_violation');
-        return;
+      if (packet.kind === 'incomplete') return;
+      if (packet.kind === 'none') {
+        // As Postgres does: whoever it is, it does not speak the protocol.
+        this.#services.counters.protocolViolations++;
+        return this.#host.close();
       }
       this.#early = this.#early.subarray(packet.bytes);
       switch (packet.kind) {
@@ -230,6 +244,7 @@ export class ClientStartup {
       throw refusalError(refuse('replication'));
     }
     if ((parameters.get('database') ?? '') === '') parameters.set('database', user);
+    if (!this.#isAdmitted(user, parameters.get('database')!)) return;
     if (packet.version > PROTOCOL_NEWEST || protocolOptions.length > 0) {
       output.push(encodeNegotiateProtocolVersion(Math.min(packet.version, PROTOCOL_NEWEST), protocolOptions));
     }
@@ -244,16 +259,26 @@ export class ClientStartup {
           output.push(bytes);
           output.flush();
         },
-        accepted: (credential) => this.#greet(packet, credential),
-        refused: (error) => {
-          this.#loginFailed(user, error.sqlstate, reasonFor(error));
-          host.fatal(error);
-        },
+        accepted: (credential, answers) => this.#greet(packet, credential, answers),
+        refused: (error) => this.#refuse(user, error, null),
       },
       user,
     );
     this.#authentication.begin(this.#local, this.#endPointHash);
     if (this.#stage === 'authenticating') output.flush();
+  }
+
+  /** By auth.allow. */
+  #isAdmitted(user: string, database: string): boolean {
+    try {
+      const { superusers } = this.#services.allowed().admit({ user, database, address: this.#host.remoteAddress });
+      this.#superusersAllowed = superusers;
+      return true;
+    } catch (error) {
+      if (!(error instanceof PgkvError)) throw error;
+      this.#refuse(user, error, null);
+      return false;
+    }
   }
 
   #authenticationMessages(): void {
@@ -263,47 +288,63 @@ export class ClientStartup {
     }
   }
 
-  /** The client is who it says: fetches what the greeting tells of the server, if no connection has told yet. */
-  #greet({ version, parameters }: StartupMessage, credential: Credential): void {
+  /** The client is who it says. Fetches what the greeting tells of the server, unless the role may not log in. */
+  #greet({ version, parameters }: StartupMessage, credential: Credential, answers: RoleAnswers): void {
     if (this.#stage !== 'authenticating') return;
     this.#stage = 'greeting';
+    const services = this.#services;
     const { output } = this.#host;
     output.push(AUTHENTICATION_OK);
     output.flush();
-    const pool = this.#services.nodes.home;
+    const user = parameters.get('user')!;
+    const database = parameters.get('database')!;
+    const view = services.view();
+    const usesAllShards = view.tables.length > 0 && database === view.database;
+    const fault = loginFault(answers, { user, usesAllShards, superusersAllowed: this.#superusersAllowed });
+    if (fault !== null) return this.#refuse(user, fault, null);
     const startup = new Map(parameters);
     let applicationName = startup.get('application_name') ?? '';
     // A name that Postgres would shorten or clean is left to Postgres, at the price of a pool group of its own.
     if (PLAIN_APPLICATION_NAME.test(applicationName)) startup.delete('application_name');
     else applicationName = '';
-    const { tables, database } = this.#services.view();
-    if (tables.length > 0 && startup.get('database') === database)
-      startup.set('options', withRouterSetting(startup.get('options')));
-    const group = pool.group(startup, credential);
-    const loggedIn = (reported: ReportedParameters): void =>
-      this.#loggedIn({ version, startup, credential, applicationName, group, reported });
-    if (group.parameters !== null) return loggedIn(group.parameters);
-    this.#greetingRequest = {
-      group,
-      settings: this.#services.registry.empty,
-      queuedAt: 0,
-      granted: (connection) => {
-        // The connection's own may be those of a session that has used it since.
-        const reported = group.parameters ?? connection.parameters;
-        pool.release(connection, group);
-        if (this.#stage === 'greeting') loggedIn(reported);
-      },
-      refused: (error, message) => {
-        if (this.#stage !== 'greeting') return;
-        const told = message === null ? null : readErrorFields(message, 0, message.length);
-        this.#loginFailed(group.user, told?.['C'] ?? error.sqlstate, told?.['M'] ?? reasonFor(error));
-        if (message === null) return this.#host.fatal(error);
-        // The server's own words: no such database, no such role, not allowed.
-        output.push(message);
-        this.#host.close();
-      },
+    if (usesAllShards) startup.set('options', withRouterSetting(startup.get('options')));
+    const roles = this.#noteRoles(user, database, answers);
+    const groupAt = (shard: ShardView): GreetingSource => {
+      const pool = services.nodes.primary(shard);
+      return { pool, group: pool.group(startup, credential, roles.get(shard.primary.id)) };
     };
-    pool.acquire(this.#greetingRequest);
+    const { group } = groupAt(homeShard(view));
+    this.#greeting = new Greeting(
+      greetingOrder(usesAllShards ? view.shards : [homeShard(view)], answers).map(groupAt),
+      services.registry.empty,
+      {
+        greeted: (reported) =>
+          this.#loggedIn({ version, startup, credential, roles, applicationName, group, reported }),
+        refused: (error, message) => this.#refuse(user, error, message),
+      },
+    );
+    this.#greeting.begin();
+  }
+
+  /** Tells the pools what is known of the role by now. */
+  #noteRoles(user: string, database: string, answers: RoleAnswers): Map<NodeId, RoleIdentity> {
+    const roles = new Map<NodeId, RoleIdentity>();
+    for (const { shard, record } of answers) {
+      const role = record === null ? null : identityOf(record, database);
+      if (role === null) continue;
+      this.#services.nodes.primary(shard).heardOfRole(user, role);
+      roles.set(shard.primary.id, role);
+    }
+    return roles;
+  }
+
+  /** @param message the server's own words: no such database, not permitted to log in … */
+  #refuse(user: string, error: PgkvError, message: Buffer | null): void {
+    const told = message === null ? null : readErrorFields(message, 0, message.length);
+    this.#loginFailed(user, told?.['C'] ?? error.sqlstate, told?.['M'] ?? reasonFor(error));
+    if (message === null) return this.#host.fatal(error);
+    this.#host.output.push(message);
+    this.#host.close();
   }
 
   #loggedIn(login: Login): void {
@@ -324,6 +365,7 @@ export class ClientStartup {
     this.#stage = 'over';
     this.#deadline.cancel();
     this.#services.counters.startupsPending--;
+    this.#services.pending.left(this.#address);
     return true;
   }
 }
@@ -335,3 +377,11 @@ const withRouterSetting = (options: string | undefined): string =>
 /** Loopback or Unix socket: the peer is a process of this machine. */
 const isLocal = (address: string | undefined): boolean =>
   address === undefined || address === '::1' || address.startsWith('127.') || address.startsWith('::ffff:127.');
+
+/** The home shard first, unless it has just not answered while others did. */
+function greetingOrder(shards: readonly ShardView[], answers: RoleAnswers): readonly ShardView[] {
+  const answered = new Set(answers.map(({ shard }) => shard.primary.id));
+  if (answered.size === 0) return shards;
+  const isThere = (shard: ShardView): boolean => answered.has(shard.primary.id);
+  return [...shards.filter(isThere), ...shards.filter((shard) => !isThere(shard))];
+}

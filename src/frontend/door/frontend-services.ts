@@ -8,15 +8,18 @@ import type { CancelStatement } from '../../execute/leased/leased-lane.js';
 import type { MergedLanes } from '../../execute/merged/merged-lanes.js';
 import type { Counters } from '../../telemetry/counters.js';
 import type { ConversationServices } from '../conversation/conversation.js';
+import type { AllowList } from './allow-list.js';
 import type { AuthenticationServices } from './authentication.js';
 import type { CancelRegistry } from './cancel-registry.js';
 import type { ClientConnection } from './client-connection.js';
 import type { FailedLogins } from './failed-logins.js';
+import type { PendingStartups } from './pending-startups.js';
 import type { TlsMaterial } from './tls-material.js';
 
 export interface FrontendLimits {
   readonly connectionsMax: number;
   readonly startupPendingMax: number;
+  readonly startupPendingPerAddressMax: number;
   readonly startupTimeoutMs: number;
   /** 0 = none. */
   readonly idleTimeoutMs: number;
@@ -47,6 +50,9 @@ export interface FrontendServices {
   readonly cancels: CancelRegistry;
   cancelStatement(shard: ShardView, ...rest: Parameters<CancelStatement>): void;
   readonly authentication: AuthenticationServices;
+  /** The list in force. */
+  allowed(): AllowList;
+  readonly pending: PendingStartups;
   readonly failedLogins: FailedLogins;
   readonly conversation: ConversationServices;
   readonly tlsRequired: boolean;

@@ -114,19 +114,27 @@ export class Listener {
 
   /** A client has come, here or by way of another process. */
   accept(socket: Socket): void {
-    const { limits, counters } = this.#services;
+    const { counters } = this.#services;
     counters.clientsAccepted++;
-    const full = this.connections.size >= limits.connectionsMax;
-    if (full || this.#draining || counters.startupsPending >= limits.startupPendingMax) {
+    const limit = this.#limitReached(socket.remoteAddress);
+    if (limit !== null || this.#draining) {
       counters.clientsRefused++;
-      const name = full ? 'clients.connections_max' : 'clients.startup_pending_max';
       const error = this.#draining
         ? new PgkvError('shutting_down')
-        : new PgkvError('too_many_connections', { detail: `the limit ${name} is reached` });
+        : new PgkvError('too_many_connections', { detail: `the limit ${limit} is reached` });
       this.#refuse(socket, error);
       return;
     }
     this.connections.add(new ClientConnection(socket, this.#services));
+  }
+
+  /** The setting that keeps another client from `address` out; null: none does. */
+  #limitReached(address: string | undefined): string | null {
+    const { limits, counters, pending } = this.#services;
+    if (this.connections.size >= limits.connectionsMax) return 'clients.connections_max';
+    if (counters.startupsPending >= limits.startupPendingMax) return 'clients.startup_pending_max';
+    if (pending.of(address) >= limits.startupPendingPerAddressMax) return 'clients.startup_pending_per_address_max';
+    return null;
   }
 
   #refuse(socket: Socket, error: PgkvError): void {

@@ -1,5 +1,6 @@
 // Makes a session of a login: its key for cancel requests, the lanes it may use, the conversation on them, and the greeting.
 import { withParameter } from '../../backend/replies/parameter-status.js';
+import { PgkvError } from '../../base/errors.js';
 import type { NodeId } from '../../cluster/cluster-view.js';
 import { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
@@ -12,19 +13,28 @@ import type { MergedServices } from '../exchanges/merged-exchange.js';
 import type { Login } from './client-startup.js';
 import type { FrontendServices } from './frontend-services.js';
 
+const TERMINATED = new PgkvError('shutting_down', {
+  message: 'terminating connection due to administrator command',
+});
+
 /**
  * The conversation takes no message before it is resumed.
  * @param rest what the client has sent behind its login
  */
 export function openConversation(
-  host: ConversationHost,
+  host: ConversationHost & { cut(error: PgkvError): void },
   services: FrontendServices,
   login: Login,
   rest: Buffer,
 ): Conversation {
   const { version, startup, group, applicationName, reported } = login;
   const { registry } = services;
-  const { pid, secretKey } = services.cancels.register(version, () => conversation.cancel());
+  const { pid, secretKey } = services.cancels.register(version, {
+    user: group.user,
+    cancel: () => conversation.cancel(),
+    // Not before the answer to who asked has been sent: it may be the session itself.
+    terminate: () => setImmediate(() => host.cut(TERMINATED)),
+  });
   const named = applicationName !== '';
   const session = new Session({
     pid,
@@ -50,14 +60,14 @@ export function openConversation(
 }
 
 function laneMaker(services: FrontendServices, login: Login, session: Session): MakeLane {
-  const { startup, credential, group, applicationName } = login;
+  const { startup, credential, roles, group, applicationName } = login;
   const { nodes, registry, clock } = services;
   return (shard, client) => {
     const pool = nodes.primary(shard);
     return new LeasedLane({
       session,
       pool,
-      group: pool === nodes.home ? group : pool.group(startup, credential),
+      group: pool === nodes.home ? group : pool.group(startup, credential, roles.get(shard.primary.id)),
       registry,
       client,
       clock,
@@ -68,7 +78,7 @@ function laneMaker(services: FrontendServices, login: Login, session: Session): 
 }
 
 /** Null where statements are not merged. */
-function mergedServices(services: FrontendServices, { startup, credential }: Login): MergedServices | null {
+function mergedServices(services: FrontendServices, { startup, credential, roles }: Login): MergedServices | null {
   const { merged, nodes, clock, conversation } = services;
   if (merged === null) return null;
   const lanes = new Map<NodeId, MergedLane>();
@@ -78,7 +88,7 @@ function mergedServices(services: FrontendServices, { startup, credential }: Log
       let lane = lanes.get(id);
       if (lane === undefined) {
         const pool = nodes.primary(shard);
-        lane = merged.lane(pool, pool.group(startup, credential));
+        lane = merged.lane(pool, pool.group(startup, credential, roles.get(id)));
         lanes.set(id, lane);
       }
       return lane;

@@ -2,6 +2,7 @@
 // head of its file.
 import type { ReadTemplate, StatementSources } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
+import type { PgkvError } from '../../base/errors.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
@@ -24,7 +25,7 @@ export interface ConversationServices {
   /** The map in force. */
   view(): ClusterView;
   /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
-  show(name: string): string | null;
+  show(name: string, user: string): string | PgkvError | null;
   readonly counters: Counters;
   readonly bufferBytesMax: number;
   readonly statementBytesMax: number;

@@ -83,15 +83,16 @@ export class OwnExchange implements Exchange<Unit> {
 
   /** What the unit's statement does here; null where it goes to a server. */
   #statement(unit: Unit): OwnStatement | null {
-    const { transaction, services } = this.#context;
+    const { session, transaction, services } = this.#context;
     const { route, template, text } = unit;
     switch (route.kind) {
       case 'show': {
         const name = template.showName!;
-        if (services.show(name.slice(name.indexOf('.') + 1)) === null) return null;
-        const shown = (): OwnResult => {
-          const value = services.show(name.slice(name.indexOf('.') + 1)) ?? '';
-          return { column: name, values: [value], tag: 'SHOW' };
+        const show = (): string | PgkvError | null => services.show(name.slice(name.indexOf('.') + 1), session.user);
+        if (show() === null) return null;
+        const shown = (): OwnResult | PgkvError => {
+          const value = show() ?? '';
+          return value instanceof PgkvError ? value : { column: name, values: [value], tag: 'SHOW' };
         };
         return Object.assign(shown, { column: name });
       }

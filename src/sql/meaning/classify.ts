@@ -4,6 +4,7 @@
 import type { DefElem, Node } from 'libpg-query';
 import { Effect, type EffectBits, type StatementKind, type Template, UNREAD_TEMPLATE } from '../plan/template.js';
 import { emptySurvey, type IsKnownFunction, type Survey, survey } from './ast-survey.js';
+import { backendCallOf } from './backend-calls.js';
 import type { ParsedStatement } from './parse.js';
 import { changeOfSetting, resetOfSetting, type SettingChange } from './setting-effects.js';
 import { locateNames, type NamedStatement } from './statement-names.js';
@@ -61,13 +62,16 @@ export function classify(
   // A name that was not found would not be rewritten.
   if (statementNames.length < named.length) return { template: UNREAD_TEMPLATE, constants };
   const united = unite(all);
+  const backendCall = statements.length === 1 ? backendCallOf(statements[0]!.node) : null;
   return {
     template: {
       ...united,
       kinds: kindsOf(all),
       statementNames,
-      textDependent: united.textDependent || named.length > 0,
+      // Which pid it is decides who answers.
+      textDependent: united.textDependent || named.length > 0 || backendCall?.argument?.kind === 'literal',
       kv: null,
+      backendCall,
       explainsRoute: false,
       notice: null,
     },

@@ -3,6 +3,7 @@
 // It knows no shards: routing turns a Template into a Route.
 
 import type { Refusal } from '../../base/refusals.js';
+import type { BackendCall } from './backend-call.js';
 import type { KvPlan } from './kv-plan.js';
 
 /**
@@ -100,6 +101,8 @@ export interface Template {
    * said again where a block moves); else it belongs to the connection that holds it. Never set together with `neutral`.
    */
   readonly releases: boolean;
+  /** The text is one statement that asks for a session by its pid, and nothing else: answered here where the pid is pgkv's. */
+  readonly backendCall: BackendCall | null;
   /** EXPLAIN (ROUTE): is answered here. */
   readonly explainsRoute: boolean;
   /** What the client is to be told by a NOTICE when the text is run, null for most; only where there are key-value tables. */
@@ -120,6 +123,7 @@ const unread = (effects: EffectBits): Template => ({
   kv: null,
   neutral: false,
   releases: false,
+  backendCall: null,
   explainsRoute: false,
   notice: null,
 });
@@ -150,6 +154,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   kv: null,
   neutral: true,
   releases: false,
+  backendCall: null,
   explainsRoute: false,
   notice: null,
 };

@@ -35,7 +35,7 @@ t.test('a signal during the start is kept until there is a router', async (t) =>
   t.ok(signal('SIGTERM'));
   t.equal(signals.first, 'SIGTERM');
   const { router, calls } = routerCalls();
-  t.equal(await runUntilSignalled(router, log, { graceful: false, signals }), 0);
+  t.equal(await runUntilSignalled(router, log, { graceful: false, signals, reload: () => ({}) }), 0);
   t.strictSame(calls, ['stop']);
 });
 
@@ -43,7 +43,7 @@ t.test('a second signal ends at once, but not the echo of the first', async (t) 
   const signals = new EndSignals();
   t.teardown(() => signals.release());
   const { router, calls } = routerCalls();
-  const ended = runUntilSignalled(router, log, { graceful: true, signals });
+  const ended = runUntilSignalled(router, log, { graceful: true, signals, reload: () => ({}) });
   signal('SIGINT');
   signal('SIGINT');
   await later(50);

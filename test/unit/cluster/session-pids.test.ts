@@ -5,6 +5,8 @@ import { ALL_PIDS, pidsOf, workerOf } from '../../../src/cluster/session-pids.js
 import { CancelRegistry } from '../../../src/frontend/door/cancel-registry.js';
 import { PROTOCOL_3_0 } from '../../../src/wire/protocol.js';
 
+const SIGNALS = { user: 'app', cancel: () => undefined, terminate: () => undefined };
+
 t.test('ranges do not meet and fit into a positive Int32', async (t) => {
   for (let worker = 1; worker <= 64; worker++) {
     const { first, last } = pidsOf(worker);
@@ -20,7 +22,7 @@ t.test('a registry hands out its own range, round and round, and passes on what 
   const nearEnd = { ...systemRandom, bytes: (count: number) => Buffer.alloc(count, 0xff) };
   const passed: number[] = [];
   const registry = new CancelRegistry(nearEnd, { first, last }, (pid) => passed.push(pid));
-  const pids = [0, 1, 2].map(() => registry.register(PROTOCOL_3_0, () => undefined).pid);
+  const pids = [0, 1, 2].map(() => registry.register(PROTOCOL_3_0, SIGNALS).pid);
   t.same(pids, [last, first, first + 1]);
   t.notOk(registry.isElsewhere(first));
   for (const pid of [first - 1, last + 1, 1, -1]) t.ok(registry.isElsewhere(pid));

@@ -75,7 +75,7 @@ t.test('auth.sql', { skip: existsSync(`${BINARIES}/postgres`) ? false : 'needs D
 
   t.test('the service role reads verifier and expiry of a role', async (t) => {
     t.match(await lookup('pgkv_service', 'alice'), /^alice\|SCRAM-SHA-256\$4096:\S+\|2099-01-01 /);
-    t.equal(await lookup('pgkv_service', "Bob''s"), "Bob's||", 'roles without login or password too');
+    t.match(await lookup('pgkv_service', "Bob''s"), /^Bob's\|\|\|/, 'roles without login or password too');
     t.match(
       await lookup('pgkv_service', `${long}tail`),
       new RegExp(`^${long}\\|SCRAM`),
@@ -172,7 +172,7 @@ t.test('auth.sql', { skip: existsSync(`${BINARIES}/postgres`) ? false : 'needs D
   t.test('nobody else does', async (t) => {
     await t.rejects(lookup('mallory', 'alice'), /permission denied for schema pgkv/);
     await psql('boss', '-c', 'GRANT USAGE ON SCHEMA pgkv TO mallory');
-    await t.rejects(lookup('mallory', 'alice'), /permission denied for function role_verifier/);
+    await t.rejects(lookup('mallory', 'alice'), /permission denied for function role_(login|verifier)/);
     await t.rejects(psql('pgkv_service', '-c', 'SELECT * FROM pg_authid'), /permission denied/);
   });
 

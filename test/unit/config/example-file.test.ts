@@ -17,7 +17,11 @@ interface Schema {
   readonly description?: string;
 }
 
+const LISTS = new Set(['auth.allow']);
+
 function optionPaths(schema: Schema, prefix: string): [path: string, schema: Schema][] {
+  // A list of entries whose keys its comment describes: none stands in the file.
+  if (LISTS.has(prefix)) return [[prefix, schema]];
   const inner = schema.properties ?? schema.items?.properties;
   if (inner === undefined) return [[prefix, schema]];
   return Object.entries(inner).flatMap(([key, value]) => optionPaths(value, prefix === '' ? key : `${prefix}.${key}`));
