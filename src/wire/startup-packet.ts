@@ -60,15 +60,16 @@ export function readStartupPacket(buffer: Buffer): StartupPacket {
 function readParameters(buffer: Buffer, end: number): { parameters: Map<string, string>; protocolOptions: string[] } {
   const parameters = new Map<string, string>();
   const protocolOptions: string[] = [];
+  const endOf = (start: number): number => {
+    const zero = buffer.indexOf(0, start);
+    return zero < 0 || zero > end ? end : zero;
+  };
   let offset = 8;
-  for (;;) {
-    const nameEnd = buffer.indexOf(0, offset);
-    if (nameEnd < 0 || nameEnd >= end)
-      throw violation('invalid startup packet layout: expected terminator as last byte');
-    if (nameEnd === offset) break;
-    const valueEnd = buffer.indexOf(0, nameEnd + 1);
-    if (valueEnd < 0 || valueEnd >= end)
-      throw violation('invalid startup packet layout: expected terminator as last byte');
+  while (offset < end) {
+    const nameEnd = endOf(offset);
+    // Postgres reads on to here, so that a body of one byte, whatever it is, counts as empty.
+    if (nameEnd === offset || nameEnd + 1 >= end) break;
+    const valueEnd = endOf(nameEnd + 1);
     const name = buffer.toString('utf8', offset, nameEnd);
     if (name.startsWith('_pq_.')) protocolOptions.push(name);
     else parameters.set(name, buffer.toString('utf8', nameEnd + 1, valueEnd));
