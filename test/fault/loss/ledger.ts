@@ -14,8 +14,7 @@ class Group {
   rows: Row[] = [];
   undone: Row[] = [];
   fate: 'open' | Fate['fate'] = 'open';
-  /** Shards on which it has had something done, and those of them that it cannot leave for another. */
-  readonly branches = new Set<number>();
+  /** Shards on which something was done that cannot be done again elsewhere. */
   readonly bound = new Set<number>();
   savepoints: { readonly name: string; readonly at: number }[] = [];
 
@@ -174,10 +173,7 @@ export class Ledger {
       this.#wrong('failed block', `${tag} in a failed block`);
     }
     const group = this.#block ?? implicit;
-    for (const shard of shards) {
-      group.branches.add(shard);
-      if (isNeutral !== true) group.bound.add(shard);
-    }
+    if (isNeutral !== true) for (const shard of shards) group.bound.add(shard);
     switch (effect.kind) {
       case 'begin':
         if (this.#block === null) {
@@ -243,13 +239,15 @@ export class Ledger {
     const ends = recovers && sent.some(({ effect }) => effect.kind === 'commit');
     const begins = unit.statements.some(({ effect }) => effect.kind === 'begin');
     if (code === '08007') {
-      const mayHaveCommitted = inBlock ? ends : writes || implicit.rows.length > 0 || ends;
+      const mayHaveCommitted = inBlock
+        ? ends || isWrittenBehindEnd(remaining)
+        : writes || implicit.rows.length > 0 || ends;
       if (!mayHaveCommitted && !wasTold) this.#wrong('08007', 'nothing of it can have been committed');
     } else if (code === '40001') {
       if (!inBlock && !begins && !ends && implicit.rows.length === 0 && !writes) {
         this.#wrong('40001', 'outside of a block, and nothing was written');
       }
-    } else if (this.#block?.branches.has(about.lostShard) === true) {
+    } else if (this.#block?.bound.has(about.lostShard) === true) {
       this.#wrong('08006', 'in a block, which had something done on that connection');
     }
     if (inBlock) this.#isBlockLost = true;
@@ -324,6 +322,11 @@ const leaves = ({ shards, mayFailWith = [] }: Statement, branches: ReadonlySet<n
   branches.size > 0 &&
   !mayFailWith.includes(SYNTAX) &&
   !(shards.length > 0 && shards.every((each) => branches.has(each)));
+
+function isWrittenBehindEnd(statements: readonly Statement[]): boolean {
+  const end = statements.findIndex(isEnd);
+  return end >= 0 && statements.slice(end).some(({ effect }) => effect.kind === 'write');
+}
 
 /** Several statements in one text, one of which reads several shards. */
 const isRefusedAsText = ({ statements }: Unit): boolean =>
