@@ -10,7 +10,7 @@
 // Invariant: a block never becomes `none` but by the client's own word or a server's (not by a loss), and never `held` but by
 // a BEGIN, or from `open` with a prologue.
 import { assert } from '../base/assert.js';
-import type { Template } from '../sql/plan/template.js';
+import type { StatementKind, Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
 
 /** Something said in a block that can be said again on another server. */
@@ -21,8 +21,14 @@ export interface PrologueStatement {
 
 export type TransactionState<Branch> =
   | { readonly kind: 'none' }
-  | { readonly kind: 'held'; readonly prologue: PrologueStatement[] }
-  | { readonly kind: 'open'; readonly branch: Branch; readonly prologue: PrologueStatement[] | null }
+  | { readonly kind: 'held'; readonly prologue: PrologueStatement[]; readonly readCommitted: boolean }
+  | {
+      readonly kind: 'open';
+      readonly branch: Branch;
+      readonly prologue: PrologueStatement[] | null;
+      /** As far as is known, each statement sees what was committed before it. */
+      readonly readCommitted: boolean;
+    }
   | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
   | { readonly kind: 'failed'; readonly branch: Branch | null }
   | { readonly kind: 'lost' };
@@ -56,6 +62,10 @@ const STATUS: Readonly<Record<TransactionPhase, number>> = {
   // The client has not been told.
   lost: TransactionStatus.open,
 };
+const isControl = (kind: StatementKind): boolean => kind === 'begin' || kind === 'commit' || kind === 'rollback';
+/** Statements that may set another isolation level. */
+const BEARS_ON_ISOLATION: ReadonlySet<StatementKind> = new Set(['begin', 'set', 'multi']);
+
 const NONE = { kind: 'none' } as const;
 const FAILED_HERE = { kind: 'failed', branch: null } as const;
 const LOST = { kind: 'lost' } as const;
@@ -83,8 +93,8 @@ export class Transaction<Branch extends object> {
 
   /** A block in which every statement sees what was committed before the statement, as far as is known. */
   get isReadCommitted(): boolean {
-    const prologue = this.#prologue;
-    return prologue !== null && !prologue.some(({ text }) => OTHER_ISOLATION.test(text));
+    const state = this.#state;
+    return (state.kind === 'held' || state.kind === 'open') && state.readCommitted;
   }
 
   /** Whether the block can still go to any shard. */
@@ -100,14 +110,14 @@ export class Transaction<Branch extends object> {
   /** A BEGIN was answered here. */
   hold(template: Template, text: string): void {
     assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
-    this.#state = { kind: 'held', prologue: [{ template, text }] };
+    this.#state = { kind: 'held', prologue: [{ template, text }], readCommitted: !OTHER_ISOLATION.test(text) };
   }
 
   /** The held block is about to be opened by `branch`. @returns what opens it */
   opened(branch: Branch): readonly PrologueStatement[] {
     const state = this.#state;
     assert(state.kind === 'held', 'only a block that is held is opened');
-    this.#state = { kind: 'open', branch, prologue: state.prologue };
+    this.#state = { ...state, kind: 'open', branch };
     return state.prologue;
   }
 
@@ -115,7 +125,16 @@ export class Transaction<Branch extends object> {
   moved(): void {
     const state = this.#state;
     assert(state.kind === 'open' && state.prologue !== null, 'a block that is bound does not move');
-    this.#state = { kind: 'held', prologue: state.prologue };
+    this.#state = { kind: 'held', prologue: state.prologue, readCommitted: state.readCommitted };
+  }
+
+  /** The branch of a failed block is left: the client ends it elsewhere. */
+  leftFailed(): void {
+    assert(
+      this.#state.kind === 'failed' && this.#state.branch !== null,
+      'only a failed block that a server has is left',
+    );
+    this.#state = FAILED_HERE;
   }
 
   /** A failed block that no server has was opened by `branch`, as a failed one. */
@@ -131,13 +150,14 @@ export class Transaction<Branch extends object> {
       case 'none':
       case 'ending': {
         if (template.leavesBlock !== 'open') return;
-        const plain = state.kind === 'none' && template.kind === 'begin';
-        this.#state = { kind: 'open', branch, prologue: plain ? [{ template, text }] : null };
+        const again = state.kind === 'none' && (template.neutral || template.kinds.every(isControl));
+        const readCommitted = again && !OTHER_ISOLATION.test(text);
+        this.#state = { kind: 'open', branch, prologue: again ? [{ template, text }] : null, readCommitted };
         return;
       }
       case 'open':
         assert(state.branch === branch, 'a block is on one branch');
-        return this.#sentInBlock(template, text, branch, state.prologue);
+        return this.#sentInBlock(template, text, state);
       case 'failed':
         assert(state.branch === branch, 'a failed block is on one branch');
         // Every other statement is answered by 25P02.
@@ -146,7 +166,7 @@ export class Transaction<Branch extends object> {
         this.#state =
           template.leavesBlock === 'closed'
             ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
-            : { kind: 'open', branch, prologue: null };
+            : { kind: 'open', branch, prologue: null, readCommitted: false };
         return;
       case 'held':
       case 'lost':
@@ -154,18 +174,23 @@ export class Transaction<Branch extends object> {
     }
   }
 
-  #sentInBlock(template: Template, text: string, branch: Branch, prologue: PrologueStatement[] | null): void {
+  #sentInBlock(template: Template, text: string, state: TransactionState<Branch> & { kind: 'open' }): void {
     const { kind, leavesBlock } = template;
+    const { branch, prologue } = state;
     if (leavesBlock === 'closed') {
       this.#state = { kind: 'ending', branch, how: kind === 'rollback' ? 'rollback' : 'commit' };
       return;
     }
-    if (prologue === null) return;
+    const chains = leavesBlock === 'open' && kind !== 'begin' && !template.neutral;
+    const readCommitted =
+      state.readCommitted && !chains && !(BEARS_ON_ISOLATION.has(kind) && OTHER_ISOLATION.test(text));
     // A BEGIN inside a block is a warning, and its options hold: it can be said again.
-    const again = template.neutral || template.releases || kind === 'begin';
-    if (!again || (leavesBlock === 'open' && kind !== 'begin') || prologue.length >= PROLOGUE_MAX) {
-      this.#state = { kind: 'open', branch, prologue: null };
-    } else if (!template.readOnly && !template.releases) prologue.push({ template, text });
+    const again = !chains && (template.neutral || template.releases || kind === 'begin');
+    const kept = prologue !== null && again && prologue.length < PROLOGUE_MAX ? prologue : null;
+    if (kept !== null && !template.readOnly && !template.releases) kept.push({ template, text });
+    if (kept !== prologue || readCommitted !== state.readCommitted) {
+      this.#state = { kind: 'open', branch, prologue: kept, readCommitted };
+    }
   }
 
   /** `branch` has said where it stands, and owes nothing behind that. */
@@ -175,7 +200,9 @@ export class Transaction<Branch extends object> {
     if (state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) return;
     if (status === TransactionStatus.idle) this.#state = NONE;
     else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch };
-    else if (state.kind !== 'open' || state.branch !== branch) this.#state = { kind: 'open', branch, prologue: null };
+    else if (state.kind !== 'open' || state.branch !== branch) {
+      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false };
+    }
   }
 
   /** An error of pgkv's own is told without a server: a block that is open fails. */

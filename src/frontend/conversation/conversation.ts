@@ -118,7 +118,7 @@ export class Conversation implements ClientPort {
     );
     const answers = new OwnAnswers(context);
     const portals = new OwnPortals(this.#output);
-    const placement = new ShardPlacement(lanes, context.transaction, context.batch);
+    const placement = new ShardPlacement(session, lanes, context.transaction, context.batch);
     const merged = options.merged === null ? null : new MergedExchange(context, options.merged, this.#extended);
     const scatter = new ScatterExchange(context, answers, portals);
     const own = new OwnExchange(context, answers, portals, merged !== null);

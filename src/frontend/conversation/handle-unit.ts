@@ -3,6 +3,7 @@
 import { refusalError } from '../../base/refusals.js';
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import type { Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { ExchangeContext } from '../exchanges/exchange-context.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
@@ -37,8 +38,8 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   if (taken !== null) return taken;
   if (own.owns(unit)) return here(way, unit, 'pgkv itself answers the statement', () => own.take(unit));
   // 25P02, wherever it would belong: the server that has the failed block says so.
-  if (placement.blockFailed && !(unit.template.endsFailure && unit.template.kind === 'multi')) return leased.take(unit);
   if (!unit.placed) return leased.take(unit);
+  if (placement.blockFailed) return endsAndGoesOn(unit.template) ? placement.leaveFailed() : leased.take(unit);
   switch (unit.type) {
     case Frontend.query:
       return query(way, unit);
@@ -74,9 +75,14 @@ function query(way: Way, unit: Unit): Handling {
     case 'scattered':
       return onShards(way, unit);
     default:
+      if (template.readsCatalogue && way.placement.openElsewhere) return beside(way, unit);
       return onLane(way, unit, way.placement.laneFor(template), ON_HOME);
   }
 }
+
+/** Ends a failed block, and has more behind that. */
+const endsAndGoesOn = ({ kind, kinds, endsFailure }: Template): boolean =>
+  kind === 'multi' && endsFailure && kinds[0] !== 'savepoint';
 
 function functionCall(way: Way, unit: Unit): Handling {
   if (unit.route.kind === 'refused') return way.answers.refuse(unit, refusalError(unit.route));
@@ -108,11 +114,21 @@ function bind(way: Way, unit: Unit): Handling {
     case 'scattered':
       return onShards(way, unit);
     default: {
+      if (unit.template.readsCatalogue && placement.openElsewhere) return beside(way, unit);
       const { target, isPlaced } = laneForParse(way, unit, false);
       if (!placement.batchOpen) way.leased.bindIsPlaced = isPlaced;
       return onLane(way, unit, target, ON_HOME);
     }
   }
+}
+
+/** A read of home's catalogues while a block is open on another shard. */
+function beside(way: Way, unit: Unit): Handling {
+  const obstacle = way.placement.mayReadBeside();
+  if (obstacle !== null) return way.answers.refuse(unit, obstacle);
+  const ended = way.placement.endSegment('the statement is for the home shard', true);
+  if (ended === 'wait') return 'wait';
+  return ended === null ? way.scatter.takeAtHome(unit) : way.answers.refuse(unit, ended);
 }
 
 /** A read of several shards, which runs beside the lanes. */

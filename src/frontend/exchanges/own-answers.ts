@@ -27,6 +27,8 @@ import type { ExchangeContext } from './exchange-context.js';
 const NOTHING = `${STATEMENT_NAME_PREFIX}nothing`;
 /** What a server refuses when it comes to it, so that a block that has failed before says so in its own words (25P02). */
 const NO_STATEMENT = encodeQuery(`EXECUTE ${NOTHING}`);
+/** What a server refuses at once, whatever it is at. */
+const NO_SQL = encodeQuery('pgkv refuses');
 const NO_PARSE = encodeParse(NOTHING, Buffer.from('SELECT "pgkv refuses"\0\0\0'));
 const NO_BIND = bindOf(NOTHING);
 const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
@@ -114,7 +116,7 @@ export class OwnAnswers {
 
   /** Answers the unit with an error, which aborts what a server's error would abort. */
   refuse(unit: Unit, error: PgkvError | Buffer): 'taken' {
-    const { batch, session, lanes } = this.#context;
+    const { batch, session, lanes, transaction } = this.#context;
     const bytes = Buffer.isBuffer(error) ? error : encodeError(error, 'ERROR');
     const { mode, connection } = lanes.current;
     const unnamed = unit.type === Frontend.parse && unit.buffer[unit.start + 5] === 0;
@@ -126,7 +128,8 @@ export class OwnAnswers {
     }
     if (unit.type === Frontend.query || unit.type === Frontend.functionCall) {
       connection.unnamed = null;
-      connection.output.push(NO_STATEMENT);
+      // A text that would have ended the failed block is not to be told that the block has failed.
+      connection.output.push(transaction.phase === 'failed' ? NO_SQL : NO_STATEMENT);
       connection.replies.push(provokedError(Reply.query, bytes, null));
       return 'taken';
     }

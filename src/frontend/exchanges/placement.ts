@@ -7,6 +7,7 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
+import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
 
@@ -21,13 +22,15 @@ const ofBlock = ({ neutral, kinds }: Template): boolean => neutral || kinds.ever
 const BLOCK_KINDS: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint', 'set', 'show']);
 
 export class ShardPlacement {
+  readonly #session: Session;
   readonly #lanes: SessionLanes;
   readonly #transaction: Transaction<LeasedLane>;
   readonly #batch: ClientBatch;
   /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
   #batchWrites = false;
 
-  constructor(lanes: SessionLanes, transaction: Transaction<LeasedLane>, batch: ClientBatch) {
+  constructor(session: Session, lanes: SessionLanes, transaction: Transaction<LeasedLane>, batch: ClientBatch) {
+    this.#session = session;
     this.#lanes = lanes;
     this.#transaction = transaction;
     this.#batch = batch;
@@ -51,6 +54,37 @@ export class ShardPlacement {
   get blockFailed(): boolean {
     const { state } = this.#transaction;
     return state.kind === 'failed' && state.branch !== null;
+  }
+
+  /**
+   * The text ends the failed block and goes on behind that, which may belong anywhere: its server is left, and whoever gets
+   * the text opens a failed block for it first. Messages are taken again.
+   */
+  leaveFailed(): 'wait' {
+    const lane = this.#lanes.current;
+    if (lane.connection !== null && lane.connection.replies.length > 0) return 'wait';
+    this.#transaction.leftFailed();
+    lane.leaveBlock();
+    return 'wait';
+  }
+
+  /** A block is open on another shard than home. */
+  get openElsewhere(): boolean {
+    const { state } = this.#transaction;
+    return state.kind === 'open' && state.branch !== this.#lanes.home;
+  }
+
+  /** Whether a read of home's catalogues may run beside the block that is open elsewhere, which cannot have changed them. */
+  mayReadBeside(): PgkvError | null {
+    return this.#isReadCommitted
+      ? null
+      : LEAVES_SHARD('the statement reads catalogues, which are those of the home shard');
+  }
+
+  /** Each statement of the block sees what was committed before it. */
+  get #isReadCommitted(): boolean {
+    const usual = this.#session.settings.values.get('default_transaction_isolation');
+    return this.#transaction.isReadCommitted && (usual === undefined || usual.startsWith('read '));
   }
 
   /** What follows the end of a block in another batch waits for its answer: it decides where that runs. */
@@ -109,15 +143,19 @@ export class ShardPlacement {
     return lane.mode === 'preparing' ? 'wait' : this.#take(target);
   }
 
-  /** Ends the open batch here, so that what follows can run elsewhere; null: nothing is owed any more. */
-  endSegment(why: string): 'wait' | PgkvError | null {
+  /**
+   * Ends the open batch here, so that what follows can run elsewhere; null: nothing is owed any more.
+   * @param beside the block goes on here behind it: a Sync in a block ends nothing
+   */
+  endSegment(why: string, beside = false): 'wait' | PgkvError | null {
     const lane = this.#lanes.current;
     const { connection } = lane;
     if (connection === null) return null;
     if (!connection.replies.unsynced()) return connection.replies.length > 0 ? 'wait' : null;
     const { state } = this.#transaction;
-    const bound = state.kind === 'open' && state.prologue === null;
-    if (this.#batchWrites || connection.copyIn || bound) return LEAVES_SHARD(why);
+    const inBlock = state.kind === 'open';
+    const leaves = !(beside && inBlock) && (this.#batchWrites || (inBlock && state.prologue === null));
+    if (leaves || connection.copyIn) return LEAVES_SHARD(why);
     lane.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();
       this.#transaction.answered(connection.status, lane);
@@ -130,7 +168,7 @@ export class ShardPlacement {
     const transaction = this.#transaction;
     // Behind the end of a block, in the same batch, there is none any more.
     if (!transaction.inBlock || transaction.phase === 'ending') return null;
-    if (transaction.movable && transaction.isReadCommitted) return null;
+    if (transaction.movable && this.#isReadCommitted) return null;
     return LEAVES_SHARD(
       transaction.movable
         ? 'a read over several shards has no common snapshot, as this isolation level would need'

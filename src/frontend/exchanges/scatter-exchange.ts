@@ -13,7 +13,16 @@ import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 import { cursorExists, OWN_PORTALS_MAX, type OwnPortal, OwnPortals } from './own-portals.js';
-import { boundParts, NOTHING_BOUND, placedError, shardReadRequest, shardTextOf } from './scatter-request-of.js';
+import {
+  boundParts,
+  homeReadRequest,
+  NOTHING_BOUND,
+  placedError,
+  shardReadRequest,
+  shardTextOf,
+} from './scatter-request-of.js';
+
+const INVALID_BIND = new PgkvError('protocol_violation', { message: 'invalid Bind message' });
 
 /** What may follow the start of a read. */
 type RunClient = Omit<ScatterClient, 'rows' | 'notice'>;
@@ -32,6 +41,15 @@ export class ScatterExchange implements Exchange<Unit> {
 
   get busy(): boolean {
     return this.#run !== null;
+  }
+
+  /** A Query or Bind of a read that runs on the home shard, beside the lanes. */
+  takeAtHome(unit: Unit): Handling {
+    const isQuery = unit.type === Frontend.query;
+    const parts = isQuery ? NOTHING_BOUND : boundParts(unit.buffer, unit.start, unit.end);
+    if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
+    const request = homeReadRequest(unit, parts, this.#context);
+    return isQuery ? this.#runQuery(request, null) : this.#makePortal(unit, request, null);
   }
 
   /** A Query or Bind of a statement whose route is several shards. */
@@ -65,11 +83,14 @@ export class ScatterExchange implements Exchange<Unit> {
   }
 
   #query(unit: Unit, shards: readonly ShardView[]): Handling {
-    const { services, output } = this.#context;
     const request = shardReadRequest(unit.statement!, shards, NOTHING_BOUND, this.#context);
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
+    return this.#runQuery(request, shardTextOf(unit.statement!));
+  }
+
+  #runQuery(request: ScatterRequest, rewritten: RewrittenText | null): Handling {
+    const { services, output } = this.#context;
     services.counters.statements++;
-    const rewritten = shardTextOf(unit.statement!);
     this.#begin(request, {
       described: (description) => output.send(description),
       suspended: () => undefined,
@@ -83,26 +104,29 @@ export class ScatterExchange implements Exchange<Unit> {
   }
 
   #bind(unit: Unit, shards: readonly ShardView[]): Handling {
-    const { buffer, start, end } = unit;
+    const parts = boundParts(unit.buffer, unit.start, unit.end);
+    if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
+    const request = shardReadRequest(unit.statement!, shards, parts, this.#context);
+    if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
+    return this.#makePortal(unit, request, shardTextOf(unit.statement!));
+  }
+
+  #makePortal(unit: Unit, request: ScatterRequest, rewritten: RewrittenText | null): Handling {
     const name = OwnPortals.nameIn(unit);
-    const parts = boundParts(buffer, start, end);
     let error: PgkvError | Buffer | null = null;
-    if (parts === null) error = new PgkvError('protocol_violation', { message: 'invalid Bind message' });
-    else if (this.#portals.taken(name)) error = cursorExists(name);
+    if (this.#portals.taken(name)) error = cursorExists(name);
     else if (this.#portals.size >= OWN_PORTALS_MAX) {
       error = new PgkvError('limit_exceeded', {
         message: `a limit of pgkv was exceeded: ${OWN_PORTALS_MAX} portals over several shards are open`,
       });
     }
     if (error !== null) return this.#answers.refuse(unit, error);
-    const request = shardReadRequest(unit.statement!, shards, parts!, this.#context);
-    if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
     this.#context.services.counters.statements++;
-    this.#portals.bind(name, this.#portal(request, shardTextOf(unit.statement!)));
+    this.#portals.bind(name, this.#portal(request, rewritten));
     return 'taken';
   }
 
-  #portal(request: ScatterRequest, rewritten: RewrittenText): OwnPortal {
+  #portal(request: ScatterRequest, rewritten: RewrittenText | null): OwnPortal {
     const { output } = this.#context;
     /** RowDescription, once it is known; and whether the client asked for it and has not had it yet. */
     let description: Buffer | null = null;

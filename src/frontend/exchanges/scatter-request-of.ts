@@ -18,6 +18,7 @@ import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
+import type { Unit } from '../unit/unit.js';
 
 /** What reads need of the conversation. */
 export interface ReadRequestContext {
@@ -81,6 +82,32 @@ export function shardReadRequest(
   };
 }
 
+/** A read that runs as it is on the home shard, beside the session's own lane there. */
+export function homeReadRequest(
+  { source, text, view }: Unit,
+  { parameters, formats }: BoundParts,
+  { session, lanes, services: { clock, sources } }: ReadRequestContext,
+): ScatterRequest {
+  const home: ScatterTarget = {
+    shardName: homeShard(view).name,
+    lane: (client) => lanes.another(homeShard(view), client),
+  };
+  return {
+    plan: { kind: 'sorted', shardText: [text], sortKeys: [], limit: null, offset: null },
+    shardSource: source ?? sources.ownText(text, []),
+    targets: [home],
+    home,
+    parameters,
+    final: null,
+    resultFormats: formats,
+    limit: null,
+    offset: 0n,
+    byteOrder: lanes.home.byteOrder,
+    session,
+    clock,
+  };
+}
+
 /** What every shard runs: shared between sessions, so that it is prepared once per connection. */
 function shardSource(statement: KvStatement, parts: TextParts, sources: StatementSources): StatementSource {
   const text = rewrittenText({ parts, text: statement.text, literals: statement.literals });
@@ -126,7 +153,8 @@ export function shardTextOf({ plan, text, literals }: KvStatement): RewrittenTex
 }
 
 /** An error of a shard, its position told as one in the client's own text. */
-export function placedError(message: Buffer, rewritten: RewrittenText): Buffer {
+export function placedError(message: Buffer, rewritten: RewrittenText | null): Buffer {
+  if (rewritten === null) return message;
   const fields = readErrorFields(message, 0, message.length);
   const position = fields['P'];
   if (position === undefined) return message;

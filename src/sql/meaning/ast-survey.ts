@@ -24,6 +24,8 @@ export interface Survey {
   textDependent: boolean;
   /** A table, view or function result other than a catalogue stands in it. */
   readsTables: boolean;
+  /** Catalogues that tell of what is in the database, not of the session. */
+  readsCatalogue: boolean;
   /** Byte offsets of the constants. Of a folded negative number (`-1`) it is the sign's. */
   readonly constants: number[];
 }
@@ -38,6 +40,7 @@ export const emptySurvey = (): Survey => ({
   createsTable: false,
   textDependent: false,
   readsTables: false,
+  readsCatalogue: false,
   constants: [],
 });
 
@@ -103,6 +106,7 @@ function noteNode(
     case 'RangeVar':
     case 'relation':
       if (!isCatalogue(value as RangeVar)) found.readsTables = true;
+      else if (!OF_THE_SESSION.has((value as RangeVar).relname ?? '')) found.readsCatalogue = true;
       return;
     case 'lockingClause':
       found.changes = true;
@@ -129,6 +133,15 @@ function noteNode(
       if (oldestServerMajor < 17 && SYNTAX_SINCE_17.has(key)) found.effects |= Effect.unknown;
   }
 }
+
+/** Views that tell of the server session that is asked. */
+const OF_THE_SESSION: ReadonlySet<string> = new Set([
+  'pg_backend_memory_contexts',
+  'pg_cursors',
+  'pg_locks',
+  'pg_prepared_statements',
+  'pg_settings',
+]);
 
 const isCatalogue = ({ schemaname, relname }: RangeVar): boolean =>
   schemaname === 'pg_catalog' ||

@@ -26,6 +26,7 @@ interface Findings {
   leavesBlock: Template['leavesBlock'];
   textDependent: boolean;
   neutral: boolean;
+  readsCatalogue: boolean;
   releases: boolean;
   endsFailure: boolean;
 }
@@ -53,6 +54,7 @@ export function classify(
     for (const place of found.constants) constants.push(place);
     const names: Named[] = [];
     const findings = findingsOf(statement.node, found, names);
+    findings.readsCatalogue = findings.kind === 'read' && found.readsCatalogue;
     findings.neutral = isNeutral(statement.node, findings, found);
     findings.releases = !findings.neutral && isRelease(statement.node, findings, found);
     all.push(findings);
@@ -127,6 +129,7 @@ function unite(all: readonly Findings[]): Findings {
     leavesBlock: all.reduce<Template['leavesBlock']>((block, one) => one.leavesBlock ?? block, null),
     textDependent: all.some((one) => one.textDependent),
     neutral: all.every(isNeutralPart),
+    readsCatalogue: all.some((one) => one.readsCatalogue),
     releases: all.some((one) => one.releases) && all.every((one) => one.releases || (one.neutral && one.readOnly)),
     endsFailure: only.endsFailure,
   };
@@ -144,6 +147,7 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
   leavesBlock: null,
   textDependent: false,
   neutral: false,
+  readsCatalogue: false,
   releases: false,
   endsFailure: false,
 });

@@ -95,6 +95,8 @@ export interface Template {
    * where it sets something it can be run again (D13).
    */
   readonly neutral: boolean;
+  /** Reads what a catalogue tells of the database: the home shard's, which alone has the client's other tables. */
+  readonly readsCatalogue: boolean;
   /**
    * Does nothing but give up what the session may hold on a connection: DEALLOCATE, CLOSE ALL, UNLISTEN, advisory unlocks,
    * DISCARD TEMP; beside it, statements that change nothing at most. For a session that holds nothing it is neutral (and need not be
@@ -122,6 +124,7 @@ const unread = (effects: EffectBits): Template => ({
   textDependent: true,
   kv: null,
   neutral: false,
+  readsCatalogue: false,
   releases: false,
   backendCall: null,
   explainsRoute: false,
@@ -153,6 +156,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   textDependent: false,
   kv: null,
   neutral: true,
+  readsCatalogue: false,
   releases: false,
   backendCall: null,
   explainsRoute: false,
