@@ -213,7 +213,9 @@ export class OwnExchange implements Exchange<Unit> {
     }
     if (statement !== null) return this.#answer(unit, statement);
     if (type === Frontend.parse && named.parsedName(unit) === '') session.unnamed.set(null);
-    this.#answers.error(type, this.#failure());
+    // Postgres looks for the statement before it looks at the block.
+    const missing = unit.source === null ? named.missing(unit) : null;
+    this.#answers.error(type, missing === null ? this.#failure() : noStatement(missing));
   }
 
   /** What ends a failed block, or does nothing; null: an error is the answer. */
@@ -250,6 +252,11 @@ function asksServer({ type, template }: Unit): boolean {
   const ends = first === 'commit' || first === 'rollback';
   return ends && endTag(template) === null;
 }
+
+const noStatement = (name: string): Buffer => {
+  const called = name === '' ? 'unnamed prepared statement' : `prepared statement "${name}"`;
+  return encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '26000', M: `${called} does not exist` });
+};
 
 const statementExists = (name: string): Buffer =>
   encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P05', M: `prepared statement "${name}" already exists` });

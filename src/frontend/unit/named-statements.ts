@@ -98,6 +98,15 @@ export class NamedStatements {
     return this.name(buffer, start + 5, buffer.indexOf(0, start + 5));
   }
 
+  /** The name under which a Bind, or a Describe of a statement, finds none; null: the message is another one. */
+  missing({ type, buffer, start, end }: Message & { readonly type: number }): string | null {
+    if (type === Frontend.describe)
+      return buffer[start + 5] === STATEMENT ? this.name(buffer, start + 6, end - 1) : null;
+    if (type !== Frontend.bind) return null;
+    const nameStart = buffer.indexOf(0, start + 5) + 1;
+    return this.name(buffer, nameStart, Math.min(buffer.indexOf(0, nameStart), end));
+  }
+
   /** The name in a Close of a statement. */
   closedName({ buffer, start, end }: Message): string {
     return this.name(buffer, start + 6, end - 1);
