@@ -223,13 +223,14 @@ export class Transaction<Branch extends object> {
   /**
    * The connection of the block's branch broke.
    * @param told the client is told by an error
+   * @param ended the statement that ends it, where one was sent, was to be executed
    */
-  lose(told: boolean): void {
+  lose(told: boolean, ended = true): void {
     const state = this.#state;
     switch (state.kind) {
       case 'ending':
         // Its end was the client's own word.
-        this.#state = NONE;
+        this.#state = ended ? NONE : FAILED_HERE;
         return;
       case 'open':
         this.#state = told ? FAILED_HERE : LOST;

@@ -309,7 +309,7 @@ export class ServerConnection implements MatchedConnection {
       last: this.#matcher.fatal,
       owedReadies: this.replies.owedReadies(),
       owed: this.replies.owedToClient(),
-      batchMayHaveWritten: this.replies.batchMayHaveWritten,
+      batchDid: this.replies.batchDid,
       unsynced: this.replies.unsynced(),
       told: this.#matcher.told,
       midMessage: this.midMessage,

@@ -137,8 +137,8 @@ export class ReplyQueue {
   #ring: (Owed | null)[] = new Array(16).fill(null);
   #head = 0;
   length = 0;
-  /** Of the batch that is being answered, something was answered that may have written. */
-  batchMayHaveWritten = false;
+  /** What the statements of the batch that is being answered did that have been answered. */
+  batchDid: Deed | 'nothing' = 'nothing';
   /** After an error: everything up to the next Sync is skipped by the server, also what is sent from now on. */
   #skipping = false;
   /** Messages of the extended protocol were sent behind the last Sync: their transaction is open, answered or not. */
@@ -193,8 +193,8 @@ export class ReplyQueue {
 
   pop(): void {
     const { kind, does } = this.#ring[this.#head]!;
-    if (endsBatch(kind)) this.batchMayHaveWritten = false;
-    else if (kind === Reply.execute && does === 'anything') this.batchMayHaveWritten = true;
+    if (endsBatch(kind)) this.batchDid = 'nothing';
+    else if (kind === Reply.execute && this.batchDid !== 'anything') this.batchDid = does;
     this.#ring[this.#head] = null;
     this.#head = (this.#head + 1) & (this.#ring.length - 1);
     this.length--;

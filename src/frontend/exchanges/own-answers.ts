@@ -4,7 +4,7 @@
 // has to be aborted; it is told here only where nothing is owed.
 
 import { type ServerLoss, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
-import { forwarded, type Owed, provokedError, Reply, swallowed } from '../../backend/replies/reply-queue.js';
+import { type Deed, forwarded, type Owed, provokedError, Reply, swallowed } from '../../backend/replies/reply-queue.js';
 import { unknownStatement } from '../../backend/replies/statement-source.js';
 import { type ErrorName, PgkvError } from '../../base/errors.js';
 import { encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
@@ -46,6 +46,8 @@ const readyOf = (status: number): Buffer => {
   if (status === TransactionStatus.idle) return READY_IDLE;
   return status === TransactionStatus.open ? READY_IN_BLOCK : READY_FAILED;
 };
+
+const isStatement = ({ kind }: Owed): boolean => kind === Reply.query || kind === Reply.execute;
 
 const endsBatch = ({ kind }: Owed): boolean =>
   kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
@@ -174,15 +176,22 @@ export class OwnAnswers {
     const batches = batchesOf(loss.owed);
     /** The error of a batch outside the block. */
     const unknown = (index: number): Buffer => {
-      const reads = onlyReads(batches[index] ?? []) && !(index === 0 && loss.batchMayHaveWritten);
+      const reads = onlyReads(batches[index] ?? []) && !(index === 0 && loss.batchDid === 'anything');
       return this.#lossError(loss, reads ? 'server_unreachable' : 'outcome_unknown');
     };
-    const inDoubt = this.#lossError(loss, block.mayHaveCommitted ? 'outcome_unknown' : 'transaction_lost');
     // A ROLLBACK under way has succeeded: there is nothing left to roll back.
     const last = batches.at(-1) ?? [];
     const rolledBack =
-      state.kind === 'ending' && state.how === 'rollback' && onlyRollsBack(last, loss.batchMayHaveWritten);
-    transaction.lose(true);
+      state.kind === 'ending' &&
+      state.how === 'rollback' &&
+      onlyRollsBack(last, batches.length > 1 ? 'nothing' : loss.batchDid);
+    // What was bound and not executed has ended nothing.
+    const isExecuted = loss.batchDid !== 'nothing' || last.some(isStatement) || batch.state === 'none';
+    transaction.lose(true, isExecuted);
+    const inDoubt = this.#lossError(
+      loss,
+      isExecuted && block.mayHaveCommitted ? 'outcome_unknown' : 'transaction_lost',
+    );
     let { told } = loss;
     for (let index = 0; index < owedReadies; index++) {
       const isLast = index === owedReadies - 1 && batch.state === 'none';
@@ -250,9 +259,11 @@ const onlyReads = (batch: readonly Owed[]): boolean =>
       : (kind !== Reply.query && kind !== Reply.execute) || does !== 'anything';
   });
 
-/** Every statement of it is a ROLLBACK. @param wrote one that is answered may have been something else */
-function onlyRollsBack(batch: readonly Owed[], wrote: boolean): boolean {
+/** Every statement of it is a ROLLBACK, and there is one. @param did what those did that are answered */
+function onlyRollsBack(batch: readonly Owed[], did: Deed | 'nothing'): boolean {
   const runs = batch.filter(({ kind }) => kind === Reply.query || kind === Reply.execute);
   if (batch.some(({ kind }) => kind === Reply.functionCall)) return false;
-  return runs.every(({ does }) => does === 'rolls back') && (runs.length > 0 || (batch.length > 0 && !wrote));
+  return (
+    runs.every(({ does }) => does === 'rolls back') && (did === 'rolls back' || (did === 'nothing' && runs.length > 0))
+  );
 }
