@@ -5,8 +5,589 @@
 CREATE OR REPLACE FUNCTION pgkv.version() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN '0.2.0';
 
+---------------------------------------------------------------------------------------------------------------------
+-- Versions (D3).
+
+-- Milliseconds since 1970 × 1024, with the clock's microseconds: a key that is deleted and made again within one
+-- millisecond still gets a higher version, as no key is written a thousand times in a millisecond. (Not above a life that
+-- begins and ends while the INSERT, with its version already, waits for whoever holds the key.)
+--
+-- The clock may go back, or a standby with another clock take over, and the next life of a key must not begin lower. So
+-- what was given is remembered to the millisecond in version_mark, and who finds the clock below it raises
+-- version_offset, which is added to the clock from then on: never a floor, at which time would stand still and delete and
+-- insert repeat a version. Both are sequences because those are all that is at once shared by sessions without waiting
+-- for a commit, kept over crashes, sent to standbys before the rows that rely on it, and cheap to read: 0.1 µs, where a
+-- row of a table costs 9. first_version() as a whole: 0.3 µs more than the bare clock.
+
+CREATE SEQUENCE IF NOT EXISTS pgkv.version_mark MINVALUE 0 START 0;
+CREATE SEQUENCE IF NOT EXISTS pgkv.version_offset MINVALUE 0 START 0;
+-- What was never set is NULL to pg_sequence_last_value. Done again, this changes nothing.
+DO $$
+BEGIN
+  IF pg_catalog.pg_sequence_last_value('pgkv.version_offset'::pg_catalog.regclass) IS NULL THEN
+    PERFORM pg_catalog.setval('pgkv.version_offset', 0);
+  END IF;
+END $$;
+-- Inlined, first_version() reads them with the rights of whoever inserts; they cannot be set with these.
+GRANT SELECT ON SEQUENCE pgkv.version_mark, pgkv.version_offset TO PUBLIC;
+COMMENT ON SEQUENCE pgkv.version_mark IS 'No version given so far is more than a millisecond (1024) above this.';
+COMMENT ON SEQUENCE pgkv.version_offset IS 'What is added to the clock for versions: how far it has gone back, and more.';
+
+CREATE OR REPLACE FUNCTION pgkv.clock() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE
+  RETURN floor(date_part('epoch', clock_timestamp()) * 1024000)::bigint;
+
+-- Moves the mark up to the clock. @returns a version for a key written now
+CREATE OR REPLACE FUNCTION pgkv.move_version_mark() RETURNS bigint
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  clock bigint := pgkv.clock();
+  mark bigint := COALESCE(pg_sequence_last_value('pgkv.version_mark'), 0);
+  lead bigint := COALESCE(pg_sequence_last_value('pgkv.version_offset'), 0);
+  behind bigint := mark - clock - lead;
+BEGIN
+  -- A question in a read-only transaction, or on a standby: nothing is written with the answer.
+  IF current_setting('transaction_read_only')::boolean THEN
+    RETURN mark + GREATEST(-behind, 1024);
+  END IF;
+  -- 5 s more than is missing: writes told to clients may have been lost with the server that knew the last mark.
+  IF behind > 0 THEN
+    lead := setval('pgkv.version_offset', mark - clock + 5 * 1024000);
+  END IF;
+  RETURN setval('pgkv.version_mark', clock + lead);
+END $$;
+
+-- The first line asks whether the clock is at most a millisecond above the mark and not below it, with one look at it;
+-- should the clock go back just between the two looks, the mark is what is given.
+CREATE OR REPLACE FUNCTION pgkv.first_version() RETURNS bigint LANGUAGE sql VOLATILE
+  RETURN CASE WHEN abs(2 * (pgkv.clock() + pg_sequence_last_value('pgkv.version_offset'::regclass)
+      - pg_sequence_last_value('pgkv.version_mark'::regclass)) - 1024) <= 1024
+    THEN greatest(pgkv.clock() + pg_sequence_last_value('pgkv.version_offset'::regclass),
+      pg_sequence_last_value('pgkv.version_mark'::regclass))
+    ELSE pgkv.move_version_mark() END;
+COMMENT ON FUNCTION pgkv.first_version() IS
+  'Version of a key written now for the first time; higher than any version the key had before a delete or expiry.';
+
+-- For rows that come from elsewhere with their versions: the versions given here from now on are above this one.
+CREATE OR REPLACE FUNCTION pgkv.keep_versions_above(version bigint) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF $1 >= pgkv.first_version() THEN
+    PERFORM setval('pgkv.version_mark', $1 + 1), pgkv.move_version_mark();
+  END IF;
+END $$;
+COMMENT ON FUNCTION pgkv.keep_versions_above(bigint) IS
+  'New keys get higher versions than this one from now on, whatever the clock says.';
+
+---------------------------------------------------------------------------------------------------------------------
+-- Triggers (D2, D3, D28). Their WHEN conditions keep them from firing on the statements that pgkv builds itself, on
+-- connections that it has opened with pgkv.router = on.
+
+-- The hash slots of this shard: all of them, until the trigger below has read the shard's state. Replaced instead of
+-- looked up, as planners put a constant inline: 0.1 µs a row, where a look at shard_state costs 3.
+DO $$
+BEGIN
+  IF pg_catalog.to_regprocedure('pgkv.owned_slots()') IS NULL THEN
+    CREATE FUNCTION pgkv.owned_slots() RETURNS int4multirange LANGUAGE sql IMMUTABLE PARALLEL SAFE
+      RETURN '{[0,16384)}'::int4multirange;
+  END IF;
+END $$;
+COMMENT ON FUNCTION pgkv.owned_slots() IS 'The hash slots of this shard, as pgkv.shard_state has them; all before init.';
+
+CREATE OR REPLACE FUNCTION pgkv.keep_slot() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  right_slot integer := pgkv.slot(NEW.tenant_id, NEW.key);
+BEGIN
+  IF NEW.slot OPERATOR(pg_catalog.<>) right_slot THEN
+    RAISE EXCEPTION USING ERRCODE = '23514', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, COLUMN = 'slot',
+      MESSAGE = pg_catalog.format('slot %s is wrong for key %L of tenant %L', NEW.slot, NEW.key, NEW.tenant_id),
+      DETAIL = pg_catalog.format('The key belongs to slot %s.', right_slot),
+      HINT = 'Leave the column slot out, or set it to NULL: it is filled in.';
+  END IF;
+  IF NOT right_slot OPERATOR(pg_catalog.<@) pgkv.owned_slots() THEN
+    RAISE EXCEPTION USING ERRCODE = '23514', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, COLUMN = 'slot',
+      MESSAGE = pg_catalog.format('slot %s of key %L of tenant %L belongs to another shard', right_slot, NEW.key,
+        NEW.tenant_id),
+      DETAIL = pg_catalog.format('This shard owns the slots %s.', pgkv.owned_slots()),
+      HINT = 'Write the key through pgkv: it knows the shard.';
+  END IF;
+  NEW.slot := right_slot;
+  RETURN NEW;
+END $$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- The functions of a table: plural ones that give up say so.
+
+-- Puts the texts of placeholders in; a later one may stand in the text of an earlier one.
+CREATE OR REPLACE FUNCTION pgkv.expand(template text, value_type text) RETURNS text
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $expand$
+DECLARE
+  placeholder text[];
+BEGIN
+  FOREACH placeholder SLICE 1 IN ARRAY ARRAY[
+    ['{number}', $$CASE WHEN pg_catalog.jsonb_typeof(t.value) {=} 'number' THEN t.value::pg_catalog.numeric
+      ELSE pgkv.refuse_value(t.tenant_id, t.key, 'number')::pg_catalog.numeric END$$],
+    ['{object}', $$CASE WHEN pg_catalog.jsonb_typeof(t.value) {=} 'object' THEN t.value
+      ELSE pgkv.refuse_value(t.tenant_id, t.key, 'object')::pg_catalog.jsonb END$$],
+    ['{reap_members}', $$DELETE FROM {table} t USING unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord)
+    WHERE m.ord {<>} ALL (done) AND {is_member} AND {expired};$$],
+    ['{refuse_undone}', $$PERFORM pgkv.refuse_restless_key(m.tenant_id, m.key)
+  FROM unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord) WHERE m.ord {<>} ALL (done) LIMIT 1;$$],
+    ['{sorted_members}', $$
+    SELECT m.ord, m.tenant_id COLLATE pg_catalog."C" AS tenant_id, m.key COLLATE pg_catalog."C" AS key
+    FROM unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord) ORDER BY 2, 3
+  $$],
+    ['{from_members}', $$FROM member m WHERE {is_member} AND {live} RETURNING m.ord$$],
+    ['{applied}', $$SELECT a.ord, pg_catalog.bool_or(a.applied)
+  FROM (SELECT m.ord, false AS applied FROM member m UNION ALL SELECT c.ord, true FROM changed c) a
+  GROUP BY a.ord ORDER BY a.ord;$$],
+    ['{key_order}',
+      'SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET enable_bitmapscan = off'],
+    ['{is_key}', $$t.tenant_id {=} $1 COLLATE pg_catalog."C" AND t.key {=} $2 COLLATE pg_catalog."C"$$],
+    ['{is_cas_key}', $$t.tenant_id {=} $3 COLLATE pg_catalog."C" AND t.key {=} $4 COLLATE pg_catalog."C"$$],
+    ['{is_member}',
+      $$t.tenant_id {=} m.tenant_id COLLATE pg_catalog."C" AND t.key {=} m.key COLLATE pg_catalog."C"$$],
+    ['{live}', '(t.ttl IS NULL OR t.ttl {>} {now})'],
+    ['{expired}', 't.ttl {<=} {now}'],
+    ['{now}', 'pg_catalog.statement_timestamp()'],
+    ['{value}', value_type]
+  ] LOOP
+    template := replace(template, placeholder[1], placeholder[2]);
+  END LOOP;
+  RETURN regexp_replace(template, '\{([-+=<>|]+)\}', 'OPERATOR(pg_catalog.\1)', 'g');
+END $expand$;
+
+CREATE OR REPLACE FUNCTION pgkv.table_functions(value_type text)
+  RETURNS TABLE (suffix text, arguments text, result text, attributes text, body text)
+  LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $functions$
+WITH templates (suffix, json_only, arguments, result, attributes, body) AS (VALUES
+(
+  'slot', false, 'tenant text, key text', 'integer', 'sql IMMUTABLE PARALLEL SAFE', $$
+SELECT pgkv.slot($1, $2)
+$$), (
+  'get', false, 'tenant text, key text',
+  'TABLE(value {value}, version bigint, ttl timestamp with time zone, updated_at timestamp with time zone)',
+  'sql STABLE PARALLEL SAFE ROWS 1', $$
+SELECT t.value, t.version, t.ttl, t.updated_at FROM {table} t WHERE {is_key} AND {live}
+$$), (
+  'put', false, 'tenant text, key text, value {value}, ttl interval DEFAULT NULL::interval', 'bigint',
+  'plpgsql VOLATILE', $$
+#variable_conflict use_column
+DECLARE
+  written bigint;
+BEGIN
+  FOR attempt IN 1 .. 100 LOOP
+    UPDATE {table} t SET value = $3, ttl = {now} {+} $4, version = t.version {+} 1, updated_at = {now}
+    WHERE {is_key} AND {live}
+    RETURNING t.version INTO written;
+    IF FOUND THEN RETURN written; END IF;
+    INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, $3, {now} {+} $4)
+    ON CONFLICT (tenant_id, key, slot) DO NOTHING
+    RETURNING t.version INTO written;
+    IF FOUND THEN RETURN written; END IF;
+    DELETE FROM {table} t WHERE {is_key} AND {expired};
+  END LOOP;
+  PERFORM pgkv.refuse_restless_key($1, $2);
+END
+$$), (
+  -- "value" goes in and out, so RETURNS TABLE cannot say it; the results come first to be in the order we want.
+  'cas', false, 'OUT applied boolean, OUT version bigint, '
+    'tenant text, key text, expected bigint, INOUT value {value}, ttl interval DEFAULT NULL::interval',
+  'SETOF record', 'plpgsql VOLATILE ROWS 1', $$
+#variable_conflict use_column
+DECLARE
+  new_value pg_catalog.{value} := value;
+BEGIN
+  IF $5 IS NOT NULL AND $5 {<>} 0 THEN
+    UPDATE {table} t SET value = new_value, ttl = {now} {+} $7, version = t.version {+} 1, updated_at = {now}
+    WHERE {is_cas_key} AND t.version {=} $5 AND {live}
+    RETURNING true, t.version, t.value INTO applied, version, value;
+    IF NOT FOUND THEN
+      SELECT false, t.version, t.value INTO applied, version, value FROM {table} t WHERE {is_cas_key} AND {live};
+    END IF;
+    applied := applied IS TRUE;
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  FOR attempt IN 1 .. 100 LOOP
+    INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($3, $4, new_value, {now} {+} $7)
+    ON CONFLICT (tenant_id, key, slot) DO NOTHING
+    RETURNING true, t.version, t.value INTO applied, version, value;
+    IF NOT FOUND THEN
+      SELECT false, t.version, t.value INTO applied, version, value FROM {table} t WHERE {is_cas_key} AND {live};
+    END IF;
+    IF FOUND THEN
+      RETURN NEXT;
+      RETURN;
+    END IF;
+    DELETE FROM {table} t WHERE {is_cas_key} AND {expired};
+  END LOOP;
+  PERFORM pgkv.refuse_restless_key($3, $4);
+END
+$$), (
+  'delete', false, 'tenant text, key text', 'boolean', 'plpgsql VOLATILE', $$
+#variable_conflict use_column
+DECLARE
+  was_live boolean;
+BEGIN
+  DELETE FROM {table} t WHERE {is_key} RETURNING {live} INTO was_live;
+  RETURN was_live IS TRUE;
+END
+$$), (
+  'delete', false, 'tenant text, key text, expected bigint', 'boolean', 'plpgsql VOLATILE', $$
+#variable_conflict use_column
+BEGIN
+  DELETE FROM {table} t WHERE {is_key} AND t.version {=} $3 AND {live};
+  RETURN FOUND;
+END
+$$), (
+  'incr', true, 'tenant text, key text, delta numeric DEFAULT 1, ttl interval DEFAULT NULL::interval', 'numeric',
+  'plpgsql VOLATILE', $$
+#variable_conflict use_column
+DECLARE
+  addend pg_catalog.jsonb := pgkv.check_delta($3);
+  written numeric;
+BEGIN
+  FOR attempt IN 1 .. 100 LOOP
+    UPDATE {table} t SET value = pg_catalog.to_jsonb({number} {+} $3), version = t.version {+} 1, updated_at = {now}
+    WHERE {is_key} AND {live}
+    RETURNING t.value::pg_catalog.numeric INTO written;
+    IF FOUND THEN RETURN written; END IF;
+    INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, addend, {now} {+} $4)
+    ON CONFLICT (tenant_id, key, slot) DO NOTHING
+    RETURNING t.value::pg_catalog.numeric INTO written;
+    IF FOUND THEN RETURN written; END IF;
+    DELETE FROM {table} t WHERE {is_key} AND {expired};
+  END LOOP;
+  PERFORM pgkv.refuse_restless_key($1, $2);
+END
+$$), (
+  'merge', true, 'tenant text, key text, patch jsonb, ttl interval DEFAULT NULL::interval',
+  'TABLE(value jsonb, version bigint)', 'plpgsql VOLATILE ROWS 1', $$
+#variable_conflict use_column
+DECLARE
+  addition pg_catalog.jsonb := pgkv.check_patch($3);
+BEGIN
+  FOR attempt IN 1 .. 100 LOOP
+    UPDATE {table} t SET value = {object} {||} addition, version = t.version {+} 1, updated_at = {now}
+    WHERE {is_key} AND {live}
+    RETURNING t.value, t.version INTO value, version;
+    IF NOT FOUND THEN
+      INSERT INTO {table} AS t (tenant_id, key, value, ttl) VALUES ($1, $2, addition, {now} {+} $4)
+      ON CONFLICT (tenant_id, key, slot) DO NOTHING
+      RETURNING t.value, t.version INTO value, version;
+    END IF;
+    IF FOUND THEN
+      RETURN NEXT;
+      RETURN;
+    END IF;
+    DELETE FROM {table} t WHERE {is_key} AND {expired};
+  END LOOP;
+  PERFORM pgkv.refuse_restless_key($1, $2);
+END
+$$), (
+  'expire', false, 'tenant text, key text, ttl interval', 'boolean', 'plpgsql VOLATILE', $$
+#variable_conflict use_column
+BEGIN
+  UPDATE {table} t SET ttl = {now} {+} $3, version = t.version {+} 1, updated_at = {now} WHERE {is_key} AND {live};
+  RETURN FOUND;
+END
+$$), (
+  'expire_at', false, 'tenant text, key text, at timestamp with time zone', 'boolean', 'plpgsql VOLATILE', $$
+#variable_conflict use_column
+BEGIN
+  UPDATE {table} t SET ttl = $3, version = t.version {+} 1, updated_at = {now} WHERE {is_key} AND {live};
+  RETURN FOUND;
+END
+$$), (
+  'persist', false, 'tenant text, key text', 'boolean', 'plpgsql VOLATILE', $$
+#variable_conflict use_column
+BEGIN
+  UPDATE {table} t SET ttl = NULL, version = t.version {+} 1, updated_at = {now} WHERE {is_key} AND {live};
+  RETURN FOUND;
+END
+$$), (
+  'ttl', false, 'tenant text, key text', 'interval', 'plpgsql STABLE PARALLEL SAFE', $$
+#variable_conflict use_column
+BEGIN
+  RETURN (SELECT t.ttl {-} {now} FROM {table} t WHERE {is_key} AND {live});
+END
+$$), (
+  'touch', false, 'tenant text, key text, ttl interval DEFAULT NULL::interval', 'boolean', 'plpgsql VOLATILE', $$
+#variable_conflict use_column
+BEGIN
+  UPDATE {table} t SET ttl = COALESCE({now} {+} $3, t.ttl), version = t.version {+} 1, updated_at = {now}
+  WHERE {is_key} AND {live};
+  RETURN FOUND;
+END
+$$), (
+  'get_many', false, 'tenants text[], keys text[]',
+  'TABLE(ord bigint, tenant_id text, key text, value {value}, version bigint, '
+    'ttl timestamp with time zone, updated_at timestamp with time zone)',
+  'sql STABLE PARALLEL SAFE ROWS 100', $$
+SELECT m.ord, m.tenant_id, m.key, found.value, found.version, found.ttl, found.updated_at
+FROM unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord) CROSS JOIN LATERAL (
+  -- OFFSET 0 keeps the planner from turning one index lookup a key into a join.
+  SELECT t.value, t.version, t.ttl, t.updated_at FROM {table} t WHERE {is_member} AND {live} OFFSET 0
+) found
+WHERE pgkv.check_lengths(pg_catalog.cardinality($1), pg_catalog.cardinality($2)) IS NOT NULL
+ORDER BY m.ord
+$$), (
+  'put_many', false, 'tenants text[], keys text[], vals {value}[], ttls interval[] DEFAULT NULL::interval[]',
+  'TABLE(ord bigint, version bigint)', 'plpgsql VOLATILE ROWS 100', $$
+#variable_conflict use_column
+DECLARE
+  members integer := pgkv.check_batch($1, $2, pg_catalog.cardinality($3),
+    CASE WHEN $4 IS NULL THEN pg_catalog.cardinality($1) ELSE pg_catalog.cardinality($4) END);
+  done bigint[] := '{}';
+  versions bigint[] := '{}';
+BEGIN
+  FOR attempt IN 1 .. 100 LOOP
+    WITH member AS MATERIALIZED (
+      SELECT m.ord, m.tenant_id COLLATE pg_catalog."C" AS tenant_id, m.key COLLATE pg_catalog."C" AS key, m.value, m.ttl
+      FROM unnest($1, $2, $3, $4) WITH ORDINALITY AS m (tenant_id, key, value, ttl, ord) WHERE m.ord {<>} ALL (done)
+    ), written AS (
+      INSERT INTO {table} AS t (tenant_id, key, value, ttl)
+      SELECT m.tenant_id, m.key, m.value, {now} {+} m.ttl FROM member m ORDER BY m.tenant_id, m.key
+      ON CONFLICT (tenant_id, key, slot) DO UPDATE
+        SET value = excluded.value, ttl = excluded.ttl, version = t.version {+} 1, updated_at = {now}
+        WHERE {live}
+      RETURNING t.tenant_id, t.key, t.version
+    )
+    SELECT done {||} pg_catalog.array_agg(a.ord), versions {||} pg_catalog.array_agg(a.version) INTO done, versions
+    FROM (
+      SELECT pg_catalog.max(u.ord) AS ord, pg_catalog.max(u.version) AS version
+      FROM (
+        SELECT m.ord, m.tenant_id, m.key, NULL::bigint AS version FROM member m
+        UNION ALL SELECT NULL, w.tenant_id, w.key, w.version FROM written w
+      ) u GROUP BY u.tenant_id, u.key
+    ) a WHERE a.ord IS NOT NULL AND a.version IS NOT NULL;
+    EXIT WHEN pg_catalog.cardinality(done) {>=} members;
+    {reap_members}
+  END LOOP;
+  {refuse_undone}
+  RETURN QUERY SELECT a.ord, a.version FROM unnest(done, versions) AS a (ord, version) ORDER BY a.ord;
+END
+$$), (
+  'cas_many', false,
+  'tenants text[], keys text[], expected bigint[], vals {value}[], ttls interval[] DEFAULT NULL::interval[]',
+  'TABLE(ord bigint, applied boolean, version bigint, value {value})', 'plpgsql VOLATILE ROWS 100 {key_order}', $$
+#variable_conflict use_column
+DECLARE
+  members integer := pgkv.check_batch($1, $2, pg_catalog.cardinality($3), pg_catalog.cardinality($4),
+    CASE WHEN $5 IS NULL THEN pg_catalog.cardinality($1) ELSE pg_catalog.cardinality($5) END);
+  applications boolean[] := pg_catalog.array_fill(false, ARRAY[members]);
+  unsettled bigint[];
+BEGIN
+  -- Members that must not exist lose to a row that is there; if it is gone when it is looked at, or expired, they are
+  -- tried again. Inserts come before updates and deletes of what expired: with another batch that has keys of both
+  -- kinds in the other order, a deadlock (40P01) remains possible.
+  FOR attempt IN 1 .. 100 LOOP
+    WITH member AS MATERIALIZED (
+      SELECT m.ord, m.tenant_id COLLATE pg_catalog."C" AS tenant_id, m.key COLLATE pg_catalog."C" AS key,
+        COALESCE(m.expected, 0) AS expected, m.value, {now} {+} m.ttl AS ttl, m.applied
+      FROM unnest($1, $2, $3, $4, $5, applications) WITH ORDINALITY
+        AS m (tenant_id, key, expected, value, ttl, applied, ord)
+      ORDER BY 2, 3
+    ), created AS (
+      INSERT INTO {table} AS t (tenant_id, key, value, ttl)
+      SELECT m.tenant_id, m.key, m.value, m.ttl FROM member m
+      WHERE m.expected {=} 0 AND (unsettled IS NULL OR m.ord {=} ANY (unsettled))
+      ORDER BY m.tenant_id, m.key
+      ON CONFLICT (tenant_id, key, slot) DO NOTHING
+      RETURNING t.tenant_id, t.key
+    ), changed AS (
+      UPDATE {table} t SET value = m.value, ttl = m.ttl, version = t.version {+} 1, updated_at = {now}
+      FROM member m
+      WHERE m.expected {<>} 0 AND unsettled IS NULL
+        AND {is_member} AND t.version {=} m.expected AND {live}
+      RETURNING t.tenant_id, t.key
+    )
+    SELECT pg_catalog.array_agg(a.applied ORDER BY a.ord),
+      pg_catalog.array_agg(a.ord) FILTER (WHERE a.expected {=} 0 AND NOT a.applied) INTO applications, unsettled
+    FROM (
+      SELECT pg_catalog.max(u.ord) AS ord, pg_catalog.max(u.expected) AS expected,
+        pg_catalog.bool_or(u.applied) AS applied
+      FROM (
+        SELECT m.ord, m.tenant_id, m.key, m.expected, m.applied FROM member m
+        UNION ALL SELECT NULL, c.tenant_id, c.key, NULL, true FROM created c
+        UNION ALL SELECT NULL, c.tenant_id, c.key, NULL, true FROM changed c
+      ) u GROUP BY u.tenant_id, u.key
+    ) a WHERE a.ord IS NOT NULL;
+    EXIT WHEN unsettled IS NULL;
+    SELECT pg_catalog.array_agg(u.ord) INTO unsettled FROM pg_catalog.unnest(unsettled) AS u (ord)
+    WHERE NOT EXISTS (
+      SELECT FROM (SELECT ($1)[u.ord] AS tenant_id, ($2)[u.ord] AS key) m, {table} t WHERE {is_member} AND {live});
+    EXIT WHEN unsettled IS NULL;
+    DELETE FROM {table} t USING ({sorted_members}) m WHERE m.ord {=} ANY (unsettled) AND {is_member} AND {expired};
+  END LOOP;
+  IF unsettled IS NOT NULL THEN PERFORM pgkv.refuse_restless_key(($1)[unsettled[1]], ($2)[unsettled[1]]); END IF;
+  RETURN QUERY SELECT m.ord, m.applied, found.version, found.value
+  FROM unnest($1, $2, applications) WITH ORDINALITY AS m (tenant_id, key, applied, ord) LEFT JOIN LATERAL (
+    SELECT t.version, t.value FROM {table} t WHERE {is_member} AND (m.applied OR {live}) OFFSET 0
+  ) found ON true
+  ORDER BY m.ord;
+END
+$$), (
+  'delete_many', false, 'tenants text[], keys text[]', 'TABLE(ord bigint, deleted boolean)',
+  'plpgsql VOLATILE ROWS 100 {key_order}', $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgkv.check_batch($1, $2);
+  RETURN QUERY WITH member AS MATERIALIZED ({sorted_members}),
+  gone AS (
+    DELETE FROM {table} t USING member m WHERE {is_member}
+    RETURNING m.ord, {live} AS was_live
+  )
+  SELECT a.ord, pg_catalog.bool_or(a.was_live)
+  FROM (SELECT m.ord, false AS was_live FROM member m UNION ALL SELECT g.ord, g.was_live FROM gone g) a
+  GROUP BY a.ord ORDER BY a.ord;
+END
+$$), (
+  'incr_many', true, 'tenants text[], keys text[], deltas numeric[]', 'TABLE(ord bigint, value numeric)',
+  'plpgsql VOLATILE ROWS 100', $$
+#variable_conflict use_column
+DECLARE
+  members integer := pgkv.check_batch($1, $2, pg_catalog.cardinality($3));
+  done bigint[] := '{}';
+  sums numeric[] := '{}';
+BEGIN
+  FOR attempt IN 1 .. 100 LOOP
+    WITH member AS MATERIALIZED (
+      SELECT m.ord, m.tenant_id COLLATE pg_catalog."C" AS tenant_id, m.key COLLATE pg_catalog."C" AS key, m.delta
+      FROM unnest($1, $2, $3) WITH ORDINALITY AS m (tenant_id, key, delta, ord) WHERE m.ord {<>} ALL (done)
+    ), written AS (
+      INSERT INTO {table} AS t (tenant_id, key, value)
+      SELECT m.tenant_id, m.key, pgkv.check_delta(m.delta) FROM member m ORDER BY m.tenant_id, m.key
+      ON CONFLICT (tenant_id, key, slot) DO UPDATE
+        SET value = pg_catalog.to_jsonb({number} {+} excluded.value::pg_catalog.numeric),
+          version = t.version {+} 1, updated_at = {now}
+        WHERE {live}
+      RETURNING t.tenant_id, t.key, t.value::pg_catalog.numeric AS value
+    )
+    SELECT done {||} pg_catalog.array_agg(a.ord), sums {||} pg_catalog.array_agg(a.value) INTO done, sums
+    FROM (
+      SELECT pg_catalog.max(u.ord) AS ord, pg_catalog.max(u.value) AS value
+      FROM (
+        SELECT m.ord, m.tenant_id, m.key, NULL::numeric AS value FROM member m
+        UNION ALL SELECT NULL, w.tenant_id, w.key, w.value FROM written w
+      ) u GROUP BY u.tenant_id, u.key
+    ) a WHERE a.ord IS NOT NULL AND a.value IS NOT NULL;
+    EXIT WHEN pg_catalog.cardinality(done) {>=} members;
+    {reap_members}
+  END LOOP;
+  {refuse_undone}
+  RETURN QUERY SELECT a.ord, a.value FROM unnest(done, sums) AS a (ord, value) ORDER BY a.ord;
+END
+$$), (
+  'merge_many', true, 'tenants text[], keys text[], patches jsonb[]',
+  'TABLE(ord bigint, value jsonb, version bigint)', 'plpgsql VOLATILE ROWS 100', $$
+#variable_conflict use_column
+DECLARE
+  members integer := pgkv.check_batch($1, $2, pg_catalog.cardinality($3));
+  done bigint[] := '{}';
+  merged pg_catalog.jsonb[] := '{}';
+  versions bigint[] := '{}';
+BEGIN
+  FOR attempt IN 1 .. 100 LOOP
+    WITH member AS MATERIALIZED (
+      SELECT m.ord, m.tenant_id COLLATE pg_catalog."C" AS tenant_id, m.key COLLATE pg_catalog."C" AS key, m.patch
+      FROM unnest($1, $2, $3) WITH ORDINALITY AS m (tenant_id, key, patch, ord) WHERE m.ord {<>} ALL (done)
+    ), written AS (
+      INSERT INTO {table} AS t (tenant_id, key, value)
+      SELECT m.tenant_id, m.key, pgkv.check_patch(m.patch) FROM member m ORDER BY m.tenant_id, m.key
+      ON CONFLICT (tenant_id, key, slot) DO UPDATE
+        SET value = {object} {||} excluded.value, version = t.version {+} 1, updated_at = {now}
+        WHERE {live}
+      RETURNING t.tenant_id, t.key, t.value, t.version
+    )
+    SELECT done {||} pg_catalog.array_agg(a.ord), merged {||} pg_catalog.array_agg(a.value),
+      versions {||} pg_catalog.array_agg(a.version) INTO done, merged, versions
+    FROM (
+      SELECT pg_catalog.max(u.ord) AS ord, pg_catalog.max(u.version) AS version,
+        (pg_catalog.array_agg(u.value) FILTER (WHERE u.version IS NOT NULL))[1] AS value
+      FROM (
+        SELECT m.ord, m.tenant_id, m.key, NULL::pg_catalog.jsonb AS value, NULL::bigint AS version FROM member m
+        UNION ALL SELECT NULL, w.tenant_id, w.key, w.value, w.version FROM written w
+      ) u GROUP BY u.tenant_id, u.key
+    ) a WHERE a.ord IS NOT NULL AND a.version IS NOT NULL;
+    EXIT WHEN pg_catalog.cardinality(done) {>=} members;
+    {reap_members}
+  END LOOP;
+  {refuse_undone}
+  RETURN QUERY SELECT a.ord, a.value, a.version FROM unnest(done, merged, versions) AS a (ord, value, version)
+    ORDER BY a.ord;
+END
+$$), (
+  'expire_many', false, 'tenants text[], keys text[], ttls interval[]', 'TABLE(ord bigint, applied boolean)',
+  'plpgsql VOLATILE ROWS 100 {key_order}', $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgkv.check_batch($1, $2, pg_catalog.cardinality($3));
+  RETURN QUERY WITH member AS MATERIALIZED ({sorted_members}),
+  changed AS (
+    UPDATE {table} t SET ttl = {now} {+} ($3)[m.ord], version = t.version {+} 1, updated_at = {now}
+    {from_members}
+  )
+  {applied}
+END
+$$), (
+  'expire_at_many', false, 'tenants text[], keys text[], ats timestamp with time zone[]',
+  'TABLE(ord bigint, applied boolean)', 'plpgsql VOLATILE ROWS 100 {key_order}', $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgkv.check_batch($1, $2, pg_catalog.cardinality($3));
+  RETURN QUERY WITH member AS MATERIALIZED ({sorted_members}),
+  changed AS (
+    UPDATE {table} t SET ttl = ($3)[m.ord], version = t.version {+} 1, updated_at = {now}
+    {from_members}
+  )
+  {applied}
+END
+$$), (
+  'persist_many', false, 'tenants text[], keys text[]', 'TABLE(ord bigint, applied boolean)',
+  'plpgsql VOLATILE ROWS 100 {key_order}', $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgkv.check_batch($1, $2);
+  RETURN QUERY WITH member AS MATERIALIZED ({sorted_members}),
+  changed AS (
+    UPDATE {table} t SET ttl = NULL, version = t.version {+} 1, updated_at = {now}
+    {from_members}
+  )
+  {applied}
+END
+$$), (
+  'touch_many', false, 'tenants text[], keys text[]', 'TABLE(ord bigint, applied boolean)',
+  'plpgsql VOLATILE ROWS 100 {key_order}', $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgkv.check_batch($1, $2);
+  RETURN QUERY WITH member AS MATERIALIZED ({sorted_members}),
+  changed AS (
+    UPDATE {table} t SET version = t.version {+} 1, updated_at = {now}
+    {from_members}
+  )
+  {applied}
+END
+$$), (
+  'ttl_many', false, 'tenants text[], keys text[]', 'TABLE(ord bigint, ttl interval)',
+  'sql STABLE PARALLEL SAFE ROWS 100', $$
+SELECT m.ord, (SELECT t.ttl {-} {now} FROM {table} t WHERE {is_member} AND {live})
+FROM unnest($1, $2) WITH ORDINALITY AS m (tenant_id, key, ord)
+WHERE pgkv.check_lengths(pg_catalog.cardinality($1), pg_catalog.cardinality($2)) IS NOT NULL
+ORDER BY m.ord
+$$))
+SELECT t.suffix, pgkv.expand(t.arguments, value_type), pgkv.expand(t.result, value_type),
+  pgkv.expand(t.attributes, value_type), pgkv.expand(t.body, value_type)
+FROM templates t WHERE NOT t.json_only OR value_type = 'jsonb'
+$functions$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- What this server knows of its place in the cluster (D6).
+
 -- Since 0.2.0. Null: set up by an older pgkv, which gave clusters no name.
 ALTER TABLE pgkv.shard_state ADD COLUMN IF NOT EXISTS cluster_id text;
+
 -- Who a server says it is (D28): asked by routers on each new connection, under the role of whoever logs in.
 CREATE OR REPLACE FUNCTION pgkv.identity() RETURNS TABLE (cluster_id text, shard text, epoch bigint)
   LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp AS $$
@@ -39,3 +620,57 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgkv.set_shard_state(text, bigint, text, text) IS
   'Sets the name of the shard, the epoch of the map, the owned hash slots, e.g. ''{[0,8191],[12000,12100]}'', and the cluster.';
+
+-- Whoever writes the state, a restored dump of the extension included.
+CREATE OR REPLACE FUNCTION pgkv.keep_owned_slots() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  owned int4multirange := COALESCE((SELECT s.slots FROM pgkv.shard_state s), '{[0,16384)}');
+BEGIN
+  IF owned IS DISTINCT FROM pgkv.owned_slots() THEN
+    EXECUTE format('CREATE OR REPLACE FUNCTION pgkv.owned_slots() RETURNS int4multirange
+      LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %L::int4multirange', owned);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER keep_owned_slots AFTER INSERT OR UPDATE OR DELETE ON pgkv.shard_state
+  FOR EACH STATEMENT EXECUTE FUNCTION pgkv.keep_owned_slots();
+-- Once for what an older version left.
+UPDATE pgkv.shard_state SET only_row = only_row;
+
+-- The last sign of life of whoever leads the cluster (D3, D19): one row.
+CREATE TABLE IF NOT EXISTS pgkv.heartbeat (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  at timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE pgkv.heartbeat IS 'When pgkv last looked at this shard, by the clock of its server.';
+GRANT SELECT ON pgkv.heartbeat TO PUBLIC;
+
+-- Writes the heartbeat, and lets versions go on above those before where the clock has gone back meanwhile, whether or
+-- not somebody writes. @returns how far the clock is behind the last heartbeat; NULL where it is not
+CREATE OR REPLACE FUNCTION pgkv.beat() RETURNS interval
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  last timestamptz;
+  now timestamptz;
+BEGIN
+  SELECT h.at INTO last FROM pgkv.heartbeat h FOR UPDATE;
+  PERFORM pgkv.move_version_mark();
+  now := to_timestamp(pgkv.clock() / 1024000.0);
+  INSERT INTO pgkv.heartbeat AS h (at) VALUES (now) ON CONFLICT (only_row) DO UPDATE SET at = excluded.at;
+  RETURN CASE WHEN now < last THEN last - now END;
+END $$;
+COMMENT ON FUNCTION pgkv.beat() IS 'Heartbeat of this shard; for pgkv''s own role alone, which init lets run it.';
+-- Who runs it holds the row to the end of their transaction.
+REVOKE ALL ON FUNCTION pgkv.beat() FROM PUBLIC;
+
+-- What belongs to an extension is dumped without its contents unless the extension says otherwise.
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pgkv') THEN
+    PERFORM pg_catalog.pg_extension_config_dump('pgkv.shard_state', '');
+    PERFORM pg_catalog.pg_extension_config_dump('pgkv.version_mark', '');
+    PERFORM pg_catalog.pg_extension_config_dump('pgkv.version_offset', '');
+  END IF;
+END $$;

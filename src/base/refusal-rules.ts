@@ -376,4 +376,9 @@ export const REFUSAL_RULES = {
     'pgkv does not pass on replication connections',
     'Connect to the server of the shard itself.',
   ),
+  routerSetting: rule(
+    'PGKV-090',
+    'the setting pgkv.router is set by pgkv alone: under it the slots of rows are not checked',
+    'Leave it out: slots are filled in.',
+  ),
 } as const satisfies Record<string, RefusalRule>;

@@ -7,6 +7,7 @@ import { type Concern, concernOf } from './keyed/unnamed-tables.js';
 import { classify } from './meaning/classify.js';
 import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
+import { setsReservedSetting } from './meaning/reserved-setting.js';
 import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './plan/template.js';
 import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './text/shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './text/source-text.js';
@@ -106,7 +107,9 @@ function withKvPlan(
 ): Template {
   const literals = lexShape(text, true)?.literals ?? [];
   const concerns = statements.map(({ node }) => concernOf(node, scope));
-  const beside = concerns.find(({ refusal }) => refusal !== null)?.refusal ?? null;
+  const beside = setsReservedSetting(template, text, statements)
+    ? refuse('routerSetting')
+    : (concerns.find(({ refusal }) => refusal !== null)?.refusal ?? null);
   const kv = beside ?? planKv({ text, statements, literals, scope });
   const isRead = concerns.some((concern) => concern.textDependent);
   const textDependent = template.textDependent || isRead || (kv !== null && dependsOnPositions(statements));

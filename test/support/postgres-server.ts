@@ -26,6 +26,8 @@ export interface PostgresServerOptions {
   readonly hba?: 'trust' | 'scram';
   /** In recovery, with nothing to follow: reads only. */
   readonly standby?: boolean;
+  /** Of the server's processes, over our own. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export interface PostgresServer {
@@ -114,7 +116,7 @@ async function tryStart(
     ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
     {
       ...account,
-      env: { ...process.env, LC_ALL: 'C', TZ: 'UTC' },
+      env: { ...process.env, LC_ALL: 'C', TZ: 'UTC', ...options.environment },
       stdio: ['ignore', 'ignore', 'pipe'],
       detached: true, // Ctrl-C must reach the tests only; they stop the server
     },

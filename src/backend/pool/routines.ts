@@ -96,8 +96,11 @@ const NAMES = [
   `UNION SELECT pg_catalog.lower(pg_catalog.split_part(c, '=', 1)) FROM sources, LATERAL pg_catalog.unnest(config) c WHERE pg_catalog.split_part(c, '=', 1) OPERATOR(pg_catalog.~) '[.]'`,
 ].join(' ');
 
-/** Sequences of users, of whatever schema. */
-const SEQUENCES = `SELECT 's', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_sequence)`;
+/** Sequences of users, of whatever schema. Nobody draws from those of the extension. */
+const SEQUENCES = [
+  "SELECT 's', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.seqrelid",
+  "JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE n.nspname OPERATOR(pg_catalog.<>) 'pgkv')",
+].join(' ');
 
 /** Whether text of no other collation sorts by its bytes. */
 const BYTE_ORDER = [

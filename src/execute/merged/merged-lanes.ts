@@ -11,6 +11,7 @@ import { MERGED_LIMITS, MergedLane } from './merged-lane.js';
 /**
  * Settings of shared connections, from their start-up packet: a generic plan is made once, on whatever the table is then,
  * and must not become a scan of all rows (D11); a stranger's idle transaction must not hold up a whole batch (rule 11).
+ * The triggers of key-value tables leave the slots of these statements alone: all of them are built by pgkv (D2, D28).
  */
 const OPTIONS = [
   'plan_cache_mode=force_generic_plan',
@@ -18,6 +19,7 @@ const OPTIONS = [
   'jit=off',
   'max_parallel_workers_per_gather=0',
   'lock_timeout=100',
+  'pgkv.router=on',
 ]
   .map((setting) => `-c ${setting}`)
   .join(' ');

@@ -13,6 +13,7 @@ import type { Timer } from '../../base/clock.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { homeShard, type NodeId, type ShardView } from '../../cluster/cluster-view.js';
+import { setsRouterSetting } from '../../cluster/router-setting.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import type { Output } from '../../wire/output.js';
@@ -243,6 +244,7 @@ export class ClientStartup {
     if (!['false', 'off', 'no', '0'].includes(replication)) {
       throw refusalError(refuse('replication'));
     }
+    if (setsRouterSetting(parameters)) throw refusalError(refuse('routerSetting'));
     if ((parameters.get('database') ?? '') === '') parameters.set('database', user);
     if (!this.#isAdmitted(user, parameters.get('database')!)) return;
     if (packet.version > PROTOCOL_NEWEST || protocolOptions.length > 0) {
@@ -307,7 +309,6 @@ export class ClientStartup {
     // A name that Postgres would shorten or clean is left to Postgres, at the price of a pool group of its own.
     if (PLAIN_APPLICATION_NAME.test(applicationName)) startup.delete('application_name');
     else applicationName = '';
-    if (usesAllShards) startup.set('options', withRouterSetting(startup.get('options')));
     const roles = this.#noteRoles(user, database, answers);
     const groupAt = (shard: ShardView): GreetingSource => {
       const pool = services.nodes.primary(shard);
@@ -369,10 +370,6 @@ export class ClientStartup {
     return true;
   }
 }
-
-/** Tells the triggers of key-value tables that slots are pgkv's matter (D2). */
-const withRouterSetting = (options: string | undefined): string =>
-  options === undefined || options === '' ? '-c pgkv.router=on' : `${options} -c pgkv.router=on`;
 
 /** Loopback or Unix socket: the peer is a process of this machine. */
 const isLocal = (address: string | undefined): boolean =>

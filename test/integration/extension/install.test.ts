@@ -70,8 +70,8 @@ t.test('Postgres 18 finds it by extension_control_path, for an ordinary role', e
       app,
       `SELECT extversion, pgkv.version(), extnamespace::regnamespace::text, extconfig::regclass[]::text FROM pg_extension WHERE extname = 'pgkv'`,
     ),
-    [[EXTENSION_VERSION, EXTENSION_VERSION, 'pgkv', '{pgkv.shard_state}']],
-    'rows of shard_state are dumped',
+    [[EXTENSION_VERSION, EXTENSION_VERSION, 'pgkv', '{pgkv.shard_state,pgkv.version_mark,pgkv.version_offset}']],
+    'the state of the shard and of versions is dumped',
   );
   t.equal(
     await valueFrom(
@@ -173,13 +173,16 @@ onEveryPostgres(async (t, kv) => {
     async (t) => {
       const source = await freshDatabase(t, 'dumped');
       await source.query(EXTENSION_SQL);
-      await source.query(
-        `SELECT pgkv.create_table('kv'), pgkv.create_table('"B t"', 'bytea'), pgkv.set_shard_state('s', 9, '{[1,2]}')`,
-      );
+      await source.query(`SELECT pgkv.create_table('kv'), pgkv.create_table('"B t"', 'bytea')`);
       await source.query(
         `SELECT kv_put('t', 'k{1}', '{"a": 1}', '1 h'), kv_put('t', 'é', NULL), "B t_put"('', '', '\\x00ff')`,
       );
       await source.query(`INSERT INTO kv (tenant_id, key, ttl) VALUES ('t', 'gone', '2020-01-01Z')`);
+      const owned = await valueFrom(source, `SELECT pgkv.slot('t', 'é')`);
+      await source.query(`SELECT pgkv.set_shard_state('s', 9, '{[1,2],[${owned},${owned}]}', 'c1')`);
+      // As if the clock had been an hour ahead once: what the dump is restored to knows it.
+      await source.query(`SELECT pgkv.keep_versions_above(pgkv.first_version() + 3600::bigint * 1024000)`);
+      const lastVersion = BigInt((await valueFrom(source, `SELECT pgkv.first_version()`)) as string);
       const target = await freshDatabase(t, 'restored');
       const address = ['-h', kv.server.host, '-p', String(kv.server.port), '-U', kv.server.superuser];
       const dump = spawnSync(join(dirname(kv.server.psql!), 'pg_dump'), [...address, 'dumped'], { encoding: 'utf8' });
@@ -193,6 +196,11 @@ onEveryPostgres(async (t, kv) => {
         const all = `SELECT r::text FROM ${table} r ORDER BY 1`;
         t.strictSame(await rowsOf(target, all), await rowsOf(source, all), table);
       }
+      t.ok(BigInt((await valueFrom(target, `SELECT pgkv.first_version()`)) as string) > lastVersion);
+      t.match(await errorOf(target, `INSERT INTO kv (tenant_id, key) VALUES ('t', 'k{1}')`), {
+        code: '23514',
+        message: /another shard/,
+      });
       const before = await valueFrom(target, `SELECT version FROM kv WHERE key = 'é'`);
       t.equal(await valueFrom(target, `SELECT kv_put('t', 'é', '1') - $1`, [before]), '1');
       t.equal((await errorOf(target, `INSERT INTO kv (tenant_id, key, slot) VALUES ('t', 'x', 0)`)).code, '23514');
@@ -218,7 +226,7 @@ onEveryPostgres(async (t, kv) => {
     // EXECUTE is what making and dropping tables takes; nothing that a statement calls unseen does it.
     t.strictSame(
       await rowsOf(db, `SELECT proname FROM pg_proc WHERE oid >= 16384 AND prosrc ~* '\\mexecute\\M' ORDER BY 1`),
-      [['drop_table'], ['install_functions'], ['install_triggers'], ['make_table']],
+      [['drop_table'], ['install_functions'], ['install_triggers'], ['keep_owned_slots'], ['make_table']],
     );
     const kinds = (await rowsOf(db, ROUTINES_SQL)).map(([kind]) => kind as string);
     t.notOk(

@@ -36,6 +36,51 @@ onEveryPostgres(async (t, kv) => {
     t.equal((await errorOf(client, `INSERT INTO kv (tenant_id, key) VALUES ('t', NULL)`)).code, '23502');
   });
 
+  t.test('slots of other shards are refused wherever rows come from, but for statements built by pgkv', async (t) => {
+    const all = Array.from({ length: 40 }, (_, index) => `k${index}`);
+    const slotOf = new Map(
+      (await rowsOf(client, `SELECT k, pgkv.slot('t', k) FROM unnest($1::text[]) k`, [all])) as [string, number][],
+    );
+    const owned = [...slotOf.values()].filter((_, index) => index % 3 !== 0);
+    const ranges = (slots: readonly number[]) => `{${slots.map((slot) => `[${slot},${slot}]`).join(',')}}`;
+    t.teardown(() => client.query(`DELETE FROM pgkv.shard_state`));
+    let epoch = 0;
+    const writes = [
+      (key: string) => `INSERT INTO kv (tenant_id, key) VALUES ('t', '${key}')`,
+      (key: string) => `INSERT INTO kv (tenant_id, key, slot) VALUES ('t', '${key}', ${slotOf.get(key)})`,
+      (key: string) => `INSERT INTO kv (tenant_id, key) VALUES ('t', '${key}') ON CONFLICT DO NOTHING`,
+      (key: string) => `UPDATE kv SET key = '${key}', slot = NULL`,
+      (key: string) => `DO $$ BEGIN INSERT INTO kv (tenant_id, key) VALUES ('t', '${key}'); END $$`,
+      (key: string) => `SELECT kv_put('t', '${key}', '1')`,
+      (key: string) => `SELECT * FROM kv_put_many('{t}', '{${key}}', '{1}')`,
+      (key: string) => `SELECT * FROM kv_cas('t', '${key}', 0, '1')`,
+    ];
+    const isWritten = async (sql: string, by = client): Promise<boolean> => {
+      await by.query('BEGIN');
+      try {
+        await by.query(sql);
+        return true;
+      } catch (error) {
+        const { code, message } = error as { code: string; message: string };
+        if (code === '23514' && / belongs to another shard$/.test(message)) return false;
+        throw error;
+      } finally {
+        await by.query('ROLLBACK');
+      }
+    };
+    // The same session, with its plans, through changes of what the shard owns.
+    for (const slots of [owned, [], owned.slice(5), [...slotOf.values()]]) {
+      await client.query(`SELECT pgkv.set_shard_state('s', $1, $2)`, [++epoch, ranges(slots)]);
+      for (const [key, slot] of slotOf) {
+        const write = writes[slot % writes.length]!(key);
+        t.equal(await isWritten(write), slots.includes(slot), write);
+        t.ok(await isWritten(writes[1]!(key), router), 'pgkv built it');
+      }
+    }
+    await client.query(`DELETE FROM pgkv.shard_state`);
+    for (const [key] of slotOf) t.ok(await isWritten(writes[0]!(key)), 'a server of no cluster takes all');
+  });
+
   t.test('a row can move to another key if its slot moves along, and saves of ORMs pass', async (t) => {
     await client.query(`UPDATE kv SET key = 'a', slot = NULL`);
     t.ok(await valueFrom(client, `SELECT slot = pgkv.slot('t', 'a') FROM kv`));
