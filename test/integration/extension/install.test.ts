@@ -101,8 +101,10 @@ onEveryPostgres(async (t, kv) => {
       string
     >;
     const answer = runWithCopiedFiles(t, config, [
-      'CREATE EXTENSION pgkv',
+      `CREATE EXTENSION pgkv VERSION '0.1.0'`,
       `SELECT pgkv.create_table('kv')`,
+      'ALTER EXTENSION pgkv UPDATE',
+      'SELECT pgkv.refresh_table(relation) FROM pgkv.tables',
       `SELECT kv_incr('t', 'k', 41), kv_incr('t', 'k') AS counted`,
       `SELECT extversion FROM pg_extension WHERE extname = 'pgkv'`,
     ]);
