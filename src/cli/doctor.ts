@@ -3,14 +3,24 @@ import { messageOf } from '../base/errors.js';
 import type { CatalogState } from '../catalog/catalog-state.js';
 import { openCatalog } from '../catalog/open-catalog.js';
 import { viewFrom } from '../catalog/view-from.js';
+import type { Settings } from '../config/settings.js';
 import { type ClusterAccess, clusterAccess } from './cluster/cluster-access.js';
 import { diagnose, type Finding, type Severity, type ShardExamination, type ShardReport } from './cluster/diagnosis.js';
 import { extensionSource, installedExtension } from './cluster/extension.js';
+import { readLoginFunction } from './cluster/login-function.js';
 import { readLoginRoles } from './cluster/login-roles.js';
+import { countRows } from './cluster/row-check.js';
 import { readServerFacts } from './cluster/server-facts.js';
-import { accessFrom, endAll, shardPlaces, tryShards } from './cluster/shard-connection.js';
+import {
+  accessFrom,
+  endAll,
+  type ShardAccess,
+  type ShardPlace,
+  shardPlaces,
+  tryShards,
+} from './cluster/shard-connection.js';
 import { readShardState } from './cluster/shard-state.js';
-import { readTableDefinition } from './cluster/table-definition.js';
+import { kvFault, readTableDefinition } from './cluster/table-definition.js';
 import type { DriverClient } from './connect.js';
 import type { DoctorOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
@@ -32,7 +42,9 @@ export async function runDoctor(options: DoctorOptions, terminal: Terminal): Pro
         const { name, primary } = outcome.shard;
         const place = { name, primary };
         if (outcome.kind === 'failed') return { place, report: outcome.failure.message };
-        return { place, report: await examineShard(outcome.shard.client, state) };
+        const report = await examineShard(outcome.shard.client, name, state);
+        if (typeof report === 'string') return { place, report };
+        return { place, report: { ...report, login: await loginFunction(cluster.settings, place, access) } };
       }),
     );
     findings.push(...diagnose(cluster.settings, state, extensionSource().version, examinations));
@@ -68,16 +80,45 @@ async function examineCatalog({
   }
 }
 
-async function examineShard(client: DriverClient, state: CatalogState | null): Promise<ShardReport | string> {
+/** In another database than the tables, as a rule. */
+async function loginFunction(
+  { auth }: Settings,
+  place: ShardPlace,
+  access: ShardAccess,
+): Promise<ShardReport['login']> {
+  const { database, query } = auth.service;
+  if (auth.method !== 'scram-sha-256' || !/\bpgkv\.role_(login|verifier)\b/.test(query)) return null;
+  const [outcome] = await tryShards([place], { ...access, database }, async () => access.password ?? '');
+  if (outcome?.kind !== 'connected') return outcome?.failure.message ?? 'it cannot be reached';
+  try {
+    return await orReason(readLoginFunction(outcome.shard.client));
+  } finally {
+    await endAll([outcome.shard]);
+  }
+}
+
+async function examineShard(
+  client: DriverClient,
+  name: string,
+  state: CatalogState | null,
+): Promise<Omit<ShardReport, 'login'> | string> {
   try {
     const facts = await readServerFacts(client);
     const extension = await orReason(installedExtension(client));
     const isInstalled = typeof extension !== 'string' && extension.kind !== 'none';
     const shardState = isInstalled ? await orReason(readShardState(client)) : null;
     const tables: ShardReport['tables'][number][] = [];
-    for (const table of state?.tables ?? []) tables.push(await orReason(readTableDefinition(client, table)));
+    const rows: ShardReport['rows'][number][] = [];
+    const { hashSlots } = state?.shards.find((shard) => shard.name === name) ?? { hashSlots: null };
+    for (const table of state?.tables ?? []) {
+      const definition = await orReason(readTableDefinition(client, table));
+      tables.push(definition);
+      const isUsable =
+        definition !== null && typeof definition !== 'string' && kvFault(definition, table.valueType) === null;
+      rows.push(isUsable && hashSlots !== null ? await orReason(countRows(client, table, hashSlots)) : null);
+    }
     const roles = await orReason(readLoginRoles(client));
-    return { facts, extension, state: shardState, tables, roles };
+    return { facts, extension, state: shardState, tables, roles, rows };
   } catch (error) {
     return messageOf(error);
   }

@@ -1,19 +1,24 @@
 // `pgkv init`: from empty databases to a cluster: extension, first table and state row on every shard, then the
 // catalogue. Each shard is done in one transaction and the catalogue comes last, so that it can be run again after any
-// failure.
+// failure. Run again over what an older pgkv has set up, it brings that to this version.
 import type { CatalogDriver } from '../catalog/catalog-driver.js';
 import type { CatalogShard, CatalogState } from '../catalog/catalog-state.js';
+import { viewFrom } from '../catalog/view-from.js';
 import type { KvTable } from '../cluster/kv-table.js';
 import type { Settings } from '../config/settings.js';
 import { type ClusterAccess, clusterAccess, requireCatalog } from './cluster/cluster-access.js';
+import { withIdentity } from './cluster/cluster-identity.js';
 import { type ExtensionSource, extensionSource } from './cluster/extension.js';
 import { explainRefusal } from './cluster/server-refusal.js';
 import { accessFrom, type ShardConnection, shardPlaces, withShards } from './cluster/shard-connection.js';
 import {
+  type ExtensionOutcome,
   ensureExtension,
-  ensureFirstShardState,
+  ensureShardState,
   ensureTable,
+  grantService,
   inTransaction,
+  refreshTable,
   requireUsableServers,
 } from './cluster/shard-setup.js';
 import { slotText } from './cluster/slot-text.js';
@@ -25,15 +30,21 @@ import type { Terminal } from './terminal.js';
 export async function runInit(options: InitOptions, terminal: Terminal): Promise<number> {
   const cluster = clusterAccess(options);
   const catalog = requireCatalog(cluster);
-  const state = firstState(cluster.settings, options);
-  await requireNoState(catalog, cluster);
-  const access = accessFrom(cluster.settings, { user: cluster.user, database: options.database }, terminal.env);
+  const present = await catalog.read();
+  const state = present ?? firstState(cluster.settings, options);
+  if (present !== null) viewFrom(cluster.settings.shards, present); // throws where they name other shards
+  const { settings, user } = cluster;
+  const access = accessFrom(settings, { user, database: state.database }, terminal.env);
   const askPassword = passwordPrompt(terminal.input, terminal.errors);
-  const done = await withShards(shardPlaces(cluster.settings), access, askPassword, (shards) =>
-    initShards(shards, state, { dryRun: options.dryRun }),
+  const done = await withShards(shardPlaces(settings), access, askPassword, (shards) =>
+    initShards(shards, state, { dryRun: options.dryRun, isNew: present === null, service: settings.auth.service.user }),
   );
-  if (!options.dryRun && !(await catalog.compareAndSet(null, state))) await requireNoState(catalog, cluster);
-  report(done, state, catalog, options, terminal);
+  if (present !== null && done.state === present) throw nothingToDo(catalog, present, cluster);
+  if (!options.dryRun && done.state !== present) {
+    const isWritten = await catalog.compareAndSet(present?.epoch ?? null, done.state);
+    if (!isWritten) throw new CommandFailure(1, `${catalog.place} was changed by somebody else`, 'Run this again.');
+  }
+  report(done.shards, done.state, catalog, options, terminal);
   return 0;
 }
 
@@ -53,49 +64,73 @@ export function firstState(
 export interface InitialisedShard extends CatalogShard {
   readonly host: string;
   readonly port: number;
-  readonly extension: 'installed' | 'present';
+  readonly extension: ExtensionOutcome;
   readonly table: 'created' | 'present' | 'none';
+}
+
+export interface InitialisedCluster {
+  /** In the order of the connections. */
+  readonly shards: readonly InitialisedShard[];
+  /** What the catalogue is to say; the state that was given where nothing had to be done. */
+  readonly state: CatalogState;
+}
+
+interface InitManner {
+  readonly dryRun: boolean;
+  /** There is no catalogue yet; else what an older pgkv has set up is brought to this version. */
+  readonly isNew: boolean;
+  /** The role of pgkv's own statements. */
+  readonly service: string;
 }
 
 /** Everything but the catalogue. `dryRun` does all of it and rolls back. @throws CommandFailure */
 export async function initShards(
   connections: readonly ShardConnection[],
   state: CatalogState,
-  { dryRun }: { readonly dryRun: boolean },
-): Promise<InitialisedShard[]> {
-  await requireUsableServers(connections);
+  manner: InitManner,
+): Promise<InitialisedCluster> {
+  const facts = await requireUsableServers(connections);
+  const known = await withIdentity(state, connections, facts);
+  const isKnown = JSON.stringify(known) === JSON.stringify(state);
+  const next = manner.isNew || isKnown ? known : { ...known, epoch: state.epoch + 1 };
   const source = extensionSource();
   // All are settled before a failure is reported: none is still at work when its connection is closed.
   const outcomes = await Promise.allSettled(
-    connections.map((shard, index) =>
-      inTransaction(shard.client, dryRun ? 'ROLLBACK' : 'COMMIT', () =>
-        initShard(shard, state.shards[index]!, state.tables, source),
-      ).catch((error: unknown) => explainRefusal(shard, error)),
+    connections.map((connection) =>
+      inTransaction(connection.client, manner.dryRun ? 'ROLLBACK' : 'COMMIT', () =>
+        initShard(connection, next, source, manner),
+      ).catch((error: unknown) => explainRefusal(connection, error)),
     ),
   );
-  return outcomes.map((outcome) => {
+  const shards = outcomes.map((outcome) => {
     if (outcome.status === 'rejected') throw outcome.reason;
     return outcome.value;
   });
+  const isDone = isKnown && shards.every(({ extension, table }) => extension === 'present' && table !== 'created');
+  return { shards, state: isDone && !manner.isNew ? state : next };
 }
 
 async function initShard(
   connection: ShardConnection,
-  shard: CatalogShard,
-  tables: readonly KvTable[],
+  state: CatalogState,
   source: ExtensionSource,
+  { isNew, service }: InitManner,
 ): Promise<InitialisedShard> {
-  const isInstalled = await ensureExtension(connection, source);
+  const shard = state.shards.find(({ name }) => name === connection.name)!;
+  const extension = await ensureExtension(connection, source);
   let table: InitialisedShard['table'] = 'none';
-  for (const wanted of tables) table = (await ensureTable(connection, wanted)) ? 'created' : 'present';
-  await ensureFirstShardState(connection, shard);
-  return { ...shard, ...connection.primary, extension: isInstalled ? 'installed' : 'present', table };
+  for (const wanted of state.tables) {
+    table = (await ensureTable(connection, wanted)) ? 'created' : 'present';
+    // Who updated the extension by hand may not have gone on to its tables.
+    if (extension === 'updated' || !isNew) await refreshTable(connection.client, wanted);
+  }
+  await ensureShardState(connection, shard, state, isNew);
+  await grantService(connection, service);
+  return { ...shard, ...connection.primary, extension, table };
 }
 
-async function requireNoState(catalog: CatalogDriver, { source }: ClusterAccess): Promise<void> {
-  const state = await catalog.read();
-  if (state === null) return;
-  throw new CommandFailure(
+function nothingToDo(catalog: CatalogDriver, state: CatalogState, { source }: ClusterAccess): CommandFailure {
+  return new CommandFailure(
     1,
     `there is a catalogue already: ${catalog.place} (epoch ${state.epoch}, ${state.shards.length} shards)`,
     `Add tables with: pgkv table create NAME --config ${source}`,

@@ -6,9 +6,7 @@ import type { Settings } from '../../config/settings.js';
 import { CommandFailure } from '../command-failure.js';
 import type { DriverClient } from '../connect.js';
 import { firstState, initShards } from '../init.js';
-import { type ExtensionSource, extensionSource, installedExtension, runScript } from './extension.js';
-import { accessFrom, type ShardConnection, shardPlaces, withShards } from './shard-connection.js';
-import { inTransaction, refreshTable } from './shard-setup.js';
+import { accessFrom, shardPlaces, withShards } from './shard-connection.js';
 
 const FIRST_TABLE = { schema: 'public', name: 'kv' };
 
@@ -30,15 +28,12 @@ export async function prepareDevTables(
     access,
     async () => undefined,
     async (shards) => {
-      if (state !== null) {
-        const source = extensionSource();
-        await Promise.all(shards.map((shard) => renewExtension(shard, state, source)));
-        return;
-      }
-      const first = firstState(settings, { database, table: { ...FIRST_TABLE, valueType: value ?? 'jsonb' } });
-      await initShards(shards, first, { dryRun: false });
-      await Promise.all(shards.map(({ client }) => keepOutOfExtension(client, user, database)));
-      await catalog.compareAndSet(null, first); // nobody else writes it: the data folder is locked
+      const table = { ...FIRST_TABLE, valueType: value ?? 'jsonb' } as const;
+      const wanted = state ?? firstState(settings, { database, table });
+      const done = await initShards(shards, wanted, { dryRun: false, isNew: state === null, service: user });
+      if (state === null) await Promise.all(shards.map(({ client }) => keepOutOfExtension(client, user, database)));
+      // Nobody else writes it: the data folder is locked.
+      if (done.state !== state) await catalog.compareAndSet(state?.epoch ?? null, done.state);
     },
   );
 }
@@ -57,18 +52,4 @@ function requireValueType({ tables }: CatalogState, value: ValueType | undefined
 async function keepOutOfExtension(client: DriverClient, user: string, database: string): Promise<void> {
   const [role, name] = [client.escapeIdentifier(user), client.escapeIdentifier(database)];
   await client.query(`ALTER ROLE ${role} IN DATABASE ${name} SET search_path = public`);
-}
-
-/** The script may be run over what an earlier version left. */
-async function renewExtension(
-  { client }: ShardConnection,
-  state: CatalogState,
-  source: ExtensionSource,
-): Promise<void> {
-  const installed = await installedExtension(client);
-  if (installed.kind !== 'none' && installed.version === source.version) return;
-  await inTransaction(client, 'COMMIT', async () => {
-    await runScript(client, source);
-    for (const table of state.tables) await refreshTable(client, table);
-  });
 }

@@ -2,8 +2,10 @@
 import type { CatalogState } from '../../catalog/catalog-state.js';
 import { connectionSum } from '../../config/server-connections.js';
 import type { Settings } from '../../config/settings.js';
-import type { InstalledExtension } from './extension.js';
+import { type InstalledExtension, isOlder } from './extension.js';
+import type { LoginFunction } from './login-function.js';
 import type { LoginRoles } from './login-roles.js';
+import type { RowCounts } from './row-check.js';
 import { SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
 import type { ShardPlace } from './shard-connection.js';
 import { type ShardState, sameRanges } from './shard-state.js';
@@ -29,6 +31,10 @@ export interface ShardReport {
   /** In the order of the catalogue's tables; null: not there. */
   readonly tables: readonly (TableDefinition | null | string)[];
   readonly roles: LoginRoles | string;
+  /** As `tables`; null: not counted. */
+  readonly rows: readonly (RowCounts | null | string)[];
+  /** Null: passwords are not checked by pgkv, or by a query of the user's own. */
+  readonly login: LoginFunction | null | string;
 }
 
 export interface ShardExamination {
@@ -57,10 +63,11 @@ export function diagnose(
     reached.push({ name: place.name, report });
     add('ok', 'reach', `${place.primary.host}:${place.primary.port} answers, PostgreSQL ${report.facts.version}`);
     examineServer(report.facts, settings, add);
+    examineLogin(report.login, settings, add);
     if (catalog === null) continue;
     examineExtension(report.extension, extensionVersion, add);
     if (typeof report.extension !== 'string' && report.extension.kind !== 'none') {
-      examineState(report.state, place.name, catalog, add);
+      examineState(report, place.name, catalog, add);
     }
   }
   if (catalog !== null) examineTables(catalog, reached, findings);
@@ -103,14 +110,25 @@ function examineExtension(extension: ShardReport['extension'], wanted: string, a
   if (extension.kind === 'none') return add('wrong', 'extension', 'pgkv is not installed in this database');
   const manner = extension.kind === 'plain' ? ' (plain SQL)' : '';
   if (extension.version === wanted) return add('ok', 'extension', `pgkv ${wanted}${manner}`);
-  add('wrong', 'extension', `pgkv ${extension.version}${manner}, this program needs ${wanted}`);
+  const remedy = isOlder(extension.version, wanted) ? ': run pgkv init again' : '';
+  add('wrong', 'extension', `pgkv ${extension.version}${manner}, this program needs ${wanted}${remedy}`);
 }
 
-function examineState(state: ShardReport['state'], name: string, catalog: CatalogState, add: Add): void {
+function examineState({ state, facts }: ShardReport, name: string, catalog: CatalogState, add: Add): void {
   if (typeof state === 'string') return add('wrong', 'state', state);
   if (state === null) return add('wrong', 'state', 'pgkv.shard_state is empty: this database is no shard yet');
   if (state.name !== name) return add('wrong', 'state', `says that it is shard ${state.name}: addresses are mixed up`);
-  const { hashSlots } = catalog.shards.find((shard) => shard.name === name) ?? { hashSlots: [] };
+  const { hashSlots, systemIdentifier } = catalog.shards.find((shard) => shard.name === name) ?? { hashSlots: [] };
+  if (systemIdentifier !== undefined && systemIdentifier !== facts.systemIdentifier) {
+    const found = facts.systemIdentifier;
+    return add('wrong', 'state', `is another server than the catalogue knows: ${found}, not ${systemIdentifier}`);
+  }
+  if (catalog.clusterId === undefined) {
+    add('warning', 'state', 'the cluster has no id yet, by which mixed-up servers are known: run pgkv init again');
+  } else if (state.clusterId !== catalog.clusterId) {
+    const found = state.clusterId ?? 'none';
+    return add('wrong', 'state', `belongs to another cluster: ${found}, not ${catalog.clusterId}`);
+  }
   if (!sameRanges(state.hashSlots, hashSlots)) {
     const differ = `holds hash slots ${slotText(state.hashSlots)}, the catalogue says ${slotText(hashSlots)}`;
     return add('wrong', 'state', differ);
@@ -120,6 +138,29 @@ function examineState(state: ShardReport['state'], name: string, catalog: Catalo
   }
   const behind = state.epoch < catalog.epoch ? `epoch ${state.epoch}, behind the catalogue's ${catalog.epoch}` : null;
   add(behind === null ? 'ok' : 'warning', 'state', behind ?? `hash slots ${slotText(hashSlots)}, epoch ${state.epoch}`);
+}
+
+function examineLogin(login: ShardReport['login'], { auth }: Settings, add: Add): void {
+  if (login === null || login === 'present') return;
+  const { database } = auth.service;
+  if (login === 'none') return add('wrong', 'auth', `config/auth.sql has not been run in its database ${database}`);
+  if (login !== 'old') return add('warning', 'auth', `database ${database} cannot be asked: ${login}`);
+  add(
+    'warning',
+    'auth',
+    `has pgkv.role_verifier of an older pgkv, which does not tell who may log in: run config/auth.sql in its database ${database} again`,
+  );
+}
+
+/** Rows that nobody finds, or that are there twice. */
+function examineRows(table: string, rows: RowCounts | null | string | undefined, add: Add): void {
+  if (rows === null || rows === undefined) return;
+  if (typeof rows === 'string') return add('warning', 'rows', `${table}: ${rows}`);
+  const { examined, isWhole, wrongSlot, notOwned } = rows;
+  const among = isWhole ? `of ${examined}` : `of ${examined} looked at (a sample)`;
+  if (wrongSlot > 0) add('wrong', 'rows', `${table}: ${wrongSlot} ${among} have a hash slot that is not their key's`);
+  if (notOwned > 0) add('wrong', 'rows', `${table}: ${notOwned} ${among} have hash slots of other shards`);
+  if (wrongSlot + notOwned === 0) add('ok', 'rows', `${table}: ${examined}${isWhole ? '' : ' looked at (a sample)'}`);
 }
 
 /** Each table against what a key-value table is, and against the first shard that has it. */
@@ -143,6 +184,7 @@ function examineTables(
         else if (differences.length > 0) {
           add('wrong', 'table', `${table} differs from shard ${first?.shard}: ${differences.join('; ')}`);
         } else add('ok', 'table', `${table} (${valueType})`);
+        examineRows(table, report.rows[index], add);
         first ??= { shard, definition };
       }
     }

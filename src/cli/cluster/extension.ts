@@ -50,6 +50,36 @@ export async function installExtension(client: DriverClient, source: ExtensionSo
   return { kind: 'plain', version: source.version };
 }
 
+/** @returns false where the server lacks the files for it. In the transaction of the caller. */
+export async function updateExtension(
+  client: DriverClient,
+  installed: InstalledExtension,
+  source: ExtensionSource,
+): Promise<boolean> {
+  if (installed.kind === 'plain') {
+    await runScript(client, source);
+    return true;
+  }
+  const { rowCount } = await client.query(
+    `SELECT FROM pg_catalog.pg_extension e, pg_catalog.pg_extension_update_paths('pgkv') p
+      WHERE e.extname = 'pgkv' AND p.source = e.extversion AND p.target = $1 AND p.path IS NOT NULL`,
+    [source.version],
+  );
+  if (rowCount === 0) return false;
+  await client.query(`ALTER EXTENSION pgkv UPDATE TO ${client.escapeLiteral(source.version)}`);
+  return true;
+}
+
+/** Whether `version` came before `other`: both are dotted numbers. */
+export function isOlder(version: string, other: string): boolean {
+  const [here, there] = [version, other].map((text) => text.split('.').map(Number)) as [number[], number[]];
+  for (let place = 0; place < Math.max(here.length, there.length); place++) {
+    const difference = (here[place] ?? 0) - (there[place] ?? 0);
+    if (difference !== 0) return difference < 0;
+  }
+  return false;
+}
+
 /** Installs or renews by plain SQL, in the transaction of the caller. */
 export async function runScript(client: DriverClient, source: ExtensionSource): Promise<void> {
   await client.query(source.sql);

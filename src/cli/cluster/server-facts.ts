@@ -16,6 +16,8 @@ export interface ServerFacts {
   readonly inRecovery: boolean;
   /** The same for two connections to one running server, whatever the way to it; differs for copies of one. */
   readonly identity: string;
+  /** Of its data, in decimal: a primary's and its standbys'. */
+  readonly systemIdentifier: string;
   readonly connectionsMax: number;
   /** Kept back for superusers and, from 16 on, for members of pg_use_reserved_connections. */
   readonly connectionsReserved: number;
@@ -34,8 +36,7 @@ const FACTS = `
          d.datcollate AS collation,
          d.datlocprovider = 'b' OR d.datlocprovider = 'c' AND d.datcollate IN ('C', 'POSIX') AS sorts_by_bytes,
          pg_catalog.pg_is_in_recovery() AS in_recovery,
-         (SELECT system_identifier FROM pg_catalog.pg_control_system())
-           || '/' || extract(epoch FROM pg_catalog.pg_postmaster_start_time()) AS identity,
+         (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier, extract(epoch FROM pg_catalog.pg_postmaster_start_time()) AS started_at,
          current_setting('max_connections')::int AS connections_max,
          current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true), '0')::int AS connections_reserved,
@@ -56,7 +57,8 @@ export async function readServerFacts(client: DriverClient): Promise<ServerFacts
     collation: row.collation,
     sortsByBytes: row.sorts_by_bytes,
     inRecovery: row.in_recovery,
-    identity: row.identity,
+    identity: `${row.system_identifier}/${row.started_at}`,
+    systemIdentifier: row.system_identifier,
     connectionsMax: row.connections_max,
     connectionsReserved: row.connections_reserved,
     preparedTransactionsMax: row.prepared_transactions_max,

@@ -1,10 +1,10 @@
 // What a shard holds so that pgkv can serve from it: extension, tables, and the row that says which shard it is. Each
 // step looks first, so that a command that failed half way is simply run again.
-import type { CatalogShard } from '../../catalog/catalog-state.js';
+import type { CatalogShard, CatalogState } from '../../catalog/catalog-state.js';
 import type { KvTable } from '../../cluster/kv-table.js';
 import { CommandFailure } from '../command-failure.js';
 import type { DriverClient } from '../connect.js';
-import { type ExtensionSource, installExtension, installedExtension } from './extension.js';
+import { type ExtensionSource, installExtension, installedExtension, isOlder, updateExtension } from './extension.js';
 import { readServerFacts, SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
 import type { ShardConnection } from './shard-connection.js';
 import { readShardState, sameRanges, writeShardState } from './shard-state.js';
@@ -47,8 +47,11 @@ export function serverFault(facts: ServerFacts): string | null {
   return inRecovery ? 'it is a replica (in recovery): the primary is needed' : null;
 }
 
-/** @throws CommandFailure for every server that is not usable, and where two shards are one server */
-export async function requireUsableServers(connections: readonly ShardConnection[]): Promise<void> {
+/**
+ * @returns what each says about itself
+ * @throws CommandFailure for every server that is not usable, and where two shards are one server
+ */
+export async function requireUsableServers(connections: readonly ShardConnection[]): Promise<ServerFacts[]> {
   const faults: string[] = [];
   const shardOfIdentity = new Map<string, string>();
   const facts = await Promise.all(connections.map(({ client }) => readServerFacts(client)));
@@ -61,21 +64,29 @@ export async function requireUsableServers(connections: readonly ShardConnection
     shardOfIdentity.set(identity, name);
   }
   if (faults.length > 0) throw new CommandFailure(1, faults.join('\n'));
+  return facts;
 }
 
-/** @returns whether it was installed now. @throws CommandFailure where another version is there */
-export async function ensureExtension({ name, client }: ShardConnection, source: ExtensionSource): Promise<boolean> {
+export type ExtensionOutcome = 'installed' | 'updated' | 'present';
+
+/** Installs it, or brings an older version to ours. @throws CommandFailure where that cannot be done */
+export async function ensureExtension(
+  { name, client }: ShardConnection,
+  source: ExtensionSource,
+): Promise<ExtensionOutcome> {
   const installed = await installedExtension(client);
   if (installed.kind === 'none') {
     await installExtension(client, source);
-    return true;
+    return 'installed';
   }
-  if (installed.version === source.version) return false;
+  if (installed.version === source.version) return 'present';
+  const older = isOlder(installed.version, source.version);
+  if (older && (await updateExtension(client, installed, source))) return 'updated';
   throw new CommandFailure(
     1,
     `shard ${name} has version ${installed.version} of the extension pgkv, this program needs ${source.version}`,
-    installed.kind === 'extension'
-      ? `Install the files of ${source.version} there and run: ALTER EXTENSION pgkv UPDATE TO '${source.version}'`
+    older
+      ? `Put the files of ${source.version} (extensions/pgkv) among that server's extensions, and run pgkv init again.`
       : 'Use the version of pgkv that belongs to it.',
   );
 }
@@ -127,17 +138,38 @@ export async function dropTable({ client }: ShardConnection, table: KvTable): Pr
   return true;
 }
 
-/** Refuses a server that belongs to another cluster, or is another shard of this one. */
-export async function ensureFirstShardState({ name, client }: ShardConnection, shard: CatalogShard): Promise<void> {
+/**
+ * Writes who this server is. Refuses one that belongs to another cluster, or is another shard of this one.
+ * @param isNew the catalogue is still to be written: nobody can have changed the map
+ */
+export async function ensureShardState(
+  { name, client }: ShardConnection,
+  shard: CatalogShard,
+  { epoch, clusterId }: Pick<CatalogState, 'epoch' | 'clusterId'>,
+  isNew: boolean,
+): Promise<void> {
   const present = await readShardState(client);
-  if (present === null) return await writeShardState(client, { ...shard, epoch: 1 });
-  if (present.name === name && present.epoch === 1 && sameRanges(present.hashSlots, shard.hashSlots)) return;
+  const wanted = { name, hashSlots: shard.hashSlots, epoch, clusterId };
+  if (present === null) return await writeShardState(client, wanted);
+  const isOurs = present.name === name && (present.clusterId ?? clusterId) === clusterId;
+  const isSame = isNew
+    ? present.epoch === epoch && sameRanges(present.hashSlots, shard.hashSlots)
+    : present.epoch <= epoch;
+  if (isOurs && isSame) return await writeShardState(client, wanted);
   throw new CommandFailure(
     1,
     `the server of shard ${name} already is shard ${present.name} of a cluster, with hash slots ` +
       `${slotText(present.hashSlots)} at epoch ${present.epoch}`,
     'Bring back the catalogue of that cluster, or use an empty database.',
   );
+}
+
+/** What pgkv's own role does on a shard while it serves: heartbeats. Nothing where the role is not there. */
+export async function grantService({ client }: ShardConnection, service: string): Promise<void> {
+  const { rowCount } = await client.query('SELECT FROM pg_catalog.pg_roles WHERE rolname = $1', [service]);
+  if (rowCount === 0) return;
+  const role = client.escapeIdentifier(service);
+  await client.query(`GRANT USAGE ON SCHEMA pgkv TO ${role}; GRANT EXECUTE ON FUNCTION pgkv.beat() TO ${role}`);
 }
 
 function qualifiedName(client: DriverClient, { schema, name }: Pick<KvTable, 'schema' | 'name'>): string {

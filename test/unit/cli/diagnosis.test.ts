@@ -14,6 +14,7 @@ const FACTS: ServerFacts = {
   sortsByBytes: true,
   inRecovery: false,
   identity: '1/1',
+  systemIdentifier: '1',
   connectionsMax: 100,
   connectionsReserved: 3,
   preparedTransactionsMax: 10,
@@ -49,6 +50,8 @@ function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES):
     state: { ...shard, epoch: 1 },
     tables: [],
     roles,
+    rows: [],
+    login: 'present',
   };
   return { place: { name: shard.name, primary: { host: `host-${shard.name}`, port: 5432 } }, report };
 }
