@@ -6,6 +6,7 @@ import { readCertificate, tlsMaterial } from './frontend/door/tls-material.js';
 import type { HttpServer } from './http/health-server.js';
 import { openCatalogViews } from './main/catalog-views.js';
 import { type DataPlane, openDataPlane } from './main/data-plane.js';
+import { shardHeartbeats } from './main/heartbeats.js';
 import { startHttp } from './main/http-endpoints.js';
 import { listenForClients } from './main/listen.js';
 import { mockSecret } from './main/mock-secret.js';
@@ -28,11 +29,13 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const login = options.probeAs ?? settings.auth.service;
   const service = serviceNodes(views, SERVICE_CONNECTIONS, login, services);
   const health = shardProbes(views, service, clock, log);
+  const heartbeats = shardHeartbeats(views, service, clock, log);
   let plane: DataPlane | null = null;
   let http: HttpServer | null = null;
   let draining = false;
   const stop = async (): Promise<void> => {
     health.stop();
+    heartbeats.stop();
     plane?.destroy();
     catalogViews.close();
     await http?.close();
@@ -91,6 +94,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   try {
     const router = await start();
     void health.start();
+    heartbeats.start();
     catalogViews.watch();
     return router;
   } catch (error) {

@@ -14,6 +14,7 @@ import type { MetricsSource } from '../http/metrics.js';
 import type { Logger } from '../telemetry/log.js';
 import { openCatalogViews } from './catalog-views.js';
 import { ClientDoor } from './client-door.js';
+import { shardHeartbeats } from './heartbeats.js';
 import { type HttpSource, startHttp } from './http-endpoints.js';
 import { listenForClients } from './listen.js';
 import { mockSecret } from './mock-secret.js';
@@ -22,8 +23,8 @@ import type { RouterOptions, RunningRouter } from './router.js';
 import { shardProbes, shardStates, unhealthyReasons } from './shard-probes.js';
 
 const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
-/** To each server: probes run one after the other. */
-const PROBE_CONNECTIONS = 1;
+/** To each server: probes, and heartbeats, run one after the other; they may be in two databases. */
+const PROBE_CONNECTIONS = 2;
 /** Behind drain.timeout_ms, and for who is to stop at once. */
 const END_GRACE_MS = 4_000;
 
@@ -65,6 +66,7 @@ export async function startWorkers({
       mockSecret: secret,
     }),
   });
+  const heartbeats = shardHeartbeats(views, service, systemClock, log);
   const health = shardProbes(views, service, systemClock, log, (shard, { state }) => {
     workers.setHealth(views.current.shards.map((each) => health.of(each)));
     if (state === 'answers') tellMisfit(shard, settings, ask, log);
@@ -76,6 +78,7 @@ export async function startWorkers({
   let stopping: Promise<void> | null = null;
   const close = async (): Promise<void> => {
     health.stop();
+    heartbeats.stop();
     stopPassingViews();
     service.nodes.destroy();
     catalogViews.close();
@@ -99,6 +102,7 @@ export async function startWorkers({
     throw error;
   }
   void health.start();
+  heartbeats.start();
   catalogViews.watch();
   return {
     port,

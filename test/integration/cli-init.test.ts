@@ -1,6 +1,6 @@
 // `pgkv init` against real servers of the oldest and the newest release: what it makes, what it refuses, and that it can
 // be run again after every failure.
-import { chmodSync, cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -81,6 +81,16 @@ t.test('two empty databases become a cluster', async (t) => {
   )) as [{ known: number }];
   t.equal(known, newest === 'embedded' ? 1 : 0, 'an extension where the server has its files, else plain SQL');
 
+  const { clusterId, shards } = folder.catalog();
+  t.match(clusterId, /^[0-9a-f-]{36}$/);
+  for (const [index, server] of [first, second].entries()) {
+    const [system] = await ask(server, database, 'SELECT system_identifier::text AS id FROM pg_control_system()');
+    t.equal(shards[index]?.systemIdentifier, system!['id']);
+    t.strictSame(await ask(server, database, 'SELECT * FROM pgkv.identity()'), [
+      { cluster_id: clusterId, shard: ['a', 'b'][index], epoch: '1' },
+    ]);
+  }
+
   const again = await init(folder.configFile, database);
   t.equal(again.exitCode, 1);
   t.match(again.errors, `there is a catalogue already: ${folder.catalogFile} (epoch 1, 2 shards)`);
@@ -149,6 +159,85 @@ t.test('after a failure on one shard it is run again', async (t) => {
   t.equal(exitCode, 0);
   t.match(output, /^a .*; extension present, table present$/m);
   t.match(output, /^b .*; extension installed, table created$/m);
+});
+
+t.test('what 0.1.0 has set up is brought to this version, with its rows, and named', async (t) => {
+  const database = await newDatabase();
+  const folder = clusterFolder(t, servers);
+  const oldest = readFileSync(new URL('../../extensions/pgkv/pgkv--0.1.0.sql', import.meta.url), 'utf8');
+  const [files] = await ask(second, database, `SELECT FROM pg_available_extension_versions WHERE name = 'pgkv'`);
+  await ask(first, database, oldest);
+  await ask(second, database, files === undefined ? oldest : `CREATE EXTENSION pgkv VERSION '0.1.0'`);
+  for (const [server, state] of [
+    [first, `'a', 3, '{[0,8191]}'`],
+    [second, `'b', 2, '{[8192,16383]}'`],
+  ] as const) {
+    await ask(server, database, `SELECT pgkv.create_table('kv'), pgkv.set_shard_state(${state})`);
+    await ask(server, database, `SELECT kv_put('t', 'k', '1')`);
+  }
+  const old = {
+    format: 1,
+    epoch: 3,
+    database,
+    shards: [
+      { name: 'a', hashSlots: [[0, 8191]] },
+      { name: 'b', hashSlots: [[8192, 16383]] },
+    ],
+    tables: [{ schema: 'public', name: 'kv', valueType: 'jsonb' }],
+  };
+  writeFileSync(folder.catalogFile, JSON.stringify(old));
+  const doctor = () =>
+    runCli(['doctor', '--config', folder.configFile, '--dbname', database, '--user', first.superuser]);
+  t.match((await doctor()).output, 'this program needs 0.2.0: run pgkv init again');
+
+  const dry = await init(folder.configFile, 'ignored', '--dry-run');
+  t.equal(dry.exitCode, 0, dry.errors);
+  t.match(dry.output, /extension updated, table present$/m);
+  t.strictSame(JSON.parse(readFileSync(folder.catalogFile, 'utf8')), old, 'a dry run changes nothing');
+
+  const { exitCode, output, errors } = await init(folder.configFile, 'ignored');
+  t.equal(exitCode, 0, errors);
+  t.match(output, /^a .*; extension updated, table present\nb .*; extension updated, table present$/m);
+  const { clusterId, epoch, shards } = folder.catalog();
+  t.equal(epoch, 4);
+  for (const [index, server] of [first, second].entries()) {
+    t.ok(shards[index]?.systemIdentifier);
+    t.strictSame(await ask(server, database, 'SELECT * FROM pgkv.identity()'), [
+      { cluster_id: clusterId, shard: ['a', 'b'][index], epoch: '4' },
+    ]);
+    t.strictSame(await ask(server, database, `SELECT value, pgkv.version() FROM kv`), [{ value: 1, version: '0.2.0' }]);
+    const [left] = await ask(
+      server,
+      database,
+      `SELECT count(*)::int FROM pg_proc WHERE prosrc ~ 'EXIT WHEN NOT FOUND'`,
+    );
+    t.strictSame(left, { count: 0 }, 'functions of the table too');
+  }
+  const rows = (await doctor()).output;
+  t.match(rows, /WRONG {4}rows +public\.kv: 1 of 1 have hash slots of other shards/, 'k was laid on both');
+  t.match((await init(folder.configFile, database)).errors, 'there is a catalogue already', 'nothing is left to do');
+
+  folder.configure([
+    { ...servers[0]!, name: 'b' },
+    { ...servers[1]!, name: 'a' },
+  ]);
+  const swapped = await init(folder.configFile, database);
+  t.match(swapped.errors, /the server of shard [ab] is another one than the catalogue knows: its system identifier/);
+});
+
+t.test('after a failure half way the shards keep the id they have, and two clusters are not joined', async (t) => {
+  const database = await newDatabase();
+  const folder = clusterFolder(t, servers);
+  t.equal((await init(folder.configFile, database)).exitCode, 0);
+  const { clusterId } = folder.catalog();
+  rmSync(folder.catalogFile);
+  t.equal((await init(folder.configFile, database)).exitCode, 0, 'as if the catalogue had not been written');
+  t.equal(folder.catalog().clusterId, clusterId);
+  rmSync(folder.catalogFile);
+  await ask(second, database, `UPDATE pgkv.shard_state SET cluster_id = 'another'`);
+  const { exitCode, errors } = await init(folder.configFile, database);
+  t.equal(exitCode, 1);
+  t.match(errors, `these belong to different clusters: shard a: ${clusterId}, shard b: another`);
 });
 
 t.test('a server of another cluster, or another shard of this one, is refused', async (t) => {

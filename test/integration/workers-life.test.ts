@@ -243,7 +243,7 @@ t.test('connections that do not fit into a server are refused, and what would fi
   // Of 30, 3 are reserved.
   await t.rejects(
     started([server, small], 8),
-    /shard s2: the connections of pgkv do not fit: \(pool\.size_max 8 \+ 2\) x workers 3 \+ reserved 3 = 33, max_connections = 30\s+Lower workers/,
+    /shard s2: the connections of pgkv do not fit: \(pool\.size_max 8 \+ 3\) x workers 3 \+ reserved 3 = 36, max_connections = 30\s+Lower workers/,
   );
   const fitting = await started([server, small], 7);
   t.equal(await (await fitting.connect()).value('SELECT 1'), '1');

@@ -24,13 +24,30 @@ export interface KvServers {
 export async function kvServers(
   t: Test,
   shards: number,
-  options: { readonly version?: PostgresVersion; readonly tables?: readonly KvTable[] } = {},
+  options: {
+    readonly version?: PostgresVersion;
+    readonly tables?: readonly KvTable[];
+    /** Each shard says which slots it owns, as init lets it: no row of others can be laid on it. */
+    readonly stated?: boolean;
+  } = {},
 ): Promise<KvServers> {
-  const { version = 'embedded', tables = [KV, BLOBS] } = options;
+  const { version = 'embedded', tables = [KV, BLOBS], stated = false } = options;
   const servers = await Promise.all(Array.from({ length: shards }, () => startPostgres({ version })));
   t.teardown(() => Promise.all(servers.map((server) => server.stop())));
   await Promise.all(servers.map((server) => prepareShard(server, tables)));
-  return { servers, catalog: fixedCatalog(evenSpread(shards, tables)) };
+  const state = evenSpread(shards, tables);
+  if (!stated) return { servers, catalog: fixedCatalog(state) };
+  const clusterId = 'cluster of a test';
+  await Promise.all(servers.map((server, index) => stateShard(server, state, index, clusterId)));
+  return { servers, catalog: fixedCatalog({ ...state, clusterId }) };
+}
+
+async function stateShard(server: PostgresServer, state: CatalogState, index: number, clusterId: string) {
+  const { name, hashSlots } = state.shards[index]!;
+  const client = await SqlClient.connect(server, { user: server.superuser, database: state.database });
+  const ranges = hashSlots.map(([first, last]) => `[${first},${last}]`).join(',');
+  await client.run(`select pgkv.set_shard_state('${name}', ${state.epoch}, '{${ranges}}', '${clusterId}')`);
+  await client.end();
 }
 
 /** The extension as plain SQL, and its tables with versions that begin at 1, as in a plain table. */

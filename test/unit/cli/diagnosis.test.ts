@@ -1,8 +1,9 @@
 // What the doctor concludes where a real server cannot be made ill on purpose: clocks, releases, replicas.
 import t from 'tap';
 import type { CatalogState } from '../../../src/catalog/catalog-state.js';
-import { diagnose, type ShardExamination } from '../../../src/cli/cluster/diagnosis.js';
+import { diagnose, type ShardExamination, type ShardReport } from '../../../src/cli/cluster/diagnosis.js';
 import type { LoginRoles } from '../../../src/cli/cluster/login-roles.js';
+import type { RowCounts } from '../../../src/cli/cluster/row-check.js';
 import type { ServerFacts } from '../../../src/cli/cluster/server-facts.js';
 import { defaultSettings } from '../../../src/config/load.js';
 
@@ -23,6 +24,7 @@ const FACTS: ServerFacts = {
 };
 const CATALOG: CatalogState = {
   epoch: 1,
+  clusterId: 'c1',
   database: 'kv',
   shards: [
     { name: 'a', hashSlots: [[0, 8191]] },
@@ -47,7 +49,7 @@ function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES):
   const report = {
     facts: { ...FACTS, identity: `${index}`, ...facts },
     extension: { kind: 'extension', version: '0.1.0' } as const,
-    state: { ...shard, epoch: 1 },
+    state: { ...shard, epoch: 1, clusterId: 'c1' },
     tables: [],
     roles,
     rows: [],
@@ -79,8 +81,8 @@ t.test('releases of 15 to 18, primaries, one server for each shard', async (t) =
 });
 
 t.test('connections: exactly as many as fit are fine', async (t) => {
-  t.strictSame(illness({ connectionsMax: 25 }), []);
-  t.strictSame(illness({ connectionsMax: 24 }), ['wrong a connections']);
+  t.strictSame(illness({ connectionsMax: 26 }), []);
+  t.strictSame(illness({ connectionsMax: 25 }), ['wrong a connections']);
 });
 
 t.test('roles of the home shard have to be the same on the others', async (t) => {
@@ -118,6 +120,62 @@ t.test('another version of the extension', async (t) => {
   const findings = diagnose(settings, CATALOG, '0.2.0', [examination(0, {})]);
   t.match(
     findings.find(({ check }) => check === 'extension'),
-    { severity: 'wrong', message: 'pgkv 0.1.0, this program needs 0.2.0' },
+    { severity: 'wrong', message: 'pgkv 0.1.0, this program needs 0.2.0: run pgkv init again' },
   );
+});
+
+/** What is told of shard b where its report differs from that of a healthy shard. */
+function toldOfB(report: Partial<ShardReport>, catalog = CATALOG): string[] {
+  const b = examination(1, {});
+  if (typeof b.report === 'string') throw new Error('b answers');
+  const findings = diagnose(settings, catalog, '0.1.0', [
+    examination(0, {}),
+    { ...b, report: { ...b.report, ...report } },
+  ]);
+  return findings
+    .filter(({ shard, severity }) => shard === 'b' && severity !== 'ok' && severity !== 'info')
+    .map(({ severity, check, message }) => `${severity} ${check}: ${message}`);
+}
+
+t.test('a server of another cluster, or another one than the catalogue knows, is told', async (t) => {
+  t.strictSame(toldOfB({}), []);
+  const state = { ...CATALOG.shards[1]!, epoch: 1 };
+  t.strictSame(toldOfB({ state: { ...state, clusterId: 'c2' } }), [
+    'wrong state: belongs to another cluster: c2, not c1',
+  ]);
+  t.strictSame(toldOfB({ state }), ['wrong state: belongs to another cluster: none, not c1']);
+  const known = { ...CATALOG, shards: CATALOG.shards.map((shard) => ({ ...shard, systemIdentifier: '1' })) };
+  t.strictSame(toldOfB({}, known), []);
+  t.strictSame(toldOfB({ facts: { ...FACTS, identity: '1', systemIdentifier: '2' } }, known), [
+    'wrong state: is another server than the catalogue knows: 2, not 1',
+  ]);
+  const { clusterId: _, ...unnamed } = CATALOG;
+  t.match(toldOfB({ state }, unnamed), ['warning state: the cluster has no id yet']);
+});
+
+t.test('rows that are not where they belong are counted, each kind', async (t) => {
+  const catalog = { ...CATALOG, tables: [{ schema: 'public', name: 'kv', valueType: 'jsonb' } as const] };
+  const told = (rows: RowCounts | string) =>
+    toldOfB({ tables: [null], rows: [rows] }, catalog).filter((text) => / rows: /.test(text));
+  const counts = { examined: 9, isWhole: true, wrongSlot: 0, notOwned: 0 };
+  const columns = ['tenant_id text COLLATE "C" NOT NULL', 'key text COLLATE "C" NOT NULL', 'version bigint NOT NULL'];
+  columns.push('value jsonb', 'ttl timestamp with time zone', 'updated_at timestamp with time zone NOT NULL');
+  columns.push('slot integer NOT NULL');
+  const table = { columns, constraints: ['kv_pkey PRIMARY KEY (tenant_id, key, slot)'], indexes: [], triggers: [] };
+  const ofTable = (rows: RowCounts | string) =>
+    toldOfB({ tables: [table], rows: [rows] }, catalog).filter((text) => / rows: /.test(text));
+  t.strictSame(told(counts), [], 'a table that is missing is told as that');
+  t.strictSame(ofTable(counts), []);
+  t.strictSame(ofTable({ ...counts, wrongSlot: 2, notOwned: 3, isWhole: false }), [
+    "wrong rows: public.kv: 2 of 9 looked at (a sample) have a hash slot that is not their key's",
+    'wrong rows: public.kv: 3 of 9 looked at (a sample) have hash slots of other shards',
+  ]);
+  t.strictSame(ofTable('permission denied'), ['warning rows: public.kv: permission denied']);
+});
+
+t.test('the functions of auth.sql', async (t) => {
+  t.strictSame(toldOfB({ login: null }), []);
+  t.match(toldOfB({ login: 'old' }), [/^warning auth: has pgkv\.role_verifier of an older pgkv.*auth\.sql/]);
+  t.strictSame(toldOfB({ login: 'none' }), ['wrong auth: config/auth.sql has not been run in its database postgres']);
+  t.match(toldOfB({ login: 'no such database' }), [/^warning auth: .*: no such database$/]);
 });

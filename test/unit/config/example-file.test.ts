@@ -79,7 +79,7 @@ t.test('check-config prints the shards and the connection arithmetic, and no sec
   t.match(lines, 'a (home): slots 0-9, 11-16383 (16383)');
   t.match(lines, '    h1:5432 primary\n    h2:5432 auto');
   t.match(lines, 'b: slots 10 (1)\n    /sock/.s.PGSQL.5433 auto');
-  t.match(lines, '(pool.size_max 25 + 2) x workers 1 = 27');
-  t.match(lines, 'connections to all 3 servers: at most 81');
+  t.match(lines, '(pool.size_max 25 + 3) x workers 1 = 28');
+  t.match(lines, 'connections to all 3 servers: at most 84');
   t.notMatch(lines, /hunter2/);
 });
