@@ -39,7 +39,7 @@ export async function runInit(options: InitOptions, terminal: Terminal): Promise
   const done = await withShards(shardPlaces(settings), access, askPassword, (shards) =>
     initShards(shards, state, { dryRun: options.dryRun, isNew: present === null, service: settings.auth.service.user }),
   );
-  if (present !== null && done.state === present) throw nothingToDo(catalog, present, cluster);
+  if (present !== null && done.wasDone) throw nothingToDo(catalog, present, cluster);
   if (!options.dryRun && done.state !== present) {
     const isWritten = await catalog.compareAndSet(present?.epoch ?? null, done.state);
     if (!isWritten) throw new CommandFailure(1, `${catalog.place} was changed by somebody else`, 'Run this again.');
@@ -71,8 +71,10 @@ export interface InitialisedShard extends CatalogShard {
 export interface InitialisedCluster {
   /** In the order of the connections. */
   readonly shards: readonly InitialisedShard[];
-  /** What the catalogue is to say; the state that was given where nothing had to be done. */
+  /** What the catalogue is to say; the state that was given where it says that already. */
   readonly state: CatalogState;
+  /** Everything was there, as this version makes it. */
+  readonly wasDone: boolean;
 }
 
 interface InitManner {
@@ -92,7 +94,7 @@ export async function initShards(
   const facts = await requireUsableServers(connections);
   const known = await withIdentity(state, connections, facts);
   const isKnown = JSON.stringify(known) === JSON.stringify(state);
-  const next = manner.isNew || isKnown ? known : { ...known, epoch: state.epoch + 1 };
+  const next = isKnown ? state : manner.isNew ? known : { ...known, epoch: state.epoch + 1 };
   const source = extensionSource();
   // All are settled before a failure is reported: none is still at work when its connection is closed.
   const outcomes = await Promise.allSettled(
@@ -106,8 +108,8 @@ export async function initShards(
     if (outcome.status === 'rejected') throw outcome.reason;
     return outcome.value;
   });
-  const isDone = isKnown && shards.every(({ extension, table }) => extension === 'present' && table !== 'created');
-  return { shards, state: isDone && !manner.isNew ? state : next };
+  const wasDone = isKnown && shards.every(({ extension, table }) => extension === 'present' && table !== 'created');
+  return { shards, state: next, wasDone };
 }
 
 async function initShard(

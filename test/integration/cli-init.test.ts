@@ -70,9 +70,14 @@ t.test('two empty databases become a cluster', async (t) => {
   ] as const) {
     const state = await ask(server, database, 'SELECT shard_name, epoch::int, slots::text FROM pgkv.shard_state');
     t.strictSame(state, [{ shard_name: name, epoch: 1, slots }]);
-    await ask(server, database, `SELECT kv_put('shop', 'user:{42}', '1')`);
-    const [row] = await ask<{ slot: number }>(server, database, 'SELECT slot FROM kv');
-    t.equal(row?.slot, hashSlotOf('shop', 'user:{42}'), 'SQL and router agree on the slot');
+    const keys = Array.from({ length: 20 }, (_, index) => `user:{${index}}`);
+    const own = keys.filter((key) => hashSlotOf('shop', key) < 8192 === (name === 'a'));
+    for (const key of own) await ask(server, database, `SELECT kv_put('shop', '${key}', '1')`);
+    t.strictSame(
+      await ask(server, database, 'SELECT slot FROM kv ORDER BY slot'),
+      own.map((key) => ({ slot: hashSlotOf('shop', key) })).sort((one, other) => one.slot - other.slot),
+      'SQL and router agree on the slots, and on whose they are',
+    );
   }
   const [{ known }] = (await ask(
     second,

@@ -1,5 +1,5 @@
 // `pgkv table` and `pgkv doctor` on a cluster of two real servers, and on the same cluster when it is ill.
-import { rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { CatalogState } from '../../src/catalog/catalog-state.js';
@@ -18,6 +18,8 @@ const [first, second] = await Promise.all([
 ]);
 t.teardown(() => Promise.all([first.stop(), second.stop()]));
 const both = [first, second];
+const authSql = readFileSync(new URL('../../config/auth.sql', import.meta.url), 'utf8');
+for (const server of both) await ask(server, 'postgres', authSql);
 const servers = both.map(({ host, port }, index) => ({ name: 'ab'[index]!, host, port }));
 
 let count = 0;
@@ -53,8 +55,10 @@ t.test('a table is made on all shards, listed, and dropped again, and watchers a
     errors: '',
   });
   for (const server of both) {
-    const [row] = await ask(server, database, `SELECT blobs_put('t', 'k', '\\x01') IS NOT NULL AS done`);
-    t.strictSame(row, { done: true });
+    const put = `SELECT count(blobs_put('t', k, '\\x01'))::int FROM (SELECT i::text k FROM generate_series(1, 20) i) k
+      WHERE pgkv.slot('t', k) <@ pgkv.owned_slots()`;
+    const [row] = await ask<{ count: number }>(server, database, put);
+    t.ok(row!.count > 2);
     t.strictSame(await ask(server, database, 'SELECT epoch::int FROM pgkv.shard_state'), [{ epoch: 2 }]);
   }
   const again = await run('table', 'create', 'blobs', '--value', 'bytea', '--json');
@@ -100,7 +104,8 @@ t.test('a table that was filled before the cluster knew it is not taken over wit
   await ask(
     first,
     database,
-    "INSERT INTO early (tenant_id, key, value) SELECT 't', i::text, '1' FROM generate_series(1, 20) i",
+    `SET pgkv.router = on; INSERT INTO early (tenant_id, key, value, slot)
+      SELECT 't', i::text, '1', pgkv.slot('t', i::text) FROM generate_series(1, 20) i`,
   );
   const refused = await run('table', 'create', 'early');
   t.equal(refused.exitCode, 1);
@@ -208,7 +213,7 @@ t.test('the doctor finds nothing wrong with a cluster just made', async (t) => {
   t.equal(exitCode, 0);
   for (const shard of ['a', 'b']) {
     const checks = all.filter((finding) => finding.shard === shard).map(({ check }) => check);
-    const examined = ['reach', 'encoding', 'connections', 'prepared', 'extension', 'state', 'table'];
+    const examined = ['reach', 'encoding', 'connections', 'prepared', 'auth', 'extension', 'state', 'table', 'rows'];
     t.strictSame(checks, [...examined, ...(shard === 'a' ? [] : ['roles']), 'clock']);
   }
   t.match(all, [{ shard: null, check: 'catalogue', message: `${cluster.catalogFile}: epoch 1, 16384 hash slots` }]);
@@ -244,6 +249,22 @@ t.test('the doctor names each thing that is wrong', async (t) => {
   await ask(second, database, `CREATE ROLE doctored LOGIN PASSWORD 'one'`);
   await only(cluster, 'warning', 'b', 'roles', /^stored passwords differ from shard a's .*: doctored/);
   for (const server of [first, second]) await ask(server, database, 'DROP ROLE doctored');
+
+  // As an older version of the extension let it happen.
+  const lay = (key: string, slot: string) =>
+    `SET pgkv.router = on; INSERT INTO kv (tenant_id, key, value, slot) VALUES ('t', '${key}', '1', ${slot})`;
+  await ask(second, database, lay('k', '16383'));
+  await only(cluster, 'wrong', 'b', 'rows', "public.kv: 1 of 1 have a hash slot that is not their key's");
+  await ask(second, database, `DELETE FROM kv; ${lay('1', '8191')}`);
+  t.match((await findings(cluster)).ill, [
+    { shard: 'b', check: 'rows', message: /^public\.kv: 1 of 1 have a hash slot/ },
+    { shard: 'b', check: 'rows', message: /^public\.kv: 1 of 1 have hash slots of other shards/ },
+  ]);
+  await ask(second, database, 'DELETE FROM kv');
+
+  await ask(first, 'postgres', 'DROP FUNCTION pgkv.role_login(text)');
+  await only(cluster, 'warning', 'a', 'auth', /^has pgkv\.role_verifier of an older pgkv/);
+  await ask(first, 'postgres', authSql);
 
   await ask(second, database, 'ALTER TABLE kv ADD COLUMN note text');
   await only(cluster, 'wrong', 'b', 'table', 'public.kv differs from shard a: note text');
@@ -282,7 +303,7 @@ t.test('the doctor names each thing that is wrong', async (t) => {
   const third = await newCluster(t);
   third.configure(servers, '[pool]\nsize_max = 100\n');
   t.match((await findings(third)).ill, [
-    { shard: 'a', check: 'connections', message: /= 105, max_connections = 60: does not fit/ },
+    { shard: 'a', check: 'connections', message: /= 106, max_connections = 60: does not fit/ },
     { shard: 'b', check: 'connections' },
   ]);
   third.configure([servers[0]!, { ...servers[1]!, port: await freePort() }]);

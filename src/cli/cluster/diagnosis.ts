@@ -141,8 +141,9 @@ function examineState({ state, facts }: ShardReport, name: string, catalog: Cata
 }
 
 function examineLogin(login: ShardReport['login'], { auth }: Settings, add: Add): void {
-  if (login === null || login === 'present') return;
+  if (login === null) return;
   const { database } = auth.service;
+  if (login === 'present') return add('ok', 'auth', `pgkv.role_login in database ${database}`);
   if (login === 'none') return add('wrong', 'auth', `config/auth.sql has not been run in its database ${database}`);
   if (login !== 'old') return add('warning', 'auth', `database ${database} cannot be asked: ${login}`);
   add(
