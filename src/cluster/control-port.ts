@@ -11,6 +11,8 @@ export interface ControlPort {
   schemaChanged(shard: ShardId): void;
   /** A login failed against the role's verifier as it was kept. */
   verifierForgotten(role: string): void;
+  /** A statement went through this process that wants nobody to be connected to the database. */
+  databaseLeft(database: string): void;
   /** A cancel request for a session of another process. Calls `done` when that one has it, or nobody can. */
   cancel(pid: number, secretKey: Uint8Array, done: () => void): void;
 }
@@ -80,7 +82,8 @@ interface ForwardedCancel {
 /** What concerns workers alike: one tells it, the others hear it. */
 export type SharedMessage =
   | { readonly kind: 'schema-changed'; readonly shard: ShardId }
-  | { readonly kind: 'verifier-forgotten'; readonly role: string };
+  | { readonly kind: 'verifier-forgotten'; readonly role: string }
+  | { readonly kind: 'database-left'; readonly database: string };
 
 /** From the control process to a worker. */
 export type ControlMessage =

@@ -116,6 +116,12 @@ const servers = z
 const pool = z
   .strictObject({
     size_max: count(1, 10000, 20, 'Server connections to one node, all roles and databases together, per worker.'),
+    role_share: z
+      .number()
+      .gt(0)
+      .max(1)
+      .default(0.8)
+      .describe('Part of the connections for transactions that one role in one database gets while others wait.'),
     queue_max: count(0, 1_000_000, 10000, 'Statements that may wait for a server connection of one node.'),
     wait_timeout_ms: milliseconds(1, 15000, 'How long a statement waits for a server connection before 53300.'),
     idle_timeout_ms: milliseconds(0, 600000, 'An unused server connection is closed after this; 0 = never.'),

@@ -22,6 +22,8 @@ export interface WorkersOptions {
   readonly program: string;
   /** Clients that may wait for a worker. */
   readonly waitingMax: number;
+  /** A worker is about to send what wants nobody to be connected to the database. */
+  databaseLeft(database: string): void;
   readonly log: Logger;
   /** What a worker that starts now begins with. */
   assignment(place: Pick<WorkerAssignment, 'worker' | 'state'>): WorkerAssignment;
@@ -257,6 +259,10 @@ export class Workers {
         member.silent = false;
         this.statistics.take(worker, message.report);
         this.#answered(worker);
+        return;
+      case 'database-left':
+        this.#options.databaseLeft(message.database);
+        for (const other of this.#members.values()) if (other !== member) this.#send(other, message);
         return;
       case 'schema-changed':
       case 'verifier-forgotten':

@@ -61,6 +61,7 @@ export interface DataPlane {
   // What other data processes found out
   schemaChangedElsewhere(shard: ShardId): void;
   verifierForgottenElsewhere(role: string): void;
+  databaseLeftElsewhere(database: string): void;
   /** A request that another data process got. */
   cancel(pid: number, secretKey: Buffer): void;
   /** Ends sessions between transactions, the others after `drain.timeout_ms`. */
@@ -79,10 +80,18 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   const { settings, log, clock, random, registry, views, siblings, service } = options;
   const counters = createCounters();
   const errorsBefore = new Map(errorsWritten);
-  const nodes = clientNodes(views, options, log, (pool, shard) => {
+  const nodes = clientNodes(views, options, service, log, (pool, shard) => {
     if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(shard.id);
+    pool.onDatabaseLeft = (database) => {
+      closeIdle(database);
+      siblings?.port.databaseLeft(database);
+    };
   });
   const roles = roleSource(options);
+  const closeIdle = (database: string): void => {
+    nodes.closeIdle(database);
+    service.nodes.closeIdle(database);
+  };
   const cancels =
     siblings === null
       ? new CancelRegistry(random)
@@ -130,6 +139,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
       if (shard !== undefined) nodes.primary(shard).schemaChangedElsewhere();
     },
     verifierForgottenElsewhere: (role) => roles?.forgottenElsewhere(role),
+    databaseLeftElsewhere: closeIdle,
     cancel(pid, secretKey) {
       if (cancels.cancel(pid, secretKey)) counters.cancelsForwarded++;
     },

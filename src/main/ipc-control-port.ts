@@ -25,6 +25,10 @@ export class IpcControlPort implements ControlPort {
     this.#tell({ kind: 'verifier-forgotten', role });
   }
 
+  databaseLeft(database: string): void {
+    this.#tell({ kind: 'database-left', database });
+  }
+
   cancel(pid: number, secretKey: Uint8Array, done: () => void): void {
     const request = ++this.#lastRequest;
     const timer = this.#clock.after(CANCEL_TIMEOUT_MS, () => this.cancelDone(request));

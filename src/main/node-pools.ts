@@ -6,6 +6,8 @@ import { SettingsRegistry } from '../backend/connection/settings-group.js';
 import { NodePool, type PoolLimits } from '../backend/pool/node-pool.js';
 import { type NamedNode, NodeDirectory } from '../backend/pool/nodes.js';
 import type { PoolGroup } from '../backend/pool/pool-group.js';
+import type { AskControl } from '../backend/pool/routine-lookup.js';
+import { serviceQuery } from '../backend/pool/service-query.js';
 import type { Clock, Random } from '../base/clock.js';
 import type { NodeView, ShardView } from '../cluster/cluster-view.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
@@ -51,11 +53,13 @@ export function poolServices(settings: Settings, clock: Clock, random: Random): 
 
 /**
  * Those of clients, which follow the views.
+ * @param service for what pgkv itself asks
  * @param opened is told of each pool
  */
 export function clientNodes(
   views: ViewHolder,
   services: PoolServices,
+  service: ServiceNodes,
   log: Logger,
   opened: (pool: NodePool, shard: ShardView) => void,
 ): NodeDirectory {
@@ -63,7 +67,11 @@ export function clientNodes(
   const nodes = new NodeDirectory({
     view: views.current,
     open: (named, proof) => {
-      const pool = openPool(named, views.current.shards.length, limits, services, proof);
+      const control: AskControl = (startup, credential, sql) => {
+        const own = service.nodes.pool(named.node.id);
+        return serviceQuery(own, own.group(startup, credential), services.clock, sql);
+      };
+      const pool = openPool(named, views.current.shards.length, limits, services, { proof, control });
       opened(pool, named.shard);
       return pool;
     },
@@ -89,7 +97,7 @@ export function serviceNodes(
   const limits = { ...poolLimits(services.settings), sizeMax: connections };
   const nodes = new NodeDirectory({
     view: views.current,
-    open: (named, proof) => openPool(named, views.current.shards.length, limits, services, proof),
+    open: (named, proof) => openPool(named, views.current.shards.length, limits, services, { proof }),
   });
   views.onChange((view) => nodes.follow(view));
   const startup = serviceStartup(login);
@@ -111,7 +119,7 @@ function openPool(
   shardCount: number,
   limits: PoolLimits,
   services: PoolServices,
-  proof: ServerProof,
+  more: { readonly proof: ServerProof; readonly control?: AskControl },
 ): NodePool {
   const { openStream, clock, random, registry } = services;
   return new NodePool({
@@ -122,7 +130,7 @@ function openPool(
     clock,
     random,
     noSettings: registry.empty,
-    proof,
+    ...more,
   });
 }
 
@@ -130,6 +138,7 @@ function poolLimits(settings: Settings): PoolLimits {
   const orNever = (ms: number): number => (ms === 0 ? Number.POSITIVE_INFINITY : ms);
   return {
     sizeMax: settings.pool.sizeMax,
+    roleShare: settings.pool.roleShare,
     queueMax: settings.pool.queueMax,
     waitTimeoutMs: settings.pool.waitTimeoutMs,
     answerTimeoutMs: settings.servers.answerTimeoutMs,

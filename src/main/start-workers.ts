@@ -55,6 +55,7 @@ export async function startWorkers({
     count: settings.workers,
     program: WORKER_PROGRAM,
     waitingMax: settings.listen.backlog,
+    databaseLeft: (database) => service.nodes.closeIdle(database),
     log,
     assignment: (place) => ({
       ...place,

@@ -124,6 +124,9 @@ class DataProcess {
       case 'verifier-forgotten':
         plane.verifierForgottenElsewhere(message.role);
         return;
+      case 'database-left':
+        plane.databaseLeftElsewhere(message.database);
+        return;
       case 'cancel':
         plane.cancel(message.pid, Buffer.from(message.secretKey));
         tell({ kind: 'cancel-done', from: message.from, request: message.request });

@@ -121,6 +121,7 @@ class World {
       sizeMax: random.between(1, 4),
       queueMax: random.chance(0.1) ? 2 : 100,
       answerTimeoutMs: 10_000,
+      roleShare: random.pick([0.3, 0.8, 1]),
       waitTimeoutMs: random.pick([1_000, 30_000, 30_000]),
       idleTimeoutMs: random.pick([300, 10_000, Number.POSITIVE_INFINITY]),
       lifetimeMaxMs: random.pick([200, 5_000, Number.POSITIVE_INFINITY]),

@@ -25,6 +25,7 @@ const LIMITS = {
   queueMax: 100,
   waitTimeoutMs: 10_000,
   answerTimeoutMs: 10_000,
+  roleShare: 1,
   idleTimeoutMs: Number.POSITIVE_INFINITY,
   lifetimeMaxMs: Number.POSITIVE_INFINITY,
   connectTimeoutMs: 5_000,

@@ -29,6 +29,13 @@ export interface LoginFailure {
   readonly wrongServer?: boolean;
 }
 
+/** What was expected and found stands in the message: drivers drop the detail. */
+export function loginError(label: string, { reason, wrongServer }: LoginFailure): PgkvError {
+  const detail = `${label}: ${reason}`;
+  if (wrongServer === true) return new PgkvError('wrong_server', { message: detail, detail });
+  return new PgkvError('server_unreachable', { detail });
+}
+
 const Authentication = { ok: 0, cleartext: 3, md5: 5, sasl: 10, saslContinue: 11, saslFinal: 12 } as const;
 const LIMITS = backendLimits(AUTH_MESSAGE_BYTES_MAX);
 // No rows during a login: nothing may be gathered for one.

@@ -6,28 +6,25 @@ import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { ConnectionOpener } from '../connection/connection-opener.js';
 import type { Credential } from '../connection/credential.js';
-import type { LoginFailure } from '../connection/handshake.js';
+import { type LoginFailure, loginError } from '../connection/handshake.js';
 import type { ServerConnection } from '../connection/server-connection.js';
 import type { ServerProof } from '../connection/server-proof.js';
 import { addressText, type OpenStream, type ServerAddress } from '../connection/server-socket.js';
 import { endsWhenIdle } from '../connection/settings-change.js';
 import type { SettingsGroup } from '../connection/settings-group.js';
-import { untilReady } from '../replies/control-answers.js';
 import { AnswerDeadlines } from './answer-deadlines.js';
 import { type LeaseRequest, PoolGroup, type RoleIdentity } from './pool-group.js';
 import { createPoolCounters, type PoolLimits } from './pool-limits.js';
+import { longestIdle, nextWaiter, oldestInNeed } from './pool-turns.js';
 import { RoleNews } from './role-news.js';
+import { type AskControl, RoutineLookup } from './routine-lookup.js';
+import { Shares } from './shares.js';
 
 export type { PoolLimits } from './pool-limits.js';
 
-/** A waiter of another group that is this much older than the next of the own group goes first. */
-const UNFAIRNESS_MAX_MS = 250;
+/** So long a server waits for others to leave a database. */
+const LEAVING_MS = 5_000;
 const SWEEP_INTERVAL_MS = 500;
-/** Short: others wait meanwhile, and closing one that would have answered later costs a login. */
-const TEST_TIMEOUT_MS = 1_000;
-
-/** What was expected and found stands in the message: drivers drop the detail. */
-const wrongServer = (what: string): PgkvError => new PgkvError('wrong_server', { message: what, detail: what });
 
 const roleGone = (user: string): PgkvError =>
   new PgkvError('invalid_authorization', { message: `role "${user}" was dropped or made anew: log in again` });
@@ -41,13 +38,19 @@ export class NodePool {
   readonly #clock: Clock;
   readonly #opener: ConnectionOpener;
   readonly #deadlines: AnswerDeadlines;
+  readonly #shares: Shares;
+  readonly #routines: RoutineLookup | null;
   /** The settings of a connection as it logs in. */
   readonly noSettings: SettingsGroup;
   /** For processes with connections of their own to the node. */
   onSchemaChanged: (() => void) | null = null;
+  /** Nobody may be connected to that database for what is about to be sent; idle connections everywhere are closed. */
+  onDatabaseLeft: ((database: string) => void) | null = null;
   readonly #groups = new Map<string, PoolGroup>();
   readonly #roles = new RoleNews();
   readonly #connections = new Set<ServerConnection>();
+  /** The database that nobody is to stay in, and until when. */
+  readonly #leftUntil = new Map<string, number>();
   #waitingCount = 0;
   #schemaEpoch = 0;
   /** Bytes of connections that are closed by now. */
@@ -64,6 +67,8 @@ export class NodePool {
     random: Random;
     noSettings: SettingsGroup;
     proof?: ServerProof | null;
+    /** For pgkv's own questions; none: what routines do is asked on the connection that is leased. */
+    control?: AskControl | null;
   }) {
     this.address = options.address;
     const node = `node ${addressText(options.address)}`;
@@ -75,8 +80,18 @@ export class NodePool {
       errorCounts: this.counters.errors,
       proof: options.proof ?? null,
     });
-    this.#deadlines = new AnswerDeadlines(options.limits.answerTimeoutMs);
+    this.#shares = new Shares(options.limits.sizeMax, options.limits.roleShare);
+    this.#deadlines = new AnswerDeadlines({
+      limitMs: options.limits.answerTimeoutMs,
+      clock: options.clock,
+      counters: this.counters,
+      label: this.label,
+      groups: () => this.#groups.values(),
+      release: (connection, group) => this.release(connection, group),
+    });
     this.noSettings = options.noSettings;
+    const { clock, control = null } = options;
+    this.#routines = control === null ? null : new RoutineLookup(clock, control, () => this.#schemaEpoch);
     this.#scheduleSweep();
   }
 
@@ -153,13 +168,12 @@ export class NodePool {
       return;
     }
     const group = this.#current(request.group);
-    if (group.waiting.size === 0) {
+    const isLease = request.purpose === undefined;
+    // What needs no lease does not stand behind those that may have none.
+    const isNext = isLease ? group.waiting.size === 0 : group.leaseWaiting === group.waiting.size;
+    if (isNext && (!isLease || this.#roomOf(group) > 0)) {
       const connection = group.takeIdle(request.settings);
-      if (connection !== null) {
-        this.counters.grantsTotal++;
-        request.granted(connection);
-        return;
-      }
+      if (connection !== null) return this.#grant(request, connection);
     }
     if (this.#waitingCount >= this.#limits.queueMax) {
       this.counters.waitsRefusedTotal++;
@@ -169,16 +183,16 @@ export class NodePool {
       return;
     }
     request.queuedAt = this.#clock.now();
-    group.waiting.add(request);
+    group.add(request);
     this.#waitingCount++;
     this.#openFor(group);
-    if (group.lacksConnections) this.counters.waitsTotal++;
+    if (group.lacksConnections(Number.POSITIVE_INFINITY)) this.counters.waitsTotal++;
   }
 
   /** Withdraws a request that is still waiting. Returns whether it was. */
   withdraw(request: LeaseRequest): boolean {
     const group = this.#groups.get(request.group.key) ?? request.group;
-    if (!group.waiting.delete(request)) return false;
+    if (!group.remove(request)) return false;
     this.#waitingCount--;
     this.#forgetIfUnused(group);
     return true;
@@ -186,15 +200,27 @@ export class NodePool {
 
   /** Takes a particular connection if it is idle: for a session that needs the one it used last. */
   acquireExactly(connection: ServerConnection, group: PoolGroup): boolean {
-    if (!this.#current(group).removeIdle(connection)) return false;
+    const current = this.#current(group);
+    if (this.#roomOf(current) === 0 || !current.removeIdle(connection)) return false;
     this.counters.grantsTotal++;
+    this.#shares.leased(current, connection);
     return true;
   }
+
+  #grant(request: LeaseRequest, connection: ServerConnection): void {
+    this.counters.grantsTotal++;
+    this.#shares.granted(request, connection);
+    request.granted(connection);
+  }
+
+  /** How many more leases a group may get. */
+  readonly #roomOf = (group: PoolGroup): number => this.#shares.room(group, this.#groups.values());
 
   /** Gives a connection back. One that is not at rest is closed. */
   release(connection: ServerConnection, formerGroup: PoolGroup): void {
     if (connection.dead) return;
     const group = this.#current(formerGroup);
+    this.#shares.ended(connection);
     connection.attach(null);
     const now = this.#clock.now();
     const wornOut =
@@ -215,13 +241,12 @@ export class NodePool {
       };
       if (!connection.bringTo(this.noSettings, rested)) return;
     }
-    const next = this.#nextWaiter(group, connection, now);
+    const next = nextWaiter(group, connection, this.#groups, this.#roomOf, now);
     if (next !== null) {
       this.withdraw(next);
-      this.counters.grantsTotal++;
-      next.granted(connection);
-      return;
+      return this.#grant(next, connection);
     }
+    if (now < (this.#leftUntil.get(group.database) ?? 0)) return connection.terminate();
     connection.idleSince = now;
     group.idle.push(connection);
     if (this.#waitingCount > 0) this.#makeRoom();
@@ -233,29 +258,14 @@ export class NodePool {
     connection.destroy(reason);
   }
 
-  /** The server has not answered in time: the connection is closed, and where it is not the only one, others are tested. */
+  /** The server has not answered in time: the connection is closed, and others are tested if it is not the only one. */
   missedDeadline(connection: ServerConnection, waitedMs = this.#limits.answerTimeoutMs): void {
-    if (connection.dead) return;
-    this.counters.silentTotal++;
-    connection.destroy(`${this.label}: no answer within ${waitedMs} ms`);
-    if (!this.#deadlines.missed(this.#clock.now())) return;
-    for (const group of this.#groups.values()) {
-      for (const idle of group.idle.splice(0)) this.#test(idle, group);
-    }
+    this.#deadlines.missed(connection, waitedMs);
   }
 
-  /** An idle connection goes back to the idle ones when its server has answered. */
-  #test(connection: ServerConnection, group: PoolGroup): void {
-    const timer = this.#clock.after(TEST_TIMEOUT_MS, () => {
-      if (connection.dead) return;
-      this.counters.silentTotal++;
-      connection.destroy(`${this.label}: no answer to a test within ${TEST_TIMEOUT_MS} ms`);
-    });
-    const answered = untilReady(() => {
-      timer.cancel();
-      this.release(connection, group);
-    });
-    connection.runControl('', answered);
+  /** Makes `group.routines` good to go by. True: they are; False: `done` follows. Null: there is no pool to ask in. */
+  ensureRoutines(group: PoolGroup, done: () => void): boolean | null {
+    return this.#routines === null ? null : this.#routines.ensure(group, done);
   }
 
   /** Counts the times DDL went through. */
@@ -273,6 +283,16 @@ export class NodePool {
   schemaChangedElsewhere(): void {
     this.#schemaEpoch++;
     for (const connection of this.#connections) connection.schemaChanged(this.#schemaEpoch);
+    this.#routines?.schemaChanged(this.#groups.values());
+  }
+
+  /** Closes those that are idle in the database, and those that would be in the next moment. */
+  closeIdle(database: string): void {
+    this.#leftUntil.clear();
+    this.#leftUntil.set(database, this.#clock.now() + LEAVING_MS);
+    for (const group of this.#groups.values()) {
+      if (group.database === database) for (const connection of [...group.idle]) connection.terminate();
+    }
   }
 
   /** Closes idle connections now and leased ones as they come back. Waiters are refused. */
@@ -299,38 +319,26 @@ export class NodePool {
     return group;
   }
 
-  #nextWaiter(group: PoolGroup, connection: ServerConnection, now: number): LeaseRequest | null {
-    const own = group.waiterFor(connection);
-    if (this.#waitingCount === group.waiting.size) return own;
-    for (const other of this.#groups.values()) {
-      if (other === group) continue;
-      const oldest = other.oldestWaiter;
-      // Room is made for a stranger who has waited out of proportion: this connection goes idle and is evicted.
-      if (
-        oldest !== undefined &&
-        now - oldest.queuedAt > UNFAIRNESS_MAX_MS &&
-        (own === null || oldest.queuedAt < own.queuedAt)
-      ) {
-        return null;
-      }
-    }
-    return own;
-  }
-
-  /** Idle connections that no waiter can use make room for new ones, oldest waiter first. */
+  /** Waiters whose share has grown take what is idle; what no waiter can use makes room for new ones, oldest first. */
   #makeRoom(): void {
-    let oldest: LeaseRequest | null = null;
-    for (const group of this.#groups.values()) {
-      // Those for whom connections are being opened already need no room.
-      if (!group.lacksConnections) continue;
-      const first = group.oldestWaiter;
-      if (first !== undefined && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
-    }
+    for (const group of this.#groups.values()) if (group.waiting.size > 0) this.#serveIdle(group);
+    const oldest = oldestInNeed(this.#groups, this.#roomOf);
     if (oldest !== null) this.#openFor(this.#current(oldest.group));
   }
 
+  #serveIdle(group: PoolGroup): void {
+    for (let index = group.idle.length - 1; index >= 0; index--) {
+      const next = group.waiterFor(group.idle[index]!, this.#roomOf(group));
+      if (next === null) continue;
+      const [connection] = group.idle.splice(index, 1);
+      this.withdraw(next);
+      this.#grant(next, connection!);
+      index = Math.min(index, group.idle.length);
+    }
+  }
+
   #openFor(group: PoolGroup): void {
-    while (group.lacksConnections) {
+    while (group.lacksConnections(this.#roomOf(group))) {
       if (this.#connections.size + this.#opener.attemptCount < this.#limits.sizeMax) this.#open(group);
       // The place that is freed may be taken at once by an older waiter, so both limits are looked at again.
       else if (!this.#evictIdle()) return;
@@ -338,11 +346,7 @@ export class NodePool {
   }
 
   #evictIdle(): boolean {
-    let victim: ServerConnection | null = null;
-    for (const group of this.#groups.values()) {
-      const oldest = group.idle[0];
-      if (oldest !== undefined && (victim === null || oldest.idleSince < victim.idleSince)) victim = oldest;
-    }
+    const victim = longestIdle(this.#groups);
     victim?.terminate();
     return victim !== null;
   }
@@ -369,6 +373,7 @@ export class NodePool {
     group.parameters = connection.parameters;
     connection.onClosed = () => {
       this.#connections.delete(connection);
+      this.#shares.ended(connection);
       this.#bytesInBefore += connection.bytesReceived;
       this.#bytesOutBefore += connection.output.bytesWritten;
       group.open--;
@@ -385,9 +390,7 @@ export class NodePool {
     // no waiter could use them: one makes room.
     const serverFull = failure.sqlstate === '53300' && group.open > 0;
     if (!serverFull) {
-      const detail = `${this.label}: ${failure.reason}`;
-      const error =
-        failure.wrongServer === true ? wrongServer(detail) : new PgkvError('server_unreachable', { detail });
+      const error = loginError(this.label, failure);
       this.#refuseAll(group, error, failure.message);
     } else if (group.waiting.size > 0) this.#evictIdle();
     this.#forgetIfUnused(group);
@@ -420,13 +423,14 @@ export class NodePool {
   /** Times out waiters and closes what has been idle or open for too long. */
   #sweep(now: number): void {
     const { waitTimeoutMs, idleTimeoutMs, lifetimeMaxMs } = this.#limits;
-    for (const connection of this.#deadlines.overdue(this.#connections, now)) this.missedDeadline(connection);
+    if (this.#waitingCount > 0) this.#makeRoom();
+    this.#deadlines.sweep(this.#connections, now);
     for (const group of this.#groups.values()) {
       for (const request of group.waiting) {
         if (now - request.queuedAt < waitTimeoutMs) break;
         this.counters.waitTimeoutsTotal++;
         this.withdraw(request);
-        const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), all ${this.#connections.size} connections are in use`;
+        const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held`;
         request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
       }
       for (const connection of [...group.idle]) {

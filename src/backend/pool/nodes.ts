@@ -75,6 +75,11 @@ export class NodeDirectory {
     }
   }
 
+  /** See NodePool.closeIdle; of all nodes. */
+  closeIdle(database: string): void {
+    for (const pool of this.#open.values()) pool.closeIdle(database);
+  }
+
   /** Ends every connection at once. */
   destroy(): void {
     this.#closed = true;

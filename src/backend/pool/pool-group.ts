@@ -12,6 +12,8 @@ import type { Routines } from './routines.js';
 /** One wish for a connection. The callbacks are called at most once, synchronously with what made it possible. */
 export interface LeaseRequest {
   readonly group: PoolGroup;
+  /** What ends by itself, soon, and is not held up by leases; without one: a lease, for as long as its client likes. */
+  readonly purpose?: 'merged' | 'login' | 'control';
   readonly settings: SettingsGroup;
   granted(connection: ServerConnection): void;
   /** `message` is the server's own ErrorResponse when it refused the login. */
@@ -34,6 +36,7 @@ export interface RoleIdentity {
 export class PoolGroup implements ServerLogin {
   readonly key: string;
   readonly user: string;
+  readonly database: string;
   readonly startup: ReadonlyMap<string, string>;
   /** Null: not known, as where clients are trusted. */
   readonly role: RoleIdentity | null;
@@ -41,6 +44,10 @@ export class PoolGroup implements ServerLogin {
   /** Most recently used last. */
   readonly idle: ServerConnection[] = [];
   readonly waiting = new Set<LeaseRequest>();
+  /** How many of them want a lease. */
+  leaseWaiting = 0;
+  /** Role and database. */
+  readonly roleKey: string;
   open = 0;
   opening = 0;
   /** Parameters reported by the last login, for greeting clients; dropped with the last connection. */
@@ -58,24 +65,43 @@ export class PoolGroup implements ServerLogin {
     this.key = key;
     this.user = user;
     this.startup = startup;
+    this.database = startup.get('database') ?? user;
+    this.roleKey = JSON.stringify([user, this.database]);
     this.credential = credential;
     this.role = role;
   }
 
-  /** More requests wait than connections are being opened for them. */
-  get lacksConnections(): boolean {
-    return this.opening < this.waiting.size;
+  add(request: LeaseRequest): void {
+    this.waiting.add(request);
+    if (request.purpose === undefined) this.leaseWaiting++;
   }
 
-  get oldestWaiter(): LeaseRequest | undefined {
-    const [oldest] = this.waiting;
-    return oldest;
+  /** Returns whether it stood among the waiting. */
+  remove(request: LeaseRequest): boolean {
+    if (!this.waiting.delete(request)) return false;
+    if (request.purpose === undefined) this.leaseWaiting--;
+    return true;
   }
 
-  /** The first request that can take the connection as it is. */
-  waiterFor({ placeholders }: ServerConnection): LeaseRequest | null {
+  /**
+   * More requests wait than connections are being opened for them.
+   * @param room leases that the group may get
+   */
+  lacksConnections(room: number): boolean {
+    return this.opening < this.waiting.size - this.leaseWaiting + Math.min(this.leaseWaiting, room);
+  }
+
+  oldestWaiter(room: number): LeaseRequest | undefined {
+    for (const request of this.waiting) if (room > 0 || request.purpose !== undefined) return request;
+    return undefined;
+  }
+
+  /** The first request that may have the connection, and can take it as it is. */
+  waiterFor({ placeholders }: ServerConnection, room: number): LeaseRequest | null {
+    if (room === 0 && this.leaseWaiting === this.waiting.size) return null;
     for (const request of this.waiting) {
-      if (placeholdersFit(placeholders, request.settings)) return request;
+      if ((room > 0 || request.purpose !== undefined) && placeholdersFit(placeholders, request.settings))
+        return request;
     }
     return null;
   }

@@ -4,6 +4,8 @@ import type { ConnectionLimits } from '../connection/connection-opener.js';
 
 export interface PoolLimits extends ConnectionLimits {
   readonly sizeMax: number;
+  /** Of the leases, what one role in one database gets while others wait. */
+  readonly roleShare: number;
   readonly queueMax: number;
   readonly waitTimeoutMs: number;
   /** For what pgkv itself asks of a server. */

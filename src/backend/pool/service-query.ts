@@ -32,6 +32,7 @@ export function serviceQuery(
     const fail = (details: ErrorDetails): void => reject(new PgkvError('server_unreachable', details));
     pool.acquire({
       group,
+      purpose: 'control',
       settings: pool.noSettings,
       queuedAt: 0,
       refused: (error) => {

@@ -132,12 +132,24 @@ export class Acquisition {
   #makeReady(connection: ServerConnection): boolean {
     const epoch = this.#pool.schemaEpoch;
     if (this.#group.routines?.epoch === epoch) return this.carryOver(connection);
-    const known = (routines: Routines): void => {
-      this.#group.routines = routines;
-      if (this.carryOver(connection)) this.#lane.connectionReady();
+    const known = (): void => {
+      // The client may have gone meanwhile, or the connection.
+      if (connection.receiver === this.#lane && this.carryOver(connection)) this.#lane.connectionReady();
     };
-    connection.runControl(ROUTINES_SQL, readRoutines(epoch, known));
-    return false;
+    switch (this.#pool.ensureRoutines(this.#group, known)) {
+      case true:
+        return this.carryOver(connection);
+      case false:
+        return false;
+      case null: {
+        const read = (routines: Routines): void => {
+          this.#group.routines = routines;
+          known();
+        };
+        connection.runControl(ROUTINES_SQL, readRoutines(epoch, read));
+        return false;
+      }
+    }
   }
 
   #tellParameters({ parameters }: ServerConnection): void {

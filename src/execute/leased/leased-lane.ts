@@ -20,6 +20,7 @@ import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
 import type { PrologueStatement } from '../../session/transaction.js';
+import { databasesToLeave } from '../../sql/meaning/database-statements.js';
 import { Effect, type Template } from '../../sql/plan/template.js';
 import type { ErrorFields } from '../../wire/error-fields.js';
 import { TransactionStatus } from '../../wire/protocol.js';
@@ -33,6 +34,9 @@ export type { CancelStatement, ClientPort } from './lane-options.js';
 
 /** Opens a block and fails in it. */
 const FAILED_BLOCK = 'BEGIN; ROLLBACK TO pgkv_lost';
+
+/** Among them are statements on whole databases. */
+const ON_DATABASES: ReadonlySet<string> = new Set(['schema', 'other', 'multi']);
 
 export class LeasedLane implements AcquiringLane {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
@@ -114,6 +118,9 @@ export class LeasedLane implements AcquiringLane {
   note(template: Template, text: string): void {
     const effects = effectsOf(template, this.#group.routines);
     if (!template.readOnly) this.foresee(template);
+    if (ON_DATABASES.has(template.kind)) {
+      for (const database of databasesToLeave(text)) this.#pool.onDatabaseLeft?.(database);
+    }
     if (mayChangeMeaning(template, text)) this.connection!.unsettle();
     if (effects === Effect.none) return;
     if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;

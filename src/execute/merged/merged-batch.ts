@@ -82,6 +82,7 @@ export class MergedBatch extends LaneReceiver implements Awaited {
   start(): void {
     const { lane, settings } = this.#host;
     const request: LeaseRequest = {
+      purpose: 'merged',
       group: lane.group,
       settings,
       queuedAt: 0,

@@ -83,6 +83,7 @@ export class MergedLearner extends LaneReceiver implements Awaited {
     this.#statement.learning = true;
     this.#statement.table = this.#plan.table;
     const request: LeaseRequest = {
+      purpose: 'merged',
       group: this.#lane.group,
       settings: this.#settings,
       queuedAt: 0,

@@ -52,6 +52,7 @@ export class Greeting {
     const request: LeaseRequest = {
       group,
       settings: this.#noSettings,
+      purpose: 'login',
       queuedAt: 0,
       granted: (connection) => {
         this.#waiting = null;

@@ -12,6 +12,7 @@ const LIMITS = {
   queueMax: 10,
   waitTimeoutMs: 1_000,
   answerTimeoutMs: 1_000,
+  roleShare: 1,
   idleTimeoutMs: 1_000,
   lifetimeMaxMs: 1_000,
   connectTimeoutMs: 1_000,

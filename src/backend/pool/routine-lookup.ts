@@ -1,0 +1,230 @@
+// What is known of the routines of a node's databases, read once for all clients: on a connection of pgkv's own, with settings
+// of its own, so that neither a client's settings nor its locks are in the way. Who holds a connection waits for it a moment
+// and no longer: then what code may do is assumed, until it is known.
+// States of a database: unknown (nothing was ever read), known (as of the pool's schema epoch), outdated (read before later DDL;
+// a look-up is under way or will be), given up for now (one took too long or failed: nobody waits until one has succeeded).
+// Invariant: a group's `routines` never claim less than what was read last, or the worst.
+import type { Clock, Timer } from '../../base/clock.js';
+import type { Credential } from '../connection/credential.js';
+import type { PoolGroup } from './pool-group.js';
+import { ROUTINES_SQL, type Routines, readRoutines } from './routines.js';
+
+/** How long who holds a connection waits. Most look-ups take a few milliseconds; to assume the worst costs a session its pooling. */
+const PATIENCE_MS = 2_000;
+/** Not oftener is tried what has failed: a locked view is locked for longer. */
+const RETRY_MS = 1_000;
+
+/**
+ * Of the look-up's own connections, over whatever the role has set. Locks are not waited for: showing the definition of a
+ * view locks its tables. JIT alone made the look-up take seconds.
+ */
+const OPTIONS = [
+  ...[
+    'jit=off',
+    'lock_timeout=50',
+    'statement_timeout=5000',
+    'search_path=pg_catalog',
+    'standard_conforming_strings=on',
+  ],
+  ...['seqscan', 'indexscan', 'bitmapscan', 'hashjoin', 'mergejoin', 'nestloop', 'sort', 'material'].map(
+    (name) => `enable_${name}=on`,
+  ),
+  ...['max_parallel_workers_per_gather=0', 'work_mem=4MB', 'default_transaction_isolation=read\\ committed'],
+]
+  .map((setting) => `-c ${setting}`)
+  .join(' ');
+
+/**
+ * Changes with whatever the look-up reads: rows by OID and the transaction that wrote them; of defaults and checks those that
+ * call a function (1574 is nextval). Most DDL leaves it as it is, a table with its primary key and serial columns, say.
+ */
+const FINGERPRINT_SQL = `SELECT count(*) || ':' || coalesce(sum(hashint8extended(id, version)), 0) FROM (${[
+  'SELECT oid::int8 AS id, xmin::text::int8 AS version FROM pg_proc WHERE oid >= 16384',
+  'SELECT oid::int8, xmin::text::int8 FROM pg_rewrite WHERE oid >= 16384',
+  'SELECT oid::int8, xmin::text::int8 FROM pg_policy',
+  "SELECT oid::int8, xmin::text::int8 FROM pg_attrdef WHERE replace(adbin::text, '{FUNCEXPR :funcid 1574 ', '') ~ 'FUNCEXPR'",
+  "SELECT oid::int8, xmin::text::int8 FROM pg_constraint WHERE contype = 'c' AND oid >= 16384 AND conbin::text ~ 'FUNCEXPR'",
+  'SELECT oid::int8, xmin::text::int8 FROM pg_namespace WHERE oid >= 16384',
+  'SELECT 1, 1 WHERE EXISTS (SELECT FROM pg_sequence)',
+  "SELECT objid::int8 * 31 + refobjid::int8, classid::int8 FROM pg_depend WHERE refclassid = 'pg_proc'::regclass AND refobjid >= 16384",
+].join(' UNION ALL ')}) AS rows`;
+
+/** Asks the node, logged in like that, on a connection that clients have no part in. Rejects where it is not answered in time. */
+export type AskControl = (
+  startup: ReadonlyMap<string, string>,
+  credential: Credential,
+  sql: string,
+) => Promise<(string | null)[][]>;
+
+interface Database {
+  /** The last answer, and the schema epoch for which it holds; null: there was none yet. */
+  read: Routines | null;
+  fingerprint: string | null;
+  epoch: number;
+  isRunning: boolean;
+  /** Nobody waits until a look-up has succeeded. */
+  isGivenUp: boolean;
+  retryAt: number;
+  waiting: (() => void)[];
+  patience: Timer | null;
+}
+
+export class RoutineLookup {
+  readonly #clock: Clock;
+  readonly #control: AskControl;
+  readonly #epoch: () => number;
+  readonly #databases = new Map<string, Database>();
+
+  /** @param epoch of the schema, as the pool counts it */
+  constructor(clock: Clock, control: AskControl, epoch: () => number) {
+    this.#clock = clock;
+    this.#control = control;
+    this.#epoch = epoch;
+  }
+
+  /**
+   * Makes the group's `routines` good to go by. True: they are. False: `done` follows when they are, within a moment.
+   */
+  ensure(group: PoolGroup, done: () => void): boolean {
+    const database = this.#database(group.database);
+    if (this.#settled(database, group)) return true;
+    this.#start(database, group);
+    if (this.#settled(database, group)) return true;
+    database.waiting.push(() => {
+      this.#settled(database, group, true);
+      done();
+    });
+    database.patience ??= this.#clock.after(PATIENCE_MS, () => {
+      database.isGivenUp = true;
+      this.#wake(database);
+    });
+    return false;
+  }
+
+  /** Whether there is something to go by without waiting; puts it in place. */
+  #settled(database: Database, group: PoolGroup, atOnce = false): boolean {
+    const epoch = this.#epoch();
+    if (database.read !== null && database.epoch === epoch) {
+      group.routines = database.read;
+      return true;
+    }
+    if (!database.isGivenUp && !atOnce) return false;
+    group.routines = assumed(database.read, epoch);
+    this.#start(database, group);
+    return true;
+  }
+
+  /** DDL went through: the look-up for it begins before anybody waits. */
+  schemaChanged(groups: Iterable<PoolGroup>): void {
+    for (const group of groups) {
+      const database = this.#databases.get(group.database);
+      if (database !== undefined && database.read !== null) this.#start(database, group);
+    }
+  }
+
+  #database(name: string): Database {
+    let database = this.#databases.get(name);
+    if (database === undefined) {
+      database = {
+        read: null,
+        fingerprint: null,
+        epoch: -1,
+        isRunning: false,
+        isGivenUp: false,
+        retryAt: 0,
+        waiting: [],
+        patience: null,
+      };
+      this.#databases.set(name, database);
+    }
+    return database;
+  }
+
+  #wake(database: Database): void {
+    database.patience?.cancel();
+    database.patience = null;
+    for (const done of database.waiting.splice(0)) done();
+  }
+
+  #start(database: Database, group: PoolGroup): void {
+    if (database.isRunning || database.retryAt > this.#clock.now()) return;
+    database.isRunning = true;
+    const { user, database: name, credential } = group;
+    const epoch = this.#epoch();
+    const startup = new Map([
+      ['user', user],
+      ['database', name],
+      ['application_name', 'pgkv'],
+      ['client_encoding', 'UTF8'],
+      ['options', OPTIONS],
+    ]);
+    const ask: Ask = (sql) => this.#control(startup, credential, sql);
+    void lookUp(ask, database.fingerprint).then((found) => {
+      database.isRunning = false;
+      if (found === null) {
+        database.isGivenUp = true;
+        database.retryAt = this.#clock.now() + RETRY_MS;
+      } else {
+        const { routines, fingerprint } = found;
+        database.read = { ...(routines ?? database.read!), epoch };
+        database.fingerprint = fingerprint;
+        database.epoch = epoch;
+        database.isGivenUp = false;
+      }
+      // There was more DDL meanwhile: what was read is older than that.
+      if (found !== null && epoch !== this.#epoch()) return this.#start(database, group);
+      this.#wake(database);
+    });
+  }
+}
+
+/** The worst, but for what was known before: names of settings do not go away unnoticed. */
+function assumed(known: Routines | null, epoch: number): Routines {
+  let worst: Routines | null = null;
+  const query = readRoutines(epoch, (routines) => {
+    worst = routines;
+  });
+  query.failed(Buffer.alloc(0));
+  query.ready();
+  if (known === null) return worst!;
+  return { ...worst!, customNames: known.customNames, byteOrder: known.byteOrder };
+}
+
+type Ask = (sql: string) => Promise<(string | null)[][]>;
+
+interface Found {
+  readonly fingerprint: string;
+  /** Null: what was read under the same fingerprint holds. */
+  readonly routines: Routines | null;
+}
+
+/** Prepared: planning it anew costs 2 ms, running it half of one. */
+async function fingerprintOf(ask: Ask): Promise<string> {
+  let rows: (string | null)[][];
+  try {
+    rows = await ask('EXECUTE pgkv_fingerprint');
+  } catch {
+    // Nearly always because the connection is new; what else it may be shows now.
+    rows = await ask(`PREPARE pgkv_fingerprint AS ${FINGERPRINT_SQL};EXECUTE pgkv_fingerprint`);
+  }
+  return rows[0]?.[0] ?? '';
+}
+
+/** Null where the server will not say, or not in time. */
+async function lookUp(ask: Ask, known: string | null): Promise<Found | null> {
+  try {
+    const fingerprint = await fingerprintOf(ask);
+    if (fingerprint === known) return { fingerprint, routines: null };
+    const rows = await ask(ROUTINES_SQL);
+    let routines: Routines | null = null;
+    const query = readRoutines(0, (read) => {
+      routines = read;
+    });
+    for (const values of rows) query.row(values);
+    query.ready();
+    return { fingerprint, routines };
+  } catch {
+    // What it is that cannot be asked is told where it matters: by the health checks, and to who logs in.
+    return null;
+  }
+}
