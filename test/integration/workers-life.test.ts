@@ -1,5 +1,5 @@
 // How a router with workers starts, reloads, loses one of its processes, and ends. Real processes, real Postgres.
-import { copyFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -271,4 +271,32 @@ t.test('a port that is taken is named', async (t) => {
   const { port } = holder.address() as { port: number };
   const options = { program, servers: [server], workers: 2, more: `[listen]\nport = ${port}\n${POOL}` };
   await t.rejects(workerRouter(t, options), new RegExp(`port ${port} on 127\\.0\\.0\\.1 is in use`));
+});
+
+t.test('SIGHUP takes over what can change, names the rest, and refuses a broken file by name and line', async (t) => {
+  const place = await workerConfig(t, { servers: [server], workers: 2, more: POOL });
+  const router = await startWorkerRouter(t, { program, servers: [server], workers: 2 }, place);
+  const [client] = await router.connectToEach();
+  t.match(await client!.value('SHOW pgkv.status'), /"epoch"/);
+  const before = readFileSync(place.configFile, 'utf8');
+  const change = async (text: string, message: string): Promise<Record<string, unknown>> => {
+    const count = router.logged(message).length;
+    writeFileSync(place.configFile, text);
+    router.signal('SIGHUP');
+    await eventually(t, message, () => router.logged(message).length > count);
+    return router.logged(message).at(-1)!;
+  };
+  const changed = before
+    .replace(/\[admin\]\nroles = .*/, '[admin]\nroles = ["nobody"]')
+    .replace('workers = 2', 'workers = 3');
+  t.match(await change(changed, 'reloaded'), { changed: ['admin.roles'] });
+  t.match(router.logged('changed in the file, in force at the next start').at(-1), { settings: ['workers'] });
+  const all = await router.connectToEach();
+  for (const each of all) {
+    await eventually(t, 'in force', async () => (await each.fails('SHOW pgkv.status').catch(() => '')) === '42501');
+  }
+  const refused = 'reload failed, what was in force stays in force';
+  const broken = await change(`${changed}\n[pool]\nsize_max = "many"\n`, refused);
+  t.match(broken['reason'], /pgkv.toml:\d+: /);
+  t.equal(await client!.fails('SHOW pgkv.status'), '42501', 'what was in force stays');
 });
