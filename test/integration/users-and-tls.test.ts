@@ -358,8 +358,8 @@ t.test('the packets a connection begins with', async (t) => {
       Buffer.alloc(16, 0xff),
     ];
     for (const length of [0, 4, 7, 8, 9, 11, 12, 16, 20, 9_999, 2 ** 31 - 1, -1]) {
-      // Not 2.0, which Postgres answers in the words of that protocol.
-      for (const code of [REQUEST_CODES.cancel, PROTOCOL_3_0, 4 << 16, 5]) {
+      // Not below 3.0, which Postgres answers in the words of older protocols.
+      for (const code of [REQUEST_CODES.cancel, PROTOCOL_3_0, 4 << 16, 5 << 16]) {
         for (const body of [
           Buffer.alloc(0),
           Buffer.alloc(8),
