@@ -9,6 +9,8 @@ export interface RefusalRule {
   readonly reason: string;
   /** HINT: what to do instead. A sentence. */
   readonly hint: string;
+  /** A setting forbids it: 54000 in place of 0A000. */
+  readonly isLimit?: true;
 }
 
 const rule = (code: string, reason: string, hint: string): RefusalRule => ({ code, reason, hint });
@@ -354,10 +356,23 @@ export const REFUSAL_RULES = {
     'the statement is too large or too deeply nested to be read, and may concern a key-value table',
     'Split it, or send its values as parameters.',
   ),
+  too_many_tokens: {
+    ...rule(
+      'PGKV-078',
+      'the statement has more than {max} tokens (limits.statement_tokens)',
+      'Send long lists as one array: key = ANY ($1), INSERT … SELECT FROM unnest(…); or split the statement.',
+    ),
+    isLimit: true,
+  },
   encoding: rule(
     'PGKV-076',
-    'the text holds characters of an encoding that pgkv cannot read safely, and may concern a key-value table',
+    'the text holds characters that pgkv cannot read exactly in its client_encoding, and names of key-value tables do, too',
     'Use client_encoding UTF8.',
+  ),
+  sort_encoding: rule(
+    'PGKV-077',
+    'rows of several shards cannot be merged by text whose UTF-8 pgkv does not know in client_encoding {encoding}',
+    'Use client_encoding UTF8, or sort by another column.',
   ),
 
   // Where a statement stands.

@@ -18,13 +18,14 @@ type Words = Readonly<Record<string, string | number | bigint>>;
 
 /** @param words for each `{word}` in the rule's texts */
 export function refuse(name: RefusalName, words: Words = {}): Refusal {
-  const { code, reason, hint } = REFUSAL_RULES[name];
+  const { code, reason, hint, isLimit }: RefusalRule = REFUSAL_RULES[name];
   return {
     kind: 'refused',
     code,
     reason: filled(reason, words),
     hint: filled(hint, words),
     asksServer: ASK_SERVER.has(name),
+    ...(isLimit === true ? { isLimit } : {}),
   };
 }
 
@@ -39,6 +40,8 @@ const filled = (text: string, words: Words): string =>
 
 export const isRefusal = (value: object): value is Refusal => 'kind' in value && value.kind === 'refused';
 
-/** What the client is sent: 0A000. */
-export const refusalError = ({ code, reason, hint }: Refusal): PgkvError =>
-  new PgkvError('refused', { message: reason, detail: code, hint });
+/** What the client is sent: 0A000, or 54000 where a setting says so. */
+export function refusalError({ code, reason, hint, isLimit }: Refusal): PgkvError {
+  const options = { message: reason, detail: code, hint };
+  return isLimit === true ? new PgkvError('limit_exceeded', options) : new PgkvError('refused', options);
+}

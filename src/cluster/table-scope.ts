@@ -12,8 +12,10 @@ export interface TableScope {
   holds(schema: string): boolean;
   /** Whether unqualified names are looked for among the extension's own functions, too. */
   readonly searchesPgkv: boolean;
-  /** Whether a text that cannot be read may mean a key-value table: one's name stands in it as a word. */
+  /** Whether a text that cannot be read may mean a key-value table: one's name stands in it as a word, or may in escapes. */
   mentions(text: string): boolean;
+  /** Every table's name, and its schema's, is ASCII. */
+  readonly asciiNames: boolean;
 }
 
 /** For a router without key-value tables. */
@@ -23,6 +25,7 @@ export const NO_TABLES: TableScope = {
   holds: () => false,
   searchesPgkv: false,
   mentions: () => false,
+  asciiNames: true,
 };
 
 /** Sessions with other search_paths than these share one scope in which only qualified names are found. */
@@ -46,6 +49,9 @@ export function tableScope(view: ClusterView, searchPath: string | null): TableS
   return scope;
 }
 
+/** U&"…", in which characters may be given by number. */
+const ESCAPED_NAME = /u&"[^"]*\\|u&".*uescape/is;
+
 function makeScope(view: ClusterView, schemas: readonly string[]): TableScope {
   const qualified = new Map<string, KvTable>(view.tables.map((table) => [`${table.schema}.${table.name}`, table]));
   const unqualified = new Map<string, KvTable>();
@@ -64,7 +70,8 @@ function makeScope(view: ClusterView, schemas: readonly string[]): TableScope {
     find: (schema, name) => (schema === null ? unqualified.get(name) : qualified.get(`${schema}.${name}`)) ?? null,
     holds: (schema) => holding.has(schema),
     searchesPgkv,
-    mentions: (text) => word.test(text),
+    mentions: (text) => word.test(text) || ESCAPED_NAME.test(text),
+    asciiNames: view.tables.every(({ schema, name }) => /^[\0-\x7f]*$/.test(schema + name)),
   };
 }
 

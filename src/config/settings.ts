@@ -231,6 +231,12 @@ const drain = z
 const limits = z
   .strictObject({
     template_cache_bytes: count(MIB, 4096 * MIB, 64 * MIB, 'Parsed statements kept (LRU), for all clients together.'),
+    statement_tokens: count(
+      1024,
+      2 ** 20,
+      32768,
+      'Words, numbers and symbols of a statement on a key-value table; longer ones get 54000. Reading takes some 2 µs for each.',
+    ),
     session_statement_bytes: count(65536, 1024 * MIB, 16 * MIB, 'SQL text of prepared statements of one client.'),
   })
   .prefault({});

@@ -179,7 +179,10 @@ function conversationServices(
   isAdmin: (user: string) => boolean,
 ): Pick<FrontendServices, ClientServices> {
   const { settings, log, clock, openStream, views } = options;
-  const templates = new TemplateCache({ bytesMax: settings.limits.templateCacheBytes });
+  const templates = new TemplateCache({
+    bytesMax: settings.limits.templateCacheBytes,
+    tokensMax: settings.limits.statementTokens,
+  });
   const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);
   return {
     clock,

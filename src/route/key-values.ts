@@ -1,7 +1,7 @@
 // The values behind a plan's references: literals as they stand in the client's text, parameters as they stand in its
 // Bind message. What cannot be read with certainty is `unreadable`, never a guess: a key read wrongly is a row misplaced.
-import { isAscii, isUtf8 } from 'node:buffer';
 import type { ValueRef } from '../sql/plan/kv-plan.js';
+import { type ClientEncoding, exactText, UTF8 } from '../sql/text/client-encoding.js';
 import { LITERAL_STRIDE, LiteralKind } from '../sql/text/shape-lexer.js';
 import { BindMessage } from '../wire/bind-message.js';
 import { TypeOid } from '../wire/type-oids.js';
@@ -21,7 +21,10 @@ export class Unreadable {
 export interface KeyValues {
   /** The text a reference stands for; null: SQL NULL. */
   text(ref: ValueRef): string | null | Unreadable;
-  /** The elements of an array of text; null: the array itself is NULL. */
+  /**
+   * The elements of an array of text; null: the array itself is NULL. An unquoted NULL in an array's text is the string that it
+   * is with array_nulls off: no key is missed by it, whatever the setting is, and at worst a shard is asked too many.
+   */
   list(ref: ValueRef): readonly (string | null)[] | null | Unreadable;
 }
 
@@ -51,21 +54,19 @@ export interface BindValues {
   readonly end: number;
   /** From the Parse message; see StatementSource. */
   readonly types: readonly number[];
-  /** The client's bytes are UTF-8, or are all ASCII where they are not. */
-  readonly isUtf8: boolean;
 }
 
 export class StatementValues implements KeyValues {
   readonly #text: string;
   readonly #literals: readonly number[];
   readonly #bind: BindValues | null;
-  readonly #arrayNulls: boolean;
+  readonly #encoding: ClientEncoding;
   /** Undefined: not read yet. */
   #message: BindMessage | null | undefined;
 
   /** @param literals of `text`; see Shape.literals */
-  constructor(text: string, literals: readonly number[], bind: BindValues | null, arrayNulls = true) {
-    this.#arrayNulls = arrayNulls;
+  constructor(text: string, literals: readonly number[], bind: BindValues | null, encoding = UTF8) {
+    this.#encoding = encoding;
     this.#text = text;
     this.#literals = literals;
     this.#bind = bind;
@@ -93,7 +94,7 @@ export class StatementValues implements KeyValues {
       const text = this.#literal(ref.index);
       return text === null || text instanceof Unreadable
         ? text
-        : (arrayElements(text, this.#arrayNulls) ?? new Unreadable('not an array'));
+        : (arrayElements(text, false) ?? new Unreadable('not an array'));
     }
     const type = this.#bind?.types[ref.number - 1] ?? 0;
     if (!TEXT_ARRAY_TYPES.has(type)) {
@@ -101,16 +102,10 @@ export class StatementValues implements KeyValues {
     }
     const bytes = this.#parameter(ref.number);
     if (bytes === null || bytes instanceof Unreadable) return bytes;
-    if (this.#isBinary(ref.number)) {
-      return this.#mayBeRead(bytes)
-        ? (binaryArrayElements(bytes) ?? new Unreadable(`parameter $${ref.number} is not an array of text`))
-        : new Unreadable('it holds characters of another client_encoding than UTF8');
-    }
+    if (this.#isBinary(ref.number)) return this.#binaryList(bytes, ref.number);
     const text = this.#decode(bytes, ref.number);
     if (text instanceof Unreadable) return text;
-    return (
-      arrayElements(text, this.#arrayNulls) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`)
-    );
+    return arrayElements(text, false) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`);
   }
 
   /** Whether exactly that many parameters were given. */
@@ -131,6 +126,9 @@ export class StatementValues implements KeyValues {
       if (this.#isBinary(ref.number)) {
         // Without a declared type the server infers bigint for LIMIT, integer for a slot: the length tells which was sent.
         const type = this.#bind!.types[ref.number - 1] ?? 0;
+        if (type === 0 && ref.usedElsewhere === true) {
+          return new Unreadable(`parameter $${ref.number} is used elsewhere, too, and was declared without a type`);
+        }
         const length = type === 0 ? bytes.length : INTEGER_BYTES.get(type);
         if (length !== bytes.length) return new Unreadable(`parameter $${ref.number} is no integer`);
         if (length === 8) return bytes.readBigInt64BE(0);
@@ -141,6 +139,7 @@ export class StatementValues implements KeyValues {
       text = bytes.toString('latin1');
     }
     if (text === null || text instanceof Unreadable) return text;
+    if (ref.kind === 'literal' && /^0[xob]|_/i.test(text)) return BigInt(text.replaceAll('_', '').toLowerCase());
     return /^\s*[+-]?\d+\s*$/.test(text) ? BigInt(text.trim().replace(/^\+/, '')) : new Unreadable('it is no integer');
   }
 
@@ -150,20 +149,35 @@ export class StatementValues implements KeyValues {
     if (start === undefined) return new Unreadable('the literal is not where it was expected');
     const source = this.#text.slice(start, this.#literals[at + 1]);
     const value = literalValue(source, this.#literals[at + 2]!);
+    if (value !== null && !this.#encoding.isUtf8) {
+      return this.#encoding.exact(value) ?? this.#inexact(`the literal at character ${start + 1}`);
+    }
     return value ?? new Unreadable(`the literal ${source.slice(0, 60)} has escapes, or comments between its parts`);
   }
 
-  /** Whether bytes mean to the server what they mean here. */
-  #mayBeRead(bytes: Buffer): boolean {
-    return this.#bind!.isUtf8 || isAscii(bytes);
+  /** Bytes of a value, which the server reads in the client's encoding. */
+  #decode(bytes: Buffer, number: number): string | Unreadable {
+    const encoding = this.#encoding;
+    const text = encoding.read(bytes);
+    if (text === null) return new Unreadable(`parameter $${number} is not valid ${encoding.name}`, true);
+    return encoding.exact(text) ?? this.#inexact(`parameter $${number}`);
   }
 
-  #decode(bytes: Buffer, number: number): string | Unreadable {
-    if (!this.#mayBeRead(bytes)) {
-      return new Unreadable(`parameter $${number} holds characters of another client_encoding than UTF8`);
-    }
-    if (!isUtf8(bytes)) return new Unreadable(`parameter $${number} is not valid UTF-8`, true);
-    return bytes.toString('utf8');
+  #inexact(what: string): Unreadable {
+    return new Unreadable(
+      `${what} has characters whose UTF-8 pgkv does not know in client_encoding ${this.#encoding.name}`,
+    );
+  }
+
+  #binaryList(bytes: Buffer, number: number): readonly (string | null)[] | Unreadable {
+    let inexact = false;
+    const elements = binaryArrayElements(bytes, (element) => {
+      const text = exactText(this.#encoding, element);
+      inexact ||= text === null;
+      return text ?? '';
+    });
+    if (inexact) return this.#inexact(`parameter $${number}`);
+    return elements ?? new Unreadable(`parameter $${number} is not an array of text`);
   }
 
   #isBinary(number: number): boolean {

@@ -4,7 +4,7 @@ import { isRefusal, type Refusal, refuse } from '../base/refusals.js';
 import type { ClusterView, HashSlot, ShardView } from '../cluster/cluster-view.js';
 import { homeShard, shardOf } from '../cluster/cluster-view.js';
 import { hashSlotOf } from '../cluster/key-hash.js';
-import type { KeyRef, KvPlan } from '../sql/plan/kv-plan.js';
+import type { KeyRef, KvPlan, ValueRef } from '../sql/plan/kv-plan.js';
 import { type KeyValues, Unreadable } from './key-values.js';
 
 /** Where a statement on a key-value table goes. */
@@ -44,6 +44,9 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): KvR
     return isRefusal(plan.scatter) ? plan.scatter : { kind: 'scattered', shards: view.shards };
   }
   const slots: HashSlot[] = [];
+  const { slots: stated } = plan;
+  // In the order of the keys, as planned.
+  let next = 0;
   for (let index = 0; index < keys.length; index++) {
     const before = slots.length;
     const failure = addSlots(keys[index]!, values, slots);
@@ -51,8 +54,10 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): KvR
       if (failure.isFault) return { kind: 'keyed', shard: homeShard(view), slots: [] };
       return refuse('key_unreadable', { why: failure.reason });
     }
-    const wrong = wrongSlot(plan, index, slots.length > before ? slots[before]! : null, values);
-    if (wrong !== null) return wrong;
+    for (; stated[next]?.keyIndex === index; next++) {
+      const wrong = wrongSlot(stated[next]!.value, slots.length > before ? slots[before]! : null, values);
+      if (wrong !== null) return wrong;
+    }
   }
   return routeSlots(plan, slots, view);
 }
@@ -100,13 +105,9 @@ function addPairs(ref: KeyRef, values: KeyValues, slots: HashSlot[]): Unreadable
 }
 
 /** A slot that an INSERT states has to be the key's own (D2). */
-function wrongSlot(plan: KvPlan, keyIndex: number, slot: HashSlot | null, values: RouteValues): KvRoute | null {
-  for (const stated of plan.slots) {
-    if (stated.keyIndex !== keyIndex) continue;
-    const value = values.integer(stated.value);
-    if (value instanceof Unreadable) return refuse('slot_unreadable', { why: value.reason });
-    if (value === null || slot === null || value === BigInt(slot)) continue;
-    return refuse('slot_wrong', { stated: value, slot });
-  }
-  return null;
+function wrongSlot(stated: ValueRef, slot: HashSlot | null, values: RouteValues): KvRoute | null {
+  const value = values.integer(stated);
+  if (value instanceof Unreadable) return refuse('slot_unreadable', { why: value.reason });
+  if (value === null || slot === null || value === BigInt(slot)) return null;
+  return refuse('slot_wrong', { stated: value, slot });
 }

@@ -4,7 +4,7 @@ import { TypeOid } from '../wire/type-oids.js';
 
 const TEXT_OIDS: ReadonlySet<number> = new Set([TypeOid.text, TypeOid.varchar]);
 
-/** Elements of a one-dimensional array literal; null where it is none. @param nulls as the setting array_nulls says */
+/** Elements of a one-dimensional array literal; null where it is none. @param nulls an unquoted NULL is NULL, as array_nulls says */
 export function arrayElements(literal: string, nulls = true): (string | null)[] | null {
   const text = literal.trim();
   if (!text.startsWith('{') || !text.endsWith('}')) return null;
@@ -58,8 +58,11 @@ export function arrayElements(literal: string, nulls = true): (string | null)[] 
   }
 }
 
-/** Elements of a one-dimensional array of text in binary (array_send); null where it is none. */
-export function binaryArrayElements(bytes: Buffer): (string | null)[] | null {
+/** Elements of a one-dimensional array of text in binary (array_send); null where it is none. @param textOf an element's bytes */
+export function binaryArrayElements(
+  bytes: Buffer,
+  textOf: (element: Buffer) => string = (element) => element.toString('utf8'),
+): (string | null)[] | null {
   if (bytes.length < 12) return null;
   const dimensions = bytes.readInt32BE(0);
   if (!TEXT_OIDS.has(bytes.readInt32BE(8))) return null;
@@ -73,7 +76,7 @@ export function binaryArrayElements(bytes: Buffer): (string | null)[] | null {
     const length = bytes.readInt32BE(at);
     at += 4;
     if (length > bytes.length - at) return null;
-    elements.push(length < 0 ? null : bytes.toString('utf8', at, at + length));
+    elements.push(length < 0 ? null : textOf(bytes.subarray(at, at + length)));
     if (length > 0) at += length;
   }
   return at === bytes.length ? elements : null;

@@ -4,14 +4,11 @@
 
 import type { SettingsGroup } from '../backend/connection/settings-group.js';
 import type { ReportedParameters } from '../backend/replies/parameter-status.js';
-import type { StatementSource, TextReading } from '../backend/replies/statement-source.js';
+import { type StatementSource, type TextReading, textReading } from '../backend/replies/statement-source.js';
 import { UnnamedStatement } from './unnamed-statement.js';
 
 /** A process id as this client sees it: pgkv's own numbering, not a server's. */
 export type SessionPid = number & { readonly brand: 'SessionPid' };
-
-/** Encodings in which a byte of a character may look like ASCII: what a text means cannot be read off safely. */
-const UNSAFE_ENCODINGS = new Set(['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']);
 
 /** A map entry and its key, beside the text. */
 const ENTRY_BYTES = 128;
@@ -65,8 +62,8 @@ export class Session {
 
   /** As the settings reported last ask for. */
   get textReading(): TextReading {
-    if (UNSAFE_ENCODINGS.has(this.told.get('client_encoding') ?? '')) return 'opaque';
-    return this.told.get('standard_conforming_strings') === 'off' ? 'escapes' : 'standard';
+    const { told } = this;
+    return textReading(told.get('client_encoding') ?? 'UTF8', told.get('standard_conforming_strings') !== 'off');
   }
 
   statement(name: string): StatementSource | undefined {

@@ -97,6 +97,11 @@ export class Transaction<Branch extends object> {
     return (state.kind === 'held' || state.kind === 'open') && state.readCommitted;
   }
 
+  /** Something beside BEGIN and savepoints was said in it: settings that end with it, which nothing outside it runs under. */
+  get hasSettings(): boolean {
+    return this.#prologue?.some(({ template: { kind } }) => kind !== 'begin' && kind !== 'savepoint') === true;
+  }
+
   /** Whether the block can still go to any shard. */
   get movable(): boolean {
     return this.#prologue !== null;

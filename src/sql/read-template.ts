@@ -9,13 +9,15 @@ import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
 import { setsReservedSetting } from './meaning/reserved-setting.js';
 import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './plan/template.js';
-import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape } from './text/shape-lexer.js';
+import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape, tokensInShape } from './text/shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './text/source-text.js';
 
 /** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
 const PARSED_IN_FULL_MAX = 64 * 1024;
-/** What is longer than this then is not parsed: the parser is synchronous, and 128 Ki units may take it 60 ms. */
-const PARSED_SHORTENED_MAX = 128 * 1024;
+/** What is longer than this then is not parsed. What reading costs is bounded by the tokens. */
+const PARSED_SHORTENED_MAX = 512 * 1024;
+/** Default of limits.statement_tokens. */
+export const TOKENS_MAX = 32_768;
 
 /** Byte of the sign before a number. */
 const MINUS = 45;
@@ -38,7 +40,11 @@ export function readTemplate(
   shape: Shape | null,
   oldestServerMajor: number,
   scope: TableScope = NO_TABLES,
+  tokensMax = TOKENS_MAX,
 ): ReadTemplate {
+  if (shape !== null && tokensInShape(shape.key, tokensMax) > tokensMax) {
+    return { template: tooManyTokens(text, tokensMax, scope), holdsForShape: false };
+  }
   const source = sourceText(text, standardConformingStrings, shape);
   if (source === null) return unparsed(text, scope);
   if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor, scope);
@@ -65,6 +71,12 @@ function mayConcern(text: string, scope: TableScope): boolean {
 function unparsed(text: string, scope: TableScope): ReadTemplate {
   if (!mayConcern(text, scope)) return UNPARSED;
   return { template: { ...UNPARSED_TEMPLATE, kv: refuse('unparsed') }, holdsForShape: false };
+}
+
+/** A text that is not read for the time it would take. */
+export function tooManyTokens(text: string, tokensMax: number, scope: TableScope): Template {
+  if (!scope.mentions(text)) return UNREAD_TEMPLATE;
+  return { ...UNREAD_TEMPLATE, kv: refuse('too_many_tokens', { max: tokensMax }) };
 }
 
 /** What cannot be read may do anything but touch a key-value table. */

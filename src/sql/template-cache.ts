@@ -5,8 +5,8 @@ import { LRUCache } from 'lru-cache';
 import { isRefusal } from '../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
 import type { Template } from './plan/template.js';
-import { readTemplate } from './read-template.js';
-import { lexShape, type Shape } from './text/shape-lexer.js';
+import { readTemplate, TOKENS_MAX, tooManyTokens } from './read-template.js';
+import { lexShape, type Shape, TOO_MANY_PIECES } from './text/shape-lexer.js';
 
 /** Longer texts are not kept: comparing them costs about what lexing them does. In UTF-16 units. */
 const KEPT_TEXT_MAX = 16 * 1024;
@@ -20,6 +20,8 @@ export interface TemplateCacheOptions {
   readonly bytesMax: number;
   /** The oldest server in use; decides which pg_catalog functions are known. */
   readonly oldestServerMajor?: number;
+  /** Tokens of a text at which it is not read: reading is synchronous, and takes 2 to 3 µs for each (D30). */
+  readonly tokensMax?: number;
 }
 
 export class TemplateCache {
@@ -30,6 +32,7 @@ export class TemplateCache {
   readonly #byText: LRUCache<string, Template>;
   readonly #byShape: LRUCache<string, Template>;
   readonly #oldestServerMajor: number;
+  readonly #tokensMax: number;
   #lexedText = '';
   #lexedAsStandard = true;
   #lexed: Shape | null = null;
@@ -40,6 +43,7 @@ export class TemplateCache {
     this.#byText = new LRUCache({ maxSize: textBytesMax, sizeCalculation });
     this.#byShape = new LRUCache({ maxSize: Math.max(1, options.bytesMax - textBytesMax), sizeCalculation });
     this.#oldestServerMajor = options.oldestServerMajor ?? OLDEST_SUPPORTED_MAJOR;
+    this.#tokensMax = options.tokensMax ?? TOKENS_MAX;
   }
 
   get entries(): number {
@@ -60,7 +64,8 @@ export class TemplateCache {
     const mayHaveShapeOnly = text.includes("'");
     const known = mayHaveShapeOnly ? undefined : this.#getByText(textKey);
     if (known !== undefined) return known;
-    const shape = lexShape(text, standard);
+    const shape = lexShape(text, standard, this.#tokensMax);
+    if (shape === TOO_MANY_PIECES) return tooManyTokens(text, this.#tokensMax, scope);
     this.#lexedText = text;
     this.#lexedAsStandard = standard;
     this.#lexed = shape;
@@ -74,7 +79,14 @@ export class TemplateCache {
     const byText = mayHaveShapeOnly ? this.#getByText(textKey) : undefined;
     if (byText !== undefined) return byText;
     this.misses++;
-    const { template, holdsForShape } = readTemplate(text, standard, shape, this.#oldestServerMajor, scope);
+    const { template, holdsForShape } = readTemplate(
+      text,
+      standard,
+      shape,
+      this.#oldestServerMajor,
+      scope,
+      this.#tokensMax,
+    );
     if (template.kind === 'unparsed') return template;
     if (holdsForShape && shape !== null) this.#byShape.set(flat(shapeKey), template);
     if (!holdsForShape || shape?.literals.length === 0) this.#keepText(textKey, template);

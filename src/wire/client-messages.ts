@@ -36,6 +36,16 @@ export function encodeQuery(sql: string): Buffer {
   return message;
 }
 
+/** A Query whose text has its bytes already. */
+export function encodeQueryBytes(text: Buffer): Buffer {
+  const message = Buffer.allocUnsafe(text.length + 6);
+  message[0] = Frontend.query;
+  message.writeInt32BE(text.length + 5, 1);
+  text.copy(message, 5);
+  message[text.length + 5] = 0;
+  return message;
+}
+
 /** PasswordMessage, SASLInitialResponse and SASLResponse share the type byte 'p'. */
 export function encodePassword(body: Buffer): Buffer {
   const message = Buffer.allocUnsafe(5 + body.length);

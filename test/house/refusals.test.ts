@@ -60,11 +60,11 @@ t.test('a message is worded as Postgres words messages, a hint is a sentence', a
 });
 
 t.test('the reason is the message, the code is the detail, and no word is left open', async (t) => {
-  for (const [name, { code, reason, hint }] of RULES) {
+  for (const [name, { code, reason, hint, isLimit }] of RULES) {
     const words = [...`${reason} ${hint}`.matchAll(/(?<!\{)\{(\w+)\}/g)].map((match) => match[1]!);
     const filled = refuse(name, Object.fromEntries(words.map((word) => [word, `<${word}>`])));
     const error = refusalError(filled);
-    t.same([error.sqlstate, error.detail, error.hint], ['0A000', code, filled.hint], name);
+    t.same([error.sqlstate, error.detail, error.hint], [isLimit === true ? '54000' : '0A000', code, filled.hint], name);
     for (const word of words) t.match(`${error.message} ${error.hint}`, `<${word}>`);
     t.notMatch(`${error.message} ${error.hint}`, /\{\{|\}\}/, name);
     if (words.length > 0) t.throws(() => refuse(name), /invariant broken/, `${name} without its words`);

@@ -16,6 +16,7 @@ import { ScatterRun } from '../../src/execute/scatter/scatter-run.js';
 import { Session, type SessionPid } from '../../src/session/session.js';
 import type { SortKey } from '../../src/sql/plan/kv-plan.js';
 import { NEUTRAL_TEMPLATE } from '../../src/sql/plan/template.js';
+import { UTF8 } from '../../src/sql/text/client-encoding.js';
 import { readErrorFields } from '../../src/wire/error-fields.js';
 import { readRowValues } from '../../src/wire/row-values.js';
 import { type PostgresServer, startPostgres } from './postgres-server.js';
@@ -261,6 +262,7 @@ export class ScatterBench {
       limit: null,
       offset: 0n,
       byteOrder: true,
+      encoding: UTF8,
       session: this.session,
       clock: systemClock,
       ...rest,

@@ -1,11 +1,11 @@
 // What a Parse message says, interned: text and parameter types. Sessions that prepare the same statement share one
 // StatementSource, and a server connection prepares each source once, under a name of its own.
-
-import { isUtf8 } from 'node:buffer';
+import { isAscii } from 'node:buffer';
 import { LRUCache } from 'lru-cache';
 import { refuse } from '../../base/refusals.js';
-import { NO_TABLES, type TableScope } from '../../cluster/table-scope.js';
+import type { TableScope } from '../../cluster/table-scope.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
+import { type ClientEncoding, clientEncoding, hasPlaceholders, UTF8 } from '../../sql/text/client-encoding.js';
 import { originalPosition, renderText } from '../../sql/text/kv-text.js';
 import { lexShape } from '../../sql/text/shape-lexer.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
@@ -31,19 +31,39 @@ export interface RewrittenText {
   readonly text: string;
   /** See Shape.literals. */
   readonly literals: readonly number[];
+  /** In which servers get it. */
+  readonly encoding: ClientEncoding;
 }
 
 /** Text to template; what a backslash means in a string depends on `standardStrings`, what a name means on `scope`. */
 export type ReadTemplate = (text: string, standardStrings: boolean, scope: TableScope) => Template;
 
-/**
- * How a session's texts are read: with standard_conforming_strings, without (a backslash in '…' escapes), or not at all,
- * as in an encoding where a byte of a character may look like ASCII.
- */
-export type TextReading = 'standard' | 'escapes' | 'opaque';
+/** How a session's texts are read; one object for all sessions that read alike. */
+export interface TextReading {
+  readonly encoding: ClientEncoding;
+  /** standard_conforming_strings: without, a backslash in '…' escapes. */
+  readonly standardStrings: boolean;
+  /** In front of a text in keys of caches. No text begins with a NUL, so that keys of different kinds cannot meet. */
+  readonly key: string;
+}
 
-/** No text begins with a NUL, so keys of different kinds cannot meet. */
-const KEY_PREFIX: Readonly<Record<TextReading, string>> = { standard: '', escapes: '\0', opaque: '\0\0' };
+const READINGS = new Map<ClientEncoding, { readonly standard: TextReading; readonly escapes: TextReading }>();
+
+/** @param encodingName client_encoding as the server reports it */
+export function textReading(encodingName: string, standardStrings: boolean): TextReading {
+  const encoding = clientEncoding(encodingName);
+  let readings = READINGS.get(encoding);
+  if (readings === undefined) {
+    const key = encoding.isUtf8 ? '' : `\0\0${encoding.name}\0`;
+    readings = {
+      standard: { encoding, standardStrings: true, key },
+      escapes: { encoding, standardStrings: false, key: `${key}\0` },
+    };
+    // As many as there are encodings; see clientEncoding.
+    if (READINGS.size < 256) READINGS.set(encoding, readings);
+  }
+  return standardStrings ? readings.standard : readings.escapes;
+}
 
 /** Stands for an unnamed statement on a server of which only that it may exist is known. */
 export const unknownStatement: StatementSource = {
@@ -83,13 +103,10 @@ export class StatementSources {
     scope: TableScope,
   ): StatementSource {
     const bytes = buffer.toString('latin1', start, end);
-    const key = scope.key + (reading === 'standard' ? bytes : KEY_PREFIX[reading] + bytes);
+    const key = scope.key + (reading.key === '' ? bytes : reading.key + bytes);
     const known = this.#sources.get(key);
     if (known !== undefined) return known;
-    const text = buffer.toString('utf8', start, textEnd);
-    // What is no UTF-8 is not rewritten: decoding would change it, and the server has to say that it is invalid.
-    const readable = scope === NO_TABLES || isUtf8(buffer.subarray(start, textEnd));
-    const template = readable ? templateIn(this.#templateOf, text, reading, scope) : UNPARSED_TEMPLATE;
+    const { text, template } = readText(this.#templateOf, buffer.subarray(start, textEnd), reading, scope);
     const { kv } = template;
     const clientTail = buffer.subarray(start, end);
     const rewritten = kv?.kind === 'kv' ? rewrite(text, reading, kv.text) : null;
@@ -107,14 +124,14 @@ export class StatementSources {
   }
 
   /** A read of pgkv's own making: it leaves nothing in the session. */
-  ownText(text: string, parameterTypes: readonly number[]): StatementSource {
+  ownText(text: string, parameterTypes: readonly number[], encoding: ClientEncoding = UTF8): StatementSource {
     const types = Buffer.alloc(3 + 4 * parameterTypes.length);
     types.writeInt16BE(parameterTypes.length, 1);
     for (const [index, type] of parameterTypes.entries()) types.writeUInt32BE(type >>> 0, 3 + 4 * index);
-    const key = `\u0002${parameterTypes.join(',')}\u0002${text}`;
+    const key = `\u0002${encoding.isUtf8 ? '' : encoding.name}\u0002${parameterTypes.join(',')}\u0002${text}`;
     let source = this.#sources.get(key);
     if (source === undefined) {
-      const parseTail = Buffer.concat([Buffer.from(text, 'utf8'), types]);
+      const parseTail = Buffer.concat([encoding.write(text), types]);
       source = { parseTail, text, template: OWN_READ, rewritten: null, parameterTypes, noisy: false, uses: 0 };
       this.#sources.set(key, source);
     }
@@ -124,24 +141,48 @@ export class StatementSources {
 
 const OWN_READ: Template = { ...NEUTRAL_TEMPLATE, kind: 'read' };
 
-/**
- * The template of a text that may be unreadable: in an encoding that hides ASCII it is read where it is all ASCII, and
- * refused where it may mean a key-value table.
- */
-export function templateIn(templateOf: ReadTemplate, text: string, reading: TextReading, scope: TableScope): Template {
-  if (reading !== 'opaque') return templateOf(text, reading === 'standard', scope);
-  // Without backslashes both other readings are the same.
-  if (scope !== NO_TABLES && ASCII_ONLY.test(text)) return templateOf(text, false, scope);
-  return scope.mentions(text) ? { ...UNPARSED_TEMPLATE, kv: UNREADABLE } : UNPARSED_TEMPLATE;
+/** What a client's text says, and how its bytes are read; the text is only good for being shown where they cannot be. */
+export interface ReadBytes {
+  readonly text: string;
+  readonly template: Template;
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: every ASCII character but the backslash
-const ASCII_ONLY = /^[\x00-\x5b\x5d-\x7f]*$/;
+/**
+ * Reads the bytes of a client's text. Those that are no text in its encoding go to a server as they are, which refuses them in
+ * Postgres's words before it looks at anything else (22021).
+ */
+export function readText(
+  templateOf: ReadTemplate,
+  bytes: Buffer,
+  { encoding, standardStrings }: TextReading,
+  scope: TableScope,
+): ReadBytes {
+  const text = encoding.read(bytes);
+  if (text === null) return { text: bytes.toString('latin1'), template: UNPARSED_TEMPLATE };
+  const template = templateOf(text, standardStrings, scope);
+  if (encoding.isUtf8 || isAscii(bytes)) return { text, template };
+  return { text, template: foreignTemplate(template, text, scope) };
+}
 
-const UNREADABLE = refuse('encoding');
+/** What is known of a text with characters of an encoding that is not UTF-8. */
+function foreignTemplate(template: Template, text: string, scope: TableScope): Template {
+  const { kv } = template;
+  if (kv === null && !scope.asciiNames && hasPlaceholders(text) && template.kind !== 'unparsed') {
+    return { ...template, kv: UNREADABLE_NAMES };
+  }
+  // A server cannot be asked to parse it: the text is not sent in this form. Nor is it changed, or said again elsewhere.
+  if (kv?.kind === 'refused') return kv.asksServer ? { ...template, kv: { ...kv, asksServer: false } } : template;
+  if (kv === null && (template.statementNames.length > 0 || template.kind === 'begin')) return UNPARSED_TEMPLATE;
+  return template.neutral ? { ...template, neutral: false } : template;
+}
 
-/** The text as servers get it. */
+const UNREADABLE_NAMES = refuse('encoding');
+
+/** The text as servers get it, in the client's characters. */
 export const rewrittenText = ({ parts, text, literals }: RewrittenText): string => renderText(parts, text, literals);
+
+/** The same in bytes. */
+export const rewrittenBytes = (rewritten: RewrittenText): Buffer => rewritten.encoding.write(rewrittenText(rewritten));
 
 /** Place of a character, counted from 1 as in error messages, in the client's own text. */
 export function positionInOriginal({ parts, text, literals }: RewrittenText, position: number): number {
@@ -149,12 +190,12 @@ export function positionInOriginal({ parts, text, literals }: RewrittenText, pos
 }
 
 export function rewrite(text: string, reading: TextReading, parts: TextParts): RewrittenText {
-  return { parts, text, literals: lexShape(text, reading === 'standard')?.literals ?? [] };
+  const literals = lexShape(text, reading.standardStrings)?.literals ?? [];
+  return { parts, text, literals, encoding: reading.encoding };
 }
 
-function tailFor({ parts, text, literals }: RewrittenText, typesTail: Buffer): Buffer {
-  return Buffer.concat([Buffer.from(renderText(parts, text, literals), 'utf8'), typesTail]);
-}
+const tailFor = (rewritten: RewrittenText, typesTail: Buffer): Buffer =>
+  Buffer.concat([rewrittenBytes(rewritten), typesTail]);
 
 function typesIn(buffer: Buffer, start: number, end: number): number[] {
   const types: number[] = [];

@@ -6,6 +6,7 @@ import type { StatementSource } from '../../backend/replies/statement-source.js'
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { PartialColumn } from '../../sql/plan/kv-plan.js';
+import { type ClientEncoding, UTF8 } from '../../sql/text/client-encoding.js';
 import { BindMessage } from '../../wire/bind-message.js';
 import type { Column } from '../../wire/row-description.js';
 import { builtinTypeName, TypeOid, typeInWords } from '../../wire/type-oids.js';
@@ -42,6 +43,7 @@ export function finalStatement(options: {
   rows: readonly RowRun[];
   /** Known types of the client's parameters. */
   parameterTypes: readonly number[];
+  encoding?: ClientEncoding;
 }): { readonly text: string; readonly parseTail: Buffer; readonly parameters: Buffer[] } {
   const { final, columns, parameterTypes } = options;
   const client = readParameters(final.parameters);
@@ -62,7 +64,7 @@ export function finalStatement(options: {
   const arrayValues = encodeArrays(options.rows, columns);
   return {
     text,
-    parseTail: Buffer.concat([Buffer.from(`${text}\0`, 'utf8'), oids]),
+    parseTail: Buffer.concat([(options.encoding ?? UTF8).write(`${text}\0`), oids]),
     parameters: [encodeFormats(client, types.length), client.values(), ...arrayValues],
   };
 }

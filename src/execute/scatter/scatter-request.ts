@@ -3,6 +3,7 @@ import type { StatementSource } from '../../backend/replies/statement-source.js'
 import type { Clock } from '../../base/clock.js';
 import type { Session } from '../../session/session.js';
 import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
+import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 
 export interface ScatterTarget {
@@ -40,6 +41,8 @@ export interface ScatterRequest {
   readonly offset: bigint;
   /** The default collation of the databases is byte order (C, POSIX). */
   readonly byteOrder: boolean;
+  /** In which text goes to the servers and comes from them. */
+  readonly encoding: ClientEncoding;
   readonly session: Session;
   readonly clock: Clock;
   readonly limits?: Partial<ScatterLimits>;

@@ -228,11 +228,11 @@ export class ScatterRun implements LegOwner {
 
   /** By sort keys; null: rows go out as they come. */
   #merge(columns: readonly Column[]): RowMerge | null {
-    const { plan, byteOrder } = this.#request;
+    const { plan, byteOrder, encoding } = this.#request;
     if (this.#hidden === 0 || plan.kind !== 'sorted') return null;
     const first = columns.length - this.#hidden;
     if (first < 0) throw new PgkvError('internal', { detail: 'a result without its sort keys' });
-    const orders = plan.sortKeys.map((key, index) => sortOrder(columns[first + index]!.type, key, byteOrder));
+    const orders = plan.sortKeys.map((key, index) => sortOrder(columns[first + index]!.type, key, byteOrder, encoding));
     return new RowMerge(this.#legs, orders);
   }
 
@@ -271,7 +271,7 @@ export class ScatterRun implements LegOwner {
   }
 
   #combine(): void {
-    const { plan, final, home, shardSource, resultFormats } = this.#request;
+    const { plan, final, home, shardSource, resultFormats, encoding } = this.#request;
     assert(plan.kind === 'combine' && final !== null, 'only a CombinePlan has a final statement');
     const { text, parseTail, parameters } = finalStatement({
       final,
@@ -279,6 +279,7 @@ export class ScatterRun implements LegOwner {
       columns: this.#teller.columns!,
       rows: this.#partials,
       parameterTypes: this.#teller.parameterTypes,
+      encoding,
     });
     this.#partials = [];
     const source = internFinal(shardSource, text, parseTail);

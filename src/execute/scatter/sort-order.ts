@@ -1,7 +1,9 @@
 // The order in which Postgres sorts values, found from their binary format: what a merge by sort keys compares.
 // Types whose order cannot be read off their bytes exactly are refused, never guessed (D10).
+import { isAscii } from 'node:buffer';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { SortKey } from '../../sql/plan/kv-plan.js';
+import { type ClientEncoding, exactText, UTF8 } from '../../sql/text/client-encoding.js';
 import { TypeOid, typeInWords } from '../../wire/type-oids.js';
 import { compareNumeric } from './numeric-order.js';
 
@@ -61,9 +63,28 @@ export interface SortOrder {
   readonly nullsFirst: boolean;
 }
 
-/** @param byteOrder whether the databases' default collation is byte order. Throws 0A000 for what cannot be merged. */
-export function sortOrder(type: number, key: SortKey, byteOrder: boolean): SortOrder {
-  const compare = COMPARATORS.get(type);
+/** Sorted as servers do, by their own encoding, which is UTF-8, and not by the bytes that the client is sent. */
+const TEXTS: ReadonlySet<number> = new Set([TypeOid.text, TypeOid.varchar, TypeOid.name]);
+
+function compareTexts(encoding: ClientEncoding): CompareValues {
+  const utf8Of = (bytes: Buffer): Buffer => {
+    const text = exactText(encoding, bytes);
+    if (text !== null) return Buffer.from(text, 'utf8');
+    throw refusalError(refuse('sort_encoding', { encoding: encoding.name }));
+  };
+  return (a, aAt, aBytes, b, bAt, bBytes) => {
+    const one = a.subarray(aAt, aAt + aBytes);
+    const other = b.subarray(bAt, bAt + bBytes);
+    return isAscii(one) && isAscii(other) ? one.compare(other) : utf8Of(one).compare(utf8Of(other));
+  };
+}
+
+/**
+ * @param byteOrder whether the databases' default collation is byte order
+ * @param encoding in which values of text come. Throws 0A000 for what cannot be merged.
+ */
+export function sortOrder(type: number, key: SortKey, byteOrder: boolean, encoding = UTF8): SortOrder {
+  const compare = !encoding.isUtf8 && TEXTS.has(type) ? compareTexts(encoding) : COMPARATORS.get(type);
   if (compare === undefined) {
     throw refusalError(refuse('sort_type', { type: typeInWords(type) }));
   }

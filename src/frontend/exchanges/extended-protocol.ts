@@ -88,7 +88,7 @@ export class ExtendedProtocol {
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 1 || source.noisy) return null;
       // Such strings give warnings each time they are parsed.
-      if (session.textReading !== 'standard' && source.text.includes('\\')) return null;
+      if (!session.textReading.standardStrings && source.text.includes('\\')) return null;
     } else {
       const name = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
       source = name === '' ? (session.unnamed.source ?? undefined) : session.statement(name);

@@ -3,14 +3,14 @@
 // whether later texts may have to be read in another way.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import { type Deed, doing, forwarded, queryOf, Reply } from '../../backend/replies/reply-queue.js';
-import { type RewrittenText, rewrittenText, type StatementSource } from '../../backend/replies/statement-source.js';
+import { type RewrittenText, rewrittenBytes, type StatementSource } from '../../backend/replies/statement-source.js';
 import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { TransactionPhase } from '../../session/transaction.js';
 import { Effect, NEUTRAL_TEMPLATE, type StatementKind, type Template } from '../../sql/plan/template.js';
-import { encodeQuery } from '../../wire/client-messages.js';
+import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
@@ -203,7 +203,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#notice(template, connection);
     connection.unnamed = null;
     if (rewritten !== null) {
-      connection.output.push(encodeQuery(rewrittenText(rewritten)));
+      connection.output.push(encodeQueryBytes(rewrittenBytes(rewritten)));
       connection.replies.push(queryOf(rewritten, this.#deed(template)));
       return 'taken';
     }

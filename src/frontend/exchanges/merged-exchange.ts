@@ -25,6 +25,7 @@ import type { Route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import { singleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
+import { type ClientEncoding, UTF8 } from '../../sql/text/client-encoding.js';
 import { Frame } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeError, READY_IDLE } from '../../wire/server-messages.js';
@@ -153,6 +154,7 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     const source = isSame ? last.source : this.#extended.batchSource(buffer, batch);
     const plan = source?.template.kv ?? null;
     if (source === null || plan === null || plan.kind === 'refused') return null;
+    if (!canBeSaidInUtf8(source.rewritten ?? source)) return null;
     const slot = slotOfBind(plan, source.parameterTypes, buffer, batch.formatsAt, batch.bindEnd);
     if (slot !== UNREAD) return { plan, source, batch, shard: shardOf(this.#kv.view, slot), slot };
     const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd), this.#kv.view);
@@ -216,6 +218,7 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     if (statement === null || buffer[start] !== Frontend.query) return false;
     // `start` and `end` span the one message that is at hand.
     if (this.#phase !== 'idle' || !this.#standsAlone || !isBatchable(statement.plan, route)) return false;
+    if (!canBeSaidInUtf8(statement)) return false;
     const { shard } = route;
     const slot = route.slots[0]!;
     // A shape is known by its Template.
@@ -349,6 +352,13 @@ const sampleOf = (plan: KvPlan, source: StatementSource): Sample => ({
   literals: source.rewritten?.literals ?? [],
   source,
 });
+
+/** Texts of batches, and the literals among their values, are written in UTF-8, which servers may read as something else. */
+function canBeSaidInUtf8(statement: { readonly text: string; readonly encoding?: ClientEncoding }): boolean {
+  const encoding = statement.encoding ?? UTF8;
+  return encoding.isUtf8 || !BEYOND_ASCII.test(statement.text);
+}
+const BEYOND_ASCII = /[\u0080-\uffff]/;
 
 /** Whether both bind the same statement by its name. */
 function sameName(buffer: Buffer, one: SingleBatch, other: SingleBatch): boolean {

@@ -168,7 +168,10 @@ export class ShardPlacement {
     const transaction = this.#transaction;
     // Behind the end of a block, in the same batch, there is none any more.
     if (!transaction.inBlock || transaction.phase === 'ending') return null;
-    if (transaction.movable && this.#isReadCommitted) return null;
+    if (transaction.movable && this.#isReadCommitted && !transaction.hasSettings) return null;
+    if (transaction.hasSettings) {
+      return LEAVES_SHARD('a read over several shards would not run under the settings of the transaction');
+    }
     return LEAVES_SHARD(
       transaction.movable
         ? 'a read over several shards has no common snapshot, as this isolation level would need'

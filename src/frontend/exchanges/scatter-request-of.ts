@@ -7,7 +7,7 @@ import {
   type StatementSources,
 } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
-import { PgkvError } from '../../base/errors.js';
+import { messageOf, PgkvError } from '../../base/errors.js';
 import { isRefusal } from '../../base/refusals.js';
 import { homeShard, type ShardView } from '../../cluster/cluster-view.js';
 import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
@@ -39,8 +39,22 @@ export interface BoundParts {
 /** Of a simple query: no parameters, all columns as text. */
 export const NOTHING_BOUND: BoundParts = { parameters: NO_PARAMETERS, formats: [] };
 
-/** The read to be run; the error where its LIMIT or OFFSET cannot be read. */
+/** The read to be run; the error where it cannot be made, which is the statement's own and never the session's end. */
 export function shardReadRequest(
+  statement: KvStatement,
+  shards: readonly ShardView[],
+  bound: BoundParts,
+  context: ReadRequestContext,
+): ScatterRequest | PgkvError {
+  try {
+    return requestOf(statement, shards, bound, context);
+  } catch (error) {
+    if (error instanceof PgkvError) return error;
+    return new PgkvError('internal', { detail: messageOf(error), cause: error });
+  }
+}
+
+function requestOf(
   statement: KvStatement,
   shards: readonly ShardView[],
   { parameters, formats }: BoundParts,
@@ -77,6 +91,7 @@ export function shardReadRequest(
     limit,
     offset: offset ?? 0n,
     byteOrder: lanes.home.byteOrder,
+    encoding: statement.encoding,
     session,
     clock,
   };
@@ -86,15 +101,16 @@ export function shardReadRequest(
 export function homeReadRequest(
   { source, text, view }: Unit,
   { parameters, formats }: BoundParts,
-  { session, lanes, services: { clock, sources } }: ReadRequestContext,
+  { session, lanes, kv, services: { clock, sources } }: ReadRequestContext,
 ): ScatterRequest {
+  const { encoding } = kv.reading;
   const home: ScatterTarget = {
     shardName: homeShard(view).name,
     lane: (client) => lanes.another(homeShard(view), client),
   };
   return {
     plan: { kind: 'sorted', shardText: [text], sortKeys: [], limit: null, offset: null },
-    shardSource: source ?? sources.ownText(text, []),
+    shardSource: source ?? sources.ownText(text, [], encoding),
     targets: [home],
     home,
     parameters,
@@ -103,6 +119,7 @@ export function homeReadRequest(
     limit: null,
     offset: 0n,
     byteOrder: lanes.home.byteOrder,
+    encoding,
     session,
     clock,
   };
@@ -110,13 +127,14 @@ export function homeReadRequest(
 
 /** What every shard runs: shared between sessions, so that it is prepared once per connection. */
 function shardSource(statement: KvStatement, parts: TextParts, sources: StatementSources): StatementSource {
-  const text = rewrittenText({ parts, text: statement.text, literals: statement.literals });
-  return sources.ownText(text, statement.source?.parameterTypes ?? []);
+  const { text, literals, encoding, source } = statement;
+  return sources.ownText(rewrittenText({ parts, text, literals, encoding }), source?.parameterTypes ?? [], encoding);
 }
 
 function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {
   const substituted = parts.map((part) => (typeof part === 'string' ? substitute(part) : part));
-  return rewrittenText({ parts: substituted, text: statement.text, literals: statement.literals });
+  const { text, literals, encoding } = statement;
+  return rewrittenText({ parts: substituted, text, literals, encoding });
 }
 
 /** What the Bind message `buffer[start, end)` brings, copied; null where it is malformed. */
@@ -148,8 +166,8 @@ export function boundParts(buffer: Buffer, start: number, end: number): BoundPar
 }
 
 /** The text that the shards run, and what it was made from. */
-export function shardTextOf({ plan, text, literals }: KvStatement): RewrittenText {
-  return { parts: isRefusal(plan.scatter) ? plan.text : plan.scatter.shardText, text, literals };
+export function shardTextOf({ plan, text, literals, encoding }: KvStatement): RewrittenText {
+  return { parts: isRefusal(plan.scatter) ? plan.text : plan.scatter.shardText, text, literals, encoding };
 }
 
 /** An error of a shard, its position told as one in the client's own text. */

@@ -9,10 +9,9 @@ import { type BindValues, StatementValues, Unreadable } from '../../route/key-va
 import { type KvRoute, route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import type { KvPlan, ValueRef } from '../../sql/plan/kv-plan.js';
+import type { ClientEncoding } from '../../sql/text/client-encoding.js';
+import { highestParameter } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
-
-/** The client's own text is passed on to the server as it is in these. */
-const SAME_BYTES: ReadonlySet<string> = new Set(['UTF8', 'SQL_ASCII']);
 
 /** A statement with its values: all that routing and a run over several shards need. */
 export interface KvStatement {
@@ -22,6 +21,8 @@ export interface KvStatement {
   readonly values: StatementValues;
   /** Null where the statement came by the simple protocol. */
   readonly source: StatementSource | null;
+  /** Of its text and its values. */
+  readonly encoding: ClientEncoding;
 }
 
 export interface KvServices {
@@ -71,63 +72,57 @@ export class KvStatements {
     return this.#scope;
   }
 
-  /** How texts are read: where there are tables, an encoding in which their bytes mean something else is not. */
+  /** How texts are read. */
   get reading(): TextReading {
-    const { textReading, told } = this.#session;
-    if (textReading === 'opaque' || !this.exist) return textReading;
-    return SAME_BYTES.has(told.get('client_encoding') ?? 'UTF8') ? textReading : 'opaque';
-  }
-
-  get #arrayNulls(): boolean {
-    return this.#session.settings.values.get('array_nulls') !== 'off';
+    return this.#session.textReading;
   }
 
   /** A statement of the simple protocol. */
   simple(plan: KvPlan, text: string): KvStatement {
-    const literals = this.#literalsOf(text, this.#session.textReading !== 'escapes');
-    return { plan, text, literals, values: new StatementValues(text, literals, null, this.#arrayNulls), source: null };
+    const { encoding, standardStrings } = this.reading;
+    const literals = this.#literalsOf(text, standardStrings);
+    const values = new StatementValues(text, literals, null, encoding);
+    return { plan, text, literals, values, source: null, encoding };
   }
 
   /** The statement that the Bind message `buffer[start, end)` binds. */
   bound(plan: KvPlan, source: StatementSource, buffer: Buffer, start: number, end: number): KvStatement {
     const portalEnd = stringEnd(buffer, start + 5, end);
     const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
-    const isUtf8 = SAME_BYTES.has(this.#session.told.get('client_encoding') ?? 'UTF8');
+    const { encoding } = this.reading;
     const bind: BindValues | null =
-      nameEnd < 0 ? null : { buffer, offset: nameEnd + 1, end, types: source.parameterTypes, isUtf8 };
+      nameEnd < 0 ? null : { buffer, offset: nameEnd + 1, end, types: source.parameterTypes };
     const { text, rewritten } = source;
     const literals = rewritten?.literals ?? [];
-    return { plan, text, literals, values: new StatementValues(text, literals, bind, this.#arrayNulls), source };
+    const values = new StatementValues(text, literals, bind, encoding);
+    return { plan, text, literals, values, source, encoding };
   }
 
   route(statement: KvStatement, view: ClusterView): KvRoute {
     const found = route(statement.plan, statement.values, view);
     const isRead = found.kind === 'scattered' || found.kind === 'multi-keyed';
     // LIMIT -1 and a wrong number of parameters are errors before any row is looked at: the home shard words them.
-    if (isRead && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement.plan))))
+    if (isRead && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement))))
       return { kind: 'keyed', shard: homeShard(view), slots: [] };
     return found;
   }
 
   rewrite(statement: KvStatement): RewrittenText {
-    return { parts: statement.plan.text, text: statement.text, literals: statement.literals };
+    const { plan, text, literals, encoding } = statement;
+    return { parts: plan.text, text, literals, encoding };
   }
 }
 
 const PARAMETER_COUNTS = new WeakMap<KvPlan, number>();
 
-/** How many parameters the text has. Literals are no strings in it, so that a $ and a number is one. */
-function parametersOf(plan: KvPlan): number {
+/** How many parameters a Bind has to bring: those of the text, and those that the Parse has declared beside them. */
+function parametersOf({ plan, source }: KvStatement): number {
   let count = PARAMETER_COUNTS.get(plan);
   if (count === undefined) {
-    count = 0;
-    for (const part of plan.text) {
-      if (typeof part === 'number') continue;
-      for (const [, number] of part.matchAll(/\$(\d+)/g)) count = Math.max(count, Number(number));
-    }
+    count = highestParameter(plan.text);
     PARAMETER_COUNTS.set(plan, count);
   }
-  return count;
+  return Math.max(count, source?.parameterTypes.length ?? 0);
 }
 
 function hasNegativeCount({ plan, values }: KvStatement): boolean {

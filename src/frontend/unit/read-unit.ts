@@ -1,6 +1,5 @@
 // Reads the message at hand into the conversation's Unit: what its statement is, with which values, and where that goes.
-import { isUtf8 } from 'node:buffer';
-import { type ReadTemplate, type StatementSource, templateIn } from '../../backend/replies/statement-source.js';
+import { type ReadTemplate, readText, type StatementSource } from '../../backend/replies/statement-source.js';
 import { refuse } from '../../base/refusals.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
 import { CONTROL_ROUTE, EXPLAIN_ROUTE, HOME_ROUTE, type Route, SHOW_ROUTE } from '../../route/route.js';
@@ -93,11 +92,10 @@ export class UnitReader {
     const textEnd = buffer.indexOf(0, start + 5);
     // The server says what is wrong with the message.
     if (textEnd !== end - 1) return;
-    const { reading, scope, exist } = this.#kv;
-    unit.text = buffer.toString('utf8', start + 5, textEnd);
-    // What is no UTF-8 is not rewritten: decoding would change it, and the server has to say that it is invalid.
-    const readable = !exist || isUtf8(buffer.subarray(start + 5, textEnd));
-    unit.template = readable ? templateIn(this.#templateOf, unit.text, reading, scope) : UNPARSED_TEMPLATE;
+    const { reading, scope } = this.#kv;
+    const read = readText(this.#templateOf, buffer.subarray(start + 5, textEnd), reading, scope);
+    unit.text = read.text;
+    unit.template = read.template;
     const { kv } = unit.template;
     if (kv?.kind === 'kv') unit.statement = this.#kv.simple(kv, unit.text);
     unit.route = this.#route(unit.template, unit.statement, unit.view);

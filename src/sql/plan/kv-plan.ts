@@ -7,7 +7,12 @@ import type { TextParts } from '../text/text-parts.js';
 /** Where a value stands: the n-th literal of the text (see Shape.literals, counted from 0), or parameter $number. */
 export type ValueRef =
   | { readonly kind: 'literal'; readonly index: number }
-  | { readonly kind: 'parameter'; readonly number: number }
+  | {
+      readonly kind: 'parameter';
+      readonly number: number;
+      /** Its type may come from another place than this one, if it was declared without. */
+      readonly usedElsewhere?: boolean;
+    }
   | { readonly kind: 'null' };
 
 /**

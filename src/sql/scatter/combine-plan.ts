@@ -58,6 +58,8 @@ class Combiner {
   private readonly source: ScatterSource;
   private readonly outputs: readonly OutputColumn[];
   private readonly partials: Partial[] = [];
+  /** By its text, as JSON. */
+  private readonly partialOf = new Map<string, number>();
   private readonly groupColumns: KvColumn[];
 
   constructor(source: ScatterSource) {
@@ -303,8 +305,9 @@ class Combiner {
   /** The same text is asked for once, so that the same expressions stay the same in the final statement. */
   private partial(role: string, shardParts: TextParts, isByteOrdered: boolean): number {
     const written = JSON.stringify(shardParts);
-    const known = this.partials.findIndex((one) => JSON.stringify(one.shardParts) === written);
-    if (known >= 0) return known;
+    const known = this.partialOf.get(written);
+    if (known !== undefined) return known;
+    this.partialOf.set(written, this.partials.length);
     return this.partials.push({ role, shardParts, isByteOrdered }) - 1;
   }
 

@@ -3,6 +3,7 @@
 
 import type { Refusal } from '../../base/refusals.js';
 import type { ScatterPlan } from '../plan/kv-plan.js';
+import type { TextToken } from '../text/text-tokens.js';
 import { combinePlan } from './combine-plan.js';
 import { expressionFacts, refuse } from './scatter-expressions.js';
 import type { ScatterSource } from './scatter-source.js';
@@ -27,6 +28,18 @@ export function planScatter(source: ScatterSource): ScatterPlan | Refusal {
   return isGrouped ? combinePlan(source) : sortedPlan(source, facts.isVolatile);
 }
 
+/** By the tokens of a text, which may hold very many statements. */
+const UESCAPES = new WeakMap<readonly TextToken[], boolean>();
+
+function hasUescape(tokens: readonly TextToken[]): boolean {
+  let found = UESCAPES.get(tokens);
+  if (found === undefined) {
+    found = tokens.some(({ kind, folded }) => kind === 'word' && folded === 'uescape');
+    UESCAPES.set(tokens, found);
+  }
+  return found;
+}
+
 function refusalOfForm({ select, clauses, tokens }: ScatterSource): Refusal | null {
   const [from, ...more] = select.fromClause ?? [];
   if (select.withClause !== undefined)
@@ -49,7 +62,7 @@ function refusalOfForm({ select, clauses, tokens }: ScatterSource): Refusal | nu
   if ((select.windowClause ?? []).length > 0)
     return refuse('WINDOW', 'Name one key, or compute it in the application.');
   // Such a name is three tokens, where a name in the tree is taken for one.
-  if (tokens.some(({ kind, folded }) => kind === 'word' && folded === 'uescape')) {
+  if (hasUescape(tokens)) {
     return refuse('A name or string with UESCAPE', 'Write its characters as they are.');
   }
   if (select.intoClause !== undefined) return refuse('SELECT INTO', 'Read the rows, then write them.');

@@ -192,7 +192,9 @@ function limitValue({ tokens }: ScatterSource, node: Node | undefined): LimitVal
   const type = cast === null ? 'int8' : integerType(cast.typeName?.names ?? []);
   if (type === null) return 'unknown';
   const parts = type === 'int8' ? `$${number}::bigint` : `$${number}::${type}::bigint`;
-  return { value: { kind: 'parameter', number }, parts: [`(${parts})`], isLiteral: false };
+  const uses = tokens.filter(({ kind, folded }) => kind === 'parameter' && folded === `$${number}`).length;
+  const value: ValueRef = uses > 1 ? { kind: 'parameter', number, usedElsewhere: true } : { kind: 'parameter', number };
+  return { value, parts: [`(${parts})`], isLiteral: false };
 }
 
 function integerType(names: readonly Node[]): string | null {

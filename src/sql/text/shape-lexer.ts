@@ -63,6 +63,9 @@ export interface Shape {
   readonly literals: readonly number[];
 }
 
+/** Of a text that was not lexed to its end; see `lexShape`. */
+export const TOO_MANY_PIECES: Shape = { key: '', literals: [] };
+
 /** Numbers per literal in `Shape.literals`. */
 export const LITERAL_STRIDE = 3;
 
@@ -75,10 +78,16 @@ const OPAQUE_UNICODE_MARK = "'u";
  * double the time.
  *
  * @param standardConformingStrings whether backslashes in '…' are ordinary characters
+ * @param piecesMax literals and runs of blanks at which lexing is given up: TOO_MANY_PIECES
  * @returns null where the text cannot be a valid one: unterminated literal, character no token begins with …
  */
-export function lexShape(text: string, standardConformingStrings: boolean): Shape | null {
+export function lexShape(
+  text: string,
+  standardConformingStrings: boolean,
+  piecesMax = Number.POSITIVE_INFINITY,
+): Shape | null {
   const literals: number[] = [];
+  let pieces = 0;
   const length = text.length;
   let key = '';
   /** Text from here to `at` is still to be copied to the key. */
@@ -174,6 +183,7 @@ export function lexShape(text: string, standardConformingStrings: boolean): Shap
         return null;
     }
 
+    if (++pieces > piecesMax) return TOO_MANY_PIECES;
     if (end === 0) {
       at = blanksEnd(text, at);
       if (at === 0) return null;
@@ -196,4 +206,18 @@ export function lexShape(text: string, standardConformingStrings: boolean): Shap
     literals.push(start, at, kind);
   }
   return { key: copied === 0 ? text : key + text.slice(copied), literals };
+}
+
+/** How many tokens a shape has, counted up to a little more than `most`: a word or a number is one, and every symbol. */
+export function tokensInShape(key: string, most: number): number {
+  let tokens = 0;
+  let inWord = false;
+  for (let at = 0; at < key.length && tokens <= most; at++) {
+    const code = key.charCodeAt(at);
+    const isWord =
+      code >= 128 || (code >= 48 && code <= 57) || ((code | 32) >= 97 && (code | 32) <= 122) || code === 95;
+    if (isWord ? !inWord : code > SPACE) tokens++;
+    inWord = isWord;
+  }
+  return tokens;
 }

@@ -217,11 +217,13 @@ export function joinParts(...all: readonly (TextParts | string)[]): TextParts {
 /** Strings that touch become one; a space that was asked for is written when something follows it. */
 class PartsBuilder {
   private readonly done: (string | number)[] = [];
-  private pending = '';
+  /** Pieces of the string that is being put together: joined once, since looking at the end of a string grown piece by piece copies it. */
+  private pending: string[] = [];
+  private endsWithSpace = false;
   private gap = false;
 
   keepApart(): void {
-    this.gap = this.done.length > 0 || this.pending !== '';
+    this.gap = this.done.length > 0 || this.pending.length > 0;
   }
 
   append(parts: TextParts): void {
@@ -229,18 +231,26 @@ class PartsBuilder {
       if (part === '') continue;
       if (this.gap) {
         this.gap = false;
-        if (!this.pending.endsWith(' ') && !(typeof part === 'string' && part.startsWith(' '))) this.pending += ' ';
+        if (!this.endsWithSpace && !(typeof part === 'string' && part.startsWith(' '))) this.pending.push(' ');
       }
-      if (typeof part === 'string') this.pending += part;
-      else {
-        if (this.pending !== '') this.done.push(this.pending);
-        this.pending = '';
+      if (typeof part === 'string') {
+        this.pending.push(part);
+        this.endsWithSpace = part.endsWith(' ');
+      } else {
+        this.flush();
         this.done.push(part);
+        this.endsWithSpace = false;
       }
     }
   }
 
   parts(): TextParts {
-    return this.pending === '' ? this.done : [...this.done, this.pending];
+    this.flush();
+    return this.done;
+  }
+
+  private flush(): void {
+    if (this.pending.length > 0) this.done.push(this.pending.join(''));
+    this.pending = [];
   }
 }

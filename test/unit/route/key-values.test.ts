@@ -3,6 +3,7 @@
 import t from 'tap';
 import { StatementValues, Unreadable } from '../../../src/route/key-values.js';
 import type { ValueRef } from '../../../src/sql/plan/kv-plan.js';
+import { clientEncoding } from '../../../src/sql/text/client-encoding.js';
 import { encode, type Value } from '../../support/frontend-message.js';
 import { type BindOptions, bindValues, boundValues, literalValues } from './bind-values.js';
 
@@ -207,7 +208,7 @@ t.test('only what every server refuses alike is told apart as a fault', async (t
   };
   t.equal(isFault(boundValues([Buffer.of(0xff)])), true);
   t.equal(isFault(boundValues([])), true);
-  t.equal(isFault(boundValues(['é'], { isUtf8: false })), false, 'right in another encoding');
+  t.equal(isFault(boundValues(['é'], { encoding: clientEncoding('UHC') })), false, 'right in another encoding');
   t.equal(isFault(boundValues(['7'], { types: [INTEGER] })), false, 'right as another type');
   t.equal(isFault(boundValues(['7'])), 'readable');
 });
@@ -220,15 +221,28 @@ t.test('the number of parameters is known', async (t) => {
   t.equal(new StatementValues('', [], null).hasParameters(1), false);
 });
 
-t.test('under another client_encoding only ASCII is read', async (t) => {
-  const isUtf8 = false;
-  t.equal(boundValues(['plain ~'], { isUtf8 }).text(parameter(1)), 'plain ~');
-  t.same(boundValues(['{plain}'], { isUtf8 }).list(parameter(1)), ['plain']);
-  t.same(boundValues([binaryArray(['plain'])], { isUtf8 }).list(parameter(1)), ['plain']);
-  t.equal(shown(boundValues(['é'], { isUtf8 }).text(parameter(1))), 'unreadable', 'also where it would be UTF-8');
-  t.equal(shown(boundValues([Buffer.from([0xe9])], { isUtf8 }).text(parameter(1))), 'unreadable');
-  t.equal(shown(boundValues(['{é}'], { isUtf8 }).list(parameter(1))), 'unreadable');
-  t.equal(shown(boundValues([binaryArray(['é'])], { isUtf8 }).list(parameter(1))), 'unreadable');
+t.test('under another client_encoding a value is the text that Postgres makes of it, or is not read', async (t) => {
+  for (const name of ['LATIN1', 'SJIS', 'UHC', 'EUC_TW', 'KLINGON']) {
+    const encoding = clientEncoding(name);
+    t.equal(boundValues(['plain ~'], { encoding }).text(parameter(1)), 'plain ~');
+    t.same(boundValues(['{plain}'], { encoding }).list(parameter(1)), ['plain']);
+    t.same(boundValues([binaryArray(['plain'])], { encoding }).list(parameter(1)), ['plain']);
+  }
+  const latin1 = clientEncoding('LATIN1');
+  const e = Buffer.from([0xe9]);
+  t.equal(boundValues([e], { encoding: latin1 }).text(parameter(1)), 'é');
+  t.equal(boundValues(['é'], { encoding: latin1 }).text(parameter(1)), 'Ã©', 'whatever the bytes would be in UTF-8');
+  t.same(boundValues([Buffer.from('{a,\xe9}', 'latin1')], { encoding: latin1, formats: [0] }).list(parameter(1)), [
+    'a',
+    'é',
+  ]);
+  t.same(boundValues([binaryArray([null, 'é'])], { encoding: latin1 }).list(parameter(1)), [null, 'Ã©']);
+  for (const name of ['UHC', 'EUC_TW', 'JOHAB', 'KLINGON']) {
+    const encoding = clientEncoding(name);
+    const bytes = Buffer.from([0xb0, 0xa1]);
+    t.equal(shown(boundValues([bytes], { encoding, formats: [0] }).text(parameter(1))), 'unreadable', name);
+    t.equal(shown(boundValues([binaryArray(['é'])], { encoding }).list(parameter(1))), 'unreadable', name);
+  }
 });
 
 t.test('an array comes as text or in binary, and as a literal', async (t) => {
@@ -239,17 +253,19 @@ t.test('an array comes as text or in binary, and as a literal', async (t) => {
     ['', 'NULL', 'null', '{}', 'a,b', 'a"b', 'a\\b', ' a ', 'ключ', '🔑', '\n'],
     [null, null],
   ];
+  /** Whether NULL without quotes is NULL, array_nulls says. */
+  const asText = (elements: readonly (string | null)[]) => elements.map((one) => one ?? 'NULL');
   const written = (elements: readonly (string | null)[]): string =>
     `{${elements.map((one) => (one === null ? 'NULL' : `"${one.replace(/[\\"]/g, '\\$&')}"`)).join(',')}}`;
   for (const elements of ARRAYS) {
     for (const types of [[], [TEXT_ARRAY], [VARCHAR_ARRAY], [UNKNOWN]]) {
-      t.same(boundValues([written(elements)], { types }).list(parameter(1)), elements);
+      t.same(boundValues([written(elements)], { types }).list(parameter(1)), asText(elements));
       const binary = binaryArray(elements, TEXT, elements.length === 0 ? 0 : 1);
       t.same(boundValues([binary], { types }).list(parameter(1)), elements);
       t.equal(boundValues([null], { types }).list(parameter(1)), null);
     }
     const source = `SELECT '${written(elements).replaceAll("'", "''")}'`;
-    t.same(literalValues(source).list(literal(0)), elements);
+    t.same(literalValues(source).list(literal(0)), asText(elements));
   }
   t.same(boundValues([binaryArray(['a'], VARCHAR)], { types: [VARCHAR_ARRAY] }).list(parameter(1)), ['a']);
 });
@@ -299,7 +315,7 @@ t.test('an integer is read in every form in which one is sent', async (t) => {
   const values = literalValues("SELECT 16384, '12', 1.5, 'x', 0x10, 1_000");
   t.same(
     [0, 1, 2, 3, 4, 5].map((index) => shown(values.integer(literal(index)))),
-    [16384n, 12n, 'unreadable', 'unreadable', 'unreadable', 'unreadable'],
+    [16384n, 12n, 'unreadable', 'unreadable', 16n, 1000n],
   );
 });
 

@@ -12,7 +12,12 @@ import { lexShape } from '../../../src/sql/text/shape-lexer.js';
 import { scope as names } from './kv-planning.js';
 
 /** Tables public.kv, public."Odd ""name""" and other.blobs; search_path is public. */
-const SCOPE: TableScope = { ...names, key: 'test', mentions: (text) => /\b(kv|blobs|odd "name")\b/i.test(text) };
+const SCOPE: TableScope = {
+  ...names,
+  key: 'test',
+  asciiNames: true,
+  mentions: (text) => /\b(kv|blobs|odd "name")\b/i.test(text),
+};
 const PGKV_SEARCHED: TableScope = { ...SCOPE, searchesPgkv: true };
 
 const read = (text: string, scope = SCOPE) => readTemplate(text, true, lexShape(text, true), 15, scope);
