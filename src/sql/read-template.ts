@@ -9,7 +9,14 @@ import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
 import { setsReservedSetting } from './meaning/reserved-setting.js';
 import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './plan/template.js';
-import { LITERAL_STRIDE, LiteralKind, lexShape, type Shape, tokensInShape } from './text/shape-lexer.js';
+import {
+  LITERAL_STRIDE,
+  LiteralKind,
+  lexShape,
+  type Shape,
+  TOO_MANY_PIECES,
+  tokensInShape,
+} from './text/shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './text/source-text.js';
 
 /** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
@@ -64,7 +71,10 @@ const CONCERNING =
 /** Whether a text that is not read may mean key-value tables: by name, or, outside of its literals, by what it does. */
 function mayConcern(text: string, scope: TableScope): boolean {
   if (scope === NO_TABLES) return false;
-  return scope.mentions(text) || CONCERNING.test(lexShape(text, true)?.key ?? text);
+  if (scope.mentions(text)) return true;
+  const shape = lexShape(text, true, TOKENS_MAX);
+  // Where that is too long to be told apart, words inside literals count as well.
+  return CONCERNING.test(shape === null || shape === TOO_MANY_PIECES ? text : shape.key);
 }
 
 /** What is no SQL here may be some to a server: then it must not run unread on a key-value table (D10). */
@@ -75,7 +85,7 @@ function unparsed(text: string, scope: TableScope): ReadTemplate {
 
 /** A text that is not read for the time it would take. */
 export function tooManyTokens(text: string, tokensMax: number, scope: TableScope): Template {
-  if (!scope.mentions(text)) return UNREAD_TEMPLATE;
+  if (!mayConcern(text, scope)) return UNREAD_TEMPLATE;
   return { ...UNREAD_TEMPLATE, kv: refuse('too_many_tokens', { max: tokensMax }) };
 }
 

@@ -303,7 +303,7 @@ t.test('where a literal decides, the template is good for that text only', async
 t.test('texts that are not read are refused where their words mean one of these, outside of literals', async (t) => {
   const large = `, ${'a,'.repeat(80_000)} b`;
   const { kv } = templateOf(`SELECT 1${large}; PREPARE TRANSACTION 'x'`);
-  t.equal(kv !== null && isRefusal(kv) && kv.code, 'PGKV-075');
+  t.equal(kv !== null && isRefusal(kv) && kv.code, 'PGKV-078');
   t.equal(templateOf(`SELECT 'prepare transaction'${large}`).kv, null);
 });
 
