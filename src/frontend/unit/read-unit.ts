@@ -17,7 +17,6 @@ const OWN_SETTINGS = 'pgkv.';
 const USER_OID_MIN = 16_384;
 /** Which function a FunctionCall calls, and with which key, is not known here. */
 const CALLED_BY_OID: Route = refuse('function_call');
-const BOUND_REFUSED_PARSE = HOME_ROUTE;
 
 /** What can be filled. */
 type Filled = { -readonly [Field in keyof Unit]: Unit[Field] };
@@ -111,9 +110,8 @@ export class UnitReader {
     unit.text = source.text;
     const { kv } = source.template;
     if (kv?.kind === 'kv') unit.statement = this.#kv.bound(kv, source, buffer, start, end);
-    // A text that no server could parse has been answered at its Parse.
-    if (kv?.kind === 'refused' && kv.asksServer) unit.route = BOUND_REFUSED_PARSE;
-    else unit.route = this.#route(source.template, unit.statement, unit.view);
+    // A text that pgkv cannot read, but the server that was asked could: it is refused here at the latest, never run unread.
+    unit.route = this.#route(source.template, unit.statement, unit.view);
   }
 
   #names(source: StatementSource | null): void {
