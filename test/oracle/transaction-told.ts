@@ -2,15 +2,17 @@
 // A tag does not tell everything (ROLLBACK TO and ROLLBACK have the same), so a set of statuses is kept that are possible.
 
 /** What a text may hold beyond what its tag says; more than it does hold only makes the check weaker. */
-export const TEXT = { chain: 1, rollbackTo: 2, ends: 4 } as const;
+export const TEXT = { chain: 1, rollbackTo: 2, ends: 4, begins: 8 } as const;
 
 const CHAIN = /\bchain\b/i;
 const ROLLBACK_TO = /\b(?:rollback|abort)\b[\s\S]*\bto\b/i;
+const BEGINS = /\b(?:begin|start)\b/i;
 const ENDS = /\b(?:commit|end|rollback|abort|prepare)\b/i;
 
 export function traitsOf(text: string): number {
-  if (!ENDS.test(text)) return 0;
-  return TEXT.ends | (CHAIN.test(text) ? TEXT.chain : 0) | (ROLLBACK_TO.test(text) ? TEXT.rollbackTo : 0);
+  const begins = BEGINS.test(text) ? TEXT.begins : 0;
+  if (!ENDS.test(text)) return begins;
+  return begins | TEXT.ends | (CHAIN.test(text) ? TEXT.chain : 0) | (ROLLBACK_TO.test(text) ? TEXT.rollbackTo : 0);
 }
 
 const IDLE = 1;
@@ -55,7 +57,9 @@ export class TransactionTold {
   failed(traits: number): void {
     const inBlock = this.#possible & (OPEN | FAILED);
     const idle = this.#possible & IDLE || (inBlock && traits & TEXT.ends) ? IDLE : 0;
-    this.#possible = idle | (inBlock ? FAILED : 0);
+    // A BEGIN that is lost fails the block: what is pipelined behind it must not run by itself (D27).
+    const hasFailed = inBlock || traits & TEXT.begins;
+    this.#possible = idle | (hasFailed ? FAILED : 0);
   }
 
   /** Returns what is wrong about the status, or null. */

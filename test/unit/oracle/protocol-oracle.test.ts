@@ -184,6 +184,14 @@ const GOOD: Readonly<Record<string, readonly Part[]>> = {
     sent({ parse: 'a' }, 'sync'),
     told(ready('I')),
   ],
+  'a BEGIN that is lost': [
+    sent({ query: 'begin' }, { query: 'a' }),
+    told(error('40001'), ready('E'), error('25P02'), ready('E')),
+    sent({ query: 'rollback' }, { parse: 'begin' }, { bind: [] }, { execute: '' }, 'sync'),
+    told(complete('ROLLBACK'), ready('I'), error('40001'), ready('E')),
+    sent({ query: 'rollback' }),
+    told(complete('ROLLBACK'), ready('I')),
+  ],
   'a commit that fails': [...BEGUN, sent({ query: 'commit' }), told(error('40001'), ready('I'))],
   FATAL: [sent({ query: 'select 1' }), told(fatal)],
   'a message without a name, then FATAL': [sent({ raw: frame('?') }), told(fatal)],
@@ -248,6 +256,7 @@ const BAD: readonly (readonly [name: string, rule: Rule, parts: readonly Part[]]
     'status',
     [...BEGUN, sent({ parse: 'commit now' }, 'sync'), told(error('42601'), ready('I'))],
   ],
+  ['failed behind an error outside a block', 'status', [sent({ query: 'a' }), told(error('08006'), ready('E'))]],
   ['a block of nobody', 'status', [sent({ query: 'a' }), told(complete('SET'), ready('T'))]],
   [
     'a statement that succeeds in a failed block',
