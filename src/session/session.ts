@@ -98,6 +98,14 @@ export class Session {
     this.#statementBytes += bytesOf(name, source);
   }
 
+  /** The same statement, read anew. */
+  renewStatement(name: string, renewed: StatementSource): void {
+    const source = this.#statements?.get(name);
+    if (source === undefined) return;
+    this.#statements!.set(name, renewed);
+    this.#statementBytes += bytesOf(name, renewed) - bytesOf(name, source);
+  }
+
   dropStatement(name: string): void {
     const source = this.#statements?.get(name);
     if (source === undefined) return;

@@ -27,6 +27,12 @@ export class UnnamedStatement {
     this.#certain = source;
   }
 
+  /** The same statement, read anew. */
+  renew(source: StatementSource, renewed: StatementSource): void {
+    if (this.#certain === source) this.#certain = renewed;
+    for (const change of this.#underWay) if (change.source === source) change.source = renewed;
+  }
+
   /** A message that changes it is about to be sent: the next one that `replies` gets. */
   change(source: StatementSource | null, replies: ReplyQueue): UnnamedChange {
     for (let first = this.#underWay[0]; first !== undefined; first = this.#underWay[0]) {

@@ -7,7 +7,7 @@ import { sendCancelRequest } from '../../src/backend/connection/cancel-request.j
 import { openServerSocket } from '../../src/backend/connection/server-socket.js';
 import { SettingsRegistry } from '../../src/backend/connection/settings-group.js';
 import { NodePool } from '../../src/backend/pool/node-pool.js';
-import type { StatementSource } from '../../src/backend/replies/statement-source.js';
+import { ownSource, type StatementSource } from '../../src/backend/replies/statement-source.js';
 import { systemClock, systemRandom } from '../../src/base/clock.js';
 import { LeasedLane } from '../../src/execute/leased/leased-lane.js';
 import { NO_PARAMETERS } from '../../src/execute/scatter/extended-messages.js';
@@ -139,7 +139,7 @@ export const sourceOf = (text: string, types: readonly number[] = []): Statement
   for (const [index, oid] of types.entries()) oids.writeUInt32BE(oid, 2 + 4 * index);
   const parseTail = Buffer.concat([Buffer.from(`${text}\0`), oids]);
   const template = { ...NEUTRAL_TEMPLATE, kind: 'read' as const };
-  return { parseTail, text, template, rewritten: null, parameterTypes: types, noisy: false, uses: 0 };
+  return ownSource(parseTail, text, template, types);
 };
 
 /** Parameters in text as they stand in a Bind. */

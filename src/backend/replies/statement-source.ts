@@ -3,7 +3,7 @@
 import { isAscii } from 'node:buffer';
 import { LRUCache } from 'lru-cache';
 import { refuse } from '../../base/refusals.js';
-import type { TableScope } from '../../cluster/table-scope.js';
+import { NO_TABLES, type TableScope } from '../../cluster/table-scope.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
 import { type ClientEncoding, clientEncoding, hasPlaceholders, UTF8 } from '../../sql/text/client-encoding.js';
 import { originalPosition, renderText } from '../../sql/text/kv-text.js';
@@ -19,6 +19,12 @@ export interface StatementSource {
   readonly rewritten: RewrittenText | null;
   /** Types the client gave its parameters; 0 or none: the server's choice. */
   readonly parameterTypes: readonly number[];
+  /** How it was read: null where it is pgkv's own text, or its bytes are none in the client's encoding. */
+  readonly reading: TextReading | null;
+  /** The key-value tables that its names stood for. */
+  readonly scope: TableScope;
+  /** Bytes at the end of `parseTail` that are not its text: NUL, parameter type count and OIDs. */
+  readonly typeBytes: number;
   /** Parsing it gives notices, which a client must get each time it parses. */
   noisy: boolean;
   /** How often its Parse was sent to a server; a text sent once is not worth a named statement. */
@@ -72,9 +78,20 @@ export const unknownStatement: StatementSource = {
   template: UNPARSED_TEMPLATE,
   rewritten: null,
   parameterTypes: [],
+  reading: null,
+  scope: NO_TABLES,
+  typeBytes: 0,
   noisy: false,
   uses: 0,
 };
+
+/** A statement of pgkv's own making. */
+export const ownSource = (
+  parseTail: Buffer,
+  text: string,
+  template: Template,
+  parameterTypes: readonly number[],
+): StatementSource => ({ ...unknownStatement, parseTail, text, template, parameterTypes });
 
 export class StatementSources {
   readonly #sources: LRUCache<string, StatementSource>;
@@ -106,7 +123,7 @@ export class StatementSources {
     const key = scope.key + (reading.key === '' ? bytes : reading.key + bytes);
     const known = this.#sources.get(key);
     if (known !== undefined) return known;
-    const { text, template } = readText(this.#templateOf, buffer.subarray(start, textEnd), reading, scope);
+    const { text, template, isText } = readText(this.#templateOf, buffer.subarray(start, textEnd), reading, scope);
     const { kv } = template;
     const clientTail = buffer.subarray(start, end);
     const rewritten = kv?.kind === 'kv' ? rewrite(text, reading, kv.text) : null;
@@ -116,11 +133,21 @@ export class StatementSources {
       template,
       rewritten,
       parameterTypes: kv?.kind === 'kv' ? typesIn(buffer, textEnd + 1, end) : [],
+      reading: isText ? reading : null,
+      scope,
+      typeBytes: end - textEnd,
       noisy: false,
       uses: 0,
     };
     this.#sources.set(key, source);
     return source;
+  }
+
+  /** A statement that was read when its names stood for other tables, as it reads now (D25). */
+  renewed(source: StatementSource, reading: TextReading, scope: TableScope): StatementSource {
+    const text = reading.encoding.write(source.text);
+    const message = Buffer.concat([text, source.parseTail.subarray(source.parseTail.length - source.typeBytes)]);
+    return this.intern(message, 0, text.length, message.length, reading, scope);
   }
 
   /** A read of pgkv's own making: it leaves nothing in the session. */
@@ -132,7 +159,7 @@ export class StatementSources {
     let source = this.#sources.get(key);
     if (source === undefined) {
       const parseTail = Buffer.concat([encoding.write(text), types]);
-      source = { parseTail, text, template: OWN_READ, rewritten: null, parameterTypes, noisy: false, uses: 0 };
+      source = ownSource(parseTail, text, OWN_READ, parameterTypes);
       this.#sources.set(key, source);
     }
     return source;
@@ -145,6 +172,8 @@ const OWN_READ: Template = { ...NEUTRAL_TEMPLATE, kind: 'read' };
 export interface ReadBytes {
   readonly text: string;
   readonly template: Template;
+  /** The bytes are a text in the client's encoding. */
+  readonly isText: boolean;
 }
 
 /**
@@ -158,10 +187,10 @@ export function readText(
   scope: TableScope,
 ): ReadBytes {
   const text = encoding.read(bytes);
-  if (text === null) return { text: bytes.toString('latin1'), template: UNPARSED_TEMPLATE };
+  if (text === null) return { text: bytes.toString('latin1'), template: UNPARSED_TEMPLATE, isText: false };
   const template = templateOf(text, standardStrings, scope);
-  if (encoding.isUtf8 || isAscii(bytes)) return { text, template };
-  return { text, template: foreignTemplate(template, text, scope) };
+  if (encoding.isUtf8 || isAscii(bytes)) return { text, template, isText: true };
+  return { text, template: foreignTemplate(template, text, scope), isText: true };
 }
 
 /** What is known of a text with characters of an encoding that is not UTF-8. */

@@ -2,7 +2,7 @@
 // travel as array parameters in binary, so that nothing is lost by a text form that depends on settings (DateStyle,
 // extra_float_digits), and nothing has to be escaped.
 // https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c (array_recv)
-import type { StatementSource } from '../../backend/replies/statement-source.js';
+import { ownSource, type StatementSource } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { PartialColumn } from '../../sql/plan/kv-plan.js';
@@ -145,7 +145,7 @@ export function internFinal(shardSource: StatementSource, text: string, parseTai
   const last = lastFinals.get(shardSource);
   if (last?.parseTail.equals(parseTail) === true) return last;
   const { template } = shardSource;
-  const source = { parseTail, text, template, rewritten: null, parameterTypes: [], noisy: false, uses: 0 };
+  const source = ownSource(parseTail, text, template, []);
   lastFinals.set(shardSource, source);
   return source;
 }

@@ -91,7 +91,7 @@ export class ExtendedProtocol {
       if (!session.textReading.standardStrings && source.text.includes('\\')) return null;
     } else {
       const name = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
-      source = name === '' ? (session.unnamed.source ?? undefined) : session.statement(name);
+      source = this.#named.prepared(buffer, batch.nameStart, batch.nameEnd);
       if (session.description(name)?.stale === true) return null;
     }
     if (source === undefined) return null;

@@ -74,8 +74,15 @@ export class NamedStatements {
 
   /** What the session has under the name in `buffer[nameStart, nameEnd)`. */
   prepared(buffer: Buffer, nameStart: number, nameEnd: number): StatementSource | undefined {
-    if (nameStart === nameEnd) return this.#session.unnamed.source ?? undefined;
-    return this.#session.statement(this.name(buffer, nameStart, nameEnd));
+    const session = this.#session;
+    const name = nameStart === nameEnd ? '' : this.name(buffer, nameStart, nameEnd);
+    const source = name === '' ? (session.unnamed.source ?? undefined) : session.statement(name);
+    if (source === undefined || source.reading === null || source.scope === this.#kv.scope) return source;
+    // A table has become a key-value table, or is none any more, since it was parsed (D25).
+    const renewed = this.#sources.renewed(source, source.reading, this.#kv.scope);
+    if (name === '') session.unnamed.renew(source, renewed);
+    else session.renewStatement(name, renewed);
+    return renewed;
   }
 
   /** The statement a message brings (Parse) or names; null where it names none. Malformed ones are left to the server. */
