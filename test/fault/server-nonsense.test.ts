@@ -204,9 +204,12 @@ t.test('what a server says right behind its greeting is heard', async (t) => {
   const told = status('TimeZone', 'Europe/Berlin');
   const answer = Buffer.concat([frame('C', cstring('SET')), frame('Z', Buffer.from('I'))]);
   const sockets: Socket[] = [];
+  // pgkv's own questions have connections of their own.
+  const askers = new Set<Socket>();
   proxy.script = (socket, chunk) => {
     if (sockets.includes(socket)) {
       // The second half of the message that the greeting's packet ended with, then the answer.
+      if (chunk.includes('SELECT 1\0')) askers.add(socket);
       if (chunk[0] === 0x51) socket.write(answer);
       return;
     }
@@ -218,7 +221,7 @@ t.test('what a server says right behind its greeting is heard', async (t) => {
   await sleep(60);
   t.same(await client.run('SELECT 1'), ['SET'], 'the stream is read on where it was left');
   t.equal(client.told('TimeZone'), 'Europe/Berlin');
-  t.equal(sockets.length, 1);
+  t.equal(askers.size, 1);
   await client.end();
   proxy.script = null;
 });

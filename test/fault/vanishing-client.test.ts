@@ -378,7 +378,9 @@ t.test('half-open start-ups', async (t) => {
   await t.test('5,000 within the limit cost little, are timed out, and others are served', async (t) => {
     const count = 5_000;
     const startupTimeoutMs = 2_500;
-    const live = await liveRouter(t, [server], { clients: { startupPendingMax: 6_000, startupTimeoutMs } });
+    const live = await liveRouter(t, [server], {
+      clients: { startupPendingMax: 6_000, startupPendingPerAddressMax: 6_000, startupTimeoutMs },
+    });
     const { counters, listener } = live.router;
     const bystander = await Bystander.start(live);
     const before = process.memoryUsage().rss;

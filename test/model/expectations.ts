@@ -320,6 +320,9 @@ export class Expectations {
         if (this.mirror.status === 'E' && this.#current?.message.type === 'D') return null;
         // Of a failed transaction that was lost nobody has to be told: pgkv stands in for the server without a word.
         return this.mirror.lostBlock || (this.mirror.status === 'E' && this.losses > 0) ? null : 'nothing has failed';
+      case '26000':
+        // The same there, without the places in Postgres's source.
+        return this.mirror.status === 'E' && this.losses > 0 ? null : 'no transaction was lost';
       case '55000':
         return null; // lastval: the connection on which it was drawn is in other hands (R4)
       default:

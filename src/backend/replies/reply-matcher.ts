@@ -183,7 +183,10 @@ export class ReplyMatcher {
       case Backend.commandComplete:
         if (this.#connection.watchTags && !head.swallow && head.assumption === null) this.#tag();
         this.#connection.copyIn = false;
-        if (kind === Reply.query) return this.#pass(head);
+        if (kind === Reply.query) {
+          this.#replies.answeredInQuery(head.does);
+          return this.#pass(head);
+        }
         return this.#complete(head, kind === Reply.execute);
       case Backend.emptyQueryResponse:
         if (kind === Reply.query) return this.#pass(head);

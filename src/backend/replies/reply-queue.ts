@@ -201,6 +201,11 @@ export class ReplyQueue {
     this.#gone++;
   }
 
+  /** A statement of the simple query at the head has been answered; its ReadyForQuery has not. */
+  answeredInQuery(does: Deed): void {
+    if (this.batchDid !== 'anything') this.batchDid = does;
+  }
+
   /** The head failed in the extended protocol: drops it and all behind it up to the next Sync, which stays. */
   failExtended(): void {
     const dropped: Assumption[] = [];

@@ -93,7 +93,8 @@ function functionCall(way: Way, unit: Unit): Handling {
 function parse(way: Way, unit: Unit): Handling {
   const { route, template } = unit;
   const { kv } = template;
-  const isAsked = kv?.kind === 'refused' && kv.asksServer;
+  // A server says that one Parse takes one statement.
+  const isAsked = kv?.kind === 'refused' && (kv.asksServer || template.kinds.length > 1);
   if (route.kind === 'refused' && !isAsked) return way.answers.refuse(unit, refusalError(route));
   const lane = laneForParse(way, unit, kv !== null);
   way.leased.bindIsPlaced = lane.isPlaced;

@@ -41,6 +41,13 @@ function mayCommit({ kind, kinds, leavesBlock, effects, kv, endsFailure }: Templ
   return writes || (effects & Effect.unknown) !== 0;
 }
 
+const mayWrite = ({ readOnly, kinds, effects, kv }: Template): boolean =>
+  !readOnly &&
+  (kinds.length === 0 ||
+    kinds.some((one) => !COMMITS_NOTHING.has(one)) ||
+    (kv?.kind === 'kv' && kv.writes) ||
+    (effects & Effect.unknown) !== 0);
+
 const COMMITS_NOTHING: ReadonlySet<StatementKind> = new Set([
   'begin',
   'commit',
@@ -53,7 +60,12 @@ const COMMITS_NOTHING: ReadonlySet<StatementKind> = new Set([
 ]);
 
 /** All that is owed belongs to the block, if there is one. */
-const WHOLE: BlockSpan = { outside: 0, through: Number.POSITIVE_INFINITY, mayHaveCommitted: false };
+const WHOLE: BlockSpan = {
+  outside: 0,
+  through: Number.POSITIVE_INFINITY,
+  mayHaveCommitted: false,
+  mayHaveWritten: false,
+};
 
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
@@ -124,6 +136,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
     block.mayHaveCommitted = false;
+    if (!transaction.inBlock) block.mayHaveWritten = false;
   }
 
   /** Sends the single batch again whose plan had gone stale. */
@@ -285,6 +298,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#placement.sending(template, text);
     const after = transaction.phase;
     if (before !== after && before !== 'held') this.#noteEdge(after);
+    if (mayWrite(template)) this.#block.mayHaveWritten = true;
     if (mayCommit(template, before)) this.#block.mayHaveCommitted = true;
     if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
   }
@@ -293,7 +307,12 @@ export class LeasedExchange implements Exchange<Unit> {
   #noteEdge(after: TransactionPhase): void {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
-      this.#block = { outside: owed, through: Number.POSITIVE_INFINITY, mayHaveCommitted: false };
+      this.#block = {
+        outside: owed,
+        through: Number.POSITIVE_INFINITY,
+        mayHaveCommitted: false,
+        mayHaveWritten: false,
+      };
     } else if (after === 'ending') this.#block.through = owed + 1;
   }
 

@@ -56,6 +56,8 @@ const endsBatch = ({ kind }: Owed): boolean =>
 export interface BlockSpan {
   /** Something sent in it may have committed it. */
   mayHaveCommitted: boolean;
+  /** Something sent in it may have written. */
+  mayHaveWritten: boolean;
   /** How many belong to what was sent before it. */
   outside: number;
   /** How many go up to its end, that one included. */
@@ -187,23 +189,25 @@ export class OwnAnswers {
       onlyRollsBack(last, batches.length > 1 ? 'nothing' : loss.batchDid);
     // What was bound and not executed has ended nothing.
     const isExecuted = loss.batchDid !== 'nothing' || last.some(isStatement) || batch.state === 'none';
-    transaction.lose(true, isExecuted);
+    // Behind an error the server skips what was to end the block.
+    const isSkipped = loss.told && batches.length <= 1;
+    transaction.lose(true, isExecuted && !isSkipped);
     const inDoubt = this.#lossError(
       loss,
-      isExecuted && block.mayHaveCommitted ? 'outcome_unknown' : 'transaction_lost',
+      isExecuted && block.mayHaveCommitted && block.mayHaveWritten ? 'outcome_unknown' : 'transaction_lost',
     );
     let { told } = loss;
     for (let index = 0; index < owedReadies; index++) {
       const isLast = index === owedReadies - 1 && batch.state === 'none';
       const inside = inBlock && index >= block.outside && index < block.through;
       const ends = index === block.through - 1;
-      if (isLast && rolledBack && !told) this.#rolledBack(last);
+      if (isLast && rolledBack && !told) this.#rolledBack(last, loss.batchDid === 'nothing' || batches.length > 1);
       else if (!told) this.#tellLoss(inside ? inDoubt : unknown(index));
       told = false;
       output.send(isLast ? readyOf(transaction.status) : inside && !ends ? READY_FAILED : READY_IDLE);
     }
     if (batch.isOwed) {
-      if (rolledBack && !told && batch.state === 'open') this.#rolledBack(last);
+      if (rolledBack && !told && batch.state === 'open') this.#rolledBack(last, true);
       else {
         if (!told) this.#tellLoss(inBlock ? inDoubt : unknown(owedReadies));
         batch.failed();
@@ -216,9 +220,14 @@ export class OwnAnswers {
     return encodeError(new PgkvError(name, detail === undefined ? {} : { detail }), 'ERROR');
   }
 
-  /** Answers what is still owed of a batch that does nothing but roll back. */
-  #rolledBack(batch: readonly Owed[]): void {
-    const { output } = this.#context;
+  /**
+   * Answers what is still owed of a batch that does nothing but roll back.
+   * @param untold a simple query's tag has not gone out
+   */
+  #rolledBack(batch: readonly Owed[], untold: boolean): void {
+    const { output, session } = this.#context;
+    // Whether a statement without a name was parsed, nobody knows; the one before it is gone.
+    if (batch.some(({ kind }) => kind === Reply.parse)) session.unnamed.set(null);
     for (const entry of batch) {
       if (entry.bytes !== null) output.send(entry.bytes);
       if (entry.kind === Reply.parse) output.send(PARSE_COMPLETE);
@@ -228,7 +237,7 @@ export class OwnAnswers {
       else if (entry.kind === Reply.describeStatement) {
         output.send(NO_PARAMETERS);
         output.send(NO_DATA);
-      } else if (entry.kind === Reply.execute || entry.kind === Reply.query) output.send(ROLLED_BACK);
+      } else if (entry.kind === Reply.execute || (entry.kind === Reply.query && untold)) output.send(ROLLED_BACK);
     }
   }
 

@@ -47,6 +47,7 @@ const LOSSES = new Set(['08006', '08007', '40001']);
 /** Of a session that ends with its connection; it need not say what has become of a block. */
 const FATAL = LOSSES;
 const SYNTAX = '42601';
+const REFUSED = '0A000';
 const FAILED_BLOCK = '25P02';
 
 export class Ledger {
@@ -237,11 +238,13 @@ export class Ledger {
     const writes = remaining.some(({ effect }) => effect.kind === 'write');
     const recovers = !this.#isFailed || sent.some(({ effect }) => effect.kind === 'rollback to');
     const ends = recovers && sent.some(({ effect }) => effect.kind === 'commit');
+    // Its tag has come, and not the end of the answer.
+    const isCommitted = unit.statements.slice(0, completed).some(({ effect }) => effect.kind === 'commit');
     const begins = unit.statements.some(({ effect }) => effect.kind === 'begin');
     if (code === '08007') {
       const mayHaveCommitted = inBlock
         ? ends || isWrittenBehindEnd(remaining)
-        : writes || implicit.rows.length > 0 || ends;
+        : isCommitted || writes || implicit.rows.length > 0 || ends;
       if (!mayHaveCommitted && !wasTold) this.#wrong('08007', 'nothing of it can have been committed');
     } else if (code === '40001') {
       if (!inBlock && !begins && !ends && implicit.rows.length === 0 && !writes) {
@@ -263,13 +266,16 @@ export class Ledger {
       for (const { effect } of remaining) if (effect.kind === 'write') this.#block?.rows.push(effect.row);
     }
     // A text is read as a whole before any of it runs.
-    const isUnread = unit.form === 'simple' && unit.statements.some(({ mayFailWith }) => mayFailWith?.includes(SYNTAX));
-    const own = isUnread ? [SYNTAX] : (failing?.mayFailWith ?? []);
+    const read = unit.form === 'simple' ? unit.statements : remaining.slice(0, 1);
+    const own: string[] = read.flatMap(({ mayFailWith = [] }) =>
+      mayFailWith.filter((each) => each === SYNTAX || each === REFUSED),
+    );
+    own.push(...(failing?.mayFailWith ?? []));
     if (own.includes(code)) return;
     const usual = about.undisturbed === null ? '' : errorCode(about.undisturbed.answer);
     if (code === usual && about.undisturbed!.before === this.status) return;
-    if (code === '0A000' && unit.form === 'simple' && isRefusedAsText(unit)) return;
-    if (code === '0A000' && failing !== undefined && leaves(failing, (this.#block ?? implicit).bound)) return;
+    if (code === REFUSED && unit.form === 'simple' && isRefusedAsText(unit)) return;
+    if (code === REFUSED && failing !== undefined && leaves(failing, (this.#block ?? implicit).bound)) return;
     if (inFailed && (code === FAILED_BLOCK || (failing?.effect.kind === 'rollback to' && code === '3B001'))) return;
     this.#wrong('error', `${code} has no cause`);
   }

@@ -47,6 +47,8 @@ export interface Run {
 
 /** Not the database of the health checks, which are not lost. */
 const DATABASE = 'template1';
+/** Longer than a proxy is silent before it resets. */
+const SILENT_MS = 50;
 const PROBES_MAX = 2;
 const SETUP_ATTEMPTS_MAX = 4;
 const REST_TIMEOUT_MS = 10_000;
@@ -276,6 +278,8 @@ class OneRun {
     for (const [index, unit] of struck.entries()) {
       this.#judge(unit, answers[index]!, struck.slice(index + 1), this.#usual?.answers[this.#answers.length]);
     }
+    // By then what is silent is known to be lost.
+    if (this.#struck && cut?.how === 'swallow') await new Promise((resolve) => setTimeout(resolve, SILENT_MS));
     // What was lost and not yet heard of may still be; what was not lost by now is not lost any more.
     if (!this.#struck) this.#lossPossible = false;
   }

@@ -135,8 +135,8 @@ export const KINDS: Readonly<Record<string, (place: Place) => Statement>> = {
   savepoint: () => statement('SAVEPOINT late', [], { kind: 'savepoint', name: 'late' }, { mayFailWith: ['25P01'] }),
   'rollback to': () =>
     statement('ROLLBACK TO early', [], { kind: 'rollback to', name: 'early' }, { mayFailWith: ['3B001', '25P01'] }),
-  deallocate: () => statement(`DEALLOCATE ${NAMED}`, [], NONE, { mayPin: true, shards: [0] }),
-  'deallocate all': () => statement('DEALLOCATE ALL', [], NONE, { mayPin: true, shards: [0] }),
+  deallocate: () => statement(`DEALLOCATE ${NAMED}`, [], NONE, { mayPin: true, shards: [0], isNeutral: true }),
+  'deallocate all': () => statement('DEALLOCATE ALL', [], NONE, { mayPin: true, shards: [0], isNeutral: true }),
   'named read': (place) => ({ ...readAt(place, place.here), named: NAMED }),
   refused: (place) =>
     statement(
