@@ -265,7 +265,8 @@ export class NodePool {
 
   /** Makes `group.routines` good to go by. True: they are; False: `done` follows. Null: there is no pool to ask in. */
   ensureRoutines(group: PoolGroup, done: () => void): boolean | null {
-    return this.#routines === null ? null : this.#routines.ensure(group, done);
+    if (this.#routines === null || group.role?.isLimited === true) return null;
+    return this.#routines.ensure(group, done);
   }
 
   /** Counts the times DDL went through. */

@@ -30,6 +30,8 @@ export interface RoleIdentity {
   readonly verifier: string;
   /** It may not log in, or not to this database, as far as is known: nobody shares its connections, and the server itself refuses it. */
   readonly barred: boolean;
+  /** It has a CONNECTION LIMIT: connections of pgkv's own would be taken from its clients. */
+  readonly isLimited: boolean;
 }
 
 /** Made by `NodePool.group`. */

@@ -117,6 +117,7 @@ export class RoutineLookup {
   /** DDL went through: the look-up for it begins before anybody waits. */
   schemaChanged(groups: Iterable<PoolGroup>): void {
     for (const group of groups) {
+      if (group.role?.isLimited === true) continue;
       const database = this.#databases.get(group.database);
       if (database !== undefined && database.read !== null) this.#start(database, group);
     }

@@ -57,6 +57,7 @@ export function identityOf({ stored, rights }: RoleRecord, database: string): Ro
   return {
     oid: rights.oid,
     verifier: stored ?? '',
+    isLimited: rights.connectionLimit >= 0,
     barred: !rights.mayLogIn || (!rights.isSuperuser && !rights.databases.has(database)),
   };
 }
