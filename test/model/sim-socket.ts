@@ -54,6 +54,7 @@ export class SimSocket extends EventEmitter {
   /** Most bytes ever under way from here. */
   pendingBytesPeak = 0;
   receivedBytes = 0;
+  writtenBytes = 0;
   peer!: SimSocket;
   readonly #scheduler: Scheduler;
   readonly #random: SeededRandom;
@@ -103,6 +104,7 @@ export class SimSocket extends EventEmitter {
       return true;
     }
     this.#outgoing.push(bytes);
+    this.writtenBytes += bytes.length;
     this.#pendingBytes += bytes.length;
     this.pendingBytesPeak = Math.max(this.pendingBytesPeak, this.#pendingBytes);
     this.#send();

@@ -93,7 +93,7 @@ class World {
   readonly #openConnections = new Set<ClientConnection>();
   readonly #sockets: SimSocket[] = [];
   /** Bytes a waiting client's connection had received when it began to wait. */
-  readonly #receivedBefore = new Map<SimSocket, number>();
+  readonly #receivedBefore = new Map<SimSocket, { readonly received: number; readonly written: number }>();
   readonly #bufferBytesMax: number;
   /** Faults a second, 0 in runs in which nothing may fail. */
   readonly #faultRate: number;
@@ -429,9 +429,11 @@ class World {
   #checkReceived(socket: SimSocket, isWaiting: boolean): void {
     const before = this.#receivedBefore.get(socket);
     if (!isWaiting) this.#receivedBefore.delete(socket);
-    else if (before === undefined) this.#receivedBefore.set(socket, socket.receivedBytes);
-    else if (socket.receivedBytes - before > this.#bufferBytesMax + 2 * this.#network.chunkBytesMax) {
-      this.#violated(`${socket.receivedBytes - before} bytes of ${socket.name} were taken while it waits`);
+    else if (before === undefined || before.written !== socket.writtenBytes) {
+      // What is answered meanwhile (a cancel takes back what waits) makes room for more.
+      this.#receivedBefore.set(socket, { received: socket.receivedBytes, written: socket.writtenBytes });
+    } else if (socket.receivedBytes - before.received > this.#bufferBytesMax + 2 * this.#network.chunkBytesMax) {
+      this.#violated(`${socket.receivedBytes - before.received} bytes of ${socket.name} were taken while it waits`);
     }
   }
 
