@@ -358,3 +358,16 @@ t.test('of a shard that is down only its own keys are missing', async (t) => {
   await client.run('rollback', write(keys[0]!, '2'));
   await client.end();
 });
+
+t.test('what pgkv answers itself leaves a failed block to the server that has it', async (t) => {
+  const live = await kvRouter(t, await kvServers(t, 2));
+  const client = await live.connect();
+  for (const own of ['show pgkv.version', 'explain (route) select 1']) {
+    await client.run('begin');
+    t.equal(await client.fails('select 1/0'), '22012');
+    t.equal(await client.fails(own), '25P02', own);
+    t.same(await client.run('rollback'), ['ROLLBACK']);
+    t.same(await client.run('select 1'), ['SELECT 1'], 'the session goes on');
+  }
+  await client.end();
+});

@@ -54,7 +54,8 @@ export class OwnExchange implements Exchange<Unit> {
   owns(unit: Unit): boolean {
     const { state } = this.#context.transaction;
     if (state.kind === 'lost') return !(asksServer(unit) && unit.template.kinds[0] === 'rollback');
-    if (state.kind === 'failed' && state.branch === null) return !asksServer(unit);
+    // The server that has a failed block answers everything in it.
+    if (state.kind === 'failed') return state.branch === null && !asksServer(unit);
     return this.#statement(unit) !== null;
   }
 
