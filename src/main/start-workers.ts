@@ -1,4 +1,4 @@
-// The control process of a router with workers (design.md §9): holds the catalogue, asks the shards whether they answer,
+// The control process of a router with workers (R14): holds the catalogue, asks the shards whether they answer,
 // answers HTTP, and sees to the workers. No statement passes through it.
 import { fileURLToPath } from 'node:url';
 import { serviceQuery } from '../backend/pool/service-query.js';

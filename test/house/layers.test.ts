@@ -1,4 +1,4 @@
-// design.md §1: a folder of src imports only from layers with a smaller number, never from a sibling.
+// The layers of docs/ARCHITECTURE.md: a folder of src imports only from layers with a smaller number, never from a sibling.
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';

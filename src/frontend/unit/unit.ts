@@ -1,6 +1,6 @@
 // The message at hand, read once (D25): all that is behind it goes by what stands here. A conversation has one object that is
 // filled for message after message, so it is valid until the next one is read.
-// It is not in route/, as house.md has it, because it names StatementSource: backend/ is a sibling of route/.
+// It is not in route/ because it names StatementSource: backend/ is a sibling of route/ (R23).
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
 import type { Route } from '../../route/route.js';

@@ -1,4 +1,4 @@
-// Judges what clients saw of one key (design.md D11): is there one order of all that happened to it, each statement at a
+// Judges what clients saw of one key (D11): is there one order of all that happened to it, each statement at a
 // moment between the one at which it was sent and the one at which it was answered, in which every answer is right?
 //
 // Versions give the order: a key lives from an INSERT to a DELETE or its expiry, and each write of a life adds one to the
