@@ -29,6 +29,7 @@ export function checkIdleConnection(connection: ServerConnection, model: ModelSe
       violated(`connection ${pid} has ${text} as ${name}, pgkv believes ${source.text}`);
     }
   }
+  for (const { name } of connection.orphans.keys()) known.add(name);
   for (const name of statements.keys()) {
     if (name.startsWith('pgkv_') && !known.has(name))
       violated(`connection ${pid} has ${name}, which pgkv has forgotten`);

@@ -61,6 +61,7 @@ export class ServerConnection implements MatchedConnection {
   readonly output: Output;
   /** Statements of pgkv's own, see PreparedStatements. */
   readonly prepared: Map<StatementSource, PreparedOnServer>;
+  readonly orphans: ReadonlyMap<PreparedOnServer, StatementSource>;
   /** Statements that stand here under clients' own names, as bytes in latin1. */
   readonly strayNames = new Set<string>();
   /** Custom settings ever defined on this connection. */
@@ -102,6 +103,7 @@ export class ServerConnection implements MatchedConnection {
     this.output = new Output(options.stream);
     this.#statements = new PreparedStatements(this.replies, this.output, options.preparedMax);
     this.prepared = this.#statements.bySource;
+    this.orphans = this.#statements.orphans;
     this.#forwarder = new ReplyForwarder(options.readBuffer);
     this.#matcher = new ReplyMatcher(
       this,

@@ -30,6 +30,8 @@ export interface PreparedOnServer {
 export class PreparedStatements {
   /** In the order of their Parse; when the map is half full also of their last use. The first is evicted. */
   readonly bySource = new Map<StatementSource, PreparedOnServer>();
+  /** Whose Close the server skipped when their source had been prepared anew already: closed ahead of the next Parse. */
+  readonly orphans = new Map<PreparedOnServer, StatementSource>();
   readonly #replies: ReplyQueue;
   readonly #output: Output;
   readonly #statementsMax: number;
@@ -102,6 +104,7 @@ export class PreparedStatements {
    */
   parse(source: StatementSource, semantics: string, swallow: boolean, undone?: (refused: boolean) => void): string {
     this.forget(source);
+    for (const [orphan, itsSource] of this.orphans) this.#close(itsSource, orphan);
     const name = `${STATEMENT_NAME_PREFIX}${++this.#nameCounter}`;
     const entry: PreparedOnServer = {
       name,
@@ -128,15 +131,10 @@ export class PreparedStatements {
     const known = this.bySource.get(source);
     if (known === undefined) return;
     this.bySource.delete(source);
-    // Skipped after an error: the server still has it, if it ever had, so it is ours again.
-    const undo = (): void => {
-      if (!known.missing && !this.bySource.has(source)) this.bySource.set(source, known);
-    };
-    this.#replies.push(assuming(Reply.close, true, { undo }));
-    this.#output.push(encodeNamed(Frontend.close, 'S', known.name));
+    this.#close(source, known);
   }
 
-  /** DEALLOCATE ALL or DISCARD ALL took effect. */
+  /** DEALLOCATE ALL or DISCARD ALL took effect. (To close an orphan that is gone does no harm.) */
   forgetAll(): void {
     this.bySource.clear();
   }
@@ -154,6 +152,18 @@ export class PreparedStatements {
       if (name === serverName) return source;
     }
     return null;
+  }
+
+  #close(source: StatementSource, known: PreparedOnServer): void {
+    this.orphans.delete(known);
+    // Skipped after an error: the server still has it, if it ever had, so it is ours again.
+    const undo = (): void => {
+      if (known.missing) return;
+      if (this.bySource.has(source)) this.orphans.set(known, source);
+      else this.bySource.set(source, known);
+    };
+    this.#replies.push(assuming(Reply.close, true, { undo }));
+    this.#output.push(encodeNamed(Frontend.close, 'S', known.name));
   }
 
   #fits(known: PreparedOnServer, semantics: string): boolean {
