@@ -183,7 +183,9 @@ export class OwnAnswers {
     };
     // A ROLLBACK under way has succeeded: there is nothing left to roll back.
     const last = batches.at(-1) ?? [];
+    const lastIsInside = owedReadies + (batch.state === 'none' ? 0 : 1) <= block.through;
     const rolledBack =
+      lastIsInside &&
       state.kind === 'ending' &&
       state.how === 'rollback' &&
       onlyRollsBack(last, batches.length > 1 ? 'nothing' : loss.batchDid);
