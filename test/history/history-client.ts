@@ -23,7 +23,12 @@ export interface HistoryNotes {
 /** 23505 is the answer of an INSERT; these say that nothing was done. */
 const REFUSALS = new Set(['08006', '40001', '40P01', '25P02', '55P03', '53300']);
 const UNKNOWN = new Set(['08007', 'closed', 'silence']);
-const SILENCE_MS = 10_000;
+/** Attempts, each of which may meet a loss. */
+const LOGINS_MAX = 20;
+/** Longer than every time-out of the router under test, so that what hangs is told from what is given up. */
+const SILENCE_MS = 20_000;
+/** Nothing that is lost here stays silent: what runs into a time-out of the router has waited for what nobody brings. */
+const TIMED_OUT = /\([a-z_.]+_ms\)/;
 
 /** How a unit of the protocol ended. */
 interface Heard {
@@ -64,12 +69,23 @@ export class HistoryClient {
 
   async play(operations: number): Promise<void> {
     for (let count = 0; count < operations; count++) {
-      this.#client ??= await this.#connect();
+      this.#client ??= await this.#logIn();
       const object = this.#random.pick(this.#objects);
       if (this.#random.chance(0.25)) await this.#transaction(object);
       else if (this.#random.chance(0.15)) await this.#batch();
       else if (this.#random.chance(0.2)) await this.#pipeline(object);
       else await this.#single(object, this.#action(object));
+    }
+  }
+
+  /** A log-in may be what a loss strikes: the first of a role and database asks a server. */
+  async #logIn(): Promise<SqlClient> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#connect();
+      } catch (error) {
+        if (attempt === LOGINS_MAX || !String(error).includes('08006')) throw error;
+      }
     }
   }
 
@@ -251,6 +267,11 @@ export class HistoryClient {
     const { wire } = this.#client!;
     const { messages, outcome } = await wire.exchange(units.flat(), units.length, SILENCE_MS);
     if (outcome !== 'reached') this.leave();
+    for (const message of messages) {
+      if (message.type !== 'ErrorResponse') continue;
+      const { M: said = '', D: detail = '' } = message.fields;
+      if (TIMED_OUT.test(`${said} ${detail}`)) this.#problem(`it waited in vain: ${said}: ${detail}`);
+    }
     const heard: Heard[] = [];
     let rest = messages;
     for (let unit = 0; unit < units.length; unit++) {

@@ -2,17 +2,21 @@
 // of its own, so that neither a client's settings nor its locks are in the way. Who holds a connection waits for it a moment
 // and no longer: then what code may do is assumed, until it is known.
 // States of a database: unknown (nothing was ever read), known (as of the pool's schema epoch), outdated (read before later DDL;
-// a look-up is under way or will be), given up for now (one took too long or failed: nobody waits until one has succeeded).
+// a look-up is under way or will be), given up for now (one took too long or was refused: nobody waits until one has
+// succeeded). One whose connection broke is tried again as long as somebody has patience.
 // Invariant: a group's `routines` never claim less than what was read last, or the worst.
 import type { Clock, Timer } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
 import type { Credential } from '../connection/credential.js';
 import type { PoolGroup } from './pool-group.js';
 import { ROUTINES_SQL, type Routines, readRoutines } from './routines.js';
 
 /** How long who holds a connection waits. Most look-ups take a few milliseconds; to assume the worst costs a session its pooling. */
 const PATIENCE_MS = 2_000;
-/** Not oftener is tried what has failed: a locked view is locked for longer. */
+/** Not oftener is tried what was refused: a locked view is locked for longer. */
 const RETRY_MS = 1_000;
+/** The connection of a look-up broke: the next one may be good, and is tried as long as somebody has patience. */
+const RECONNECT_MS = 50;
 
 /**
  * Of the look-up's own connections, over whatever the role has set. Locks are not waited for: showing the definition of a
@@ -160,22 +164,31 @@ export class RoutineLookup {
       ['options', OPTIONS],
     ]);
     const ask: Ask = (sql) => this.#control(startup, credential, sql);
-    void lookUp(ask, database.fingerprint).then((found) => {
-      database.isRunning = false;
-      if (found === null) {
-        database.isGivenUp = true;
-        database.retryAt = this.#clock.now() + RETRY_MS;
-      } else {
-        const { routines, fingerprint } = found;
-        database.read = { ...(routines ?? database.read!), epoch };
-        database.fingerprint = fingerprint;
-        database.epoch = epoch;
-        database.isGivenUp = false;
-      }
-      // There was more DDL meanwhile: what was read is older than that.
-      if (found !== null && epoch !== this.#epoch()) return this.#start(database, group);
-      this.#wake(database);
-    });
+    const deadline = this.#clock.now() + PATIENCE_MS;
+    const attempt = (): void => {
+      void lookUp(ask, database.fingerprint).then((found) => {
+        if (found !== 'lost' || this.#clock.now() >= deadline) this.#ended(database, group, epoch, found);
+        else this.#clock.after(RECONNECT_MS, attempt);
+      });
+    };
+    attempt();
+  }
+
+  #ended(database: Database, group: PoolGroup, epoch: number, found: Found | Failure): void {
+    database.isRunning = false;
+    if (typeof found === 'string') {
+      database.isGivenUp = true;
+      database.retryAt = this.#clock.now() + RETRY_MS;
+      return this.#wake(database);
+    }
+    const { routines, fingerprint } = found;
+    database.read = { ...(routines ?? database.read!), epoch };
+    database.fingerprint = fingerprint;
+    database.epoch = epoch;
+    database.isGivenUp = false;
+    // There was more DDL meanwhile: what was read is older than that.
+    if (epoch !== this.#epoch()) return this.#start(database, group);
+    this.#wake(database);
   }
 }
 
@@ -211,8 +224,10 @@ async function fingerprintOf(ask: Ask): Promise<string> {
   return rows[0]?.[0] ?? '';
 }
 
-/** Null where the server will not say, or not in time. */
-async function lookUp(ask: Ask, known: string | null): Promise<Found | null> {
+/** `refused`: the server will not say. `lost`: it could not, since the connection broke. */
+type Failure = 'refused' | 'lost';
+
+async function lookUp(ask: Ask, known: string | null): Promise<Found | Failure> {
   try {
     const fingerprint = await fingerprintOf(ask);
     if (fingerprint === known) return { fingerprint, routines: null };
@@ -224,8 +239,15 @@ async function lookUp(ask: Ask, known: string | null): Promise<Found | null> {
     for (const values of rows) query.row(values);
     query.ready();
     return { fingerprint, routines };
-  } catch {
+  } catch (error) {
     // What it is that cannot be asked is told where it matters: by the health checks, and to who logs in.
-    return null;
+    return isLoss(error) ? 'lost' : 'refused';
   }
+}
+
+/** The connection broke, or none could be made: nothing was said against the question. */
+function isLoss(error: unknown): boolean {
+  if (!(error instanceof PgkvError) || error.errorName !== 'server_unreachable') return false;
+  const { cause } = error;
+  return cause === undefined || (cause instanceof PgkvError && cause.errorName === 'server_unreachable');
 }

@@ -1,0 +1,91 @@
+// How a look-up of routines fares where the server is not there to answer it: whose fault it is decides how long the worst is
+// assumed of all code, which costs sessions their pooling.
+import t from 'tap';
+import { PoolGroup } from '../../../src/backend/pool/pool-group.js';
+import { RoutineLookup } from '../../../src/backend/pool/routine-lookup.js';
+import { StatementRefused } from '../../../src/backend/pool/service-query.js';
+import type { Clock } from '../../../src/base/clock.js';
+import { PgkvError } from '../../../src/base/errors.js';
+
+type Answer = PgkvError | (string | null)[][];
+
+const lost = (): PgkvError => new PgkvError('server_unreachable', { detail: 'the connection broke' });
+const unreachable = (): PgkvError => new PgkvError('server_unreachable', { detail: 'no login', cause: lost() });
+const refused = (): PgkvError =>
+  new PgkvError('server_unreachable', { detail: 'no', cause: new StatementRefused('42501', 'no') });
+const stopping = (): PgkvError =>
+  new PgkvError('server_unreachable', { detail: 'no', cause: new PgkvError('shutting_down') });
+
+/** Time goes on when everything that could happen at this moment has happened. */
+class QuietClock implements Clock {
+  #now = 0;
+  readonly #timers = new Map<object, { at: number; run: () => void }>();
+  readonly now = (): number => this.#now;
+  readonly wallTime = (): number => this.#now;
+
+  after(delayMs: number, run: () => void): { cancel(): void } {
+    const key = {};
+    this.#timers.set(key, { at: this.#now + delayMs, run });
+    return { cancel: () => this.#timers.delete(key) };
+  }
+
+  get pending(): number {
+    return this.#timers.size;
+  }
+
+  async runUntil(isOver: () => boolean): Promise<void> {
+    for (;;) {
+      for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+      if (isOver()) return;
+      const [next] = [...this.#timers].sort(([, a], [, b]) => a.at - b.at);
+      if (next === undefined) throw new Error('nothing will happen any more');
+      this.#timers.delete(next[0]);
+      this.#now = next[1].at;
+      next[1].run();
+    }
+  }
+}
+
+/** Looks up with a server that answers questions like this, then with a fingerprint and no routines. */
+async function lookUp(answers: (() => Answer)[]) {
+  const clock = new QuietClock();
+  let asked = 0;
+  const control = async (): Promise<(string | null)[][]> => {
+    asked++;
+    const answer = answers.shift()?.() ?? [['b', '']];
+    if (answer instanceof PgkvError) throw answer;
+    return answer;
+  };
+  const lookup = new RoutineLookup(clock, control, () => 1);
+  const group = new PoolGroup('key', 'u', new Map([['user', 'u']]), { kind: 'none' });
+  let isKnown = lookup.ensure(group, () => {
+    isKnown = true;
+  });
+  await clock.runUntil(() => isKnown);
+  return { routines: group.routines!, asked, ms: clock.now(), pending: clock.pending };
+}
+
+t.test('one whose connection broke is tried again, and nothing is assumed meanwhile', async (t) => {
+  for (const failure of [lost, unreachable]) {
+    // Each look-up asks twice before it gives up: its statement may not be prepared yet.
+    const { routines, ms, pending } = await lookUp(Array.from({ length: 6 }, () => failure));
+    t.notOk(routines.writesLeaveState || routines.makesUpUnseen, 'known');
+    t.ok(ms > 0 && ms < 1_000, `${ms} ms`);
+    t.equal(pending, 0, 'nobody is patient any longer');
+  }
+});
+
+t.test('a server that stays away: the worst is assumed when patience is over, and it is asked no more', async (t) => {
+  const { routines, asked, ms } = await lookUp(Array.from({ length: 1_000 }, () => lost));
+  t.ok(routines.writesLeaveState && routines.makesUpUnseen, 'assumed');
+  t.equal(ms, 2_000);
+  t.ok(asked < 100, `${asked} questions`);
+});
+
+t.test('one that was refused, or that nobody may ask any more, is not tried again at once', async (t) => {
+  for (const failure of [refused, stopping]) {
+    const { routines, asked, ms } = await lookUp([failure, failure]);
+    t.ok(routines.writesLeaveState, 'assumed');
+    t.same({ asked, ms }, { asked: 2, ms: 0 });
+  }
+});
