@@ -1,4 +1,4 @@
--- pgkv 0.1.0: what a shard needs to hold key-value tables (design.md D1 to D4, D6, D9).
+-- pgkv 0.1.0: what a shard needs to hold key-value tables (docs/DECISIONS.md, D1 to D4, D6, D9).
 --
 -- This file is both the script of CREATE EXTENSION pgkv and, on servers where files cannot be installed, plain SQL: it
 -- may be sent as one simple query or run by `psql -1 -f`, again and again. So it holds no psql commands, no
