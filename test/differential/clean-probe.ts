@@ -7,7 +7,7 @@ import type { TranscriptWriter } from './transcript.js';
 /** Custom settings that scenarios and the intruder set. An unset one is NULL; one that was set and reset is ''. */
 export const CUSTOM_SETTINGS = ['app.tenant', 'app.user', 'app.trace', 'app.local'];
 
-const PROBE_TIMEOUT_MS = 4_000;
+const PROBE_TIMEOUT_MS = 30_000;
 
 /** Settings that say which server this is. */
 const SERVER_SETTINGS = [

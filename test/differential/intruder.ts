@@ -9,7 +9,7 @@ import { type Until, WireClient } from '../support/wire-client.js';
 const PATIENCE_MS = 25;
 /** Every how many turns it is a fleeting client: connections are what the suite spends most of its time on. */
 const FLEETING_EVERY = 10;
-const LEAVE_TIMEOUT_MS = 4_000;
+const LEAVE_TIMEOUT_MS = 30_000;
 const FOREVER_MS = 60_000;
 
 /** Done by a client that stays: its settings and statements belong to it alone. */

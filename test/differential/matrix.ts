@@ -163,7 +163,10 @@ function jobsOf(themes: readonly Theme[], major: number): Job[] {
 /** The roles every database of the suite knows. */
 export async function createRoles(server: PostgresServer): Promise<void> {
   const client = await WireClient.connect(server, { user: server.superuser, database: 'postgres' });
-  await client.query(`create role ${APP_ROLE} login; grant pg_monitor to ${APP_ROLE}; create role other login`);
+  await client.query(
+    `create role ${APP_ROLE} login; grant pg_monitor to ${APP_ROLE}; create role other login;
+    grant set on parameter deadlock_timeout to ${APP_ROLE}`,
+  );
   await client.end();
 }
 

@@ -17,7 +17,7 @@ import type { ServerSide } from './server-side.js';
 import { type Transcript, TranscriptWriter } from './transcript.js';
 
 /** Longer than any step takes; a step that reaches it is shown as `(timeout)`. */
-const STEP_TIMEOUT_MS = 5_000;
+const STEP_TIMEOUT_MS = 30_000;
 
 /** What Postgres is sent where pgkv refuses: it fails as well and changes nothing. */
 const STAND_IN = 'refused by pgkv';

@@ -7,7 +7,7 @@ import type { TranscriptWriter } from './transcript.js';
 export const APP_ROLE = 'app';
 const POLL_MS = 5;
 /** How long a server may take to notice that a client has gone. */
-const PATIENCE_MS = 3_000;
+const PATIENCE_MS = 30_000;
 
 /** What no client may leave behind: open or prepared transactions, session locks. */
 const LEFTOVERS = `

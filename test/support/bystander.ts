@@ -7,7 +7,7 @@ import type { LiveRouter } from './live-router.js';
 import type { PostgresServer } from './postgres-server.js';
 import type { SqlClient } from './sql-client.js';
 
-const REST_TIMEOUT_MS = 5_000;
+const REST_TIMEOUT_MS = 30_000;
 
 /** Asks without a pause from now on. */
 export class Bystander {

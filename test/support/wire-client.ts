@@ -50,7 +50,7 @@ interface Waiter {
 
 export const PROTOCOL_3_0 = 3 << 16;
 export const PROTOCOL_3_2 = (3 << 16) | 2;
-const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 30_000;
 
 export class WireClient {
   readonly socket: Duplex;

@@ -154,9 +154,15 @@ export class LeasedLane implements AcquiringLane {
 
   /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
   openBlock(prologue: readonly PrologueStatement[]): void {
+    this.blockBegins();
     for (const { template, text } of prologue) this.note(template, text);
     // A line end ends a comment at the end of any of them.
     this.connection!.sendControl(prologue.map(({ text }) => text).join('\n;\n'), IGNORED);
+  }
+
+  /** A block begins with what is about to be sent: what was set before is not undone with it. */
+  blockBegins(): void {
+    this.#left.blockBegins();
   }
 
   /** The same for a block that has failed, with its connection: the client may end it here. */
@@ -310,7 +316,7 @@ export class LeasedLane implements AcquiringLane {
     const left = this.#leaving;
     // What was set in a block is undone with it.
     const undone = left || loss.status !== TransactionStatus.idle;
-    const hadState = undone ? this.#left.holdsMoreThanSettings : this.#left.mayHoldState;
+    const hadState = undone ? this.#left.mayHoldStateBeyondBlock : this.#left.mayHoldState;
     this.#leaving = false;
     this.connection = null;
     this.#left.clear();

@@ -65,6 +65,8 @@ export class StateBehindLease {
   readonly #applicationName: string;
   /** What the statements since the last check may have left. */
   #effects: EffectBits = Effect.none;
+  /** Those of them that stand though the block now open be undone. */
+  #beyondBlock: EffectBits = Effect.none;
   #customNames: Set<string> | null = null;
   /** Custom settings that statements of PREPARE name: EXECUTE may set them. */
   #preparedNames: Set<string> | null = null;
@@ -96,9 +98,9 @@ export class StateBehindLease {
     return this.pinned || this.#effects !== Effect.none;
   }
 
-  /** The same but for settings that can be set again. */
-  get holdsMoreThanSettings(): boolean {
-    return this.pinned || (this.#effects & ~Effect.settings) !== Effect.none;
+  /** The same once the block that is open has been undone, and the settings made in it with it. */
+  get mayHoldStateBeyondBlock(): boolean {
+    return this.pinned || ((this.#effects & ~Effect.settings) | this.#beyondBlock) !== Effect.none;
   }
 
   /** Tables, routines or types may have changed. */
@@ -114,6 +116,8 @@ export class StateBehindLease {
   /** A statement with `effects` is about to be sent. `text` is read where it brings code along. */
   note(effects: EffectBits, template: Template, text: string): void {
     this.#effects |= effects;
+    // What stands before a BEGIN, or behind a COMMIT, of one text is none of the block's.
+    if (template.kind === 'multi') this.#beyondBlock |= effects;
     if ((effects & Effect.sticky) !== 0) this.#sticky = true;
     if ((effects & Effect.readsSequenceState) !== 0) this.#readsSequences = true;
     if ((effects & Effect.unknown) !== 0) this.#noteCode(template, text);
@@ -123,6 +127,11 @@ export class StateBehindLease {
       if (isTimeOut(name)) this.#setsTimeOut = true;
       if (name.includes('.')) this.#noteCustomName(name);
     }
+  }
+
+  /** A block begins with what is about to be sent: what was noted before is not undone with it. */
+  blockBegins(): void {
+    this.#beyondBlock = this.#effects;
   }
 
   /** Asks the server what is left. Only at rest; nothing else may be sent before `done`. */
@@ -146,7 +155,7 @@ export class StateBehindLease {
 
   /** What was sent has left nothing that the server would have to be asked for. */
   nothingLeft(): void {
-    this.#effects = Effect.none;
+    this.#effects = this.#beyondBlock = Effect.none;
   }
 
   /** DISCARD ALL took effect: neither what LOAD loaded nor the seed of random() is discarded by it. */
@@ -156,7 +165,7 @@ export class StateBehindLease {
 
   /** The connection is gone, and all that was left on it. */
   clear(): void {
-    this.#effects = Effect.none;
+    this.#effects = this.#beyondBlock = Effect.none;
     this.#customNames = this.#preparedNames = null;
     this.#setsTimeOut = false;
     this.#sticky = this.#readsSequences = false;
@@ -212,7 +221,7 @@ export class StateBehindLease {
 
   #takeDown(connection: ServerConnection, state: SessionState): void {
     const session = this.#session;
-    this.#effects = Effect.none;
+    this.#effects = this.#beyondBlock = Effect.none;
     this.#customNames = null;
     this.#setsTimeOut = false;
     this.pins = state.pins;

@@ -298,6 +298,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#placement.sending(template, text);
     const after = transaction.phase;
     if (before !== after && before !== 'held') this.#noteEdge(after);
+    else if (template.kind === 'commit' && template.leavesBlock === 'open') this.#lane.blockBegins();
     if (mayWrite(template)) this.#block.mayHaveWritten = true;
     if (mayCommit(template, before)) this.#block.mayHaveCommitted = true;
     if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
@@ -307,6 +308,7 @@ export class LeasedExchange implements Exchange<Unit> {
   #noteEdge(after: TransactionPhase): void {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
+      this.#lane.blockBegins();
       this.#block = {
         outside: owed,
         through: Number.POSITIVE_INFINITY,

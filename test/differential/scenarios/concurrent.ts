@@ -63,10 +63,11 @@ export const concurrent: Theme = {
       ],
     },
     {
-      // Who began to wait first looks for a deadlock first, and gives way.
+      // One of the two never looks for a deadlock: the other is the victim, however slow the machine is.
       name: 'a deadlock ends with one victim',
       modes: ['simple'],
       steps: [
+        a(`set deadlock_timeout = '1h'`),
         a('begin'),
         b('begin'),
         a('update account set balance = 0 where id = 1'),
