@@ -2,10 +2,10 @@
 // labels, environment variables of the tests.
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { PROJECT_ROOT } from '../support/project-root.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ROOT = PROJECT_ROOT;
 const LINE_MAX = 160;
 const NOT_OURS = new Set(['.git', '.pgkv', '.tap', 'dist', 'node_modules']);
 

@@ -1,11 +1,11 @@
 // The error catalogue, the README's table of errors and the code agree.
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { ERRORS } from '../../src/base/errors.js';
+import { PROJECT_ROOT } from '../support/project-root.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ROOT = PROJECT_ROOT;
 
 function texts(folder: string): string[] {
   return readdirSync(folder).flatMap((name) => {

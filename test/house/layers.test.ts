@@ -1,10 +1,10 @@
 // The layers of docs/ARCHITECTURE.md: a folder of src imports only from layers with a smaller number, never from a sibling.
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { PROJECT_ROOT } from '../support/project-root.js';
 
-const SRC = fileURLToPath(new URL('../../src', import.meta.url));
+const SRC = join(PROJECT_ROOT, 'src');
 
 const LAYERS: Readonly<Record<string, number>> = {
   base: 0,

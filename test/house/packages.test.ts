@@ -1,10 +1,10 @@
 // What npm installs is what was looked at: every package of the lockfile is named by the hash of its content.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { PROJECT_ROOT } from '../support/project-root.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ROOT = PROJECT_ROOT;
 
 interface Package {
   readonly link?: boolean;

@@ -1,12 +1,12 @@
 // One registry of refusals (base/refusal-rules.ts), one form in which they are told, and docs/REFUSALS.md that lists them.
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { REFUSAL_RULES, type RefusalRule } from '../../src/base/refusal-rules.js';
 import { type RefusalName, refusalError, refuse } from '../../src/base/refusals.js';
+import { PROJECT_ROOT } from '../support/project-root.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ROOT = PROJECT_ROOT;
 const PAGE = join(ROOT, 'docs/REFUSALS.md');
 const RULES = Object.entries(REFUSAL_RULES) as [RefusalName, RefusalRule][];
 

@@ -5,12 +5,12 @@ import { chmodSync, copyFileSync, linkSync, mkdirSync, readdirSync, readFileSync
 import { createRequire } from 'node:module';
 import { join, sep } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import type { EmbeddedClusterOptions, EmbeddedShard } from '../../src/dev/embedded-cluster.js';
 import { findPlatformPackage } from '../../src/dev/platform-package.js';
+import { PROJECT_ROOT } from './project-root.js';
 
-const SOURCES = fileURLToPath(new URL('../../src/', import.meta.url));
+const SOURCES = join(PROJECT_ROOT, 'src');
 
 /** Starts a cluster, says so in one line of JSON, stops it on SIGTERM. */
 const PROGRAM = `

@@ -12,11 +12,11 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import ts from 'typescript';
+import { PROJECT_ROOT } from './project-root.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ROOT = PROJECT_ROOT;
 const START_TIMEOUT_MS = 30_000;
 
 /** A folder as the package has it, gone at the end of `t`; `program` is its command. */

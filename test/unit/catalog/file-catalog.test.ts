@@ -244,7 +244,7 @@ t.test('what is damaged, older, gone or edited is reported once, and the next go
 
 t.test('watching keeps no process alive', async (t) => {
   const path = place(t);
-  const source = new URL('../../../src/catalog/file-catalog.ts', import.meta.url).href;
+  const source = new URL('../../../src/catalog/file-catalog.js', import.meta.url).href;
   const script = `const { FileCatalog } = await import(${JSON.stringify(source)});
     new FileCatalog(${JSON.stringify(path)}).watch(() => undefined);`;
   const child = spawn(process.execPath, [...process.execArgv, '--input-type=module', '-e', script], {
