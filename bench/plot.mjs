@@ -47,7 +47,7 @@ const line = (x1, y1, x2, y2, kind) => `<line x1="${x1}" y1="${y1}" x2="${x2}" y
 
 const ratioOf = (entry, lane) => entry.lanes[lane]?.to.direct?.opsPerSecond ?? undefined;
 
-/** What the README shows: evenly drawn keys, prepared statements first, then the simple protocol. */
+/** What docs/FIGURES.md shows: evenly drawn keys, prepared statements first, then the simple protocol. */
 function shownCells(summary) {
   const shown = summary.filter(({ keys, workload }) => keys === 'uniform' && workload !== 'ordinary-read');
   const order = ['prepared', 'simple'];

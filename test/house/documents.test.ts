@@ -123,6 +123,20 @@ t.test('source files that documents name are there', async (t) => {
   t.same(gone, []);
 });
 
+t.test('functions and classes that docs/ARCHITECTURE.md follows are there', async (t) => {
+  const code = files.filter((path) => /^src\/.*\.ts$/.test(named(path))).map(textOf);
+  const words = new Set(code.flatMap((text) => text.match(/#?\b[A-Za-z]\w+/g) ?? []));
+  const page = document('docs/ARCHITECTURE.md');
+  // `name()`, `Class.name()`, `Class`
+  const followed = [...page.matchAll(/`((?:\w+\.)?#?\w+)\(.*?\)`|`([A-Z][a-z]+[A-Z]\w+)`/g)];
+  const parts = followed.flatMap(([, call, name]) => (call ?? name!).split('.').map((part) => part.replace(/^#/, '')));
+  t.ok(parts.length > 40, `${parts.length} names`);
+  t.same(
+    parts.filter((part) => !words.has(part) && !words.has(`#${part}`)),
+    [],
+  );
+});
+
 t.test('test/README.md names the environment variables of tests, and no others', async (t) => {
   const code = files.filter((path) => /^test\/.*\.(?:ts|mjs)$/.test(named(path))).map(textOf);
   const read = new Set(

@@ -70,7 +70,7 @@ class ScriptWriter {
   readonly #random: SeededRandom;
   readonly #owner: string;
   readonly #subjects: Subjects;
-  /** The client has an application_name from its start-up: RESET does not take pgkv back to it (see its README). */
+  /** The client has an application_name from its start-up: RESET does not take pgkv back to it (see docs/DIFFERENCES.md). */
   readonly #hasName: boolean;
   #nonces = 0;
   /** All texts that were ever parsed without a name. */
