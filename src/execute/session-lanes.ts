@@ -5,16 +5,16 @@ import type { ShardView } from '../cluster/cluster-view.js';
 import type { ClientPort, LeasedLane } from './leased/leased-lane.js';
 
 /** Makes a lane of this session to a shard. */
-export type MakeLane = (shard: ShardView, client: ClientPort) => LeasedLane;
+export type MakeLane = (shard: ShardView, client: ClientPort<LeasedLane>) => LeasedLane;
 
 export class SessionLanes {
   readonly home: LeasedLane;
   current: LeasedLane;
-  readonly #client: ClientPort;
+  readonly #client: ClientPort<LeasedLane>;
   readonly #make: MakeLane;
   readonly #lanes: (LeasedLane | undefined)[];
 
-  constructor(home: ShardView, client: ClientPort, make: MakeLane) {
+  constructor(home: ShardView, client: ClientPort<LeasedLane>, make: MakeLane) {
     this.#client = client;
     this.#make = make;
     this.home = this.current = make(home, client);
@@ -32,7 +32,7 @@ export class SessionLanes {
   }
 
   /** A lane beside the session's own, for one run over several shards. */
-  another(shard: ShardView, client: ClientPort): LeasedLane {
+  another(shard: ShardView, client: ClientPort<LeasedLane>): LeasedLane {
     return this.#make(shard, client);
   }
 

@@ -221,7 +221,9 @@ class World {
           dawdles,
           connect: (name) => {
             const [own, other] = this.#connect(name);
-            const accepted = new ClientConnection(own.asDuplex() as Socket, this.#services);
+            const accepted = new ClientConnection(own.asDuplex() as Socket, this.#services, (over) =>
+              this.#openConnections.delete(over),
+            );
             this.#openConnections.add(accepted);
             connection ??= accepted;
             return other;
@@ -295,7 +297,6 @@ class World {
       },
       tlsRequired: false,
       tls: () => null,
-      closed: (connection) => this.#openConnections.delete(connection),
     };
   }
 

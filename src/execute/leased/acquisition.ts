@@ -11,7 +11,7 @@ import { parameterChanges } from '../../backend/replies/parameter-status.js';
 import type { ReplyReceiver } from '../../backend/replies/reply-receiver.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import type { LaneOptions } from './lane-options.js';
+import type { LaneParts } from './lane-options.js';
 
 /** The lane that a connection is acquired for. */
 export interface AcquiringLane extends ReplyReceiver {
@@ -36,7 +36,7 @@ export class Acquisition {
   /** lastval() is asked for, and the next connection would answer it for another session. */
   #discardSequences = false;
 
-  constructor({ session, pool, group }: LaneOptions, lane: AcquiringLane) {
+  constructor({ session, pool, group }: LaneParts, lane: AcquiringLane) {
     this.#lane = lane;
     this.#session = session;
     this.#pool = pool;

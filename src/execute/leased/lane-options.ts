@@ -8,24 +8,23 @@ import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
 import type { Clock } from '../../base/clock.js';
 import type { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import type { LeasedLane } from './leased-lane.js';
 
-/** The client's side of a lane, which a session may have several of. All calls are synchronous. */
-export interface ClientPort {
-  send(bytes: Buffer, lane: LeasedLane): void;
+/** The client's side of a `Lane`, which a session may have several of. All calls are synchronous. */
+export interface ClientPort<Lane> {
+  send(bytes: Buffer, lane: Lane): void;
   flush(): void;
   /** The client's socket takes no more for now. */
   readonly clogged: boolean;
   /** Bytes sent are still to be read from where they were. */
   readonly holdsBytes: boolean;
   /** A server's ReadyForQuery has gone out. */
-  ready(status: number, lane: LeasedLane): void;
+  ready(status: number, lane: Lane): void;
   /** The lane takes messages again. */
   resume(): void;
   /** The statement that asked for a connection cannot have one. `message`: the server's own ErrorResponse. */
   refused(error: PgkvError, message: Buffer | null): void;
   /** The connection under the session broke. `hadState`: state was lost that cannot be had back. */
-  lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void;
+  lost(loss: ServerLoss, hadState: boolean, lane: Lane): void;
   /** A statement whose plan had gone stale was held back from the client and has to be sent again. */
   repeat(): void;
   tag(tag: string): void;
@@ -34,14 +33,18 @@ export interface ClientPort {
 /** Cancels what a connection is doing; calls back when the request has been delivered or has failed. */
 export type CancelStatement = (connection: ServerConnection, delivered: () => void) => void;
 
-export interface LaneOptions {
+/** What the parts of a lane are made with. */
+export interface LaneParts {
   readonly session: Session;
   readonly pool: NodePool;
   readonly group: PoolGroup;
   readonly registry: SettingsRegistry;
-  readonly client: ClientPort;
-  readonly clock: Clock;
-  readonly cancelStatement: CancelStatement;
   /** From the client's start-up packet: what RESET takes it back to. */
   readonly applicationName: string;
+}
+
+export interface LaneOptions<Lane> extends LaneParts {
+  readonly client: ClientPort<Lane>;
+  readonly clock: Clock;
+  readonly cancelStatement: CancelStatement;
 }

@@ -50,7 +50,7 @@ export class LeasedLane implements AcquiringLane {
   readonly session: Session;
   readonly #pool: NodePool;
   readonly #group: PoolGroup;
-  readonly #client: ClientPort;
+  readonly #client: ClientPort<LeasedLane>;
   readonly #clock: Clock;
   readonly #cancelStatement: CancelStatement;
   readonly #left: StateBehindLease;
@@ -63,7 +63,7 @@ export class LeasedLane implements AcquiringLane {
   /** What waits for cancel requests under way to have landed. */
   #afterCancel: (() => void) | null = null;
 
-  constructor(options: LaneOptions) {
+  constructor(options: LaneOptions<LeasedLane>) {
     this.session = options.session;
     this.#pool = options.pool;
     this.#group = options.group;

@@ -12,7 +12,7 @@ import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import { mayHideSettings, type Routines } from '../../backend/pool/routines.js';
 import type { Session } from '../../session/session.js';
 import { Effect, type EffectBits, type StatementKind, type Template } from '../../sql/plan/template.js';
-import type { LaneOptions } from './lane-options.js';
+import type { LaneParts } from './lane-options.js';
 import { askState, type SessionState } from './state-check.js';
 
 /** Settings of superusers that pg_settings does not show after SET ROLE: they cannot be carried over. */
@@ -80,7 +80,7 @@ export class StateBehindLease {
   /** The same for currval and lastval, up to DISCARD ALL. */
   #readsSequences = false;
 
-  constructor(options: LaneOptions) {
+  constructor(options: LaneParts) {
     this.#session = options.session;
     this.#pool = options.pool;
     this.#group = options.group;

@@ -35,7 +35,7 @@ const DRAIN_BYTES_MAX = 1_048_576;
 /** What Postgres says to a Bind with formats for another number of columns. */
 const FORMAT_COUNT_MISMATCH = '08P01';
 
-export class ScatterLeg implements ClientPort, SortedRows {
+export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
   readonly shardName: string;
   readonly rows = new RowQueue();
   phase: 'new' | 'acquiring' | 'measuring' | 'running' | 'settled' = 'new';

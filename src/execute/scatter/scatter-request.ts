@@ -9,7 +9,7 @@ import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 export interface ScatterTarget {
   readonly shardName: string;
   /** A lane of the session on that shard, made for this port and for one statement: the run ends it. */
-  lane(client: ClientPort): LeasedLane;
+  lane(client: ClientPort<LeasedLane>): LeasedLane;
 }
 
 /** What the final statement of a CombinePlan needs beside the partial rows. */

@@ -58,7 +58,7 @@ export interface ConversationOptions {
   readonly merged: MergedServices | null;
 }
 
-export class Conversation implements ClientPort {
+export class Conversation implements ClientPort<LeasedLane> {
   readonly session: Session;
   readonly lanes: SessionLanes;
   lastActivity: number;

@@ -24,8 +24,11 @@ export class ClientConnection implements ConversationHost, StartupHost {
   /** Null from the session on, for which nothing of it is kept. */
   #startup: ClientStartup | null;
   #ended = false;
+  readonly #over: (connection: ClientConnection) => void;
 
-  constructor(socket: Socket, services: FrontendServices) {
+  /** @param over the connection has been closed */
+  constructor(socket: Socket, services: FrontendServices, over: (connection: ClientConnection) => void) {
+    this.#over = over;
     this.#socket = socket;
     this.#services = services;
     this.#stream = socket;
@@ -160,6 +163,6 @@ export class ClientConnection implements ConversationHost, StartupHost {
       this.#services.cancels.unregister(conversation.session.pid);
       conversation.clientGone();
     }
-    this.#services.closed(this);
+    this.#over(this);
   }
 }

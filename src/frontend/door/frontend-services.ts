@@ -11,7 +11,6 @@ import type { ConversationServices } from '../conversation/conversation.js';
 import type { AllowList } from './allow-list.js';
 import type { AuthenticationServices } from './authentication.js';
 import type { CancelRegistry } from './cancel-registry.js';
-import type { ClientConnection } from './client-connection.js';
 import type { FailedLogins } from './failed-logins.js';
 import type { PendingStartups } from './pending-startups.js';
 import type { TlsMaterial } from './tls-material.js';
@@ -58,6 +57,4 @@ export interface FrontendServices {
   readonly tlsRequired: boolean;
   /** The certificate in force, null without TLS. */
   tls(): TlsMaterial | null;
-  /** The connection is over. */
-  closed(connection: ClientConnection): void;
 }

@@ -56,9 +56,8 @@ export class Listener {
   #drained: (() => void) | null = null;
   #sweepTimer: Timer | null = null;
 
-  /** @param services its `closed` is taken over by the listener */
-  constructor(services: Omit<FrontendServices, 'closed'>) {
-    this.#services = { ...services, closed: (connection) => this.#forget(connection) };
+  constructor(services: FrontendServices) {
+    this.#services = services;
     this.#scheduleSweep();
   }
 
@@ -125,7 +124,7 @@ export class Listener {
       this.#refuse(socket, error);
       return;
     }
-    this.connections.add(new ClientConnection(socket, this.#services));
+    this.connections.add(new ClientConnection(socket, this.#services, (connection) => this.#forget(connection)));
   }
 
   /** The setting that keeps another client from `address` out; null: none does. */
