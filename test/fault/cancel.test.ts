@@ -7,6 +7,7 @@ import { FaultProxy } from '../support/fault-proxy.js';
 import { encodeCancel, type FrontendMessage } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter } from '../support/live-router.js';
 import { startPostgres } from '../support/postgres-server.js';
+import { seeded } from '../support/seeded-random.js';
 import { errorOf, SqlClient } from '../support/sql-client.js';
 import { PROTOCOL_3_2, WireClient } from '../support/wire-client.js';
 
@@ -39,17 +40,6 @@ async function runs(text: string): Promise<void> {
   for (let attempt = 0; (await direct.value(sql)) === '0'; attempt++) {
     if (attempt === 1_000) throw new Error(`the server never ran ${text}`);
   }
-}
-
-/** mulberry32: a failure is replayed with PGKV_SEED. */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 t.test('a running statement is cancelled, with keys of protocol 3.0 and 3.2, simple and extended', async (t) => {

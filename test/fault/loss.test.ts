@@ -6,7 +6,7 @@
 //   PGKV_SCRIPTS=re  only scripts whose name, "state/shape/kind", matches
 //   PGKV_CUT='1 answer 20 end'   one cut: shard, side (request, answer, idle), byte, how (end, reset, swallow)
 import t, { type Test } from 'tap';
-import { SeededRandom } from '../model/scheduler.js';
+import { SeededRandom } from '../support/seeded-random.js';
 import { type Cut, LossBench, type Run } from './loss/loss-bench.js';
 import { ALL_SCRIPTS, type ScriptName, scriptText } from './loss/scripts.js';
 

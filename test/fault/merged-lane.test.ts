@@ -13,13 +13,13 @@ import {
   directClient,
   grants,
   queryBytes,
-  seeded,
   type TickClient,
   tickClients,
   together,
   told,
   untilMerged,
 } from '../support/merged-clients.js';
+import { seeded } from '../support/seeded-random.js';
 import { WireClient } from '../support/wire-client.js';
 
 const LONG = process.env['PGKV_LONG'] === '1';

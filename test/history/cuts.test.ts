@@ -6,11 +6,11 @@
 import t from 'tap';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
-import { SeededRandom } from '../model/scheduler.js';
 import { evenSpread, fixedCatalog, KV, prepareShard } from '../support/kv-cluster.js';
 import { liveRouter } from '../support/live-router.js';
 import { type Loss, LossyProxy } from '../support/lossy-proxy.js';
 import { startPostgres } from '../support/postgres-server.js';
+import { SeededRandom } from '../support/seeded-random.js';
 import { SqlClient } from '../support/sql-client.js';
 import { HistoryClient, type HistoryNotes, type HistoryObject } from './history-client.js';
 import { type Cell, stateText } from './kv-object.js';

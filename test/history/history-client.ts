@@ -1,9 +1,9 @@
 // A client that works on objects, one operation after the other, and writes down what it was told, as operations of
 // linearizable.ts. What it is told by an error has no effect, but for 08007 and a connection that is gone: unknown.
 
-import type { SeededRandom } from '../model/scheduler.js';
 import type { BackendMessage } from '../support/backend-message.js';
 import type { FrontendMessage } from '../support/frontend-message.js';
+import type { SeededRandom } from '../support/seeded-random.js';
 import { errorOf, rowsOf, type SqlClient } from '../support/sql-client.js';
 import { type Action, cas, get, getBoth, incr, insert, put, remove, step, update } from './kv-object.js';
 import type { Operation } from './linearizable.js';

@@ -1,6 +1,6 @@
 // The checker of histories on histories that are known to be good, or bad, and against a search without any cleverness.
 import t from 'tap';
-import { SeededRandom } from '../model/scheduler.js';
+import { SeededRandom } from '../support/seeded-random.js';
 import { linearize, type Operation } from './linearizable.js';
 
 /** A register: writes set it, reads say what it holds. */

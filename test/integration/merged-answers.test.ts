@@ -22,12 +22,12 @@ import {
   directClient,
   grants,
   queryBytes,
-  seeded,
   type TickClient,
   tickClients,
   together,
   untilMerged,
 } from '../support/merged-clients.js';
+import { seeded } from '../support/seeded-random.js';
 
 const LONG = process.env['PGKV_LONG'] === '1';
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);

@@ -13,13 +13,13 @@ import {
   directClient,
   grants,
   queryBytes,
-  seeded,
   type TickClient,
   tickClients,
   together,
   told,
   untilMerged,
 } from '../support/merged-clients.js';
+import { seeded } from '../support/seeded-random.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
 

@@ -11,13 +11,13 @@ import {
   becomesMerged,
   directClient,
   queryBytes,
-  seeded,
   type TickClient,
   tickClients,
   together,
   told,
   untilMerged,
 } from '../support/merged-clients.js';
+import { seeded } from '../support/seeded-random.js';
 
 const LONG = process.env['PGKV_LONG'] === '1';
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);

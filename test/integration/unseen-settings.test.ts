@@ -5,6 +5,7 @@
 import t from 'tap';
 import { liveRouter } from '../support/live-router.js';
 import { startPostgres } from '../support/postgres-server.js';
+import { SeededRandom } from '../support/seeded-random.js';
 import { rowsOf, SqlClient } from '../support/sql-client.js';
 
 const server = await startPostgres({ version: 'embedded' });
@@ -196,14 +197,6 @@ interface Case {
   readonly extended: boolean;
 }
 
-/** A small generator of numbers, the same on every machine. */
-function* numbers(seed: number): Generator<number> {
-  for (let state = seed >>> 0; ; ) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    yield state / 2 ** 32;
-  }
-}
-
 function cases(): Case[] {
   const ways = [
     ...Object.entries(EXPRESSIONS).map(([name, expression]) => ({
@@ -233,11 +226,9 @@ function cases(): Case[] {
 const PART = 80;
 const seed = Number(process.env['PGKV_SEED'] ?? 1);
 const everything = cases();
-const random = numbers(seed);
+const random = new SeededRandom(seed);
 const chosen =
-  process.env['PGKV_UNSEEN'] === 'all'
-    ? everything
-    : Array.from({ length: PART }, () => everything[Math.floor(random.next().value! * everything.length)]!);
+  process.env['PGKV_UNSEEN'] === 'all' ? everything : Array.from({ length: PART }, () => random.pick(everything));
 
 t.test(
   `nothing that code sets reaches the next session (seed ${seed}, ${chosen.length} of ${everything.length})`,

@@ -1,6 +1,7 @@
 // The model Postgres behind the simulated network: accepts connections, takes its time, is cancelled, breaks. What its
 // sessions answer is ModelSession's; what must hold at the server whatever pgkv does is checked here.
 import { REQUEST_CODES } from '../support/frontend-message.js';
+import type { SeededRandom } from '../support/seeded-random.js';
 import {
   AUTHENTICATION_OK,
   backendKey,
@@ -11,7 +12,7 @@ import {
   ready,
 } from './frames.js';
 import { ModelSession } from './model-session.js';
-import type { Scheduler, SeededRandom } from './scheduler.js';
+import type { Scheduler } from './scheduler.js';
 import { ModelDatabase, SqlError } from './session-engine.js';
 import type { Transaction } from './session-state.js';
 import type { SimSocket } from './sim-socket.js';

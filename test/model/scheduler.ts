@@ -1,56 +1,6 @@
 // Virtual time. Everything that happens in a simulated run is an event in one queue: time-outs, chunks of bytes on their
 // way, a server's pause for thought. Delays come from a seeded generator, so that one seed gives one order of events.
-import type { Clock, Random, Timer } from '../../src/base/clock.js';
-
-/** sfc32: small, fast, and good enough to tell runs apart. */
-export class SeededRandom implements Random {
-  #a: number;
-  #b: number;
-  #c: number;
-  #counter = 1;
-
-  constructor(seed: number, stream = 0) {
-    this.#a = seed | 0;
-    this.#b = (seed / 0x1_0000_0000) | 0;
-    this.#c = stream | 0;
-    for (let round = 0; round < 12; round++) this.#next();
-  }
-
-  fraction(): number {
-    return this.#next() / 0x1_0000_0000;
-  }
-
-  bytes(count: number): Buffer {
-    return Buffer.from(Array.from({ length: count }, () => this.#next() & 0xff));
-  }
-
-  /** Uniform in 0 … below - 1. */
-  integer(below: number): number {
-    return Math.floor(this.fraction() * below);
-  }
-
-  between(low: number, high: number): number {
-    return low + this.integer(high - low + 1);
-  }
-
-  chance(probability: number): boolean {
-    return this.fraction() < probability;
-  }
-
-  pick<Item>(items: readonly Item[]): Item {
-    return items[this.integer(items.length)]!;
-  }
-
-  #next(): number {
-    const sum = (((this.#a + this.#b) | 0) + this.#counter) | 0;
-    this.#counter = (this.#counter + 1) | 0;
-    this.#a = this.#b ^ (this.#b >>> 9);
-    this.#b = (this.#c + (this.#c << 3)) | 0;
-    this.#c = ((this.#c << 21) | (this.#c >>> 11)) + sum;
-    this.#c |= 0;
-    return sum >>> 0;
-  }
-}
+import type { Clock, Timer } from '../../src/base/clock.js';
 
 interface Event {
   readonly at: number;

@@ -1,10 +1,10 @@
 // What a client will do, written down before the run from the run's seed: messages, where it waits, pauses, cancels and
 // goes. Scripts know nothing of answers, so many of their statements fail; the mirror knows how.
 import { encode, type FrontendMessage } from '../support/frontend-message.js';
+import type { SeededRandom } from '../support/seeded-random.js';
 import type { SentMessage } from './expectations.js';
 import { messageOf } from './frames.js';
 import { probeText, type Source } from './model-sql.js';
-import type { SeededRandom } from './scheduler.js';
 
 export type Step =
   | { readonly kind: 'send'; readonly messages: readonly SentMessage[]; readonly waits: boolean }

@@ -2,9 +2,10 @@
 import { ProtocolOracle } from '../oracle/protocol-oracle.js';
 import { describeViolation, FAILS } from '../oracle/watch.js';
 import { encode, encodeCancel, encodeStartup } from '../support/frontend-message.js';
+import type { SeededRandom } from '../support/seeded-random.js';
 import { type Expectations, type SentMessage, show } from './expectations.js';
 import { BodyReader, type Message, MessageSplitter } from './frames.js';
-import type { Scheduler, SeededRandom } from './scheduler.js';
+import type { Scheduler } from './scheduler.js';
 import type { Script } from './script.js';
 import type { SimSocket } from './sim-socket.js';
 

@@ -4,7 +4,8 @@
 import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import type { ReadBuffer } from '../../src/backend/connection/server-socket.js';
-import type { Scheduler, SeededRandom } from './scheduler.js';
+import type { SeededRandom } from '../support/seeded-random.js';
+import type { Scheduler } from './scheduler.js';
 
 export interface NetworkConditions {
   /** Bytes under way in one direction at which `write` answers false. */

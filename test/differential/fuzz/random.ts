@@ -1,5 +1,5 @@
 // Choices of the fuzzer, all from one seed.
-import { seeded } from '../../support/merged-clients.js';
+import { seeded } from '../../support/seeded-random.js';
 
 export class Random {
   readonly #next: () => number;

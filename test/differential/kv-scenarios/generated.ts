@@ -1,4 +1,5 @@
 // Statements put together at random from parts, by a seed: PGKV_DIFF_SEED=n plays others than every run's.
+import { SeededRandom } from '../../support/seeded-random.js';
 import type { Scenario, SqlStep, Step, Theme } from '../scenario.js';
 import { anyOrder, CONTENT, REAP, ROWS } from './rows.js';
 
@@ -8,57 +9,24 @@ const READS_EACH = 30;
 const WRITE_SCENARIOS = 6;
 const WRITES_EACH = 30;
 
-/** Small numbers from a seed (mulberry32). */
-class Dice {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed;
-  }
-
-  below(count: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % count;
-  }
-
-  of<Item>(items: readonly Item[]): Item {
-    return items[this.below(items.length)] as Item;
-  }
-
-  oneIn(count: number): boolean {
-    return this.below(count) === 0;
-  }
-
-  /** So many different ones, in any order. */
-  some<Item>(items: readonly Item[], count: number): Item[] {
-    const rest = [...items];
-    return Array.from(
-      { length: Math.min(count, rest.length) },
-      () => rest.splice(this.below(rest.length), 1)[0] as Item,
-    );
-  }
-}
-
 /** A statement under construction: values go in as literals of any form, or as parameters. */
 class Draft {
   readonly params: string[] = [];
-  readonly dice: Dice;
+  readonly dice: SeededRandom;
   readonly #usesParameters: boolean;
 
-  constructor(dice: Dice) {
+  constructor(dice: SeededRandom) {
     this.dice = dice;
     this.#usesParameters = dice.oneIn(2);
   }
 
   text(value: string): string {
-    if (this.#usesParameters && this.dice.below(3) > 0)
-      return this.#parameter(value) + this.dice.of(['', '', '::text']);
+    if (this.#usesParameters && this.dice.integer(3) > 0)
+      return this.#parameter(value) + this.dice.pick(['', '', '::text']);
     const doubled = value.replaceAll("'", "''");
     const forms = [`'${doubled}'`, `'${doubled}'::text`, `$q$${value}$q$`, `text '${doubled}'`];
     if (!value.includes('\\')) forms.push(`E'${doubled}'`);
-    return this.dice.of(forms);
+    return this.dice.pick(forms);
   }
 
   number(value: number): string {
@@ -68,7 +36,7 @@ class Draft {
 
   jsonb(value: string): string {
     if (this.#usesParameters && this.dice.oneIn(2)) return `${this.#parameter(value)}::jsonb`;
-    return this.dice.of([`'${value.replaceAll("'", "''")}'`, `'${value.replaceAll("'", "''")}'::jsonb`]);
+    return this.dice.pick([`'${value.replaceAll("'", "''")}'`, `'${value.replaceAll("'", "''")}'::jsonb`]);
   }
 
   step(sql: string, isOrdered: boolean): SqlStep {
@@ -84,10 +52,10 @@ class Draft {
 }
 
 /** Other case, white space and comments between words; strings and names in quotes stay as they are. */
-function withNoise(sql: string, dice: Dice): string {
+function withNoise(sql: string, dice: SeededRandom): string {
   const parts = sql.split(/('(?:[^']|'')*'|"[^"]*"|\$q\$.*?\$q\$)/s);
   const noise = (): string =>
-    dice.of([' ', '\n', '\t', '  ', ' /* c */ ', ' -- to the end\n', '\r\n', ' /* a /* b */ */ ']);
+    dice.pick([' ', '\n', '\t', '  ', ' /* c */ ', ' -- to the end\n', '\r\n', ' /* a /* b */ */ ']);
   return parts
     .map((part, index) => {
       if (index % 2 === 1) return part;
@@ -175,48 +143,48 @@ const AGGREGATES = [
   'avg(version::numeric / 3)',
 ];
 
-function list(dice: Dice): string {
-  const items = dice.some([...COLUMNS, ...EXPRESSIONS], 1 + dice.below(4));
+function list(dice: SeededRandom): string {
+  const items = dice.some([...COLUMNS, ...EXPRESSIONS], 1 + dice.integer(4));
   if (dice.oneIn(8)) return '*';
   return items.map((item, index) => (dice.oneIn(4) ? `${item} as "c${index}"` : item)).join(', ');
 }
 
 function condition(draft: Draft): string {
   const { dice } = draft;
-  switch (dice.below(12)) {
+  switch (dice.integer(12)) {
     case 0:
-      return `version > ${draft.number(dice.below(20))}`;
+      return `version > ${draft.number(dice.integer(20))}`;
     case 1:
-      return `version between ${draft.number(dice.below(5))} and ${draft.number(5 + dice.below(10))}`;
+      return `version between ${draft.number(dice.integer(5))} and ${draft.number(5 + dice.integer(10))}`;
     case 2:
-      return `ttl is ${dice.of(['null', 'not null'])}`;
+      return `ttl is ${dice.pick(['null', 'not null'])}`;
     case 3:
-      return `key ${dice.of(['<', '>', '<=', '>=', '<>'])} ${draft.text(dice.of(KEYS))}`;
+      return `key ${dice.pick(['<', '>', '<=', '>=', '<>'])} ${draft.text(dice.pick(KEYS))}`;
     case 4:
-      return `tenant_id = ${draft.text(dice.of(TENANTS))}`;
+      return `tenant_id = ${draft.text(dice.pick(TENANTS))}`;
     case 5:
       return `key like 'k%'`;
     case 6:
-      return `jsonb_typeof(value) = '${dice.of(['object', 'string', 'number'])}'`;
+      return `jsonb_typeof(value) = '${dice.pick(['object', 'string', 'number'])}'`;
     case 7:
       return `(${condition(draft)} or ${condition(draft)})`;
     case 8:
       return `not (${condition(draft)})`;
     case 9:
-      return `value @> '{"odd": ${dice.of(['true', 'false'])}}'`;
+      return `value @> '{"odd": ${dice.pick(['true', 'false'])}}'`;
     case 10:
       return `tenant_id in (${dice
         .some(TENANTS, 3)
         .map((tenant) => draft.text(tenant))
         .join(', ')})`;
     default:
-      return `length(key) ${dice.of(['=', '<', '>'])} ${draft.number(dice.below(6))}`;
+      return `length(key) ${dice.pick(['=', '<', '>'])} ${draft.number(dice.integer(6))}`;
   }
 }
 
 function keyCondition(draft: Draft, [tenant, key]: readonly [string, string]): string {
   const [t, k] = [draft.text(tenant), draft.text(key)];
-  return draft.dice.of([
+  return draft.dice.pick([
     `tenant_id = ${t} and key = ${k}`,
     `key = ${k} and tenant_id = ${t}`,
     `(tenant_id, key) = (${t}, ${k})`,
@@ -225,15 +193,15 @@ function keyCondition(draft: Draft, [tenant, key]: readonly [string, string]): s
   ]);
 }
 
-function pointRead(dice: Dice): SqlStep {
+function pointRead(dice: SeededRandom): SqlStep {
   const draft = new Draft(dice);
   const extra = dice.oneIn(3) ? ` and ${condition(draft)}` : '';
-  return draft.step(`select ${list(dice)} from kv where ${keyCondition(draft, dice.of(PAIRS))}${extra}`, false);
+  return draft.step(`select ${list(dice)} from kv where ${keyCondition(draft, dice.pick(PAIRS))}${extra}`, false);
 }
 
-function severalKeys(dice: Dice): SqlStep {
+function severalKeys(dice: SeededRandom): SqlStep {
   const draft = new Draft(dice);
-  const pairs = dice.some(PAIRS, 1 + dice.below(5));
+  const pairs = dice.some(PAIRS, 1 + dice.integer(5));
   const where = dice.oneIn(2)
     ? `(tenant_id, key) in (${pairs.map(([tenant, key]) => `(${draft.text(tenant)}, ${draft.text(key)})`).join(', ')})`
     : `tenant_id = ${draft.text('acme')} and key in (${pairs.map(([, key]) => draft.text(key)).join(', ')})`;
@@ -241,35 +209,35 @@ function severalKeys(dice: Dice): SqlStep {
 }
 
 function where(draft: Draft): string {
-  const count = draft.dice.below(3);
+  const count = draft.dice.integer(3);
   return count === 0 ? '' : ` where ${Array.from({ length: count }, () => condition(draft)).join(' and ')}`;
 }
 
-function rangeRead(dice: Dice): SqlStep {
+function rangeRead(dice: SeededRandom): SqlStep {
   const draft = new Draft(dice);
   const isOrdered = !dice.oneIn(3);
-  const direction = (): string => dice.of(['', ' desc', ' asc', ' nulls first', ' desc nulls last']);
-  const keys = [...dice.some(SORT_KEYS, dice.below(3)), 'tenant_id', 'key'].map((key) => key + direction());
+  const direction = (): string => dice.pick(['', ' desc', ' asc', ' nulls first', ' desc nulls last']);
+  const keys = [...dice.some(SORT_KEYS, dice.integer(3)), 'tenant_id', 'key'].map((key) => key + direction());
   const order = isOrdered ? ` order by ${keys.join(', ')}` : '';
-  const limit = isOrdered && dice.oneIn(2) ? ` limit ${draft.number(dice.below(9))}` : '';
-  const offset = isOrdered && dice.oneIn(3) ? ` offset ${draft.number(dice.below(9))}` : '';
+  const limit = isOrdered && dice.oneIn(2) ? ` limit ${draft.number(dice.integer(9))}` : '';
+  const offset = isOrdered && dice.oneIn(3) ? ` offset ${draft.number(dice.integer(9))}` : '';
   // A name that is given to another column would be what ORDER BY means.
-  const items = dice.some(COLUMNS, 1 + dice.below(6)).join(', ');
+  const items = dice.some(COLUMNS, 1 + dice.integer(6)).join(', ');
   const from = where(draft);
   return draft.step(`select ${isOrdered ? items : list(dice)} from kv${from}${order}${limit}${offset}`, isOrdered);
 }
 
-function aggregate(dice: Dice): SqlStep {
+function aggregate(dice: SeededRandom): SqlStep {
   const draft = new Draft(dice);
-  const aggregates = dice.some(AGGREGATES, 1 + dice.below(4)).join(', ');
+  const aggregates = dice.some(AGGREGATES, 1 + dice.integer(4)).join(', ');
   return draft.step(`select ${aggregates} from kv${where(draft)}`, true);
 }
 
-function grouped(dice: Dice): SqlStep {
+function grouped(dice: SeededRandom): SqlStep {
   const draft = new Draft(dice);
-  const columns = dice.some(['tenant_id', 'version', 'ttl'], 1 + dice.below(2)).join(', ');
-  const aggregates = dice.some(AGGREGATES, 1 + dice.below(3)).join(', ');
-  const having = dice.oneIn(3) ? ` having count(*) > ${dice.below(3)}` : '';
+  const columns = dice.some(['tenant_id', 'version', 'ttl'], 1 + dice.integer(2)).join(', ');
+  const aggregates = dice.some(AGGREGATES, 1 + dice.integer(3)).join(', ');
+  const having = dice.oneIn(3) ? ` having count(*) > ${dice.integer(3)}` : '';
   const from = where(draft);
   const sql = `select ${columns}, ${aggregates} from kv${from} group by ${columns}${having} order by ${columns}`;
   return { ...draft.step(sql, true), anyOrigin: true };
@@ -307,25 +275,30 @@ const ASSIGNMENTS = [
   `value = '5', version = version * 2`,
 ];
 
-function write(dice: Dice): SqlStep {
+function write(dice: SeededRandom): SqlStep {
   const draft = new Draft(dice);
-  const pair = dice.of(WRITTEN);
-  const returning = dice.of(RETURNING);
-  switch (dice.below(6)) {
+  const pair = dice.pick(WRITTEN);
+  const returning = dice.pick(RETURNING);
+  switch (dice.integer(6)) {
     case 0:
     case 1: {
       const values: Record<string, string> = {
         tenant_id: draft.text(pair[0]),
         key: draft.text(pair[1]),
-        value: draft.jsonb(dice.of(VALUES)),
+        value: draft.jsonb(dice.pick(VALUES)),
       };
       if (dice.oneIn(3))
-        values['ttl'] = dice.of(['null', `'2100-01-01 00:00+00'`, `now() - interval '1 h'`, `now() + interval '1 h'`]);
-      if (dice.oneIn(4)) values['version'] = dice.of(['default', '5', '1 + 1']);
+        values['ttl'] = dice.pick([
+          'null',
+          `'2100-01-01 00:00+00'`,
+          `now() - interval '1 h'`,
+          `now() + interval '1 h'`,
+        ]);
+      if (dice.oneIn(4)) values['version'] = dice.pick(['default', '5', '1 + 1']);
       const names = dice.some(Object.keys(values), 5);
-      const update = `do update set ${dice.of([`value = excluded.value`, `value = excluded.value, ttl = excluded.ttl`, `version = kv.version + 3`, `value = kv.value || excluded.value`])}`;
-      const guard = dice.oneIn(3) ? ` where kv.version ${dice.of(['<', '>', '='])} ${dice.below(4)}` : '';
-      const conflict = dice.of([
+      const update = `do update set ${dice.pick([`value = excluded.value`, `value = excluded.value, ttl = excluded.ttl`, `version = kv.version + 3`, `value = kv.value || excluded.value`])}`;
+      const guard = dice.oneIn(3) ? ` where kv.version ${dice.pick(['<', '>', '='])} ${dice.integer(4)}` : '';
+      const conflict = dice.pick([
         '',
         ' on conflict do nothing',
         ' on conflict (tenant_id, key) do nothing',
@@ -339,21 +312,21 @@ function write(dice: Dice): SqlStep {
     }
     case 2:
     case 3: {
-      const set = dice.of(ASSIGNMENTS);
-      const extra = dice.oneIn(3) ? ` and version ${dice.of(['=', '<', '>'])} ${draft.number(dice.below(4))}` : '';
+      const set = dice.pick(ASSIGNMENTS);
+      const extra = dice.oneIn(3) ? ` and version ${dice.pick(['=', '<', '>'])} ${draft.number(dice.integer(4))}` : '';
       return draft.step(`update kv set ${set} where ${keyCondition(draft, pair)}${extra}${returning}`, true);
     }
     case 4: {
-      const extra = dice.oneIn(2) ? ` and version = ${draft.number(1 + dice.below(3))}` : '';
+      const extra = dice.oneIn(2) ? ` and version = ${draft.number(1 + dice.integer(3))}` : '';
       return draft.step(`delete from kv where ${keyCondition(draft, pair)}${extra}${returning}`, true);
     }
     default: {
       const [t, k] = [draft.text(pair[0]), draft.text(pair[1])];
-      const value = draft.jsonb(dice.of(VALUES));
+      const value = draft.jsonb(dice.pick(VALUES));
       return draft.step(
-        dice.of([
+        dice.pick([
           `select kv_put(${t}, ${k}, ${value})`,
-          `select * from kv_cas(${t}, ${k}, ${dice.below(3)}, ${value})`,
+          `select * from kv_cas(${t}, ${k}, ${dice.integer(3)}, ${value})`,
           `select kv_delete(${t}, ${k}), ${value} is null`,
           `select value, version, ${value} from kv_get(${t}, ${k})`,
           `select kv_touch(${t}, ${k}), ${value} is null`,
@@ -365,17 +338,17 @@ function write(dice: Dice): SqlStep {
 }
 
 /** Of rows that were just written. */
-function timelessRead(dice: Dice): SqlStep {
+function timelessRead(dice: SeededRandom): SqlStep {
   for (;;) {
-    const step = dice.of([rangeRead, aggregate, pointRead, severalKeys])(dice);
+    const step = dice.pick([rangeRead, aggregate, pointRead, severalKeys])(dice);
     if (!/updated_at|ttl|\s\*\s/i.test(step.sql)) return step;
   }
 }
 
 function reads(index: number): Scenario {
-  const dice = new Dice(SEED + index);
+  const dice = new SeededRandom(SEED + index);
   const kinds = [pointRead, pointRead, severalKeys, rangeRead, rangeRead, aggregate, grouped];
-  const steps = Array.from({ length: READS_EACH }, () => dice.of(kinds)(dice));
+  const steps = Array.from({ length: READS_EACH }, () => dice.pick(kinds)(dice));
   return { name: `kv: generated reads ${index + 1}`, readOnly: true, modes: [...MODES[index % 3]!], steps };
 }
 
@@ -387,7 +360,7 @@ const MODES = [
 ] as const;
 
 function writes(index: number): Scenario {
-  const dice = new Dice(SEED + 1000 + index);
+  const dice = new SeededRandom(SEED + 1000 + index);
   const steps: Step[] = [];
   for (let written = 0; written < WRITES_EACH; written++) {
     steps.push(write(dice), REAP);

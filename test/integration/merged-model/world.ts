@@ -1,6 +1,7 @@
 // What the model's clients share during one round: the keys, what was seen of each of them, what is in fashion. Statements
 // of the same text are merged only if they meet, so most clients draw from the same few kinds for a while.
 import { writeFileSync } from 'node:fs';
+import { SeededRandom } from '../../support/seeded-random.js';
 import type { Asked, Build, Key, KeyedEvent } from './asked.js';
 import type { KeyEvent } from './key-events.js';
 import { KINDS } from './statements.js';
@@ -19,16 +20,12 @@ export type KeySort = 'plain' | 'expiring' | 'fragile' | 'tagged' | 'owned' | 'c
 
 export type Random = (below: number) => number;
 
-/** mulberry32: a failure is replayed with PGKV_SEED. */
+/** Whole numbers below the one given: the same for the same seeds. */
 export function seeded(...seeds: readonly number[]): Random {
-  let state = 0;
-  for (const seed of seeds) state = Math.imul(state ^ seed, 0x9e3779b1) + 0x7f4a7c15;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below);
-  };
+  let mixed = 0;
+  for (const seed of seeds) mixed = Math.imul(mixed ^ seed, 0x9e3779b1) + 0x7f4a7c15;
+  const random = new SeededRandom(mixed >>> 0);
+  return (below) => random.integer(below);
 }
 
 const NAMES: Readonly<Record<'plain' | 'expiring' | 'fragile' | 'counter', number>> = {
