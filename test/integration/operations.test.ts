@@ -6,7 +6,7 @@ import t from 'tap';
 import { encodeStartup } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter, routerSettings } from '../support/live-router.js';
 import { freePort, type PostgresServer, startPostgres } from '../support/postgres-server.js';
-import { errorOf, rowsOf, SqlClient } from '../support/sql-client.js';
+import { errorOf, rowsOf, SERVER_PID, SqlClient } from '../support/sql-client.js';
 import { PROTOCOL_3_0, WireClient } from '../support/wire-client.js';
 
 const server = await startPostgres({ version: '15' });
@@ -411,7 +411,7 @@ t.test('clients.idle_timeout_ms', async (t) => {
 t.test('pool.idle_timeout_ms and lifetime_max_ms', async (t) => {
   const live = await liveRouter(t, [server], { pool: { sizeMax: 2, idleTimeoutMs: 300, lifetimeMaxMs: 1_500 } });
   const client = await live.connect();
-  const pid = () => client.value('select pg_backend_pid()');
+  const pid = () => client.value(SERVER_PID);
   const first = await pid();
   t.equal(await pid(), first, 'used again');
   await sleep(1_000);

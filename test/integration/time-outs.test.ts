@@ -5,7 +5,7 @@ import t, { type Test } from 'tap';
 import { evenSpread, fixedCatalog, KV, prepareShard } from '../support/kv-cluster.js';
 import { type LiveRouter, liveRouter } from '../support/live-router.js';
 import { startPostgres } from '../support/postgres-server.js';
-import { SqlClient } from '../support/sql-client.js';
+import { SERVER_PID, SqlClient } from '../support/sql-client.js';
 
 const servers = await Promise.all([startPostgres({ version: 'embedded' }), startPostgres({ version: 'embedded' })]);
 t.teardown(() => Promise.all(servers.map((server) => server.stop())));
@@ -94,10 +94,10 @@ t.test('idle_session_timeout does not end a connection that waits for its next s
   const live = await router(t, 1);
   const [own, other] = [await live.connect(), await live.connect()];
   await own.run("SET idle_session_timeout = '30ms'");
-  const pid = await other.value('SELECT pg_backend_pid()');
+  const pid = await other.value(SERVER_PID);
   await own.run('SELECT 1');
   await setTimeout(100);
-  t.equal(await other.value('SELECT pg_backend_pid()'), pid);
+  t.equal(await other.value(SERVER_PID), pid);
 });
 
 t.test('a statement_timeout ends the statements of its own session', async (t) => {

@@ -4,6 +4,11 @@ import type { BackendMessage } from './backend-message.js';
 import type { FrontendMessage } from './frontend-message.js';
 import { type Until, type WireAddress, WireClient, type WireClientOptions } from './wire-client.js';
 
+/**
+ * The pid of the server's process that runs it, through pgkv too, where `SELECT pg_backend_pid()` alone gives the session's.
+ */
+export const SERVER_PID = 'select pid from pg_stat_activity where pid = pg_backend_pid()';
+
 export type SqlClientOptions = WireClientOptions;
 
 /** An ErrorResponse, thrown by what expected none. */
