@@ -4,6 +4,7 @@ import type { Settings } from '../config/settings.js';
 import type { Counters } from '../telemetry/counters.js';
 import type { ProcessUsage } from '../telemetry/process-usage.js';
 import type { ClusterView, ShardId } from './cluster-view.js';
+import type { SessionSignal, SignalOutcome } from './session-pids.js';
 
 /** A data process's line to the control process, for what concerns its siblings too. */
 export interface ControlPort {
@@ -15,6 +16,8 @@ export interface ControlPort {
   databaseLeft(database: string): void;
   /** A cancel request for a session of another process. Calls `done` when that one has it, or nobody can. */
   cancel(pid: number, secretKey: Uint8Array, done: () => void): void;
+  /** `by`, a role, wants to reach a session of another process. Calls `done` once. */
+  signal(pid: number, what: SessionSignal, by: string, done: (outcome: SignalOutcome) => void): void;
 }
 
 /** Chain and key of the server certificate, PEM. */
@@ -79,6 +82,14 @@ interface ForwardedCancel {
   readonly secretKey: Uint8Array;
 }
 
+interface ForwardedSignal {
+  /** Of the worker whose client asks. */
+  readonly request: number;
+  readonly pid: number;
+  readonly what: SessionSignal;
+  readonly by: string;
+}
+
 /** What concerns workers alike: one tells it, the others hear it. */
 export type SharedMessage =
   | { readonly kind: 'schema-changed'; readonly shard: ShardId }
@@ -98,6 +109,8 @@ export type ControlMessage =
   /** `from`: the worker that got the request, to be told when it is done. */
   | ({ readonly kind: 'cancel'; readonly from: number } & ForwardedCancel)
   | { readonly kind: 'cancel-done'; readonly request: number }
+  | ({ readonly kind: 'signal'; readonly from: number } & ForwardedSignal)
+  | { readonly kind: 'signal-done'; readonly request: number; readonly outcome: SignalOutcome }
   | { readonly kind: 'drain' }
   | { readonly kind: 'stop' };
 
@@ -112,4 +125,11 @@ export type WorkerMessage =
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'report'; readonly report: WorkerReport }
   | ({ readonly kind: 'cancel' } & ForwardedCancel)
-  | { readonly kind: 'cancel-done'; readonly from: number; readonly request: number };
+  | { readonly kind: 'cancel-done'; readonly from: number; readonly request: number }
+  | ({ readonly kind: 'signal' } & ForwardedSignal)
+  | {
+      readonly kind: 'signal-done';
+      readonly from: number;
+      readonly request: number;
+      readonly outcome: SignalOutcome;
+    };

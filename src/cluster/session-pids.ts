@@ -1,4 +1,4 @@
-// The process ids that clients are told for their cancel keys. With several data processes each hands out a range of
+// The process ids that clients are told for their cancel keys, and what can be done by them. With several data processes each hands out a range of
 // its own, so that a CancelRequest which lands on any of them says whose session it means.
 
 /** 16 million sessions of one worker; above it, below the sign of the protocol's Int32, the worker's number. */
@@ -24,3 +24,12 @@ export function pidsOf(worker: number): PidRange {
 export function workerOf(pid: number): number {
   return pid >> SERIAL_BITS;
 }
+
+/** What SQL can ask to be done to a session by its pid. */
+export type SessionSignal = 'cancel' | 'terminate';
+
+/**
+ * What became of it. `not callable`: the role has no right to call the function. `unanswered`: whether it has the rights
+ * could not be found out.
+ */
+export type SignalOutcome = 'done' | 'absent' | 'not callable' | 'no superuser' | 'no member' | 'unanswered';

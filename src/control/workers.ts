@@ -274,9 +274,18 @@ export class Workers {
         else this.#send(member, { kind: 'cancel-done', request: message.request });
         return;
       }
-      case 'cancel-done': {
+      case 'signal': {
+        const owner = this.#members.get(workerOf(message.pid));
+        if (owner !== undefined && owner !== member) this.#send(owner, { ...message, from: worker });
+        else this.#send(member, { kind: 'signal-done', request: message.request, outcome: 'absent' });
+        return;
+      }
+      case 'cancel-done':
+      case 'signal-done': {
         const asker = this.#members.get(message.from);
-        if (asker !== undefined) this.#send(asker, { kind: 'cancel-done', request: message.request });
+        if (asker === undefined) return;
+        const { from: _asker, ...answer } = message;
+        this.#send(asker, answer);
         return;
       }
     }

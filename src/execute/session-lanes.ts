@@ -41,6 +41,11 @@ export class SessionLanes {
     return this.#lanes.some((lane) => lane !== undefined && lane.pins.length > 0);
   }
 
+  /** Cancels what runs on servers; `end` follows. */
+  stop(): void {
+    for (const lane of this.#lanes) lane?.stop();
+  }
+
   /** The client is gone. */
   end(): void {
     for (const lane of this.#lanes) lane?.end();

@@ -4,10 +4,10 @@ import type { NodeDirectory } from '../backend/pool/nodes.js';
 import { serviceQuery } from '../backend/pool/service-query.js';
 import { type ReadTemplate, StatementSources } from '../backend/replies/statement-source.js';
 import { PgkvError } from '../base/errors.js';
-import type { ShardId } from '../cluster/cluster-view.js';
+import { homeShard, type ShardId } from '../cluster/cluster-view.js';
 import type { ControlPort } from '../cluster/control-port.js';
 import { loadKeyHash } from '../cluster/key-hash.js';
-import type { PidRange } from '../cluster/session-pids.js';
+import type { PidRange, SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { MergedLanes } from '../execute/merged/merged-lanes.js';
@@ -18,6 +18,7 @@ import type { FrontendServices } from '../frontend/door/frontend-services.js';
 import { Listener } from '../frontend/door/listener.js';
 import { PendingStartups } from '../frontend/door/pending-startups.js';
 import { RoleSource } from '../frontend/door/role-source.js';
+import { SessionSignals } from '../frontend/door/session-signals.js';
 import type { TlsMaterial } from '../frontend/door/tls-material.js';
 import { ProtocolTap } from '../frontend/exchanges/protocol-tap.js';
 import { loadParser } from '../sql/meaning/parse.js';
@@ -64,6 +65,8 @@ export interface DataPlane {
   databaseLeftElsewhere(database: string): void;
   /** A request that another data process got. */
   cancel(pid: number, secretKey: Buffer): void;
+  /** A client of another data process, with that role, asks for a session of this one. */
+  signal(pid: number, what: SessionSignal, by: string, done: (outcome: SignalOutcome) => void): void;
   /** Ends sessions between transactions, the others after `drain.timeout_ms`. */
   drain(): Promise<void>;
   /** Cuts every session and server connection. */
@@ -96,11 +99,19 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     siblings === null
       ? new CancelRegistry(random)
       : new CancelRegistry(random, siblings.pids, (...request) => siblings.port.cancel(...request));
+  const signals = new SessionSignals({
+    sessions: cancels,
+    port: siblings?.port ?? null,
+    ask(sql) {
+      const { pool, group } = service.of(homeShard(views.current).primary);
+      return serviceQuery(pool, group, clock, sql);
+    },
+  });
   let { tls } = options;
   let allowed = new AllowList(settings.auth.allow);
   let adminRoles = settings.admin.roles;
   const listener = new Listener({
-    ...conversationServices(options, counters, (user) => adminRoles.includes(user)),
+    ...conversationServices(options, counters, signals, (user) => adminRoles.includes(user)),
     counters,
     nodes,
     view: () => views.current,
@@ -143,6 +154,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     cancel(pid, secretKey) {
       if (cancels.cancel(pid, secretKey)) counters.cancelsForwarded++;
     },
+    signal: (...request) => signals.signalHere(...request),
     async drain() {
       logCut(await listener.drain(settings.drain.timeoutMs));
     },
@@ -176,6 +188,7 @@ type ClientServices = 'clock' | 'limits' | 'cancelStatement' | 'conversation' | 
 function conversationServices(
   options: DataPlaneOptions,
   counters: Counters,
+  signals: SessionSignals,
   isAdmin: (user: string) => boolean,
 ): Pick<FrontendServices, ClientServices> {
   const { settings, log, clock, openStream, views } = options;
@@ -218,6 +231,7 @@ function conversationServices(
         if (name !== 'status') return null;
         return isAdmin(user) ? JSON.stringify(options.status()) : new PgkvError('insufficient_privilege', NOT_ADMIN);
       },
+      signal: (...request) => signals.signal(...request),
       bufferBytesMax: settings.clients.bufferBytesMax,
       statementBytesMax: settings.limits.sessionStatementBytes,
       tapFor: (session) => {

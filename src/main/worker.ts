@@ -20,6 +20,9 @@ import { routerStatus } from './router-status.js';
 /** A look-up at one time; the control process has one connection for probes. */
 const LOOK_UP_CONNECTIONS = 1;
 
+/** What another worker takes beside the time its server is given. */
+const SIGNAL_GRACE_MS = 1_000;
+
 const NOT_HEARD: ShardHealth = { state: 'unknown', reason: 'the control process has not told yet' };
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
@@ -62,7 +65,7 @@ class DataProcess {
   readonly #settings: Settings;
   readonly #log: Logger;
   readonly #views: ViewHolder;
-  readonly #port = new IpcControlPort(tell, systemClock);
+  readonly #port: IpcControlPort;
   #plane: DataPlane | null = null;
   #state: WorkerAssignment['state'];
   #leaving = false;
@@ -71,6 +74,7 @@ class DataProcess {
     this.#assignment = assignment;
     this.#settings = settings;
     this.#log = log;
+    this.#port = new IpcControlPort(tell, systemClock, settings.servers.answerTimeoutMs + SIGNAL_GRACE_MS);
     this.#views = new ViewHolder(assignment.view);
     this.#state = assignment.state;
   }
@@ -133,6 +137,14 @@ class DataProcess {
         return;
       case 'cancel-done':
         this.#port.cancelDone(message.request);
+        return;
+      case 'signal': {
+        const { from, request, pid, what, by } = message;
+        plane.signal(pid, what, by, (outcome) => tell({ kind: 'signal-done', from, request, outcome }));
+        return;
+      }
+      case 'signal-done':
+        this.#port.signalDone(message.request, message.outcome);
         return;
       case 'report-wanted': {
         plane.refreshCounters();

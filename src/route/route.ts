@@ -4,6 +4,7 @@ import { isRefusal, type Refusal, refuse } from '../base/refusals.js';
 import type { ClusterView, HashSlot, ShardView } from '../cluster/cluster-view.js';
 import { homeShard, shardOf } from '../cluster/cluster-view.js';
 import { hashSlotOf } from '../cluster/key-hash.js';
+import type { BackendCall } from '../sql/plan/backend-call.js';
 import type { KeyRef, KvPlan, ValueRef } from '../sql/plan/kv-plan.js';
 import { type KeyValues, Unreadable } from './key-values.js';
 
@@ -26,7 +27,9 @@ export type Route =
   /** `SHOW pgkv.<name>`, which pgkv answers. */
   | { readonly kind: 'show' }
   /** EXPLAIN (ROUTE), which runs nothing. */
-  | { readonly kind: 'explain' };
+  | { readonly kind: 'explain' }
+  /** Asks for a session by its pid: pgkv's where the pid is one of pgkv's, else the home shard's. */
+  | { readonly kind: 'backend'; readonly call: BackendCall };
 
 export const HOME_ROUTE: Route = { kind: 'home' };
 export const CONTROL_ROUTE: Route = { kind: 'control' };

@@ -91,6 +91,12 @@ export class Transaction<Branch extends object> {
     return this.#state.kind !== 'none';
   }
 
+  /** A block is open for the client, and no server knows of it. */
+  get isHere(): boolean {
+    const state = this.#state;
+    return state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null);
+  }
+
   /** A block in which every statement sees what was committed before the statement, as far as is known. */
   get isReadCommitted(): boolean {
     const state = this.#state;
@@ -202,7 +208,7 @@ export class Transaction<Branch extends object> {
   answered(status: number, branch: Branch): void {
     const state = this.#state;
     // What is held, or has failed here, no server can answer for.
-    if (state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) return;
+    if (this.isHere) return;
     if (status === TransactionStatus.idle) this.#state = NONE;
     else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch };
     else if (state.kind !== 'open' || state.branch !== branch) {
@@ -219,9 +225,7 @@ export class Transaction<Branch extends object> {
 
   /** The client has ended a block that no server has. */
   endedHere(): void {
-    const state = this.#state;
-    const isHere = state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null);
-    assert(isHere, 'a block that a server has is ended there');
+    assert(this.isHere, 'a block that a server has is ended there');
     this.#state = NONE;
   }
 

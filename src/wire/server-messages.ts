@@ -62,27 +62,44 @@ export function encodeCommandComplete(tag: string): Buffer {
   return frame(Backend.commandComplete, Buffer.from(`${tag}\0`, 'latin1'));
 }
 
-/** One text column of any name, as SHOW answers. */
-export function encodeTextRowDescription(column: string): Buffer {
+/** The type of a column of pgkv's own, as RowDescription tells it. */
+export interface ColumnType {
+  readonly oid: number;
+  /** -1: of any length. */
+  readonly size: number;
+}
+
+export const TEXT_COLUMN: ColumnType = { oid: 25, size: -1 };
+export const INT4_COLUMN: ColumnType = { oid: 23, size: 4 };
+export const BOOL_COLUMN: ColumnType = { oid: 16, size: 1 };
+
+/** One column of no table. @param format 0 text, 1 binary */
+export function encodeColumnDescription(column: string, { oid, size }: ColumnType, format = 0): Buffer {
   const name = Buffer.from(`${column}\0`, 'utf8');
   const body = Buffer.alloc(2 + name.length + 18);
   body.writeInt16BE(1, 0);
   name.copy(body, 2);
   const type = 2 + name.length + 6;
-  body.writeInt32BE(25, type);
-  body.writeInt16BE(-1, type + 4);
+  body.writeInt32BE(oid, type);
+  body.writeInt16BE(size, type + 4);
   body.writeInt32BE(-1, type + 6);
+  body.writeInt16BE(format, type + 10);
   return frame(Backend.rowDescription, body);
 }
 
-export function encodeTextRow(value: string): Buffer {
-  const text = Buffer.from(value, 'utf8');
-  const body = Buffer.allocUnsafe(6 + text.length);
+/** A row of one column; null is NULL. */
+export function encodeRow(value: Buffer | null): Buffer {
+  const body = Buffer.allocUnsafe(6 + (value?.length ?? 0));
   body.writeInt16BE(1, 0);
-  body.writeInt32BE(text.length, 2);
-  text.copy(body, 6);
+  body.writeInt32BE(value?.length ?? -1, 2);
+  value?.copy(body, 6);
   return frame(Backend.dataRow, body);
 }
+
+/** One text column of any name, as SHOW answers. */
+export const encodeTextRowDescription = (column: string): Buffer => encodeColumnDescription(column, TEXT_COLUMN);
+
+export const encodeTextRow = (value: string): Buffer => encodeRow(Buffer.from(value, 'utf8'));
 
 /** How often each SQLSTATE of the catalogue was written for a client, in this process. */
 export const errorsWritten = new Map<string, number>();
@@ -95,6 +112,10 @@ export function encodeError(error: PgkvError, severity: 'ERROR' | 'FATAL'): Buff
   if (error.hint !== undefined) fields['H'] = error.hint;
   return encodeErrorResponse(fields);
 }
+
+/** A warning in Postgres's words. */
+export const encodeWarning = (message: string): Buffer =>
+  encodeNoticeResponse({ S: 'WARNING', V: 'WARNING', C: '01000', M: message });
 
 /** A notice of pgkv's own. */
 export const encodeNotice = (message: string): Buffer =>

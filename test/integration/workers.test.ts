@@ -112,6 +112,38 @@ t.test('a cancel request reaches its session wherever it lands, and a wrong key 
   t.equal((await router.metrics()).get('pgkv_cancels_forwarded_total'), 4);
 });
 
+t.test('a session is cancelled and ended by its pid from every worker, by who has the right', async (t) => {
+  await direct.run('drop role if exists stranger', 'create role stranger login');
+  const router = await start(t);
+  const callers = await router.connectToEach();
+  const strangers = await router.connectToEach({ user: 'stranger' });
+  const runs = `SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(30)'`;
+  const running = async (count: string) => {
+    while ((await direct.value(runs)) !== count) await sleep(5);
+  };
+  for (const caller of callers) {
+    t.equal(await caller.value('SELECT pg_backend_pid()'), `${caller.wire.pid}`);
+    for (const victim of await router.connectToEach()) {
+      const about = `worker ${workerWith(caller)} to worker ${workerWith(victim)}`;
+      victim.wire.send({ query: 'SELECT pg_sleep(30)' });
+      await running('1');
+      for (const stranger of strangers) {
+        t.equal(await stranger.fails(`SELECT pg_terminate_backend(${victim.wire.pid})`), '42501', about);
+      }
+      t.equal(await caller.value(`SELECT pg_cancel_backend(${victim.wire.pid})`), 't', about);
+      t.equal(errorOf((await victim.wire.wait(1)).messages)?.code, '57014', about);
+      victim.wire.send({ query: 'SELECT pg_sleep(30)' });
+      await running('1');
+      t.equal(await caller.value(`SELECT pg_terminate_backend(${victim.wire.pid})`), 't', about);
+      t.match(errorOf((await victim.wire.wait('closed')).messages)?.fields, { S: 'FATAL', C: '57P01' }, about);
+      await running('0');
+      t.equal(await caller.value(`SELECT pg_terminate_backend(${victim.wire.pid})`), 'f', 'it is gone');
+    }
+    // A worker there is not.
+    t.equal(await caller.value(`SELECT pg_cancel_backend(${(9 << 24) + 1})`), 'f');
+  }
+});
+
 t.test('a table that is made reaches every worker', async (t) => {
   const options = { servers: [server], workers: 3, more: '[catalog]\npath = "catalog.json"\n[pool]\nsize_max = 8\n' };
   const place = await workerConfig(t, options);

@@ -292,6 +292,7 @@ class World {
         literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
         view: () => VIEW,
         show: () => null,
+        signal: (_pid, _what, _by, done) => done('absent'),
         bufferBytesMax: this.#bufferBytesMax,
         statementBytesMax: 1_000_000,
         tapFor: () => null,

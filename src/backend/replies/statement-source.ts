@@ -17,7 +17,7 @@ export interface StatementSource {
   readonly template: Template;
   /** How the text was changed for shards; null where servers get the client's own. */
   readonly rewritten: RewrittenText | null;
-  /** Types the client gave its parameters; 0 or none: the server's choice. */
+  /** Types the client gave its parameters, where pgkv reads their values; 0 or none: the server's choice. */
   readonly parameterTypes: readonly number[];
   /** How it was read: null where it is pgkv's own text, or its bytes are none in the client's encoding. */
   readonly reading: TextReading | null;
@@ -132,7 +132,7 @@ export class StatementSources {
       text,
       template,
       rewritten,
-      parameterTypes: kv?.kind === 'kv' ? typesIn(buffer, textEnd + 1, end) : [],
+      parameterTypes: kv?.kind === 'kv' || template.backendCall !== null ? typesIn(buffer, textEnd + 1, end) : [],
       reading: isText ? reading : null,
       scope,
       typeBytes: end - textEnd,

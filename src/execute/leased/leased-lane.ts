@@ -234,6 +234,13 @@ export class LeasedLane implements AcquiringLane {
     });
   }
 
+  /** The session is being ended: what the server is at is cancelled, since it would not notice that nobody waits for it. */
+  stop(): void {
+    const { connection } = this;
+    if (this.mode !== 'leased' || connection === null || connection.replies.length === 0) return;
+    this.#cancelStatement(connection, () => undefined);
+  }
+
   /** The client is gone. What it had begun ends as it would if the server had seen it go. */
   end(): void {
     const { connection, mode } = this;

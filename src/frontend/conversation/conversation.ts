@@ -124,7 +124,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     const own = new OwnExchange(context, answers, portals, merged !== null);
     this.#leased = new LeasedExchange(context, placement, portals, answers, this.#extended, merged);
     this.#way = { context, placement, portals, answers, own, leased: this.#leased, scatter, merged };
-    this.#beside = merged === null ? [scatter] : [merged, scatter];
+    this.#beside = merged === null ? [scatter, own] : [merged, scatter, own];
   }
 
   /** The lane whose answers the client gets at present. */
@@ -175,6 +175,11 @@ export class Conversation implements ClientPort<LeasedLane> {
   /** CancelRequest from the client. */
   cancel(): void {
     this.#exchange.cancel();
+  }
+
+  /** The session is about to be ended from outside: what it runs on servers ends with it, as Postgres has it. */
+  stop(): void {
+    this.lanes.stop();
   }
 
   send(bytes: Buffer, lane: LeasedLane): void {

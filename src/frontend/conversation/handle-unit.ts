@@ -29,14 +29,15 @@ export interface Way {
   readonly merged: MergedExchange | null;
 }
 
+const BY_PGKV = 'pgkv itself answers the statement';
 const ON_HOME = 'the statement is for the home shard';
 
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
   if (unit.placed && placement.endIsOpen) return 'wait';
-  const taken = portals.take(unit);
-  if (taken !== null) return taken;
-  if (own.owns(unit)) return here(way, unit, 'pgkv itself answers the statement', () => own.take(unit));
+  if (portals.has(unit)) return here(way, unit, BY_PGKV, () => portals.take(unit), true);
+  // The block is open on a server all the same, or no server has it.
+  if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
   // 25P02, wherever it would belong: the server that has the failed block says so.
   if (!unit.placed) return leased.take(unit);
   if (placement.blockFailed) return endsAndGoesOn(unit.template) ? placement.leaveFailed() : leased.take(unit);
@@ -139,9 +140,9 @@ function onShards(way: Way, unit: Unit): Handling {
   return here(way, unit, 'the statement reads several shards', () => way.scatter.take(unit));
 }
 
-/** Has something done without the current lane, once nothing is owed there. */
-function here(way: Way, unit: Unit, why: string, act: () => Handling): Handling {
-  const ended = way.placement.endSegment(why);
+/** Has something done without the current lane, once nothing is owed there. @param beside a block goes on there */
+function here(way: Way, unit: Unit, why: string, act: () => Handling, beside = false): Handling {
+  const ended = way.placement.endSegment(why, beside);
   if (ended === 'wait') return 'wait';
   return ended === null ? act() : way.answers.refuse(unit, ended);
 }

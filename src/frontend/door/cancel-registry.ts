@@ -1,12 +1,10 @@
-// Cancel keys of all sessions of this process: a CancelRequest reaches exactly the session whose key it carries, also
-// one of another process, whose pids are others.
+// Pids and cancel keys of all sessions of this process: a CancelRequest reaches exactly the session whose key it carries, also
+// one of another process, whose pids are others. Who may reach a session without its key is session-signals.ts's.
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 import { timingSafeEqual } from 'node:crypto';
 import type { Random } from '../../base/clock.js';
-import { PgkvError } from '../../base/errors.js';
-import { ALL_PIDS, FIRST_SESSION_PID, type PidRange } from '../../cluster/session-pids.js';
+import { ALL_PIDS, type PidRange } from '../../cluster/session-pids.js';
 import type { SessionPid } from '../../session/session.js';
-import type { BackendCall } from '../../sql/plan/backend-call.js';
 import { PROTOCOL_3_2 } from '../../wire/protocol.js';
 
 /** Protocol 3.2 allows up to 256 bytes; Postgres 18 sends 32. Protocol 3.0 fixes it at 4. */
@@ -19,12 +17,6 @@ export interface Signals {
   readonly cancel: () => void;
   /** As pg_terminate_backend() ends one. */
   readonly terminate: () => void;
-}
-
-/** Who asks for it in SQL. */
-export interface Signaller {
-  readonly user: string;
-  readonly isSuperuser: boolean;
 }
 
 interface Entry extends Signals {
@@ -76,13 +68,9 @@ export class CancelRegistry {
     return true;
   }
 
-  /** The same for who knows a session's pid and has the right. A session of another process is `absent`. */
-  signal(pid: number, what: 'cancel' | 'terminate', by: Signaller): 'done' | 'absent' | 'forbidden' {
-    const entry = this.#entries.get(pid);
-    if (entry === undefined) return 'absent';
-    if (!by.isSuperuser && by.user !== entry.user) return 'forbidden';
-    entry[what]();
-    return 'done';
+  /** The session with that pid, for who has the right to reach it. */
+  session(pid: number): Signals | undefined {
+    return this.#entries.get(pid);
   }
 
   /** Whether only another process can have a session with this pid. */
@@ -95,55 +83,3 @@ export class CancelRegistry {
     this.#forward!(pid, secretKey, done);
   }
 }
-
-/** Who asks for a session by its pid in SQL, which smaller pids than pgkv's make the server's matter. */
-export interface Caller extends Signaller {
-  readonly pid: number;
-  /** The setting search_path of the session, null for the server's default. */
-  readonly searchPath: string | null;
-}
-
-/** One row of one column: `pid` as int4, or `done` as bool; null is NULL. */
-export type BackendAnswer =
-  /** The statement is the server's. */
-  | { readonly kind: 'server' }
-  | { readonly kind: 'pid'; readonly value: number }
-  | { readonly kind: 'done'; readonly value: boolean | null; readonly warning: string | null }
-  | { readonly kind: 'error'; readonly error: PgkvError };
-
-const SERVER: BackendAnswer = { kind: 'server' };
-
-/** @param pid the argument's value; of no account where there is none */
-export function backendAnswer(
-  call: BackendCall,
-  pid: number | null,
-  caller: Caller,
-  sessions: CancelRegistry,
-): BackendAnswer {
-  if (!call.isQualified && namesCatalog(caller.searchPath)) return SERVER;
-  if (call.function === 'pg_backend_pid') return { kind: 'pid', value: caller.pid };
-  if (pid === null) return { kind: 'done', value: null, warning: null };
-  if (pid < FIRST_SESSION_PID) return SERVER;
-  const ends = call.function === 'pg_terminate_backend';
-  switch (sessions.signal(pid, ends ? 'terminate' : 'cancel', caller)) {
-    case 'done':
-      return { kind: 'done', value: true, warning: null };
-    case 'absent':
-      return { kind: 'done', value: false, warning: `PID ${pid} is not a PostgreSQL backend process` };
-    case 'forbidden':
-      return { kind: 'error', error: forbidden(ends) };
-  }
-}
-
-/** Postgres's words. Membership in pg_signal_backend is not known here. */
-function forbidden(ends: boolean): PgkvError {
-  const message = ends ? 'permission denied to terminate process' : 'permission denied to cancel query';
-  const what = ends ? 'terminate sessions' : 'cancel queries';
-  return new PgkvError('insufficient_privilege', {
-    message,
-    detail: `Through pgkv only superusers and the role itself may ${what} of a role.`,
-  });
-}
-
-/** pg_catalog comes first where the path does not name it. */
-const namesCatalog = (searchPath: string | null): boolean => searchPath !== null && /pg_catalog/i.test(searchPath);

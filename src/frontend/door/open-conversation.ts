@@ -33,7 +33,11 @@ export function openConversation(
     user: group.user,
     cancel: () => conversation.cancel(),
     // Not before the answer to who asked has been sent: it may be the session itself.
-    terminate: () => setImmediate(() => host.cut(TERMINATED)),
+    terminate: () =>
+      setImmediate(() => {
+        conversation.stop();
+        host.cut(TERMINATED);
+      }),
   });
   const named = applicationName !== '';
   const session = new Session({

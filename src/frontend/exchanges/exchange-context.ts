@@ -4,6 +4,7 @@ import type { ReadTemplate, StatementSources } from '../../backend/replies/state
 import type { Clock } from '../../base/clock.js';
 import type { PgkvError } from '../../base/errors.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
+import type { SessionSignal, SignalOutcome } from '../../cluster/session-pids.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
@@ -26,6 +27,8 @@ export interface ConversationServices {
   view(): ClusterView;
   /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
   show(name: string, user: string): string | PgkvError | null;
+  /** Does something to the session with that pid for a client with the role `by`; `done` is called once, later. */
+  signal(pid: number, what: SessionSignal, by: string, done: (outcome: SignalOutcome) => void): void;
   readonly counters: Counters;
   readonly bufferBytesMax: number;
   readonly statementBytesMax: number;

@@ -398,7 +398,9 @@ export class LeasedExchange implements Exchange<Unit> {
     if (!transaction.inBlock) this.#portals.closeAll();
     this.#placement.endBatch();
     const { buffer, start, end } = reader;
-    if (!failed && connection !== null && this.#lane.mode === 'leased') {
+    // A connection that is kept at rest knows of no block that is here.
+    const isHere = failed || (transaction.isHere && connection?.replies.unsynced() !== true);
+    if (!isHere && connection !== null && this.#lane.mode === 'leased') {
       connection.output.push(buffer.subarray(start, end));
       if (!connection.copyIn) connection.replies.push(forwarded(Reply.sync));
       return;

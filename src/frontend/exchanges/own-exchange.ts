@@ -1,6 +1,7 @@
 // Statements that pgkv does without a server: BEGIN that is held back and the end of a block that no server has (D13, D20),
-// `SHOW pgkv.<name>`, EXPLAIN (ROUTE). In the extended protocol their portals are pgkv's own. Answers at once; what a failed
-// block without a server answers is Postgres's: 25P02 until the client ends it, and 40001 once where it was lost unnoticed.
+// `SHOW pgkv.<name>`, EXPLAIN (ROUTE), pids of sessions. In the extended protocol their portals are pgkv's own. Answers at
+// once, but for what is done to other sessions: no message is taken meanwhile. What a failed block without a server answers
+// is Postgres's: 25P02 until the client ends it, and 40001 once where it was lost unnoticed.
 import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
@@ -10,44 +11,43 @@ import { Frontend } from '../../wire/protocol.js';
 import {
   CLOSE_COMPLETE,
   EMPTY_QUERY,
+  encodeColumnDescription,
   encodeCommandComplete,
   encodeError,
-  encodeTextRow,
-  encodeTextRowDescription,
+  encodeRow,
   NO_DATA,
   NO_PARAMETERS,
   PARSE_COMPLETE,
+  PORTAL_SUSPENDED,
+  TEXT_COLUMN,
 } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
+import { backendStatement } from './backend-statement.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
 import { cursorExists, OwnPortals } from './own-portals.js';
-
-/** What a statement of pgkv's own answers: the column and values of its rows where it has rows, and its tag. */
-interface OwnResult {
-  readonly column: string | null;
-  readonly values: readonly string[];
-  /** Null: an empty query. */
-  readonly tag: string | null;
-}
-
-type OwnStatement = (() => OwnResult | PgkvError) & { readonly column?: string };
-
-const TAG_ONLY = (tag: string | null): OwnResult => ({ column: null, values: [], tag });
+import { encodedValue, type OwnColumn, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
+import { boundParts } from './scatter-request-of.js';
 
 export class OwnExchange implements Exchange<Unit> {
-  readonly busy = false;
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
   readonly #merges: boolean;
+  /** What another session is asked for has not been answered, or the session is ending by it. */
+  #pending = false;
+  #abandoned = false;
 
   constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals, merges: boolean) {
     this.#context = context;
     this.#answers = answers;
     this.#portals = portals;
     this.#merges = merges;
+  }
+
+  get busy(): boolean {
+    return this.#pending;
   }
 
   /** Whether the unit is done here; what stands before it has been answered. */
@@ -67,7 +67,7 @@ export class OwnExchange implements Exchange<Unit> {
   }
 
   cancel(): void {
-    // Nothing is ever under way.
+    // What is under way is over in a moment, and done.
   }
 
   drained(): void {
@@ -79,6 +79,7 @@ export class OwnExchange implements Exchange<Unit> {
   }
 
   abandon(): void {
+    this.#abandoned = true;
     this.#portals.closeAll();
   }
 
@@ -91,30 +92,33 @@ export class OwnExchange implements Exchange<Unit> {
         const name = template.showName!;
         const show = (): string | PgkvError | null => services.show(name.slice(name.indexOf('.') + 1), session.user);
         if (show() === null) return null;
-        const shown = (): OwnResult | PgkvError => {
+        const column = { name, type: TEXT_COLUMN };
+        return atOnce(column, () => {
           const value = show() ?? '';
-          return value instanceof PgkvError ? value : { column: name, values: [value], tag: 'SHOW' };
-        };
-        return Object.assign(shown, { column: name });
+          if (value instanceof PgkvError) return { kind: 'error', error: value, runs: false };
+          return { kind: 'rows', values: [value], tag: 'SHOW', notice: null };
+        });
       }
       case 'explain':
-        return Object.assign(() => this.#explain(unit), { column: 'QUERY PLAN' });
+        return atOnce({ name: 'QUERY PLAN', type: TEXT_COLUMN }, () => this.#explain(unit));
+      case 'backend':
+        return backendStatement(unit, route.call, this.#context);
       case 'control': {
         const { kind } = transaction.state;
         const begun = kind === 'none' && this.#holdsBlocks(unit) ? beginTag(template, text) : null;
         if (begun !== null) {
-          return () => {
+          return atOnce(null, () => {
             transaction.hold(template, text);
-            return TAG_ONLY(begun);
-          };
+            return tagOnly(begun);
+          });
         }
         const tag = kind === 'held' ? endTag(template) : null;
         if (tag === null) return null;
-        return () => {
+        return atOnce(null, () => {
           transaction.endedHere();
           this.#portals.closeAll();
-          return TAG_ONLY(tag);
-        };
+          return tagOnly(tag);
+        });
       }
       default:
         return null;
@@ -126,42 +130,93 @@ export class OwnExchange implements Exchange<Unit> {
     return placed && view.shards.length > 1 && !this.#context.lanes.current.busy;
   }
 
-  #explain({ template, statement, view }: Unit): OwnResult {
+  #explain({ template, statement, view }: Unit): OwnOutcome {
     const { kv } = this.#context;
     const route = statement === null ? null : kv.route(statement, view);
     const values = explainRoute(template, statement, route, view, this.#merges);
-    return { column: 'QUERY PLAN', values, tag: 'EXPLAIN' };
+    return { kind: 'rows', values, tag: 'EXPLAIN', notice: null };
   }
 
   #answer(unit: Unit, statement: OwnStatement): void {
     const { output } = this.#context;
-    const described = (): Buffer =>
-      statement.column === undefined ? NO_DATA : encodeTextRowDescription(statement.column);
     switch (unit.type) {
-      case Frontend.query: {
-        const result = statement();
-        if (result instanceof PgkvError) return this.#answers.error(unit.type, encodeError(result, 'ERROR'));
-        this.#send(result, true);
-        return this.#answers.ready();
-      }
+      case Frontend.query:
+        return this.#run(statement, (outcome) => this.#answered(statement, outcome));
       case Frontend.parse:
         return this.#parse(unit);
       case Frontend.describe:
         output.send(NO_PARAMETERS);
-        output.send(described());
+        output.send(described(statement, TEXT));
         return;
       case Frontend.bind:
-        return this.#bind(unit, statement, described);
+        return this.#bind(unit, statement);
     }
   }
 
-  #send({ column, values, tag }: OwnResult, describes: boolean): void {
+  /** Messages are taken again where the outcome comes later. */
+  #run(statement: OwnStatement, told: (outcome: OwnOutcome) => void): void {
+    let isNow = true;
+    this.#pending = true;
+    statement.run((outcome) => {
+      if (this.#abandoned) return;
+      if (outcome.kind !== 'ends') this.#pending = false;
+      told(outcome);
+      if (isNow) return;
+      this.#context.output.flush();
+      this.#context.resume();
+    });
+    isNow = false;
+  }
+
+  /** The outcome of a simple query. */
+  #answered(statement: OwnStatement, outcome: OwnOutcome): void {
     const { output } = this.#context;
-    if (column !== null) {
-      if (describes) output.send(encodeTextRowDescription(column));
-      for (const value of values) output.send(encodeTextRow(value));
+    if (statement.column !== null && !(outcome.kind === 'error' && !outcome.runs)) {
+      output.send(described(statement, TEXT));
     }
-    output.send(tag === null ? EMPTY_QUERY : encodeCommandComplete(tag));
+    if (outcome.kind !== 'rows') return this.#sendEnd(statement, outcome, TEXT, Frontend.query);
+    this.#sendRows(statement, outcome, TEXT, 0, 0);
+    this.#answers.ready();
+  }
+
+  /** An outcome that is none of rows alone, of a message of that type. */
+  #sendEnd(
+    { column }: OwnStatement,
+    outcome: Exclude<OwnOutcome, { kind: 'rows' }>,
+    format: number,
+    type: number,
+  ): void {
+    for (const value of outcome.values ?? []) {
+      this.#context.output.send(encodeRow(encodedValue(value, column!.type, format)));
+    }
+    if (outcome.kind === 'error') this.#answers.error(type, encodeError(outcome.error, 'ERROR'));
+  }
+
+  /**
+   * Sends rows from the one numbered `from` on, and what ends them.
+   * @param rowsMax rows after which the portal is suspended; 0: never
+   * @returns the number of the next row; -1: there is none
+   */
+  #sendRows(
+    { column }: OwnStatement,
+    { values, tag, notice }: OwnOutcome & { kind: 'rows' },
+    format: number,
+    from: number,
+    rowsMax: number,
+  ): number {
+    const { output } = this.#context;
+    if (from === 0 && notice !== null) output.send(notice);
+    const end = rowsMax > 0 ? Math.min(from + rowsMax, values.length) : values.length;
+    for (let index = from; index < end; index++) {
+      output.send(encodeRow(encodedValue(values[index]!, column!.type, format)));
+    }
+    if (rowsMax > 0 && end - from === rowsMax) {
+      output.send(PORTAL_SUSPENDED);
+      return end;
+    }
+    if (tag === null) output.send(EMPTY_QUERY);
+    else output.send(encodeCommandComplete(tag === 'SELECT' ? `SELECT ${end - from}` : tag));
+    return -1;
   }
 
   #parse(unit: Unit): void {
@@ -177,19 +232,28 @@ export class OwnExchange implements Exchange<Unit> {
     output.send(PARSE_COMPLETE);
   }
 
-  #bind(unit: Unit, statement: OwnStatement, described: () => Buffer): void {
+  #bind(unit: Unit, statement: OwnStatement): void {
     const { output } = this.#context;
     const name = OwnPortals.nameIn(unit);
     if (this.#portals.taken(name)) return this.#answers.error(unit.type, cursorExists(name));
-    let done = false;
+    const format = boundParts(unit.buffer, unit.start, unit.end)?.formats[0] ?? TEXT;
+    let rows: (OwnOutcome & { kind: 'rows' }) | null = null;
+    /** -1: it has been run to its end. */
+    let next = 0;
+    const send = (rowsMax: number): void => {
+      next = this.#sendRows(statement, rows!, format, next, rowsMax);
+    };
     this.#portals.bind(name, {
-      describe: () => output.send(described()),
-      execute: () => {
+      describe: () => output.send(described(statement, format)),
+      execute: (rowsMax) => {
         // As Postgres answers a portal that has been run to its end.
-        const result = done ? TAG_ONLY('SELECT 0') : statement();
-        done = true;
-        if (result instanceof PgkvError) this.#answers.error(unit.type, encodeError(result, 'ERROR'));
-        else this.#send(result, false);
+        if (next < 0) return output.send(encodeCommandComplete('SELECT 0'));
+        if (rows !== null) return send(rowsMax);
+        this.#run(statement, (outcome) => {
+          if (outcome.kind !== 'rows') return this.#sendEnd(statement, outcome, format, Frontend.execute);
+          rows = outcome;
+          send(rowsMax);
+        });
       },
       close: () => undefined,
     });
@@ -223,16 +287,16 @@ export class OwnExchange implements Exchange<Unit> {
   #inFailed({ type, template, source }: Unit): OwnStatement | null {
     const { transaction } = this.#context;
     if (type !== Frontend.query && source === null) return null;
-    if (template.kind === 'empty') return () => TAG_ONLY(null);
+    if (template.kind === 'empty') return atOnce(null, () => tagOnly(null));
     const tag = endTag(template);
     if (tag === null) return null;
-    return () => {
+    return atOnce(null, () => {
       const unnoticed = transaction.state.kind === 'lost' && tag === 'COMMIT';
       transaction.endedHere();
       this.#portals.closeAll();
       // A COMMIT must not look as if it had been one, unless the client has already been told.
-      return unnoticed ? new PgkvError('transaction_lost') : TAG_ONLY('ROLLBACK');
-    };
+      return unnoticed ? { kind: 'error', error: new PgkvError('transaction_lost'), runs: true } : tagOnly('ROLLBACK');
+    });
   }
 
   /** A block that was lost fails with these words, once. */
@@ -244,6 +308,16 @@ export class OwnExchange implements Exchange<Unit> {
 }
 
 const STATEMENT = 0x53;
+/** The format of a result. */
+const TEXT = 0;
+
+const atOnce = (column: OwnColumn | null, run: () => OwnOutcome): OwnStatement => ({
+  column,
+  run: (done) => done(run()),
+});
+
+const described = ({ column }: OwnStatement, format: number): Buffer =>
+  column === null ? NO_DATA : encodeColumnDescription(column.name, column.type, format);
 
 /** In a failed block, what only a server's parser can answer: what cannot be read, AND CHAIN, more behind the block's end. */
 function asksServer({ type, template }: Unit): boolean {

@@ -1,5 +1,6 @@
 // Portals of the extended protocol that no server knows: reads over several shards, and what pgkv answers itself. Invariant: a
 // name stands for one portal, here or on the server; unnamed ones and those outside a block end with their batch.
+import { assert } from '../../base/assert.js';
 import type { Handling } from '../../execute/exchange.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
@@ -54,25 +55,36 @@ export class OwnPortals {
     if (this.#portals.size > 0 && unit.buffer[unit.start + 5] === 0) this.#close('');
   }
 
-  /** Takes a Describe, Execute or Close of a portal that is here. Null: it is about something else. */
-  take({ type, buffer, start, end }: Unit): Handling | null {
-    if (this.#portals.size === 0) return null;
-    const isExecute = type === Frontend.execute;
-    if (!isExecute && type !== Frontend.describe && type !== Frontend.close) return null;
-    if (!isExecute && buffer[start + 5] !== PORTAL) return null;
-    const nameStart = isExecute ? start + 5 : start + 6;
-    const nameEnd = stringEnd(buffer, nameStart, end);
-    if (nameEnd < 0) return null;
-    const name = buffer.toString('latin1', nameStart, nameEnd);
-    const portal = this.#portals.get(name);
-    if (portal === undefined) return null;
-    if (isExecute) portal.execute(nameEnd + 5 <= end ? buffer.readInt32BE(nameEnd + 1) : 0);
+  /** Whether it is a Describe, Execute or Close of a portal that is here. */
+  has(unit: Unit): boolean {
+    return this.#portals.size > 0 && this.#found(unit) !== undefined;
+  }
+
+  /** Takes such a message. */
+  take(unit: Unit): Handling {
+    const { type, buffer, end } = unit;
+    const found = this.#found(unit);
+    assert(found !== undefined, 'only what is about a portal here is taken');
+    const { name, portal, nameEnd } = found;
+    if (type === Frontend.execute) portal.execute(nameEnd + 5 <= end ? buffer.readInt32BE(nameEnd + 1) : 0);
     else if (type === Frontend.describe) portal.describe(buffer[end] === Frontend.execute);
     else {
       this.#close(name);
       this.#output.send(CLOSE_COMPLETE);
     }
     return 'taken';
+  }
+
+  #found({ type, buffer, start, end }: Unit): { name: string; portal: OwnPortal; nameEnd: number } | undefined {
+    const isExecute = type === Frontend.execute;
+    if (!isExecute && type !== Frontend.describe && type !== Frontend.close) return undefined;
+    if (!isExecute && buffer[start + 5] !== PORTAL) return undefined;
+    const nameStart = isExecute ? start + 5 : start + 6;
+    const nameEnd = stringEnd(buffer, nameStart, end);
+    if (nameEnd < 0) return undefined;
+    const name = buffer.toString('latin1', nameStart, nameEnd);
+    const portal = this.#portals.get(name);
+    return portal === undefined ? undefined : { name, portal, nameEnd };
   }
 
   /** A batch has ended outside a block, or a block has. */

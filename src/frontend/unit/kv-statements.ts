@@ -58,12 +58,17 @@ export class KvStatements {
     return this.#view();
   }
 
+  /** The session's search_path, as far as it is known; null for the server's default. */
+  get searchPath(): string | null {
+    const { told, settings } = this.#session;
+    return told.get('search_path') ?? settings.values.get('search_path') ?? this.#startSearchPath;
+  }
+
   /** What names in the session's texts stand for at present. */
   get scope(): TableScope {
     if (!this.exist) return NO_TABLES;
     const view = this.#view();
-    const { told, settings } = this.#session;
-    const path = told.get('search_path') ?? settings.values.get('search_path') ?? this.#startSearchPath;
+    const path = this.searchPath;
     if (this.#scope === null || this.#scopeView !== view || this.#scopePath !== path) {
       this.#scope = tableScope(view, path);
       this.#scopeView = view;

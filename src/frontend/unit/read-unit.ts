@@ -129,6 +129,7 @@ export class UnitReader {
     const { kv } = template;
     if (kv?.kind === 'refused') return kv;
     if (statement !== null) return this.#kv.route(statement, view);
+    if (template.backendCall !== null) return { kind: 'backend', call: template.backendCall };
     return CONTROL_KINDS.has(template.kind) ? CONTROL_ROUTE : HOME_ROUTE;
   }
 }

@@ -5,7 +5,7 @@ import type { FuncCall, Node, SelectStmt } from 'libpg-query';
 import type { BackendArgument, BackendCall } from '../plan/backend-call.js';
 import { namePath } from './ast-survey.js';
 
-/** Arguments that the functions take; a time-out of pg_terminate_backend may be left out, and is not waited for here. */
+/** Arguments that the functions take; a time-out of pg_terminate_backend may be left out. */
 const ARGUMENTS: Readonly<Record<BackendCall['function'], readonly number[]>> = {
   pg_backend_pid: [0],
   pg_cancel_backend: [1],
@@ -13,6 +13,8 @@ const ARGUMENTS: Readonly<Record<BackendCall['function'], readonly number[]>> = 
 };
 const INT4_NAMES: ReadonlySet<string> = new Set(['int4', 'pg_catalog.int4']);
 const INT4_MAX = 2 ** 31 - 1;
+/** A string whose type is still open is read as the integer it stands for. */
+const DECIMAL = /^[ \t\n\r\f\v]*[+-]?\d{1,10}[ \t\n\r\f\v]*$/;
 /** What a SELECT of one column has in its tree, and nothing else. */
 const BARE_SELECT: ReadonlySet<string> = new Set(['targetList', 'limitOption', 'op']);
 const BARE_CALL: ReadonlySet<string> = new Set(['funcname', 'args', 'funcformat', 'location']);
@@ -32,8 +34,9 @@ export function backendCallOf(node: Node): BackendCall | null {
   const [first, timeout] = args;
   const argument = first === undefined ? null : argumentOf(first);
   if (first !== undefined && argument === null) return null;
-  if (timeout !== undefined && argumentOf(timeout)?.kind !== 'literal') return null;
-  return { function: called, argument, column: name ?? called, isQualified };
+  const wait = timeout === undefined ? null : argumentOf(timeout);
+  if (timeout !== undefined && wait === null) return null;
+  return { function: called, argument, timeout: wait, column: name ?? called, isQualified };
 }
 
 function onlyColumn(select: SelectStmt): { readonly call: FuncCall; readonly name: string | undefined } | null {
@@ -64,9 +67,10 @@ function argumentOf(node: Node): BackendArgument | null {
     return number > 0 ? { kind: 'parameter', number } : null;
   }
   if (!('A_Const' in node)) return null;
-  const { ival, isnull } = node.A_Const;
-  if (isnull === true) return { kind: 'literal', pid: null };
+  const { ival, isnull, sval } = node.A_Const;
+  if (isnull === true) return { kind: 'literal', value: null };
+  const string = sval?.sval ?? '';
   // The parser writes 0 as an Integer without a value.
-  const pid = ival === undefined ? undefined : (ival.ival ?? 0);
-  return pid === undefined || pid > INT4_MAX ? null : { kind: 'literal', pid };
+  const value = ival !== undefined ? (ival.ival ?? 0) : DECIMAL.test(string) ? Number(string) : Number.NaN;
+  return Math.abs(value) <= INT4_MAX ? { kind: 'literal', value } : null;
 }

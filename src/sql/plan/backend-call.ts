@@ -2,7 +2,7 @@
 // another one. Read off the syntax (meaning/backend-calls.ts); which pids are pgkv's, the door knows.
 
 export type BackendArgument =
-  | { readonly kind: 'literal'; readonly pid: number | null }
+  | { readonly kind: 'literal'; readonly value: number | null }
   /** From 1, as `$1`. */
   | { readonly kind: 'parameter'; readonly number: number };
 
@@ -10,6 +10,8 @@ export interface BackendCall {
   readonly function: 'pg_backend_pid' | 'pg_cancel_backend' | 'pg_terminate_backend';
   /** Null for pg_backend_pid(). */
   readonly argument: BackendArgument | null;
+  /** How long pg_terminate_backend() may wait for the end, milliseconds; null where none is given. */
+  readonly timeout: BackendArgument | null;
   /** Name of the only column. */
   readonly column: string;
   /** The schema is written: without it a search_path that names pg_catalog behind others may mean another function. */

@@ -9,7 +9,7 @@ const callOf = (sql: string) => {
   if (parsed.kind !== 'parsed') throw new Error(`not parsed: ${sql}`);
   return backendCallOf(parsed.statements[0]!.node);
 };
-const literal = (pid: number | null) => ({ kind: 'literal', pid });
+const literal = (value: number | null) => ({ kind: 'literal', value });
 
 t.test('the pid of the session', async (t) => {
   for (const [sql, column, isQualified] of [
@@ -17,7 +17,7 @@ t.test('the pid of the session', async (t) => {
     ['SELECT PG_CATALOG.PG_BACKEND_PID() AS pid', 'pid', true],
     ['select "pg_backend_pid"() "Mine"', 'Mine', false],
   ] as const) {
-    t.strictSame(callOf(sql), { function: 'pg_backend_pid', argument: null, column, isQualified }, sql);
+    t.strictSame(callOf(sql), { function: 'pg_backend_pid', argument: null, timeout: null, column, isQualified }, sql);
   }
 });
 
@@ -31,12 +31,15 @@ t.test('cancel and end of another', async (t) => {
       ['$2::int', { kind: 'parameter', number: 2 }],
       ['cast(7 as pg_catalog.int4)', literal(7)],
       ['null::integer', literal(null)],
+      ["' 16777217 '", literal(16777217)],
     ] as const) {
-      const expected = { function: name, argument: read, column: name, isQualified: false };
+      const expected = { function: name, argument: read, timeout: null, column: name, isQualified: false };
       t.strictSame(callOf(`select ${name}(${argument})`), expected, argument);
     }
   }
-  t.match(callOf('select pg_terminate_backend(5, 1000)'), { argument: literal(5) });
+  t.match(callOf('select pg_terminate_backend(5, 1000)'), { argument: literal(5), timeout: literal(1000) });
+  const parameter = (number: number) => ({ kind: 'parameter', number });
+  t.match(callOf('select pg_terminate_backend($2, $1)'), { argument: parameter(2), timeout: parameter(1) });
 });
 
 t.test('everything beside it leaves the statement to the server', async (t) => {
@@ -63,14 +66,15 @@ t.test('everything beside it leaves the statement to the server', async (t) => {
     'select pg_cancel_backend()',
     'select pg_cancel_backend(1, 2)',
     'select pg_cancel_backend(1.5)',
-    `select pg_cancel_backend('1')`,
+    `select pg_cancel_backend('x')`,
+    `select pg_cancel_backend('99999999999')`,
     'select pg_cancel_backend(99999999999)',
     'select pg_cancel_backend($1::bigint)',
     'select pg_cancel_backend(pid => 1)',
     'select pg_cancel_backend(variadic array[1])',
     'select pg_cancel_backend(distinct 1)',
     'select pg_cancel_backend(pid) from pg_stat_activity',
-    'select pg_terminate_backend(1, $1)',
+    'select pg_terminate_backend(1, random())',
     'select pg_terminate_backend(1, 2, 3)',
     'select pg_signal_backend(1)',
     'select constructor()',
