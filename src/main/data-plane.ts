@@ -99,14 +99,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     siblings === null
       ? new CancelRegistry(random)
       : new CancelRegistry(random, siblings.pids, (...request) => siblings.port.cancel(...request));
-  const signals = new SessionSignals({
-    sessions: cancels,
-    port: siblings?.port ?? null,
-    ask(sql) {
-      const { pool, group } = service.of(homeShard(views.current).primary);
-      return serviceQuery(pool, group, clock, sql);
-    },
-  });
+  const signals = sessionSignals(options, cancels);
   let { tls } = options;
   let allowed = new AllowList(settings.auth.allow);
   let adminRoles = settings.admin.roles;
@@ -164,6 +157,20 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
       service.nodes.destroy();
     },
   };
+}
+
+function sessionSignals(
+  { views, service, clock, siblings }: DataPlaneOptions,
+  sessions: CancelRegistry,
+): SessionSignals {
+  return new SessionSignals({
+    sessions,
+    port: siblings?.port ?? null,
+    ask(sql) {
+      const { pool, group } = service.of(homeShard(views.current).primary);
+      return serviceQuery(pool, group, clock, sql);
+    },
+  });
 }
 
 /** Null where clients are trusted. */
