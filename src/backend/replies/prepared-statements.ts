@@ -114,6 +114,9 @@ export class PreparedStatements {
       place: this.#replies.nextPlace,
     };
     this.#lastParse = entry.place;
+    // Its Close is skipped already: the server is skipping.
+    const kept = this.bySource.get(source);
+    if (kept !== undefined) this.orphans.set(kept, source);
     this.bySource.set(source, entry);
     const undo = (refused: boolean): void => {
       entry.missing = true;
