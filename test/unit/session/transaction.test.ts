@@ -1,0 +1,186 @@
+// The client's block against a Postgres session that gets the same statements, pipelined at random: what pgkv says of the block
+// is what that session would say, wherever BEGIN was held back, the block was moved, or its connection broke.
+import t from 'tap';
+import { beginTag, endTag, Transaction } from '../../../src/session/transaction.js';
+import { loadParser } from '../../../src/sql/meaning/parse.js';
+import type { Template } from '../../../src/sql/plan/template.js';
+import { readTemplate } from '../../../src/sql/read-template.js';
+import { lexShape } from '../../../src/sql/text/shape-lexer.js';
+import { TransactionStatus } from '../../../src/wire/protocol.js';
+import { SeededRandom } from '../../support/seeded-random.js';
+
+await loadParser();
+
+const RUNS = 2_000;
+const STEPS = 40;
+
+const TEXTS = [
+  'BEGIN',
+  'START TRANSACTION READ ONLY',
+  'COMMIT',
+  'ROLLBACK',
+  'COMMIT AND CHAIN',
+  'SAVEPOINT s',
+  'ROLLBACK TO s',
+  'SELECT 1',
+  'SET LOCAL work_mem = 1000',
+  'INSERT INTO plain VALUES (1)',
+  'SELECT 1/0',
+] as const;
+type Text = (typeof TEXTS)[number];
+
+const TEMPLATES = new Map<Text, Template>(
+  TEXTS.map((text) => [text, readTemplate(text, true, lexShape(text, true), 15).template]),
+);
+
+/** What a Postgres session makes of the statements. */
+class PostgresSession {
+  status: number = TransactionStatus.idle;
+  #hasSavepoint = false;
+
+  run(text: Text): void {
+    const { idle, open, failed } = TransactionStatus;
+    const before = this.status;
+    if (text === 'COMMIT' || text === 'ROLLBACK') this.#goTo(idle);
+    else if (text === 'COMMIT AND CHAIN') this.#goTo(before === idle ? idle : open);
+    else if (text === 'ROLLBACK TO s' && before !== idle) this.status = this.#hasSavepoint ? open : failed;
+    else if (before === failed) return;
+    else if (text === 'BEGIN' || text === 'START TRANSACTION READ ONLY') this.status = open;
+    else if (text === 'SAVEPOINT s') this.#hasSavepoint = before === open;
+    else if (text === 'SELECT 1/0' && before === open) this.status = failed;
+  }
+
+  #goTo(status: number): void {
+    this.status = status;
+    this.#hasSavepoint = false;
+  }
+}
+
+const isEnd = (text: Text): boolean => endTag(TEMPLATES.get(text)!) !== null;
+
+/** Sends statements as a conversation does; its server answers when it is told to. */
+class Client {
+  readonly transaction = new Transaction<object>();
+  /** What plain Postgres would have come to. */
+  readonly plain = new PostgresSession();
+  /** Its server's. */
+  #server = new PostgresSession();
+  #branch = {};
+  readonly #owed: Text[] = [];
+
+  send(text: Text): void {
+    const { transaction } = this;
+    const template = TEMPLATES.get(text)!;
+    this.plain.run(text);
+    const { phase } = transaction;
+    if (phase === 'none' && this.#owed.length === 0 && beginTag(template, text) !== null)
+      return transaction.hold(template, text);
+    if (phase === 'held') {
+      if (isEnd(text)) return transaction.endedHere();
+      for (const said of transaction.opened(this.#branch)) this.#server.run(said.text as Text);
+    }
+    if (phase === 'failed' && this.#isHere()) {
+      if (isEnd(text)) transaction.endedHere();
+      // Nothing else is let through; what begins anew there is not of this test.
+      else this.plain.status = TransactionStatus.failed;
+      return;
+    }
+    transaction.sent(template, text, this.#branch);
+    this.#owed.push(text);
+  }
+
+  answer(): void {
+    const text = this.#owed.shift();
+    if (text === undefined) return;
+    this.#server.run(text);
+    if (this.#owed.length === 0) this.transaction.answered(this.#server.status, this.#branch);
+  }
+
+  answerAll(): void {
+    while (this.#owed.length > 0) this.answer();
+  }
+
+  /** A block in which nothing was said that cannot be said again goes to another server. */
+  move(): void {
+    if (this.#owed.length > 0 || this.transaction.phase !== 'open' || !this.transaction.movable) return;
+    this.transaction.moved();
+    this.#newConnection();
+  }
+
+  /** The connection breaks while nothing is owed. */
+  lose(): void {
+    if (this.#owed.length > 0 || this.transaction.phase === 'held' || !this.transaction.inBlock) return;
+    this.transaction.lose(true);
+    this.#newConnection();
+    this.plain.status = TransactionStatus.failed;
+  }
+
+  #isHere(): boolean {
+    const { state } = this.transaction;
+    return state.kind === 'failed' && state.branch === null;
+  }
+
+  #newConnection(): void {
+    this.#server = new PostgresSession();
+    this.#branch = {};
+  }
+}
+
+/** Plays one run; what is wrong, or null. */
+function play(seed: number): string | null {
+  const random = new SeededRandom(seed);
+  const client = new Client();
+  const said: string[] = [];
+  for (let step = 0; step < STEPS; step++) {
+    const act = random.pick(['send', 'send', 'send', 'send', 'settle', 'settle', 'answer', 'move', 'lose'] as const);
+    if (act === 'send') {
+      const text = random.pick(TEXTS);
+      said.push(text);
+      client.send(text);
+    } else if (act === 'answer') client.answer();
+    else if (act === 'move') client.move();
+    else if (act === 'lose') {
+      said.push('-- lost, if it can be');
+      client.lose();
+    } else {
+      client.answerAll();
+      said.push('-- answered');
+      if (client.transaction.status !== client.plain.status)
+        return `${said.join('; ')}: ${client.transaction.phase}, and Postgres ${String.fromCharCode(client.plain.status)}`;
+    }
+  }
+  return null;
+}
+
+t.test('the block is what it would be in Postgres', async (t) => {
+  const wrong = Array.from({ length: RUNS }, (_, seed) => [seed, play(seed)] as const).filter(([, found]) => found);
+  t.same(wrong.slice(0, 3), []);
+});
+
+t.test('transitions from where they must not be made are refused', async (t) => {
+  const begin = TEMPLATES.get('BEGIN')!;
+  const branch = {};
+  const held = (): Transaction<object> => {
+    const transaction = new Transaction<object>();
+    transaction.hold(begin, 'BEGIN');
+    return transaction;
+  };
+  const bound = (): Transaction<object> => {
+    const transaction = held();
+    transaction.opened(branch);
+    transaction.sent(TEMPLATES.get('INSERT INTO plain VALUES (1)')!, '', branch);
+    return transaction;
+  };
+  t.throws(() => held().hold(begin, 'BEGIN'), 'a second BEGIN is not held');
+  t.throws(() => new Transaction<object>().opened(branch), 'nothing is held');
+  t.throws(() => bound().moved(), 'a bound block does not move');
+  t.throws(() => bound().endedHere(), 'its server ends it');
+  t.throws(() => bound().sent(begin, '', {}), 'another branch');
+  t.throws(() => bound().lossTold(), 'nothing was lost');
+  const lost = bound();
+  lost.lose(false);
+  t.equal(lost.phase, 'lost');
+  t.throws(() => lost.sent(begin, '', branch), 'its loss has not been told');
+  lost.lossTold();
+  t.equal(lost.phase, 'failed');
+});
