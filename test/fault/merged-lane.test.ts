@@ -8,6 +8,7 @@ import type { Fault, FaultProxy } from '../support/fault-proxy.js';
 import { DATABASE, faultyShard } from '../support/faulty-shard.js';
 import { cstring, encodeCancel, frame, int16, int32 } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter, type RouterOverrides } from '../support/live-router.js';
+import { stretched } from '../support/machine-speed.js';
 import {
   batchBytes,
   directClient,
@@ -79,7 +80,8 @@ t.test('a member that is cancelled before it was sent is not run, the others are
   await cancel(live, clients[3]!);
   const began = performance.now();
   t.equal(told(await clients[3]!.answer()).code, '57014');
-  t.ok(performance.now() - began < 1_000, 'it is told at once');
+  const waited = performance.now() - began;
+  t.ok(waited < (await stretched(1_000)), 'it is told at once');
   // The same session goes on: what it sends now is not what was cancelled.
   clients[3]!.send(incr(100));
   await sleep(20);
@@ -216,7 +218,8 @@ t.test('an idle transaction that holds one key holds up writes of that key only'
   const began = performance.now();
   const first = await together(clients, incr);
   t.same([...new Set(first.map((answer) => told(answer).code))], ['']);
-  t.ok(performance.now() - began < 1_000, 'its own batch is not held up for long');
+  const waited = performance.now() - began;
+  t.ok(waited < (await stretched(1_000)), 'its own batch is not held up for long');
   const working = load(1500);
   // More writers of that key come one after the other: they wait in line, and hold up no further batch.
   const joining = (async () => {

@@ -510,7 +510,6 @@ t.test('columns are added and dropped on the server under load: no client sees a
   );
   other.sql.wire.destroy();
   await sleep(50);
-  let mergedAgain = 0;
   for (const [n, question] of questions.entries()) {
     const [one] = group(n);
     for (let turn = 0; turn < 3; turn++) {
@@ -519,13 +518,17 @@ t.test('columns are added and dropped on the server under load: no client sees a
       t.notOk(messages.some(({ type }) => type === 'Malformed'));
       if (n !== 2) t.equal(rows[0]?.length, 9);
     }
-    // What could not be learnt while a column came or went is tried again a little later.
-    if (await becomesMerged(live, group(n), question)) mergedAgain++;
+    // What could not be learnt while a column came or went is tried again 2 s later.
+    let isMerged = await becomesMerged(live, group(n), question);
+    for (let tries = 0; !isMerged && tries < 40; tries++) {
+      await sleep(250);
+      isMerged = await becomesMerged(live, group(n), question);
+    }
+    t.ok(isMerged, `statement ${n} is merged again`);
     const answers = (await together(group(n), question)).map(told);
     t.notOk(answers.some(({ messages, code }) => code !== '' || messages.some(({ type }) => type === 'Malformed')));
     if (n !== 2) t.same([...new Set(answers.map(({ rows }) => rows[0]?.length))], [9]);
   }
-  t.ok(mergedAgain >= 3, `${mergedAgain} of ${questions.length} are merged again`);
 });
 
 t.test('values of 1 byte to 1 MiB in one mix, and 64 answers of 1 MiB', async (t) => {

@@ -78,17 +78,17 @@ t.test('once the limit is reached, shards that are at work are cancelled and the
     limit: 2n,
   });
   t.equal(client.tag, 'SELECT 2');
-  t.ok(Date.now() - began < 5_000, 'it did not wait for the slow shard');
+  t.ok(Date.now() - began < 20_000, 'it did not wait for the slow shard');
 });
 
 t.test('an error of one shard is the answer, as that shard put it, and the others are cancelled', async (t) => {
   const began = Date.now();
   const client = await bench.answer({
-    text: `select case when n = 2 then 1 / (n - 2) else length(pg_sleep(10)::text) end from kv where n in (2, 3, 4)`,
+    text: `select case when n = 2 then 1 / (n - 2) else length(pg_sleep(20)::text) end from kv where n in (2, 3, 4)`,
   });
   t.match(client.error, { C: '22012', M: 'division by zero', R: 'int48div' });
   t.equal(client.tag, null);
-  t.ok(Date.now() - began < 5_000);
+  t.ok(Date.now() - began < 20_000, 'it did not wait for the others');
 });
 
 t.test('an error behind rows that were told ends the answer', async (t) => {

@@ -13,6 +13,7 @@ import { type Certificate, makeAuthority, makeCertificate, noOpenssl } from '../
 import { askForEncryption, directTlsSocket, encryptedSocket } from '../support/encrypted-socket.js';
 import { encodeCancel, encodeRequest, encodeStartup, frame, REQUEST_CODES } from '../support/frontend-message.js';
 import { type LiveRouter, liveRouter, type RouterOverrides } from '../support/live-router.js';
+import { stretched } from '../support/machine-speed.js';
 import { serverAccount } from '../support/postgres-binaries.js';
 import { type PostgresServer, startPostgres } from '../support/postgres-server.js';
 import { errorOf, SqlClient } from '../support/sql-client.js';
@@ -130,13 +131,16 @@ t.test('SCRAM users of the server', async (t) => {
     t.not(unknown[0].salt, wrong[0].salt);
     t.not((await refusal(live, 'somebody_else', 'x')).salt, unknown[0].salt, 'each unknown role has its own');
     t.strictSame(Object.keys(wrong[0].error.fields).toSorted(), Object.keys(unknown[0].error.fields).toSorted());
-    const median = async (user: string) => {
-      const times: number[] = [];
-      for (let round = 0; round < 5; round++) times.push((await refusal(live, user, 'x')).elapsedMs);
-      return times.toSorted((a, b) => a - b)[2]!;
-    };
-    const [known, stranger] = [await median('alice'), await median('nobody_here')];
-    t.ok(Math.abs(known - stranger) < 40, `${Math.round(known)} ms and ${Math.round(stranger)} ms`);
+    // In turn, so that both meet the machine as it is.
+    const times = new Map<string, number[]>([
+      ['alice', []],
+      ['nobody_here', []],
+    ]);
+    for (let round = 0; round < 5; round++) {
+      for (const [user, of] of times) of.push((await refusal(live, user, 'x')).elapsedMs);
+    }
+    const [known, stranger] = [...times.values()].map((of) => of.toSorted((a, b) => a - b)[2]!) as [number, number];
+    t.ok(Math.abs(known - stranger) < (await stretched(40)), `${Math.round(known)} ms and ${Math.round(stranger)} ms`);
   });
 
   await t.test('roles that may not log in, or no longer', async (t) => {
