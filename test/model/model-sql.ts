@@ -2,7 +2,7 @@
 // understands just these forms. Texts are written here and read here. A nonce names its client and its place among the
 // client's statements ("c2.17"), so that whatever answer or state shows one tells whose it is.
 
-import { ROUTINES_SQL } from '../../src/backend/pool/routines.js';
+import { ROUTINES_SQL } from '../../src/backend/pool/routines-sql.js';
 
 /** What every probe answers behind its tag and nonce: the state of its session, as far as a client can see it. */
 const COLUMNS = [

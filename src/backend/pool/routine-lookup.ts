@@ -6,10 +6,10 @@
 // succeeded). One whose connection broke is tried again as long as somebody has patience.
 // Invariant: a group's `routines` never claim less than what was read last, or the worst.
 import type { Clock, Timer } from '../../base/clock.js';
-import { PgkvError } from '../../base/errors.js';
 import type { Credential } from '../connection/credential.js';
 import type { PoolGroup } from './pool-group.js';
-import { ROUTINES_SQL, type Routines, readRoutines } from './routines.js';
+import { type Failure, type Known, readNews } from './routine-news.js';
+import { type Routines, readRoutines } from './routines.js';
 
 /** How long who holds a connection waits. Most look-ups take a few milliseconds; to assume the worst costs a session its pooling. */
 const PATIENCE_MS = 2_000;
@@ -34,24 +34,10 @@ const OPTIONS = [
     (name) => `enable_${name}=on`,
   ),
   ...['max_parallel_workers_per_gather=0', 'work_mem=4MB', 'default_transaction_isolation=read\\ committed'],
+  'plan_cache_mode=force_generic_plan',
 ]
   .map((setting) => `-c ${setting}`)
   .join(' ');
-
-/**
- * Changes with whatever the look-up reads: rows by OID and the transaction that wrote them; of defaults and checks those that
- * call a function (1574 is nextval). Most DDL leaves it as it is, a table with its primary key and serial columns, say.
- */
-const FINGERPRINT_SQL = `SELECT count(*) || ':' || coalesce(sum(hashint8extended(id, version)), 0) FROM (${[
-  'SELECT oid::int8 AS id, xmin::text::int8 AS version FROM pg_proc WHERE oid >= 16384',
-  'SELECT oid::int8, xmin::text::int8 FROM pg_rewrite WHERE oid >= 16384',
-  'SELECT oid::int8, xmin::text::int8 FROM pg_policy',
-  "SELECT oid::int8, xmin::text::int8 FROM pg_attrdef WHERE replace(adbin::text, '{FUNCEXPR :funcid 1574 ', '') ~ 'FUNCEXPR'",
-  "SELECT oid::int8, xmin::text::int8 FROM pg_constraint WHERE contype = 'c' AND oid >= 16384 AND conbin::text ~ 'FUNCEXPR'",
-  'SELECT oid::int8, xmin::text::int8 FROM pg_namespace WHERE oid >= 16384',
-  'SELECT 1, 1 WHERE EXISTS (SELECT FROM pg_sequence)',
-  "SELECT objid::int8 * 31 + refobjid::int8, classid::int8 FROM pg_depend WHERE refclassid = 'pg_proc'::regclass AND refobjid >= 16384",
-].join(' UNION ALL ')}) AS rows`;
 
 /** Asks the node, logged in like that, on a connection that clients have no part in. Rejects where it is not answered in time. */
 export type AskControl = (
@@ -63,7 +49,8 @@ export type AskControl = (
 interface Database {
   /** The last answer, and the schema epoch for which it holds; null: there was none yet. */
   read: Routines | null;
-  fingerprint: string | null;
+  /** From where the next one goes on. */
+  known: Known | null;
   epoch: number;
   isRunning: boolean;
   /** Nobody waits until a look-up has succeeded. */
@@ -132,7 +119,7 @@ export class RoutineLookup {
     if (database === undefined) {
       database = {
         read: null,
-        fingerprint: null,
+        known: null,
         epoch: -1,
         isRunning: false,
         isGivenUp: false,
@@ -163,10 +150,10 @@ export class RoutineLookup {
       ['client_encoding', 'UTF8'],
       ['options', OPTIONS],
     ]);
-    const ask: Ask = (sql) => this.#control(startup, credential, sql);
+    const ask = (sql: string) => this.#control(startup, credential, sql);
     const deadline = this.#clock.now() + PATIENCE_MS;
     const attempt = (): void => {
-      void lookUp(ask, database.fingerprint).then((found) => {
+      void readNews(ask, database.known).then((found) => {
         if (found !== 'lost' || this.#clock.now() >= deadline) this.#ended(database, group, epoch, found);
         else this.#clock.after(RECONNECT_MS, attempt);
       });
@@ -174,16 +161,15 @@ export class RoutineLookup {
     attempt();
   }
 
-  #ended(database: Database, group: PoolGroup, epoch: number, found: Found | Failure): void {
+  #ended(database: Database, group: PoolGroup, epoch: number, found: Known | Failure): void {
     database.isRunning = false;
     if (typeof found === 'string') {
       database.isGivenUp = true;
       database.retryAt = this.#clock.now() + RETRY_MS;
       return this.#wake(database);
     }
-    const { routines, fingerprint } = found;
-    database.read = { ...(routines ?? database.read!), epoch };
-    database.fingerprint = fingerprint;
+    database.read = { ...found.routines, epoch };
+    database.known = found;
     database.epoch = epoch;
     database.isGivenUp = false;
     // There was more DDL meanwhile: what was read is older than that.
@@ -202,52 +188,4 @@ function assumed(known: Routines | null, epoch: number): Routines {
   query.ready();
   if (known === null) return worst!;
   return { ...worst!, customNames: known.customNames, byteOrder: known.byteOrder };
-}
-
-type Ask = (sql: string) => Promise<(string | null)[][]>;
-
-interface Found {
-  readonly fingerprint: string;
-  /** Null: what was read under the same fingerprint holds. */
-  readonly routines: Routines | null;
-}
-
-/** Prepared: planning it anew costs 2 ms, running it half of one. */
-async function fingerprintOf(ask: Ask): Promise<string> {
-  let rows: (string | null)[][];
-  try {
-    rows = await ask('EXECUTE pgkv_fingerprint');
-  } catch {
-    // Nearly always because the connection is new; what else it may be shows now.
-    rows = await ask(`PREPARE pgkv_fingerprint AS ${FINGERPRINT_SQL};EXECUTE pgkv_fingerprint`);
-  }
-  return rows[0]?.[0] ?? '';
-}
-
-/** `refused`: the server will not say. `lost`: it could not, since the connection broke. */
-type Failure = 'refused' | 'lost';
-
-async function lookUp(ask: Ask, known: string | null): Promise<Found | Failure> {
-  try {
-    const fingerprint = await fingerprintOf(ask);
-    if (fingerprint === known) return { fingerprint, routines: null };
-    const rows = await ask(ROUTINES_SQL);
-    let routines: Routines | null = null;
-    const query = readRoutines(0, (read) => {
-      routines = read;
-    });
-    for (const values of rows) query.row(values);
-    query.ready();
-    return { fingerprint, routines };
-  } catch (error) {
-    // What it is that cannot be asked is told where it matters: by the health checks, and to who logs in.
-    return isLoss(error) ? 'lost' : 'refused';
-  }
-}
-
-/** The connection broke, or none could be made: nothing was said against the question. */
-function isLoss(error: unknown): boolean {
-  if (!(error instanceof PgkvError) || error.errorName !== 'server_unreachable') return false;
-  const { cause } = error;
-  return cause === undefined || (cause instanceof PgkvError && cause.errorName === 'server_unreachable');
 }

@@ -6,7 +6,8 @@ import type { ServerConnection } from '../../backend/connection/server-connectio
 import { hasTimedOut } from '../../backend/connection/settings-change.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
-import { ROUTINES_SQL, type Routines, readRoutines } from '../../backend/pool/routines.js';
+import { type Routines, readRoutines } from '../../backend/pool/routines.js';
+import { ROUTINES_SQL } from '../../backend/pool/routines-sql.js';
 import { parameterChanges } from '../../backend/replies/parameter-status.js';
 import type { ReplyReceiver } from '../../backend/replies/reply-receiver.js';
 import { PgkvError } from '../../base/errors.js';

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
-import { ROUTINES_SQL } from '../../../src/backend/pool/routines.js';
+import { ROUTINES_SQL } from '../../../src/backend/pool/routines-sql.js';
 import {
   connectTo,
   EXTENSION_FOLDER,
