@@ -106,6 +106,7 @@ try {
       `${kind.padEnd(18)} plain ${times.plain.toFixed(2)} ms, pgkv ${times.routed.toFixed(2)} ms: ${ratio.toFixed(2)}`,
     );
   }
+  const last = await Promise.all([connect(postgres, 'plain'), connect(router, 'bench')]);
   const [expected, found] = await Promise.all(last.map((client) => client.query({ text: EFFECTS, rowMode: 'array' })));
   const sorted = ({ rows }) => rows.map((row) => JSON.stringify(row)).sort();
   const [wanted, got] = [sorted(expected), sorted(found)];

@@ -58,7 +58,7 @@ t.test('settings of sessions and roles do not reach the look-up', async (t) => {
       "SELECT count(*) FROM pg_stat_activity WHERE usename = 'slow' AND application_name = 'pgkv' AND state = 'idle'",
     );
   while ((await beside()) === '0') await sleep(5);
-  t.notMatch(server.log(), /statement timeout[^\n]*\n[^\n]*pgkv_fingerprint/);
+  t.notMatch(server.log(), /statement timeout[^\n]*\n[^\n]*pgkv_news/);
   t.pass('it ran beside the session, and was not cut off');
 });
 

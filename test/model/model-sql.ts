@@ -132,7 +132,7 @@ const READERS: readonly Reader[] = [
   [/^ALTER TABLE shape ADD COLUMN IF NOT EXISTS (\w+) int$/, only('alter')],
   [/^COPY kv FROM STDIN$/, only('copy in')],
   [/^COPY kv TO STDOUT$/, only('copy out')],
-  [/^SELECT 's', name, /, readStateCheck],
+  [/^SELECT (?:'s', name, |'p', 'temporary objects', )/, readStateCheck],
 ];
 
 function readProbe(match: RegExpExecArray): Statement {

@@ -45,7 +45,7 @@ const RUN_MAX_MS = 120_000;
 const EVENTS_MAX = 200_000;
 /** Statements of pgkv's own, which it sends whatever else is under way. */
 const ALLOWED = new AllowList([]);
-const OWN_BYTES_MAX = 6_000;
+const OWN_BYTES_MAX = 11_000;
 
 export interface RunOptions {
   readonly seed: number;

@@ -13,11 +13,14 @@ import { mayHideSettings, type Routines } from '../../backend/pool/routines.js';
 import type { Session } from '../../session/session.js';
 import { Effect, type EffectBits, type StatementKind, type Template } from '../../sql/plan/template.js';
 import type { LaneParts } from './lane-options.js';
-import { askState, type SessionState } from './state-check.js';
+import { askState, askTemporary, type SessionState, TEMPORARY_OBJECTS } from './state-check.js';
 
 /** Settings of superusers that pg_settings does not show after SET ROLE: they cannot be carried over. */
 const HIDDEN_FROM_ROLES = new Set(['dynamic_library_path', 'extension_control_path', 'session_preload_libraries']);
-const CHECKED: EffectBits = Effect.settings | Effect.state | Effect.unknown;
+const ANYTHING: EffectBits = Effect.settings | Effect.state | Effect.unknown;
+const CHECKED: EffectBits = ANYTHING | Effect.temporary;
+/** The server would not say. */
+const UNKNOWN_STATE = 'unknown state';
 /** A session with more than this much in settings keeps its connection: carrying them would cost more. */
 const SETTINGS_BYTES_MAX = 65_536;
 /** The same for one whose prepared statements (PREPARE) name more custom settings than this. */
@@ -136,10 +139,22 @@ export class StateBehindLease {
 
   /** Asks the server what is left. Only at rest; nothing else may be sent before `done`. */
   ask(connection: ServerConnection, done: (outcome: CheckOutcome) => void): void {
+    const isDdlAlone = (this.#effects & ANYTHING) === 0 && !this.pins.includes(UNKNOWN_STATE);
+    if (!isDdlAlone || this.#timesOut(connection)) return this.#askAll(connection, done);
+    // Settings, locks, cursors and the like are as they were: a tenth of what asking for all costs.
+    askTemporary(connection, (exist) => {
+      if (exist === null) return this.#askAll(connection, done);
+      this.#effects = Effect.none;
+      this.pins = [...this.pins.filter((pin) => pin !== TEMPORARY_OBJECTS), ...(exist ? [TEMPORARY_OBJECTS] : [])];
+      done('known');
+    });
+  }
+
+  #askAll(connection: ServerConnection, done: (outcome: CheckOutcome) => void): void {
     const unknown = (this.#effects & Effect.unknown) !== 0;
     const answered = (state: SessionState | null): void => {
       if (state === null) {
-        this.pins = ['unknown state'];
+        this.pins = [UNKNOWN_STATE];
         return done('unanswered');
       }
       this.#takeDown(connection, state);

@@ -22,10 +22,18 @@ const NOT_CARRIED = [
   'is_superuser',
 ];
 
+export const TEMPORARY_OBJECTS = 'temporary objects';
+/** Whatever stands in the temporary schema depends on it: that is how Postgres itself finds it at the end. */
+const FROM_TEMPORARY =
+  "FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()";
+const pinSql = (name: string, from: string): string =>
+  `SELECT 'p', '${name}', pg_catalog.count(*)::pg_catalog.text ${from}`;
+const TEMPORARY_SQL = pinSql(TEMPORARY_OBJECTS, FROM_TEMPORARY);
+
 /** @param customNames settings pg_settings does not list (custom ones) that may have been set */
 export function stateCheckSql(customNames: Iterable<string>): string {
   const names = ['role', ...customNames].map(quoteLiteral).join(',');
-  const pins = [
+  const pins: readonly (readonly [string, string])[] = [
     ['prepared', 'FROM pg_catalog.pg_prepared_statements WHERE from_sql'],
     ['cursors', 'FROM pg_catalog.pg_cursors WHERE is_holdable'],
     ['channels', 'FROM pg_catalog.pg_listening_channels()'],
@@ -33,18 +41,14 @@ export function stateCheckSql(customNames: Iterable<string>): string {
       'locks',
       "FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()",
     ],
-    // Whatever stands in the temporary schema depends on it: that is how Postgres itself finds it at the end.
-    [
-      'temporary objects',
-      "FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
-    ],
+    [TEMPORARY_OBJECTS, FROM_TEMPORARY],
   ];
   return [
     `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoteLiteral).join(',')}])`,
     `SELECT 'c', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[${names}]) n`,
     `SELECT 'u', '', session_user::pg_catalog.text`,
     `SELECT 'd', name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[${TIME_OUTS.map(quoteLiteral).join(',')}])`,
-    ...pins.map(([name, from]) => `SELECT 'p', '${name}', pg_catalog.count(*)::pg_catalog.text ${from}`),
+    ...pins.map(([name, from]) => pinSql(name, from)),
   ].join(' UNION ALL ');
 }
 
@@ -62,6 +66,21 @@ export interface StateQuestion {
   readonly customNames: ReadonlySet<string>;
   /** The session may have time-outs: they are taken off at once, not only when one has cut the question off. */
   readonly relieve: boolean;
+}
+
+/** Only at rest, of a session without time-outs. `done(null)` where the server will not say. */
+export function askTemporary(connection: ControlSender, done: (exist: boolean | null) => void): void {
+  let exist: boolean | null = null;
+  connection.sendControl(TEMPORARY_SQL, {
+    row: ([kind, , count]) => {
+      if (kind === 'p') exist = count !== '0';
+    },
+    failed: () => {
+      exist = null;
+    },
+    ready: () => done(exist),
+  });
+  connection.output.flush();
 }
 
 /** Only at rest. `done(null)` where the server will not say; time-outs are then as they were. */

@@ -113,7 +113,7 @@ function noteNode(
       return;
     case 'intoClause':
       found.createsTable = true;
-      found.effects |= Effect.schema | Effect.state;
+      found.effects |= Effect.schema | Effect.temporary;
       found.changes = true;
       return;
     case 'ExecuteStmt':

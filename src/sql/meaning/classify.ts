@@ -203,7 +203,7 @@ function findingsOf(node: Node, found: Survey, names: Named[]): Findings {
   }
   if ('CreateTableAsStmt' in node) {
     noteExecuted(node.CreateTableAsStmt.query, names);
-    return surveyed('schema', found, Effect.schema | Effect.state);
+    return surveyed('schema', found, Effect.schema | Effect.temporary);
   }
   if ('DeclareCursorStmt' in node) {
     const isHeld = ((node.DeclareCursorStmt.options ?? 0) & CURSOR_OPT_HOLD) !== 0;

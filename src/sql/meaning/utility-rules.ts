@@ -1,6 +1,6 @@
 // What statements without a rule of their own do, by the type of their node: mostly DDL. Tables, views, functions, types
 // and whatever else lives in a schema may be temporary (search_path may begin with pg_temp, ALTER and DROP may name a
-// temporary one): Effect.state. What belongs to the database or the cluster cannot be.
+// temporary one): Effect.temporary. What belongs to the database or the cluster cannot be.
 import { Effect, type EffectBits, type StatementKind } from '../plan/template.js';
 
 export interface UtilityRule {
@@ -11,7 +11,7 @@ export interface UtilityRule {
 const RULES: readonly (readonly [StatementKind, EffectBits, string])[] = [
   [
     'schema',
-    Effect.schema | Effect.state,
+    Effect.schema | Effect.temporary,
     `CreateStmt CreateSchemaStmt AlterTableStmt IndexStmt ViewStmt CreateSeqStmt AlterSeqStmt CreateFunctionStmt
     AlterFunctionStmt RenameStmt AlterObjectSchemaStmt AlterObjectDependsStmt AlterOwnerStmt DropStmt DropOwnedStmt
     ReassignOwnedStmt RuleStmt CreateTrigStmt CreateDomainStmt AlterDomainStmt CompositeTypeStmt CreateEnumStmt

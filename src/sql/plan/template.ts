@@ -27,6 +27,8 @@ export const Effect = {
   deallocatesAll: 32,
   /** currval() or lastval(): needs the connection on which this session last drew from a sequence. */
   readsSequenceState: 64,
+  /** May create or drop temporary objects, as most DDL may, and nothing else of what `state` means. */
+  temporary: 128,
 } as const;
 
 export type EffectBits = number;

@@ -424,7 +424,7 @@ export const CORPUS: readonly CorpusGroup[] = [
   { kind: 'other', effects: 'sticky', texts: ["LOAD 'auto_explain'"] },
   {
     kind: 'schema',
-    effects: 'schema state',
+    effects: 'schema temporary',
     texts: [
       'SELECT 1 AS a INTO t',
       'SELECT * INTO TEMP t FROM u',
@@ -548,6 +548,12 @@ export const CORPUS: readonly CorpusGroup[] = [
       'ALTER EXTENSION hstore ADD TABLE t',
       'CREATE LANGUAGE plpython3u',
       'IMPORT FOREIGN SCHEMA a FROM SERVER s INTO b',
+    ],
+  },
+  {
+    kind: 'schema',
+    effects: 'schema temporary unknown',
+    texts: [
       'CREATE TABLE t AS SELECT my_function(1)',
       'CREATE TABLE t AS EXECUTE p(1)',
       'CREATE INDEX i ON t (my_function(a))',
@@ -556,7 +562,7 @@ export const CORPUS: readonly CorpusGroup[] = [
       'EXPLAIN ANALYZE CREATE TABLE t AS SELECT my_function(1)',
     ],
   },
-  { kind: 'schema', effects: 'schema state', texts: ['EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1'] },
+  { kind: 'schema', effects: 'schema temporary', texts: ['EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1'] },
   {
     kind: 'multi',
     effects: '',
@@ -594,7 +600,11 @@ export const CORPUS: readonly CorpusGroup[] = [
     settings: ['work_mem', 'role'],
     texts: ["SET work_mem = '1MB'; SET ROLE x; SET sort_mem = 1"],
   },
-  { kind: 'multi', effects: 'sticky unknown schema state', texts: ["LOAD 'x'; SELECT f(); CREATE TEMP TABLE t ()"] },
+  {
+    kind: 'multi',
+    effects: 'sticky unknown schema temporary',
+    texts: ["LOAD 'x'; SELECT f(); CREATE TEMP TABLE t ()"],
+  },
 ];
 
 export const CORPUS_TEXTS: readonly string[] = CORPUS.flatMap((group) => group.texts);
