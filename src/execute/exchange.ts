@@ -51,6 +51,11 @@ export class ClientBatch {
     return this.#state === 'open' || this.#state === 'refused';
   }
 
+  /** The message at hand is the first behind a Sync. */
+  get begins(): boolean {
+    return this.#before === 'none';
+  }
+
   /** A message of that type is about to be handled. */
   take(type: number): void {
     this.#before = this.#state;

@@ -254,6 +254,11 @@ export class Transaction<Branch extends object> {
     }
   }
 
+  /** A text that had begun a block was answered by an error in it, and nobody has the block any more. */
+  failedInText(): void {
+    if (this.#state.kind === 'none') this.#state = FAILED_HERE;
+  }
+
   /** A block that was lost: the client is told now. */
   lossTold(): void {
     assert(this.#state.kind === 'lost', 'a loss is told once');

@@ -23,6 +23,12 @@ export const NO_PARAMETERS = constant(Backend.parameterDescription, 0, 0);
 export const READY_IDLE = constant(Backend.readyForQuery, TransactionStatus.idle);
 export const READY_IN_BLOCK = constant(Backend.readyForQuery, TransactionStatus.open);
 export const READY_FAILED = constant(Backend.readyForQuery, TransactionStatus.failed);
+
+export function readyOf(status: number): Buffer {
+  if (status === TransactionStatus.idle) return READY_IDLE;
+  return status === TransactionStatus.open ? READY_IN_BLOCK : READY_FAILED;
+}
+
 export const AUTHENTICATION_OK = constant(Backend.authentication, 0, 0, 0, 0);
 
 export function encodeAuthenticationSasl(mechanisms: readonly string[]): Buffer {

@@ -8,7 +8,7 @@ import { type Owed, ReplyQueue } from '../../src/backend/replies/reply-queue.js'
 import { LeasedLane } from '../../src/execute/leased/leased-lane.js';
 import { Conversation } from '../../src/frontend/conversation/conversation.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
-import { type BlockSpan, OwnAnswers } from '../../src/frontend/exchanges/own-answers.js';
+import { type BlockSpan, LostAnswers } from '../../src/frontend/exchanges/lost-answers.js';
 import { OwnExchange } from '../../src/frontend/exchanges/own-exchange.js';
 import { Transaction } from '../../src/session/transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
@@ -113,11 +113,11 @@ const SABOTAGE: Readonly<Record<string, () => () => void>> = {
 
   'writes that were lost count as reads': () =>
     replaceMethod(ReplyQueue.prototype, 'push', (original, _, [entry]) =>
-      original({ ...(entry as Owed), does: 'reads' }),
+      original({ ...(entry as Owed), does: ['reads'] }),
     ),
 
   'a COMMIT under way is forgotten when the connection is lost': () =>
-    replaceMethod(OwnAnswers.prototype, 'connectionLost', (original, _, [loss, block]) =>
+    replaceMethod(LostAnswers.prototype, 'connectionLost', (original, _, [loss, block]) =>
       original(loss, { ...(block as BlockSpan), mayHaveCommitted: false }),
     ),
 

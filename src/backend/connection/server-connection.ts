@@ -311,7 +311,7 @@ export class ServerConnection implements MatchedConnection {
       last: this.#matcher.fatal,
       owedReadies: this.replies.owedReadies(),
       owed: this.replies.owedToClient(),
-      batchDid: this.replies.batchDid,
+      done: { ...this.replies.done },
       unsynced: this.replies.unsynced(),
       told: this.#matcher.told,
       midMessage: this.midMessage,

@@ -184,7 +184,7 @@ export class ReplyMatcher {
         if (this.#connection.watchTags && !head.swallow && head.assumption === null) this.#tag();
         this.#connection.copyIn = false;
         if (kind === Reply.query) {
-          this.#replies.answeredInQuery(head.does);
+          this.#replies.answeredInQuery(head);
           return this.#pass(head);
         }
         return this.#complete(head, kind === Reply.execute);

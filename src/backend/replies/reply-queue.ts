@@ -5,6 +5,7 @@
 // their sender had assumed is undone.
 
 import { PARSE_COMPLETE } from '../../wire/server-messages.js';
+import { type Deed, type Deeds, DoneSoFar } from './deeds.js';
 import type { RewrittenText } from './statement-source.js';
 
 /** What a reply answers. */
@@ -34,9 +35,6 @@ export interface ControlQuery {
   ready(): void;
 }
 
-/** `rolls back`: the open block, which succeeds even where its connection breaks. */
-export type Deed = 'reads' | 'rolls back' | 'anything';
-
 /** Undoes what was assumed when a message was sent, when the server has skipped it or refused it. */
 export interface Assumption {
   /** @param refused the server has tried and failed; else it has not looked at the message */
@@ -60,8 +58,10 @@ export interface Owed {
   /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
   readonly rewritten: RewrittenText | null;
   /** What a Query or Execute does, as far as that bears on what its loss means. */
-  readonly does: Deed;
+  readonly does: Deeds;
 }
+
+const ANYTHING: Deeds = ['anything'];
 
 const owed = (kind: ReplyKind, swallow = false): Owed => ({
   kind,
@@ -72,17 +72,21 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
   described: null,
   insteadOfError: null,
   rewritten: null,
-  does: 'anything',
+  does: ANYTHING,
 });
 
 // Entries without particulars are shared constants: the hot path allocates none.
 const FORWARDED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind));
 const SWALLOWED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind, true));
 
+const allDoing = (deed: Deed): readonly Owed[] => FORWARDED.map((entry) => ({ ...entry, does: [deed] }));
 const DOING: Readonly<Record<Deed, readonly Owed[]>> = {
   anything: FORWARDED,
-  reads: FORWARDED.map((entry) => ({ ...entry, does: 'reads' })),
-  'rolls back': FORWARDED.map((entry) => ({ ...entry, does: 'rolls back' })),
+  reads: allDoing('reads'),
+  begins: allDoing('begins'),
+  commits: allDoing('commits'),
+  'rolls back': allDoing('rolls back'),
+  recovers: allDoing('recovers'),
 };
 
 export const forwarded = (kind: ReplyKind): Owed => FORWARDED[kind]!;
@@ -97,7 +101,12 @@ export const parsing = (rewritten: RewrittenText | null, swallow: boolean, assum
   assumption,
   rewritten,
 });
-export const queryOf = (rewritten: RewrittenText, does: Deed): Owed => ({ ...owed(Reply.query), rewritten, does });
+/** A text of several statements, or one that is not the client's. */
+export const queryOf = (rewritten: RewrittenText | null, does: Deeds): Owed => ({
+  ...owed(Reply.query),
+  rewritten,
+  does,
+});
 export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });
 export const controlSync = (control: ControlQuery): Owed => ({ ...owed(Reply.sync, true), control });
 export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({
@@ -137,8 +146,8 @@ export class ReplyQueue {
   #ring: (Owed | null)[] = new Array(16).fill(null);
   #head = 0;
   length = 0;
-  /** What the statements of the batch that is being answered did that have been answered. */
-  batchDid: Deed | 'nothing' = 'nothing';
+  /** What is answered of the batch that is being answered. */
+  readonly done = new DoneSoFar();
   /** After an error: everything up to the next Sync is skipped by the server, also what is sent from now on. */
   #skipping = false;
   /** Messages of the extended protocol were sent behind the last Sync: their transaction is open, answered or not. */
@@ -191,19 +200,17 @@ export class ReplyQueue {
     this.length++;
   }
 
+  /** The head has been answered. */
   pop(): void {
     const { kind, does } = this.#ring[this.#head]!;
-    if (endsBatch(kind)) this.batchDid = 'nothing';
-    else if (kind === Reply.execute && this.batchDid !== 'anything') this.batchDid = does;
-    this.#ring[this.#head] = null;
-    this.#head = (this.#head + 1) & (this.#ring.length - 1);
-    this.length--;
-    this.#gone++;
+    if (endsBatch(kind)) this.done.clear();
+    else if (kind === Reply.execute) this.done.answered(does, 0);
+    this.#remove();
   }
 
   /** A statement of the simple query at the head has been answered; its ReadyForQuery has not. */
-  answeredInQuery(does: Deed): void {
-    if (this.batchDid !== 'anything') this.batchDid = does;
+  answeredInQuery({ swallow, does }: Owed): void {
+    if (!swallow) this.done.answered(does, this.done.statements);
   }
 
   /** The head failed in the extended protocol: drops it and all behind it up to the next Sync, which stays. */
@@ -227,7 +234,7 @@ export class ReplyQueue {
       ended = kind === Reply.copyEnd;
       // Remove the second entry by moving the head over it.
       this.#ring[(this.#head + 1) & (this.#ring.length - 1)] = this.#ring[this.#head]!;
-      this.pop();
+      this.#remove();
     }
     let last = this.length - 1;
     while (this.#at(last).kind === Reply.local || this.#at(last).kind === Reply.copyEnd) last--;
@@ -265,6 +272,7 @@ export class ReplyQueue {
   clear(): void {
     const dropped: Assumption[] = [];
     while (this.length > 0) this.#drop(dropped);
+    this.done.clear();
     this.#skipping = this.#batchOpen = false;
     undoLatestFirst(dropped, null);
   }
@@ -276,7 +284,14 @@ export class ReplyQueue {
   #drop(assumptions: Assumption[]): void {
     const { assumption } = this.#ring[this.#head]!;
     if (assumption !== null) assumptions.push(assumption);
-    this.pop();
+    this.#remove();
+  }
+
+  #remove(): void {
+    this.#ring[this.#head] = null;
+    this.#head = (this.#head + 1) & (this.#ring.length - 1);
+    this.length--;
+    this.#gone++;
   }
 
   #grow(): void {

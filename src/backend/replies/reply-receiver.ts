@@ -1,7 +1,8 @@
 // What a server connection asks of whoever holds its lease, and what it says when it breaks under them.
 import type { PgkvError } from '../../base/errors.js';
 import type { ErrorFields } from '../../wire/error-fields.js';
-import type { Deed, Owed } from './reply-queue.js';
+import type { Done } from './deeds.js';
+import type { Owed } from './reply-queue.js';
 import type { StatementSource } from './statement-source.js';
 
 /** Whoever holds the lease of a connection: gets the replies meant for the client. Called synchronously. */
@@ -38,8 +39,8 @@ export interface ServerLoss {
   readonly owedReadies: number;
   /** All that the client still waits for, in order. */
   readonly owed: readonly Owed[];
-  /** What the statements of the first batch did that were answered. */
-  readonly batchDid: Deed | 'nothing';
+  /** What is answered of the first batch. */
+  readonly done: Done;
   /** Messages of the extended protocol were sent and no Sync behind them yet. */
   readonly unsynced: boolean;
   /** The client has had an error for the first of the batches that it waits for, or is still sending. */

@@ -219,8 +219,10 @@ export class Conversation implements ClientPort<LeasedLane> {
     if (this.#leased.refused(refusal)) return;
     // The message that waited was put back: take it up again and answer it.
     if (this.#reader.next() === Frame.none) return;
-    const { type } = this.#reader;
+    const { type, buffer, start } = this.#reader;
     this.#context.batch.take(type);
+    // A Parse that fails has dropped the unnamed statement before it.
+    if (type === Frontend.parse && buffer[start + 5] === 0) this.session.unnamed.set(null);
     this.#way.answers.error(type, refusal);
     this.takeMessages();
   }

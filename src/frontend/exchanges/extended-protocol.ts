@@ -5,11 +5,11 @@
 
 import { isUtf8 } from 'node:buffer';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
+import type { Deed } from '../../backend/replies/deeds.js';
 import {
   type Assumption,
   assuming,
   bindAfterLocalParse,
-  type Deed,
   describing,
   doing,
   forwarded,

@@ -2,23 +2,26 @@
 // they come. Owns what has to be remembered of messages until they are answered: a batch that may have to be sent again, and
 // whether later texts may have to be read in another way.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
-import { type Deed, doing, forwarded, queryOf, Reply } from '../../backend/replies/reply-queue.js';
+import type { Deed } from '../../backend/replies/deeds.js';
+import { doing, forwarded, type Owed, queryOf, Reply } from '../../backend/replies/reply-queue.js';
 import { type RewrittenText, rewrittenBytes, type StatementSource } from '../../backend/replies/statement-source.js';
 import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { TransactionPhase } from '../../session/transaction.js';
-import { Effect, NEUTRAL_TEMPLATE, type StatementKind, type Template } from '../../sql/plan/template.js';
+import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
 import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
+import { deedOf, deedsOf, mayCommit, mayWrite } from './deeds-of.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
+import { type BlockSpan, LostAnswers } from './lost-answers.js';
 import type { MergedExchange } from './merged-exchange.js';
-import type { BlockSpan, OwnAnswers } from './own-answers.js';
+import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
 import type { ShardPlacement } from './placement.js';
 
@@ -29,35 +32,6 @@ const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message
 const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
   (effects & Effect.unknown) !== 0 ||
   settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
-
-/** Whether the text, sent in a block of that phase, may commit it. */
-function mayCommit({ kind, kinds, leavesBlock, effects, kv, endsFailure }: Template, phase: TransactionPhase): boolean {
-  if (phase === 'failed' && !endsFailure) return false;
-  if (kind === 'unparsed') return true;
-  if (leavesBlock === null) return false;
-  // COMMIT of a failed block rolls it back; what follows in the same text stands for itself.
-  if (phase !== 'failed' && kinds.includes('commit')) return true;
-  const writes = kinds.some((one) => !COMMITS_NOTHING.has(one)) || (kv?.kind === 'kv' && kv.writes);
-  return writes || (effects & Effect.unknown) !== 0;
-}
-
-const mayWrite = ({ readOnly, kinds, effects, kv }: Template): boolean =>
-  !readOnly &&
-  (kinds.length === 0 ||
-    kinds.some((one) => !COMMITS_NOTHING.has(one)) ||
-    (kv?.kind === 'kv' && kv.writes) ||
-    (effects & Effect.unknown) !== 0);
-
-const COMMITS_NOTHING: ReadonlySet<StatementKind> = new Set([
-  'begin',
-  'commit',
-  'rollback',
-  'savepoint',
-  'read',
-  'set',
-  'show',
-  'copy-out',
-]);
 
 /** All that is owed belongs to the block, if there is one. */
 const WHOLE: BlockSpan = {
@@ -76,6 +50,7 @@ export class LeasedExchange implements Exchange<Unit> {
   readonly #placement: ShardPlacement;
   readonly #portals: OwnPortals;
   readonly #answers: OwnAnswers;
+  readonly #lost: LostAnswers;
   readonly #extended: ExtendedProtocol;
   readonly #merged: MergedExchange | null;
   /** Set while a message is handled, when its lane cannot serve it: the ErrorResponse. */
@@ -103,6 +78,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#placement = placement;
     this.#portals = portals;
     this.#answers = answers;
+    this.#lost = new LostAnswers(context);
     this.#extended = extended;
     this.#merged = merged;
   }
@@ -175,7 +151,7 @@ export class LeasedExchange implements Exchange<Unit> {
 
   lost(loss: ServerLoss): void {
     this.#repeatable = null;
-    this.#answers.connectionLost(loss, this.#block);
+    this.#lost.connectionLost(loss, this.#block);
     this.#block = { ...WHOLE };
   }
 
@@ -217,13 +193,13 @@ export class LeasedExchange implements Exchange<Unit> {
     connection.unnamed = null;
     if (rewritten !== null) {
       connection.output.push(encodeQueryBytes(rewrittenBytes(rewritten)));
-      connection.replies.push(queryOf(rewritten, this.#deed(template)));
+      connection.replies.push(this.#owed(template, rewritten));
       return 'taken';
     }
     const failed = connection.status === TransactionStatus.failed;
     const renamed = failed ? null : this.#extended.ownNames(template, text, connection);
     connection.output.push(renamed === null ? buffer.subarray(start, end) : encodeQuery(renamed));
-    connection.replies.push(doing(Reply.query, this.#deed(template)));
+    connection.replies.push(this.#owed(template, null));
     this.#extended.sentSql(template, connection);
     if (mayChangeReading(template)) this.#readsTextAnew = true;
     return 'taken';
@@ -234,12 +210,18 @@ export class LeasedExchange implements Exchange<Unit> {
     if (notice !== null) connection.replyLocally(encodeNotice(notice), null);
   }
 
+  /** What is owed for a text that was just noted. */
+  #owed(template: Template, rewritten: RewrittenText | null): Owed {
+    const { kinds } = template;
+    if (kinds.length > 1 || template.kind === 'unparsed') return queryOf(rewritten, deedsOf(template));
+    const deed = this.#deed(template);
+    return rewritten === null ? doing(Reply.query, deed) : queryOf(rewritten, [deed]);
+  }
+
   /** Of the statement that was just noted. */
   #deed(template: Template): Deed {
-    if (template.readOnly) return 'reads';
     const { state } = this.#context.transaction;
-    const rollsBack = state.kind === 'ending' && state.how === 'rollback' && template.kind !== 'multi';
-    return rollsBack && template.leavesBlock === 'closed' ? 'rolls back' : 'anything';
+    return deedOf(template, state.kind === 'ending' && state.how === 'rollback' && template.kind !== 'multi');
   }
 
   #functionCall(unit: Unit): Handling {
@@ -379,9 +361,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const refusal = this.#refusal;
     this.#refusal = null;
     if (ready) return 'ready';
-    if (refusal === null) return 'wait';
-    this.#answers.error(unit.type, refusal);
-    return 'taken';
+    return refusal === null ? 'wait' : this.#answers.refuse(unit, refusal);
   }
 
   #flush({ type, buffer, start, end }: Unit): Handling {

@@ -91,7 +91,7 @@ export class ShardPlacement {
   get endIsOpen(): boolean {
     const { connection } = this.#lanes.current;
     if (this.#transaction.state.kind !== 'ending' || connection === null) return false;
-    return connection.replies.length > 0 && this.#batch.state === 'none';
+    return connection.replies.length > 0 && this.#batch.begins;
   }
 
   /** A statement is about to be sent on the current lane: opens there what block there is, and notes what becomes of it. */

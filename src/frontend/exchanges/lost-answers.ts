@@ -1,0 +1,199 @@
+// What the client is told of a connection that broke under it (R5, D27): batch by batch, from what was still owed and from what
+// had been answered. Invariants: each batch gets its one ReadyForQuery and one error at most; what a server has answered is
+// not taken back; a block that is lost stays failed until the client ends it, and one that it has ended is over.
+import type { ServerLoss } from '../../backend/connection/server-connection.js';
+import { type Done, NOTHING_DONE } from '../../backend/replies/deeds.js';
+import { type Owed, Reply } from '../../backend/replies/reply-queue.js';
+import { type ErrorName, PgkvError } from '../../base/errors.js';
+import {
+  BIND_COMPLETE,
+  CLOSE_COMPLETE,
+  encodeCommandComplete,
+  encodeError,
+  NO_DATA,
+  NO_PARAMETERS,
+  PARSE_COMPLETE,
+  READY_FAILED,
+  READY_IDLE,
+  readyOf,
+} from '../../wire/server-messages.js';
+import type { ExchangeContext } from './exchange-context.js';
+
+const ROLLED_BACK = encodeCommandComplete('ROLLBACK');
+
+/** Where a block stands among the ReadyForQuery messages that are owed. */
+export interface BlockSpan {
+  /** Something sent in it may have committed it. */
+  mayHaveCommitted: boolean;
+  /** Something sent in it may have written. */
+  mayHaveWritten: boolean;
+  /** How many belong to what was sent before it. */
+  outside: number;
+  /** How many go up to its end, that one included. */
+  through: number;
+}
+
+/** One batch of those that are owed, the last of which may be without its Sync. */
+type Batch = readonly Owed[];
+
+export class LostAnswers {
+  readonly #context: ExchangeContext;
+
+  constructor(context: ExchangeContext) {
+    this.#context = context;
+  }
+
+  /**
+   * The current lane's connection broke, and the session goes on: answers all that is owed.
+   * @param block where the last block stands among what is owed
+   */
+  connectionLost(loss: ServerLoss, block: BlockSpan): void {
+    const { batch, output, transaction } = this.#context;
+    const { owedReadies } = loss;
+    if (owedReadies === 0 && !batch.isOwed) {
+      transaction.lose(false);
+      return;
+    }
+    const { state } = transaction;
+    const inBlock = state.kind === 'open' || state.kind === 'ending' || state.kind === 'failed';
+    const batches = batchesOf(loss.owed);
+    const last = batches.at(-1) ?? [];
+    // What follows the end of a block in another batch waits for its answer: the end is in the last batch.
+    const done = batches.length > 1 ? NOTHING_DONE : loss.done;
+    const isOver = state.kind === 'ending' && done.ended;
+    // A ROLLBACK under way has succeeded: there is nothing left to roll back.
+    const rolledBack =
+      state.kind === 'ending' && state.how === 'rollback' && done.statements === 0 && onlyRollsBack(last);
+    const errorOf = (index: number): Buffer | null => {
+      const isInside = inBlock && index >= block.outside && index < block.through;
+      if (isInside && !(isOver && index >= batches.length - 1)) return this.#inBlock(loss, block, batches);
+      const known = index > 0 ? NOTHING_DONE : isOver ? { ...done, wrote: done.wroteSinceEnd } : loss.done;
+      return this.#outside(loss, batches[index] ?? [], known);
+    };
+    const errors = Array.from({ length: owedReadies + 1 }, (_, index) => errorOf(index));
+    this.#loseBlock(loss, batches, isOver);
+    let { told } = loss;
+    for (let index = 0; index < owedReadies; index++) {
+      const isLast = index === owedReadies - 1 && batch.state === 'none';
+      if (isLast && rolledBack && !told) this.#rolledBack(last);
+      else if (!told) this.#tell(errors[index]!);
+      told = false;
+      const staysFailed = inBlock && index >= block.outside && index < block.through - 1;
+      output.send(isLast ? readyOf(transaction.status) : staysFailed ? READY_FAILED : READY_IDLE);
+    }
+    if (batch.isOwed) {
+      if (rolledBack && !told && batch.state === 'open') this.#rolledBack(last);
+      else {
+        if (!told) this.#tell(errors[owedReadies] ?? this.#error(loss, 'server_unreachable'));
+        batch.failed();
+      }
+    }
+    output.flush();
+  }
+
+  /** @param isOver a server has said that the block has ended */
+  #loseBlock({ told, done }: ServerLoss, batches: readonly Batch[], isOver: boolean): void {
+    const { batch, transaction } = this.#context;
+    const last = batches.at(-1) ?? [];
+    const isOne = batches.length <= 1;
+    // What was bound and not executed has ended nothing; nor has what the server skips behind an error.
+    const isExecuted = done.statements > 0 || last.some(isStatement) || batch.state === 'none';
+    transaction.lose(true, isOver || (isExecuted && !(told && isOne)));
+    // A text that begins a block, and has failed in it.
+    if (told && isOne && done.begun) transaction.failedInText();
+  }
+
+  /** The error of a batch of the block. */
+  #inBlock(
+    loss: ServerLoss,
+    { outside, mayHaveCommitted, mayHaveWritten }: BlockSpan,
+    batches: readonly Batch[],
+  ): Buffer {
+    const { told, done } = loss;
+    const last = batches.at(-1) ?? [];
+    const isExecuted = done.statements > 0 || last.some(isStatement) || this.#context.batch.state === 'none';
+    const hasFailed = told && outside === 0 && !batches.slice(1).flat().some(mayRecover);
+    const inDoubt = isExecuted && mayHaveCommitted && mayHaveWritten && !hasFailed;
+    return this.#error(loss, inDoubt ? 'outcome_unknown' : 'transaction_lost');
+  }
+
+  /** The same outside of a block. Null: there is nothing to tell, since every statement is answered. */
+  #outside(loss: ServerLoss, batch: Batch, done: Done): Buffer | null {
+    if (isAnswered(batch, done)) return null;
+    return this.#error(loss, done.wrote || !onlyReads(batch, done) ? 'outcome_unknown' : 'server_unreachable');
+  }
+
+  #error({ error: { detail } }: ServerLoss, name: ErrorName): Buffer {
+    return encodeError(new PgkvError(name, detail === undefined ? {} : { detail }), 'ERROR');
+  }
+
+  /** Answers what is still owed of a batch that does nothing but roll back. */
+  #rolledBack(batch: Batch): void {
+    const { output, session } = this.#context;
+    // Whether a statement without a name was parsed, nobody knows; the one before it is gone.
+    if (batch.some(({ kind }) => kind === Reply.parse)) session.unnamed.set(null);
+    for (const { kind, bytes } of batch) {
+      if (bytes !== null) output.send(bytes);
+      if (kind === Reply.parse) output.send(PARSE_COMPLETE);
+      else if (kind === Reply.bind) output.send(BIND_COMPLETE);
+      else if (kind === Reply.close) output.send(CLOSE_COMPLETE);
+      else if (kind === Reply.describePortal) output.send(NO_DATA);
+      else if (kind === Reply.describeStatement) {
+        output.send(NO_PARAMETERS);
+        output.send(NO_DATA);
+      } else if (kind === Reply.execute || kind === Reply.query) output.send(ROLLED_BACK);
+    }
+  }
+
+  #tell(error: Buffer | null): void {
+    if (error === null) return;
+    this.#context.output.send(error);
+    // Whether it was parsed before the loss, nobody knows.
+    this.#context.session.unnamed.set(null);
+  }
+}
+
+const isStatement = ({ kind }: Owed): boolean => kind === Reply.query || kind === Reply.execute;
+
+const endsBatch = ({ kind }: Owed): boolean =>
+  kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
+
+function batchesOf(owed: readonly Owed[]): Batch[] {
+  const batches: Owed[][] = [];
+  let open = false;
+  for (const entry of owed) {
+    if (!open) batches.push([]);
+    batches.at(-1)!.push(entry);
+    open = !endsBatch(entry);
+  }
+  return batches;
+}
+
+/** All that is missing is ReadyForQuery, and no commit hangs on that: one of a text is over when its last tag has come. */
+function isAnswered(batch: Batch, { statements, wrote }: Done): boolean {
+  const [only] = batch;
+  if (only === undefined || batch.length > 1 || statements === 0) return false;
+  if (only.kind === Reply.query) return only.does !== null && statements >= only.does.length;
+  return only.kind === Reply.sync && !wrote;
+}
+
+/** Nothing of it that is not answered writes. */
+function onlyReads(batch: Batch, { statements }: Done): boolean {
+  return batch.every(({ kind, does }, index) => {
+    if (kind === Reply.functionCall) return false;
+    if (kind !== Reply.query && kind !== Reply.execute) return true;
+    const left = index === 0 && kind === Reply.query ? does?.slice(statements) : does;
+    return left?.includes('anything') === false;
+  });
+}
+
+/** Every statement of it is a ROLLBACK, and there is one. */
+function onlyRollsBack(batch: Batch): boolean {
+  const runs = batch.filter(({ kind }) => kind === Reply.query || kind === Reply.execute);
+  if (runs.length === 0 || batch.some(({ kind }) => kind === Reply.functionCall)) return false;
+  return runs.every(({ does }) => does?.every((deed) => deed === 'rolls back') === true);
+}
+
+/** A failed block may go on behind it. */
+const mayRecover = ({ kind, does }: Owed): boolean =>
+  (kind === Reply.query || kind === Reply.execute) && does?.includes('recovers') !== false;
