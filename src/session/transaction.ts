@@ -93,8 +93,13 @@ export class Transaction<Branch extends object> {
 
   /** A block is open for the client, and no server knows of it. */
   get isHere(): boolean {
+    return this.#state.kind === 'held' || this.isLeft;
+  }
+
+  /** A failed block that no server has: whoever gets its end opens it anew, as a failed one. */
+  get isLeft(): boolean {
     const state = this.#state;
-    return state.kind === 'held' || state.kind === 'lost' || (state.kind === 'failed' && state.branch === null);
+    return state.kind === 'lost' || (state.kind === 'failed' && state.branch === null);
   }
 
   /** A block in which every statement sees what was committed before the statement, as far as is known. */

@@ -2,22 +2,24 @@
 // that pgkv has sent it.
 import { type ErrorFields, encodeErrorResponse } from '../../wire/error-fields.js';
 import { type PreparedStatements, serverNameIn } from './prepared-statements.js';
+import type { Owed } from './reply-queue.js';
 import type { ReplyReceiver } from './reply-receiver.js';
-import { positionInOriginal, type RewrittenText } from './statement-source.js';
+import { positionInOriginal } from './statement-source.js';
 
 /**
  * The ErrorResponse as it would be without pgkv; null where that is what the server has sent.
- * @param rewritten how the text that failed differs from the client's; null: not at all
+ * @param owed what it answers: how the text that failed differs from the client's
  */
 export function translatedError(
   fields: ErrorFields,
-  rewritten: RewrittenText | null,
+  { rewritten, names }: Pick<Owed, 'rewritten' | 'names'>,
   statements: PreparedStatements,
   receiver: ReplyReceiver | null,
 ): Buffer | null {
   const text = fields['M'] ?? '';
   const name = serverNameIn(text);
-  const own = name === undefined ? undefined : receiver?.clientStatementName(statements.sourceOf(name));
+  const own =
+    name === undefined ? undefined : (names?.get(name) ?? receiver?.clientStatementName(statements.sourceOf(name)));
   const position = rewritten === null ? undefined : fields['P'];
   if (own === undefined && position === undefined) return null;
   const told = { ...fields };

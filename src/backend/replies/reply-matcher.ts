@@ -292,7 +292,7 @@ export class ReplyMatcher {
   }
 
   #forwardError(fields: ErrorFields, head: Owed): void {
-    const translated = translatedError(fields, head.rewritten, this.#statements, this.#forwarder.receiver);
+    const translated = translatedError(fields, head, this.#statements, this.#forwarder.receiver);
     if (fields['C'] === '26000') this.#statements.deallocated(fields['M'] ?? '');
     if (translated === null) this.#forward();
     else this.#forwarder.insert(translated);

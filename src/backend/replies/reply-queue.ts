@@ -57,6 +57,8 @@ export interface Owed {
   readonly insteadOfError: Buffer | null;
   /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
   readonly rewritten: RewrittenText | null;
+  /** Names of pgkv's own that stand in the text that was sent, and what the client calls them; null: none. */
+  readonly names: ReadonlyMap<string, string> | null;
   /** What a Query or Execute does, as far as that bears on what its loss means. */
   readonly does: Deeds;
 }
@@ -72,6 +74,7 @@ const owed = (kind: ReplyKind, swallow = false): Owed => ({
   described: null,
   insteadOfError: null,
   rewritten: null,
+  names: null,
   does: ANYTHING,
 });
 
@@ -105,6 +108,12 @@ export const parsing = (rewritten: RewrittenText | null, swallow: boolean, assum
 export const queryOf = (rewritten: RewrittenText | null, does: Deeds): Owed => ({
   ...owed(Reply.query),
   rewritten,
+  does,
+});
+/** A text in which the client's names of statements were replaced. */
+export const renamedQuery = (names: ReadonlyMap<string, string>, does: Deeds): Owed => ({
+  ...owed(Reply.query),
+  names,
   does,
 });
 export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });

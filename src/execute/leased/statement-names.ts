@@ -16,6 +16,12 @@ export function namesOwnStatements(template: Template, session: Session): boolea
   return false;
 }
 
+export interface RenamedText {
+  readonly text: string;
+  /** Those of pgkv's own that stand in it, and what the client calls them. */
+  readonly names: ReadonlyMap<string, string>;
+}
+
 /**
  * The text with the session's names replaced by those on `connection`, where the statements are prepared first.
  * `deallocated` gets the session names that the text deallocates, in order.
@@ -26,7 +32,8 @@ export function replaceStatementNames(
   session: Session,
   connection: ServerConnection,
   deallocated: string[],
-): string {
+): RenamedText {
+  const names = new Map<string, string>();
   let result = '';
   let copied = 0;
   let sent = false;
@@ -44,6 +51,7 @@ export function replaceStatementNames(
     }
     if (!connection.isPrepared(source, session.settings.semantics)) sent = true;
     const serverName = connection.prepare(source, session.settings.semantics);
+    names.set(serverName, name);
     result += text.slice(copied, start) + serverName;
     copied = end;
   }
@@ -52,5 +60,5 @@ export function replaceStatementNames(
     connection.replies.push(assuming(Reply.sync, true, { undo: () => undefined }));
     connection.output.push(SYNC);
   }
-  return result + text.slice(copied);
+  return { text: result + text.slice(copied), names };
 }

@@ -39,8 +39,8 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   // The block is open on a server all the same, or no server has it.
   if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
   // 25P02, wherever it would belong: the server that has the failed block says so.
+  if (placement.blockFailed) return goesOnElsewhere(unit) ? placement.leaveFailed() : leased.take(unit);
   if (!unit.placed) return leased.take(unit);
-  if (placement.blockFailed) return endsAndGoesOn(unit.template) ? placement.leaveFailed() : leased.take(unit);
   switch (unit.type) {
     case Frontend.query:
       return query(way, unit);
@@ -81,7 +81,10 @@ function query(way: Way, unit: Unit): Handling {
   }
 }
 
-/** Ends a failed block, and has more behind that. */
+/** Ends a failed block, and has more behind that, which may belong elsewhere, or names statements that can be prepared only outside of it. */
+const goesOnElsewhere = ({ placed, template }: Unit): boolean =>
+  endsAndGoesOn(template) && (placed || template.statementNames.length > 0);
+
 const endsAndGoesOn = ({ kind, kinds, endsFailure }: Template): boolean =>
   kind === 'multi' && endsFailure && kinds[0] !== 'savepoint';
 

@@ -22,13 +22,13 @@ import {
 } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
-import { namesOwnStatements, replaceStatementNames } from '../../execute/leased/statement-names.js';
+import { namesOwnStatements, type RenamedText, replaceStatementNames } from '../../execute/leased/statement-names.js';
 import type { Session } from '../../session/session.js';
 import type { UnnamedChange } from '../../session/unnamed-statement.js';
-import { Effect, type Template } from '../../sql/plan/template.js';
+import { Effect, type StatementNameReference, type Template } from '../../sql/plan/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
-import { Frontend } from '../../wire/protocol.js';
+import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../../wire/server-messages.js';
 import type { NamedStatements } from '../unit/named-statements.js';
 import type { SingleBatch } from '../unit/single-batch.js';
@@ -167,10 +167,22 @@ export class ExtendedProtocol {
   }
 
   /** The text of a simple query with this session's names as the connection has them; see `replaceStatementNames`. */
-  ownNames(template: Template, text: string, connection: ServerConnection): string | null {
-    if (template.statementNames.length === 0 || !namesOwnStatements(template, this.#session)) return null;
+  ownNames(template: Template, text: string, connection: ServerConnection): RenamedText | null {
+    const session = this.#session;
+    if (template.statementNames.length === 0 || !namesOwnStatements(template, session)) return null;
+    // In a failed block nothing can be prepared: what its end lets through runs with what is there.
+    if (connection.status === TransactionStatus.failed) {
+      if (!template.endsFailure) return null;
+      const isMissing = ({ name }: StatementNameReference): boolean => {
+        const source = session.statement(name);
+        return source !== undefined && !connection.isPrepared(source, session.settings.semantics);
+      };
+      if (template.statementNames.some(isMissing)) return null;
+    }
     connection.watchTags = true;
-    return replaceStatementNames(text, template, this.#session, connection, this.#deallocated);
+    // A text with names waits for the answers to those before it: what is left of them has failed.
+    this.#deallocated.length = 0;
+    return replaceStatementNames(text, template, session, connection, this.#deallocated);
   }
 
   /** A simple query was sent: it may drop statements of any name. */
@@ -383,7 +395,7 @@ export class ExtendedProtocol {
 
   /** A statement that names others of this session, as this connection has them now: they are prepared here first. */
   #namedFor(source: StatementSource, connection: ServerConnection): StatementSource {
-    const text = replaceStatementNames(source.text, source.template, this.#session, connection, []);
+    const { text } = replaceStatementNames(source.text, source.template, this.#session, connection, []);
     let known = this.#withNames.get(connection);
     if (known === undefined) {
       known = new Map();

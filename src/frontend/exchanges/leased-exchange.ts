@@ -3,7 +3,7 @@
 // whether later texts may have to be read in another way.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
-import { doing, forwarded, type Owed, queryOf, Reply } from '../../backend/replies/reply-queue.js';
+import { doing, forwarded, type Owed, queryOf, Reply, renamedQuery } from '../../backend/replies/reply-queue.js';
 import { type RewrittenText, rewrittenBytes, type StatementSource } from '../../backend/replies/statement-source.js';
 import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
@@ -12,7 +12,7 @@ import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { TransactionPhase } from '../../session/transaction.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
 import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
-import { Frontend, TransactionStatus } from '../../wire/protocol.js';
+import { Frontend } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
@@ -186,6 +186,9 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
+    // Nothing can be prepared in the failed block that is to be opened on it.
+    const isReopened = this.#context.transaction.isLeft;
+    const early = isReopened ? this.#extended.ownNames(template, text, connection) : null;
     this.#sending(template, text);
     lane.note(template, text);
     services.counters.statements++;
@@ -196,10 +199,10 @@ export class LeasedExchange implements Exchange<Unit> {
       connection.replies.push(this.#owed(template, rewritten));
       return 'taken';
     }
-    const failed = connection.status === TransactionStatus.failed;
-    const renamed = failed ? null : this.#extended.ownNames(template, text, connection);
-    connection.output.push(renamed === null ? buffer.subarray(start, end) : encodeQuery(renamed));
-    connection.replies.push(this.#owed(template, null));
+    const renamed = isReopened ? early : this.#extended.ownNames(template, text, connection);
+    connection.output.push(renamed === null ? buffer.subarray(start, end) : encodeQuery(renamed.text));
+    const owed = this.#owed(template, null);
+    connection.replies.push(renamed === null ? owed : renamedQuery(renamed.names, owed.does));
     this.#extended.sentSql(template, connection);
     if (mayChangeReading(template)) this.#readsTextAnew = true;
     return 'taken';

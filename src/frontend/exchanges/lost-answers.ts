@@ -5,6 +5,7 @@ import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import { type Done, NOTHING_DONE } from '../../backend/replies/deeds.js';
 import { type Owed, Reply } from '../../backend/replies/reply-queue.js';
 import { type ErrorName, PgkvError } from '../../base/errors.js';
+import { TransactionStatus } from '../../wire/protocol.js';
 import {
   BIND_COMPLETE,
   CLOSE_COMPLETE,
@@ -109,10 +110,13 @@ export class LostAnswers {
     { outside, mayHaveCommitted, mayHaveWritten }: BlockSpan,
     batches: readonly Batch[],
   ): Buffer {
-    const { told, done } = loss;
+    const { told, done, status } = loss;
     const last = batches.at(-1) ?? [];
     const isExecuted = done.statements > 0 || last.some(isStatement) || this.#context.batch.state === 'none';
-    const hasFailed = told && outside === 0 && !batches.slice(1).flat().some(mayRecover);
+    // By the server's word, and nothing was sent behind that which it would have gone on with.
+    const behind = told ? batches.slice(1) : batches;
+    const isKnown = outside === 0 && (told || status === TransactionStatus.failed);
+    const hasFailed = isKnown && !behind.flat().some(mayRecover);
     const inDoubt = isExecuted && mayHaveCommitted && mayHaveWritten && !hasFailed;
     return this.#error(loss, inDoubt ? 'outcome_unknown' : 'transaction_lost');
   }
