@@ -1,6 +1,5 @@
 // Many clients work on few keys of three shards while connections between pgkv and its servers are lost at random bytes, or
 // fall silent; what they were told must be linearizable for each object (two keys of a shard), and nothing may hang.
-//   PGKV_LOSS=1   plays it at all, until the faults that it finds are mended
 //   PGKV_LONG=1   200 rounds instead of a few
 //   PGKV_SEED=n   other rounds
 import t from 'tap';
@@ -38,8 +37,6 @@ const TIME_OUT_MS = 6_000;
 const LOST_SHARE = 0.9;
 const LOST_BYTES = [400, 1_000, 2_000, 4_000] as const;
 
-const skip = env['PGKV_LOSS'] === '1' ? false : 'PGKV_LOSS=1 plays it';
-
 function lossOf(random: SeededRandom): Loss | null {
   if (!random.chance(LOST_SHARE)) return null;
   const side = random.pick(['request', 'answer'] as const);
@@ -64,7 +61,7 @@ function makeObjects(): HistoryObject[] {
 const showOperation = ({ what, call, end }: Operation): string =>
   `${call.toFixed(2)} … ${end === Number.POSITIVE_INFINITY ? '?' : end.toFixed(2)}  ${what}`;
 
-t.test('what clients are told under losses is linearizable', { skip }, async (t) => {
+t.test('what clients are told under losses is linearizable', async (t) => {
   await loadKeyHash();
   const servers = await Promise.all(Array.from({ length: SHARDS }, () => startPostgres({ version: 'embedded' })));
   t.teardown(() => Promise.all(servers.map((server) => server.stop())));
