@@ -41,6 +41,9 @@ const SCENARIOS: readonly Scenario[] = [
   },
 ];
 
+/** Of ReadyForQuery: with the tag before it, all is said. */
+const READY_BYTES = 6;
+
 /** How many bytes of that side one run of a scenario has, measured on the proxy. */
 async function bytesOf(
   live: LiveRouter,
@@ -77,7 +80,9 @@ for (const side of ['answer', 'request'] as const) {
         seen.add(`${ending.outcome} ${ending.code}`.trim());
         if (scenario.writes) await bench.agrees(t, `cut at ${after}`, ending, id);
         else t.match(ending, { outcome: /done|error|lost/, code: /^(08006)?$/ }, `cut at ${after}`);
-        if (ending.outcome === 'done') t.equal(after, bytes, 'only the whole answer is a success');
+        if (ending.outcome === 'done') {
+          t.ok(after >= bytes - READY_BYTES, 'only an answer that lacks nothing but ReadyForQuery is a success');
+        }
         client = await bench.goesOn(t, live, client, ending);
       }
       await client.end();

@@ -134,6 +134,8 @@ export class ModelSession extends SessionEngine {
       const portal = state.portals.get(new BodyReader(body).text());
       this.#soleStatement = portal?.prepared.statement?.statement ?? null;
     }
+    // Whatever becomes of a Parse, also where it is refused before a server has read it.
+    if (type === 'P' && new BodyReader(body).text() === '') state.statements.delete('');
     this.#point();
     switch (type) {
       case 'P':
@@ -232,7 +234,6 @@ export class ModelSession extends SessionEngine {
   #parse(reader: BodyReader): void {
     const { statements } = this.state;
     const name = reader.text();
-    if (name === '') statements.delete('');
     const found = readStatements(reader.text());
     if (found === null) throw SYNTAX_ERROR;
     const statement = found[0] ?? null;
