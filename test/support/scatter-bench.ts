@@ -261,6 +261,7 @@ export class ScatterBench {
       resultFormats: [],
       limit: null,
       offset: 0n,
+      instant: null,
       byteOrder: true,
       encoding: UTF8,
       session: this.session,

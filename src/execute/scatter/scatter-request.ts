@@ -5,6 +5,7 @@ import type { Session } from '../../session/session.js';
 import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
+import type { Instant } from './instant.js';
 
 export interface ScatterTarget {
   readonly shardName: string;
@@ -28,6 +29,8 @@ export interface ScatterRequest {
   /** What every shard runs. A source used again is prepared once per connection. */
   readonly shardSource: StatementSource;
   readonly targets: readonly ScatterTarget[];
+  /** How the time is asked for that `shardSource` gets as its last two parameters; null: it gets none. */
+  readonly instant: InstantSource | null;
   /** Runs the final statement of a CombinePlan; tells the shape of a merged result where it is one of the targets. */
   readonly home: ScatterTarget;
   /** Parameters of `shardSource` as they stand in a Bind (formats, then values); `NO_PARAMETERS` for none. */
@@ -46,6 +49,15 @@ export interface ScatterRequest {
   readonly session: Session;
   readonly clock: Clock;
   readonly limits?: Partial<ScatterLimits>;
+}
+
+export interface InstantSource {
+  /** INSTANT_SQL, for the home server. */
+  readonly source: StatementSource;
+  /** Asks the server that has the block beside which the read runs; null: `home` is asked. Told once. */
+  readonly inBlock: ((told: (instant: Instant | Buffer) => void) => void) | null;
+  /** What counts of the time that was told: the block's is what it was before. */
+  settle(instant: Instant): Instant;
 }
 
 export interface ScatterLimits {

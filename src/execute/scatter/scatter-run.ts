@@ -1,6 +1,7 @@
 // A read on several shards, and the one answer made of it. Owns the legs, and the end: the client hears of it only when no
 // leg holds a connection any longer. Which rows go out, and when, is RowDelivery's. Stages:
 //   new        `start` was not called
+//   instant    one server is asked for the time that all shards are told; only where the statement asks for it
 //   shards     legs on the shards send rows, which are passed on, merged, or collected as partial rows
 //   final      the final statement of a CombinePlan runs on the home server
 //   stopping   the answer is complete or lost; legs that are at work are drained or cancelled
@@ -12,15 +13,17 @@ import { messageOf, PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { type Column, sameColumns, withoutLastColumns } from '../../wire/row-description.js';
+import { readRowValues } from '../../wire/row-values.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { finalStatement, internFinal } from './combine-statement.js';
 import { NO_PARAMETERS } from './extended-messages.js';
+import { type Instant, readInstant, withInstant } from './instant.js';
 import type { LegStatement } from './leg-batch.js';
 import { RowDelivery } from './row-delivery.js';
 import { RowMerge } from './row-merge.js';
 import type { RowRun } from './row-queue.js';
 import { type LegOwner, ScatterLeg } from './scatter-leg.js';
-import type { ScatterClient, ScatterLimits, ScatterRequest, ScatterTarget } from './scatter-request.js';
+import type { InstantSource, ScatterClient, ScatterLimits, ScatterRequest, ScatterTarget } from './scatter-request.js';
 import { sortOrder } from './sort-order.js';
 
 const DEFAULT_LIMITS: ScatterLimits = {
@@ -34,7 +37,7 @@ const DRAIN_MS = 5;
 const STOP_MS = 5_000;
 const QUERY_CANCELED = '57014';
 
-type Stage = 'new' | 'shards' | 'final' | 'stopping' | 'over';
+type Stage = 'new' | 'instant' | 'shards' | 'final' | 'stopping' | 'over';
 
 export class ScatterRun implements LegOwner {
   #stage: Stage = 'new';
@@ -70,8 +73,42 @@ export class ScatterRun implements LegOwner {
   /** @param rowsMax rows after which `suspended` is called; 0: never */
   start(rowsMax = 0): void {
     assert(this.#stage === 'new', 'a scattered read is started once');
-    const { plan, shardSource, parameters, final, resultFormats, targets, home } = this.#request;
     this.#delivery.ask(rowsMax);
+    if (this.#request.instant === null) this.#askShards([this.#request.parameters]);
+    else this.#askInstant(this.#request.instant);
+  }
+
+  #askInstant({ source, inBlock }: InstantSource): void {
+    this.#stage = 'instant';
+    if (inBlock !== null) {
+      inBlock((told) => {
+        if (this.#stage !== 'instant') return;
+        if (Buffer.isBuffer(told)) this.#stop(told);
+        else this.#toldInstant(told);
+      });
+      return;
+    }
+    source.uses++;
+    const asks = { source, parameters: [NO_PARAMETERS], resultFormats: [], hidden: 0 };
+    const statement = { ...asks, asksParameterTypes: false, describesEarly: false };
+    this.#run([this.#leg(this.#request.home, statement)], 0);
+  }
+
+  /** The home server has told the time, once its leg is over. */
+  #takeInstant(): void {
+    const [leg] = this.#legs;
+    if (leg === undefined || leg.phase !== 'settled' || !leg.ended) return;
+    const { buffer, start, end } = leg.rows.take(Number.POSITIVE_INFINITY);
+    this.#toldInstant(readInstant(readRowValues(buffer, start, end)));
+  }
+
+  #toldInstant(told: Instant): void {
+    const { parameters, instant } = this.#request;
+    this.#askShards(withInstant(parameters, instant!.settle(told)));
+  }
+
+  #askShards(parameters: readonly Buffer[]): void {
+    const { plan, shardSource, final, resultFormats, targets, home } = this.#request;
     this.#stage = 'shards';
     shardSource.uses++;
     const combines = plan.kind === 'combine';
@@ -83,7 +120,7 @@ export class ScatterRun implements LegOwner {
     );
     const statement: LegStatement = {
       source: shardSource,
-      parameters: [parameters],
+      parameters,
       resultFormats: combines ? [1] : resultFormats,
       hidden: this.#hidden,
       asksParameterTypes: false,
@@ -185,6 +222,9 @@ export class ScatterRun implements LegOwner {
 
   #step(): void {
     switch (this.#stage) {
+      case 'instant':
+        this.#takeInstant();
+        return;
       case 'shards':
         if (!this.#compareColumns()) return;
         if (this.#request.plan.kind === 'combine') this.#collect();
@@ -243,7 +283,7 @@ export class ScatterRun implements LegOwner {
   }
 
   get #isRunning(): boolean {
-    return this.#stage === 'shards' || this.#stage === 'final';
+    return this.#stage === 'instant' || this.#stage === 'shards' || this.#stage === 'final';
   }
 
   /** Every leg has sent its rows and has succeeded, and the rows are gone. */

@@ -1,6 +1,7 @@
 // Reads over several shards on behalf of a conversation, by simple query or through a portal that no server knows. One at a
 // time; while one is under way the conversation takes no messages. What is asked of the shards is put together in
 // scatter-request-of.ts.
+import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
 import type { RewrittenText } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { ShardView } from '../../cluster/cluster-view.js';
@@ -10,6 +11,7 @@ import { ScatterRun } from '../../execute/scatter/scatter-run.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
+import { BlockInstant } from './block-instant.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 import { cursorExists, OWN_PORTALS_MAX, type OwnPortal, OwnPortals } from './own-portals.js';
@@ -31,12 +33,14 @@ export class ScatterExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
+  readonly #blockInstant: BlockInstant;
   #run: ScatterRun | null = null;
 
   constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals) {
     this.#context = context;
     this.#answers = answers;
     this.#portals = portals;
+    this.#blockInstant = new BlockInstant(context);
   }
 
   get busy(): boolean {
@@ -72,8 +76,9 @@ export class ScatterExchange implements Exchange<Unit> {
     this.#run?.resume();
   }
 
-  lost(): void {
-    // Its legs have lanes of their own; what is lost beside them owed nothing.
+  lost(loss: ServerLoss): void {
+    // Its legs have lanes of their own; what is lost beside them owed nothing but the time.
+    this.#blockInstant.lost(loss);
   }
 
   abandon(): void {
@@ -85,7 +90,7 @@ export class ScatterExchange implements Exchange<Unit> {
   #query(unit: Unit, shards: readonly ShardView[]): Handling {
     const request = shardReadRequest(unit.statement!, shards, NOTHING_BOUND, this.#context);
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
-    return this.#runQuery(request, shardTextOf(unit.statement!));
+    return this.#runQuery(request, shardTextOf(unit.statement!, request.parameters));
   }
 
   #runQuery(request: ScatterRequest, rewritten: RewrittenText | null): Handling {
@@ -108,7 +113,7 @@ export class ScatterExchange implements Exchange<Unit> {
     if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
     const request = shardReadRequest(unit.statement!, shards, parts, this.#context);
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
-    return this.#makePortal(unit, request, shardTextOf(unit.statement!));
+    return this.#makePortal(unit, request, shardTextOf(unit.statement!, request.parameters));
   }
 
   #makePortal(unit: Unit, request: ScatterRequest, rewritten: RewrittenText | null): Handling {
@@ -185,7 +190,9 @@ export class ScatterExchange implements Exchange<Unit> {
   /** A run whose rows go to the client; the conversation waits until it ends. */
   #begin(request: ScatterRequest, client: RunClient): ScatterRun {
     const { output } = this.#context;
-    const run = new ScatterRun(request, {
+    const { instant } = request;
+    const timed = instant === null ? request : { ...request, instant: this.#blockInstant.source(instant.source) };
+    const run = new ScatterRun(timed, {
       described: client.described,
       suspended: client.suspended,
       rows: (bytes) => {

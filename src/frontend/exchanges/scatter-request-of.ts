@@ -11,12 +11,16 @@ import { messageOf, PgkvError } from '../../base/errors.js';
 import { isRefusal } from '../../base/refusals.js';
 import { homeShard, type ShardView } from '../../cluster/cluster-view.js';
 import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
-import type { ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
+import { INSTANT_SQL, parameterCount } from '../../execute/scatter/instant.js';
+import type { InstantSource, ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
+import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
+import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { TypeOid } from '../../wire/type-oids.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
 
@@ -35,6 +39,9 @@ export interface BoundParts {
   /** Formats of the result's columns. */
   readonly formats: readonly number[];
 }
+
+/** The time is asked for outside a block. */
+const NO_BLOCK: Omit<InstantSource, 'source'> = { inBlock: null, settle: (instant) => instant };
 
 /** Of a simple query: no parameters, all columns as text. */
 export const NOTHING_BOUND: BoundParts = { parameters: NO_PARAMETERS, formats: [] };
@@ -75,7 +82,8 @@ function requestOf(
   });
   return {
     plan: scatter,
-    shardSource: shardSource(statement, scatter.shardText, sources),
+    shardSource: shardSource(statement, scatter, parameters, sources),
+    instant: scatter.hasInstant === true ? { source: sources.ownText(INSTANT_SQL, []), ...NO_BLOCK } : null,
     targets: shards.map(target),
     home: target(homeShard(kv.view)),
     parameters,
@@ -118,6 +126,7 @@ export function homeReadRequest(
     resultFormats: formats,
     limit: null,
     offset: 0n,
+    instant: null,
     byteOrder: lanes.home.byteOrder,
     encoding,
     session,
@@ -126,9 +135,18 @@ export function homeReadRequest(
 }
 
 /** What every shard runs: shared between sessions, so that it is prepared once per connection. */
-function shardSource(statement: KvStatement, parts: TextParts, sources: StatementSources): StatementSource {
-  const { text, literals, encoding, source } = statement;
-  return sources.ownText(rewrittenText({ parts, text, literals, encoding }), source?.parameterTypes ?? [], encoding);
+function shardSource(
+  statement: KvStatement,
+  { hasInstant }: ScatterPlan,
+  parameters: Buffer,
+  sources: StatementSources,
+): StatementSource {
+  const types = [...(statement.source?.parameterTypes ?? [])];
+  if (hasInstant === true) {
+    while (types.length < parameterCount(parameters)) types.push(TypeOid.unspecified);
+    types.push(TypeOid.timestamptz, TypeOid.timestamptz);
+  }
+  return sources.ownText(rewrittenText(shardTextOf(statement, parameters)), types, statement.encoding);
 }
 
 function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {
@@ -165,9 +183,13 @@ export function boundParts(buffer: Buffer, start: number, end: number): BoundPar
   return { parameters, formats };
 }
 
-/** The text that the shards run, and what it was made from. */
-export function shardTextOf({ plan, text, literals, encoding }: KvStatement): RewrittenText {
-  return { parts: isRefusal(plan.scatter) ? plan.text : plan.scatter.shardText, text, literals, encoding };
+/** The text that the shards run, and what it was made from. @param parameters the client's */
+export function shardTextOf({ plan, text, literals, encoding }: KvStatement, parameters: Buffer): RewrittenText {
+  const { scatter } = plan;
+  if (isRefusal(scatter)) return { parts: plan.text, text, literals, encoding };
+  const { shardText, hasInstant } = scatter;
+  const parts = hasInstant === true ? numberedInstants(shardText, parameterCount(parameters) + 1) : shardText;
+  return { parts, text, literals, encoding };
 }
 
 /** An error of a shard, its position told as one in the client's own text. */

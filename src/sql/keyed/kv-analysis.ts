@@ -10,7 +10,14 @@ import type { KvPlan } from '../plan/kv-plan.js';
 import { isFaithful } from '../rewrite/kv-proof.js';
 import { findClauses } from '../text/clauses.js';
 import { renderText } from '../text/kv-text.js';
-import { closingIndex, spliceTokens, type TextToken, type TokenSpan, tokensOf } from '../text/text-tokens.js';
+import {
+  spanOf,
+  spliceTokens,
+  type TextToken,
+  type TokenSpan,
+  tokensOf,
+  withoutParentheses,
+} from '../text/text-tokens.js';
 import { keyArgumentsOf, planCalls } from './kv-calls.js';
 import { planInsert } from './kv-insert.js';
 import { planDelete, planSelect, planUpdate } from './kv-rows.js';
@@ -243,33 +250,6 @@ function explainedAt(tokens: readonly TextToken[], span: TokenSpan): number {
   }
   while (isOption(at)) at++;
   return at;
-}
-
-/** A SELECT as a whole may stand in parentheses. */
-function withoutParentheses(tokens: readonly TextToken[], span: TokenSpan): TokenSpan {
-  let { start, end } = span;
-  while (tokens[start]?.folded === '(' && closingIndex(tokens, start) === end - 1) {
-    start++;
-    end--;
-  }
-  return { start, end };
-}
-
-const spanOf = (tokens: readonly TextToken[], { startByte, endByte }: ParsedStatement): TokenSpan => ({
-  start: firstTokenFrom(tokens, startByte),
-  end: firstTokenFrom(tokens, endByte),
-});
-
-/** By halving: a text may hold thousands of statements. */
-function firstTokenFrom(tokens: readonly TextToken[], byte: number): number {
-  let low = 0;
-  let high = tokens.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (tokens[middle]!.startByte < byte) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 const editedText = (

@@ -34,7 +34,10 @@ export interface SortKey {
 }
 
 /** How the answers of several shards to a SELECT become one. */
-export type ScatterPlan = SortedPlan | CombinePlan;
+export type ScatterPlan = (SortedPlan | CombinePlan) & {
+  /** The statement asks for the time: `shardText` takes two pseudo-parameters (scatter/instant-parameters.ts). */
+  readonly hasInstant?: true;
+};
 
 /** Rows as they come, or sorted: the shards' sorted answers are merged by these keys. */
 export interface SortedPlan {

@@ -13,9 +13,10 @@ const NOW = 'pg_catalog.statement_timestamp()';
 /** What a relation's columns can be qualified by. */
 export const aliasOf = (relation: RangeVar): string => relation.alias?.aliasname ?? relation.relname ?? '';
 
-export function expiryFilter(relation: RangeVar): string {
+/** @param now when it is */
+export function expiryFilter(relation: RangeVar, now = NOW): string {
   const ttl = `${quoteName(aliasOf(relation))}.ttl`;
-  return `(${ttl} IS NULL OR ${ttl} > ${NOW})`;
+  return `(${ttl} IS NULL OR ${ttl} > ${now})`;
 }
 
 /** Of a column without qualification, where there is no other table: rows that have expired. */

@@ -1,10 +1,11 @@
 // How a SELECT over one key-value table, without a key, is put together from what every shard answers: it decides whether
 // that can be proven right and which way it goes (sorted-plan.ts, combine-plan.ts), and refuses the rest (D10). Pure.
 
-import type { Refusal } from '../../base/refusals.js';
+import { isRefusal, type Refusal } from '../../base/refusals.js';
 import type { ScatterPlan } from '../plan/kv-plan.js';
 import type { TextToken } from '../text/text-tokens.js';
 import { combinePlan } from './combine-plan.js';
+import { withOneInstant } from './one-instant.js';
 import { expressionFacts, refuse } from './scatter-expressions.js';
 import type { ScatterSource } from './scatter-source.js';
 import { sortedPlan } from './sorted-plan.js';
@@ -25,7 +26,10 @@ export function planScatter(source: ScatterSource): ScatterPlan | Refusal {
   const refusal = facts.refusal ?? others.refusal;
   if (refusal !== null) return refusal;
   const isGrouped = facts.hasAggregate || select.havingClause !== undefined || (select.groupClause ?? []).length > 0;
-  return isGrouped ? combinePlan(source) : sortedPlan(source, facts.isVolatile);
+  const timed = withOneInstant(source);
+  const planned = timed ?? source;
+  const plan = isGrouped ? combinePlan(planned) : sortedPlan(planned, facts.isVolatile);
+  return timed === null || isRefusal(plan) ? plan : { ...plan, hasInstant: true };
 }
 
 /** By the tokens of a text, which may hold very many statements. */

@@ -6,6 +6,7 @@ import { expiryFilter, filterEdits } from '../rewrite/kv-rewrites.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextParts } from '../text/text-parts.js';
 import { spliceTokens, type TextToken } from '../text/text-tokens.js';
+import { STATEMENT_INSTANT } from './instant-parameters.js';
 import type { Scope } from './scatter-expressions.js';
 
 export interface ScatterSource extends Scope {
@@ -14,14 +15,23 @@ export interface ScatterSource extends Scope {
   readonly tokens: readonly TextToken[];
   readonly clauses: Clauses;
   readonly select: SelectStmt;
+  /** The time it asks for stands in it as pseudo-parameters (one-instant.ts). */
+  readonly hasInstant?: true;
 }
 
-/** FROM and WHERE for a shard: the statement's own, rows that have expired left out (D9). */
-export function shardRows({ text, tokens, clauses, select }: ScatterSource): TextParts {
+/**
+ * FROM and WHERE for a shard: the statement's own, rows that have expired left out (D9), by the shard's clock unless all shards
+ * are told the time anyway.
+ */
+export function shardRows({ text, tokens, clauses, select, hasInstant }: ScatterSource): TextParts {
   const { from, where } = clauses;
   const [relation] = select.fromClause ?? [];
   assert(from !== null && relation !== undefined && 'RangeVar' in relation, 'FROM is one table');
-  const edits = filterEdits(clauses, from.body.end, expiryFilter(relation.RangeVar));
+  const edits = filterEdits(
+    clauses,
+    from.body.end,
+    expiryFilter(relation.RangeVar, hasInstant ? STATEMENT_INSTANT : undefined),
+  );
   return spliceTokens(text, tokens, { start: from.start, end: (where ?? from).body.end }, edits);
 }
 

@@ -47,6 +47,7 @@ export function originalPosition(
       (token.folded === candidate.folded || slice === text.slice(candidate.start, candidate.end));
     if (offset >= token.end) {
       if (isOwn) next++;
+      else if (token.kind === 'parameter') next = behindTime(own, next);
       continue;
     }
     const source = isOwn ? candidate : (copied(token, parts, literals) ?? repeated(token, own));
@@ -55,6 +56,16 @@ export function originalPosition(
     break;
   }
   return positionOf(text, own[next]?.start ?? own.at(-1)?.end ?? 0);
+}
+
+const TIMES: ReadonlySet<string> = new Set(['now', 'transaction_timestamp', 'statement_timestamp']);
+const TIME_WORD = /^(current_(timestamp|date|time)|localtime(stamp)?)$/;
+
+/** now() and its kin, in whose place a parameter stands in statements for several shards: the token behind such a call. */
+function behindTime(own: readonly TextToken[], at: number): number {
+  if (TIME_WORD.test(own[at]?.folded ?? '')) return at + 1;
+  const name = own[at + 1]?.folded === '.' ? at + 2 : at;
+  return TIMES.has(own[name]?.folded ?? '') && own[name + 1]?.folded === '(' ? name + 3 : at;
 }
 
 /** What stands in another place, such as a sort key in the select list, is taken for the last token of the same text. */

@@ -254,3 +254,34 @@ class PartsBuilder {
     this.pending = [];
   }
 }
+
+/** A SELECT as a whole may stand in parentheses. */
+export function withoutParentheses(tokens: readonly TextToken[], span: TokenSpan): TokenSpan {
+  let { start, end } = span;
+  while (tokens[start]?.folded === '(' && closingIndex(tokens, start) === end - 1) {
+    start++;
+    end--;
+  }
+  return { start, end };
+}
+
+/** The tokens of a statement that parse.ts has found. */
+export const spanOf = (
+  tokens: readonly TextToken[],
+  { startByte, endByte }: { readonly startByte: number; readonly endByte: number },
+): TokenSpan => ({
+  start: firstTokenFrom(tokens, startByte),
+  end: firstTokenFrom(tokens, endByte),
+});
+
+/** By halving: a text may hold thousands of statements. */
+function firstTokenFrom(tokens: readonly TextToken[], byte: number): number {
+  let low = 0;
+  let high = tokens.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (tokens[middle]!.startByte < byte) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

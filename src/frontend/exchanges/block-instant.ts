@@ -1,0 +1,66 @@
+// The time of a transaction block, for reads that run beside it: now() is when the block began, for all of its statements. Where
+// a server has the block, that one is asked; of a block that is held back, the first answer counts from then on.
+import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
+import { PgkvError } from '../../base/errors.js';
+import { INSTANT_SQL, type Instant, readInstant } from '../../execute/scatter/instant.js';
+import type { InstantSource } from '../../execute/scatter/scatter-request.js';
+import { encodeError } from '../../wire/server-messages.js';
+import type { ExchangeContext } from './exchange-context.js';
+
+export class BlockInstant {
+  readonly #context: ExchangeContext;
+  /** now(), by the block's prologue, which it keeps as long as reads may run beside it. */
+  readonly #begun = new WeakMap<object, Buffer>();
+  /** Who waits for the block's server. */
+  #asking: ((instant: Instant | Buffer) => void) | null = null;
+
+  constructor(context: ExchangeContext) {
+    this.#context = context;
+  }
+
+  /** As it is asked for at present. */
+  source(source: InstantSource['source']): InstantSource {
+    const { state } = this.#context.transaction;
+    const prologue = state.kind === 'held' || state.kind === 'open' ? state.prologue : null;
+    return {
+      source,
+      inBlock: state.kind === 'open' ? (told) => this.#ask(told) : null,
+      settle: (instant) => {
+        if (prologue === null) return instant;
+        const begun = this.#begun.get(prologue) ?? instant.transaction;
+        this.#begun.set(prologue, begun);
+        return { ...instant, transaction: begun };
+      },
+    };
+  }
+
+  /** The connection of the block broke: who waits for it is told, and the block has failed. */
+  lost({ error: { detail } }: ServerLoss): void {
+    const asking = this.#asking;
+    if (asking === null) return;
+    this.#asking = null;
+    this.#context.transaction.lose(true);
+    asking(encodeError(new PgkvError('transaction_lost', detail === undefined ? {} : { detail }), 'ERROR'));
+  }
+
+  #ask(told: (instant: Instant | Buffer) => void): void {
+    const { lanes, transaction } = this.#context;
+    const lane = lanes.current;
+    const connection = lane.connection!;
+    let answer: Instant | Buffer | null = null;
+    this.#asking = told;
+    connection.runControl(INSTANT_SQL, {
+      row: (values) => {
+        answer = readInstant(values);
+      },
+      failed: (message) => {
+        answer = message;
+      },
+      ready: () => {
+        this.#asking = null;
+        transaction.answered(connection.status, lane);
+        told(answer ?? encodeError(new PgkvError('internal', { detail: 'a server gave no time' }), 'ERROR'));
+      },
+    });
+  }
+}
