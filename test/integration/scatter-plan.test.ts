@@ -405,10 +405,14 @@ function generated(): string[] {
   return texts;
 }
 
+/** Here all shards are one server, which has one time. */
+const onOneServer = (text: string): string => text.replaceAll(/\$6553[45]/g, 'pg_catalog.now()');
+
 async function check(t: Test, database: Database, text: string, values: readonly (string | null)[], total: boolean) {
   const { plan, literals } = planOf(text);
   const answers: Answer[] = [];
-  for (let i = 0; i < SHARDS; i++) answers.push(await database.run(`s${i}`, render(plan.shardText, literals), values));
+  for (let i = 0; i < SHARDS; i++)
+    answers.push(await database.run(`s${i}`, onOneServer(render(plan.shardText, literals)), values));
   const expected = await database.run('whole', text, values);
   if (plan.kind === 'sorted') {
     const types = answers[0]!.fields.slice(-plan.sortKeys.length).map(({ type }) => type);

@@ -34,13 +34,15 @@ export interface SortKey {
 }
 
 /** How the answers of several shards to a SELECT become one. */
-export type ScatterPlan = (SortedPlan | CombinePlan) & {
+export type ScatterPlan = SortedPlan | CombinePlan;
+
+interface Timed {
   /** The statement asks for the time: `shardText` takes two pseudo-parameters (scatter/instant-parameters.ts). */
   readonly hasInstant?: true;
-};
+}
 
 /** Rows as they come, or sorted: the shards' sorted answers are merged by these keys. */
-export interface SortedPlan {
+export interface SortedPlan extends Timed {
   readonly kind: 'sorted';
   /** What every shard runs: LIMIT widened by OFFSET, sort keys appended to the select list. */
   readonly shardText: TextParts;
@@ -54,7 +56,7 @@ export interface SortedPlan {
 /**
  * Aggregates: the shards' partial rows are handed to the home server, which does the rest in Postgres's own arithmetic.
  */
-export interface CombinePlan {
+export interface CombinePlan extends Timed {
   readonly kind: 'combine';
   /** What every shard runs: one column per partial, in order. */
   readonly shardText: TextParts;

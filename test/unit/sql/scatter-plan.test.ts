@@ -337,3 +337,47 @@ t.test('a plan holds for every text of its shape', async () => {
     ),
   );
 });
+
+/** now() and its kin as the shards get them. */
+const timed = (text: string): string =>
+  text.replaceAll('::pg_catalog.timestamptz', '').replaceAll('$65534', '$NOW').replaceAll('$65535', '$STATEMENT');
+
+t.test('the time is one for all shards, under the name its column has', async (t) => {
+  const lives = '("kv".ttl IS NULL OR "kv".ttl > $STATEMENT)';
+  for (const [text, shardText] of [
+    ['select now() from kv', `SELECT $NOW AS "now" from kv WHERE ${lives}`],
+    [
+      'select pg_catalog . now ( ) , statement_timestamp() s from kv',
+      `SELECT $NOW AS "now" , $STATEMENT s from kv WHERE ${lives}`,
+    ],
+    ['select current_timestamp(3) from kv', `SELECT $NOW(3) AS "current_timestamp" from kv WHERE ${lives}`],
+    [
+      'select localtime(1)::text from kv',
+      `SELECT $NOW::pg_catalog.time(1)::text AS "localtime" from kv WHERE ${lives}`,
+    ],
+    ['select current_date + 1 from kv', `SELECT $NOW::pg_catalog.date + 1 AS "?column?" from kv WHERE ${lives}`],
+    [
+      'select age(updated_at), key from kv where ttl < now() - $1::interval',
+      `SELECT age($NOW::pg_catalog.date, updated_at) AS "age", key from kv where ( ttl < $NOW - $1::interval ) AND ${lives}`,
+    ],
+  ] as const) {
+    const plan = merged(t, text);
+    t.equal(plan.hasInstant, true);
+    t.equal(timed(rendered(text, plan.shardText)).replaceAll(/\s+/g, ' '), shardText.replaceAll(/\s+/g, ' '), text);
+  }
+  const plan = combined(t, `select now() - max(updated_at), 'now()' from kv having max(ttl) < now()`);
+  t.equal(plan.hasInstant, true);
+  t.match(timed(rendered('', plan.shardText)), /\$NOW/);
+  t.notMatch(plan.finalText.join(' '), /\bnow\b *\(/, 'the home server does not look at its clock again');
+});
+
+t.test('what asks for no time is planned as it was', async (t) => {
+  for (const text of [
+    `select 'now()', "now", key /* now() */ from kv where key = 'current_date'`,
+    "select clock_timestamp(), key as now, date_trunc('day', updated_at) from kv",
+    'select age(updated_at, ttl) from kv',
+    'select $65534::int, now() from kv',
+  ]) {
+    t.equal(merged(t, text).hasInstant, undefined, text);
+  }
+});
