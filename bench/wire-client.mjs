@@ -20,6 +20,7 @@ export const syncMessage = frame('S', Buffer.alloc(0));
 export const queryMessage = (sql) => frame('Q', text(sql));
 export const parseMessage = (name, sql) => frame('P', Buffer.concat([text(name), text(sql), Buffer.from([0, 0])]));
 export const describePortalMessage = frame('D', Buffer.from('P\0'));
+export const closeMessage = (name) => frame('C', Buffer.concat([Buffer.from('S'), text(name)]));
 export const executeMessage = frame('E', Buffer.from([0, 0, 0, 0, 0]));
 
 /** Bind of the unnamed portal with text parameters and text results. */

@@ -16,8 +16,21 @@ const ASK_SERVER: ReadonlySet<RefusalName> = new Set(['unparsed', 'unread']);
 
 type Words = Readonly<Record<string, string | number | bigint>>;
 
+/** Those that say the same each time: one object for all texts that are refused so, since a hundred thousand may be kept. */
+const WORDLESS = new Map<RefusalName, Refusal>();
+
 /** @param words for each `{word}` in the rule's texts */
-export function refuse(name: RefusalName, words: Words = {}): Refusal {
+export function refuse(name: RefusalName, words?: Words): Refusal {
+  if (words !== undefined) return made(name, words);
+  let refusal = WORDLESS.get(name);
+  if (refusal === undefined) {
+    refusal = Object.freeze(made(name, {}));
+    WORDLESS.set(name, refusal);
+  }
+  return refusal;
+}
+
+function made(name: RefusalName, words: Words): Refusal {
   const { code, reason, hint, isLimit }: RefusalRule = REFUSAL_RULES[name];
   return {
     kind: 'refused',

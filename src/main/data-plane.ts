@@ -229,7 +229,9 @@ function conversationServices(
     conversation: {
       clock,
       counters,
-      sources: new StatementSources(settings.limits.templateCacheBytes, templateOf),
+      sources: new StatementSources(templates.budget, (text, standardStrings, scope) =>
+        templates.getForKept(text, standardStrings, scope),
+      ),
       templateOf,
       literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
       view: () => views.current,

@@ -4,16 +4,26 @@
 
 import type { SettingsGroup } from '../backend/connection/settings-group.js';
 import type { ReportedParameters } from '../backend/replies/parameter-status.js';
-import { type StatementSource, type TextReading, textReading } from '../backend/replies/statement-source.js';
+import {
+  bytesOfSource,
+  type StatementSource,
+  type TextReading,
+  textReading,
+} from '../backend/replies/statement-source.js';
 import { UnnamedStatement } from './unnamed-statement.js';
 
 /** A process id as this client sees it: pgkv's own numbering, not a server's. */
 export type SessionPid = number & { readonly brand: 'SessionPid' };
 
-/** A map entry and its key, beside the text. */
-const ENTRY_BYTES = 128;
+/** A map entry and its key. */
+const ENTRY_BYTES = 72;
 
-const bytesOf = (name: string, source: StatementSource): number => name.length + source.parseTail.length + ENTRY_BYTES;
+const bytesOf = (name: string, source: StatementSource): number =>
+  ENTRY_BYTES + 2 * name.length + bytesOfSource(source);
+
+/** A map entry, its key and a Description. */
+const bytesOfDescription = (name: string, { shape }: Description): number =>
+  ENTRY_BYTES + 64 + 2 * name.length + shape.length;
 
 /** What Describe told a client of a statement. */
 export interface Description {
@@ -55,7 +65,7 @@ export class Session {
     this.told = options.told;
   }
 
-  /** Bytes of the statements kept, counted as if they were not shared with other sessions. */
+  /** What the statements kept hold, and what was told of them, counted as if they were not shared with other sessions. */
   get statementBytes(): number {
     return this.#statementBytes;
   }
@@ -85,17 +95,24 @@ export class Session {
 
   setDescription(name: string, description: Description): void {
     if (this.#descriptions === null) this.#descriptions = new Map();
+    this.dropDescription(name);
     this.#descriptions.set(name, description);
+    this.#statementBytes += bytesOfDescription(name, description);
   }
 
   dropDescription(name: string): void {
-    this.#descriptions?.delete(name);
+    const description = this.#descriptions?.get(name);
+    if (description === undefined) return;
+    this.#descriptions!.delete(name);
+    this.#statementBytes -= bytesOfDescription(name, description);
   }
 
   setStatement(name: string, source: StatementSource): void {
     if (this.#statements === null) this.#statements = new Map();
     this.#statements.set(name, source);
     this.#statementBytes += bytesOf(name, source);
+    source.namesNow++;
+    source.namesEver++;
   }
 
   /** The same statement, read anew. */
@@ -104,14 +121,18 @@ export class Session {
     if (source === undefined) return;
     this.#statements!.set(name, renewed);
     this.#statementBytes += bytesOf(name, renewed) - bytesOf(name, source);
+    source.namesNow--;
+    renewed.namesNow++;
+    renewed.namesEver++;
   }
 
   dropStatement(name: string): void {
     const source = this.#statements?.get(name);
     if (source === undefined) return;
-    this.#descriptions?.delete(name);
+    this.dropDescription(name);
     this.#statements!.delete(name);
     this.#statementBytes -= bytesOf(name, source);
+    source.namesNow--;
   }
 
   /** Drops all statements; they can be put back. */
@@ -123,10 +144,15 @@ export class Session {
 
   /** Those under whose names nothing else stands by now. */
   putBackStatements(taken: ReadonlyMap<string, StatementSource>): void {
-    for (const [name, source] of taken) if (this.statement(name) === undefined) this.setStatement(name, source);
+    for (const [name, source] of taken) {
+      if (this.statement(name) !== undefined) continue;
+      this.setStatement(name, source);
+      source.namesEver--;
+    }
   }
 
   dropAllStatements(): void {
+    for (const source of this.#statements?.values() ?? []) source.namesNow--;
     this.#statements = null;
     this.#descriptions = null;
     this.#statementBytes = 0;

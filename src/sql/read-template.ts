@@ -1,6 +1,7 @@
 // One text to its Template, without any cache, and whether the Template holds for every text of the same shape.
 import { refuse } from '../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../cluster/table-scope.js';
+import { compactTemplate } from './compact-template.js';
 import { explainsRoute, planKv } from './keyed/kv-analysis.js';
 import { dependsOnPositions } from './keyed/kv-positions.js';
 import { type Concern, concernOf } from './keyed/unnamed-tables.js';
@@ -115,10 +116,10 @@ function readSource(source: SourceText, oldestServerMajor: number, scope: TableS
       start: originalOffset(source, reference.start),
       end: originalOffset(source, reference.end),
     }));
-    return { template: { ...template, statementNames }, holdsForShape: false };
+    return { template: compactTemplate({ ...template, statementNames }), holdsForShape: false };
   }
-  if (allAreConstants(source.text, constants)) return { template, holdsForShape: true };
-  return { template: { ...template, textDependent: true }, holdsForShape: false };
+  if (allAreConstants(source.text, constants)) return { template: compactTemplate(template), holdsForShape: true };
+  return { template: compactTemplate({ ...template, textDependent: true }), holdsForShape: false };
 }
 
 function withKvPlan(

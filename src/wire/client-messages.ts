@@ -62,15 +62,16 @@ export function encodeSaslInitialResponse(mechanism: string, data: Buffer): Buff
   return encodePassword(Buffer.concat([name, length, data]));
 }
 
-/** @param tail the bytes behind the name in a Parse message: text, NUL, parameter types */
-export function encodeParse(name: string, tail: Buffer): Buffer {
+/** @param tail what stands behind the name in a Parse message, bytes or a character for each: text, NUL, parameter types */
+export function encodeParse(name: string, tail: Buffer | string): Buffer {
   const nameBytes = Buffer.byteLength(name, 'latin1');
   const message = Buffer.allocUnsafe(6 + nameBytes + tail.length);
   message[0] = Frontend.parse;
   message.writeInt32BE(message.length - 1, 1);
   message.write(name, 5, 'latin1');
   message[5 + nameBytes] = 0;
-  tail.copy(message, 6 + nameBytes);
+  if (typeof tail === 'string') message.write(tail, 6 + nameBytes, 'latin1');
+  else tail.copy(message, 6 + nameBytes);
   return message;
 }
 

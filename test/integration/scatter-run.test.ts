@@ -139,7 +139,7 @@ t.test('a statement whose columns have changed behind our back is prepared anew'
   t.same(names(client), names(client).slice().sort());
   // Unnamed, the count alone is remembered.
   await all('alter table changing add yet_more int default 8');
-  for (const { pool } of bench.shards) for (const connection of pool.connections()) connection.prepared.clear();
+  for (const { pool } of bench.shards) for (const connection of pool.connections()) connection.forgetAllPrepared();
   const again = await bench.answer({ text: '', source, sortKeys: [ASCENDING] });
   t.equal(again.values[0]?.[2], '8');
 });

@@ -16,6 +16,7 @@ import { FailedLogins } from '../../src/frontend/door/failed-logins.js';
 import type { FrontendServices } from '../../src/frontend/door/frontend-services.js';
 import { PendingStartups } from '../../src/frontend/door/pending-startups.js';
 import { TemplateCache } from '../../src/sql/template-cache.js';
+import { TextBudget } from '../../src/sql/text-budget.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
 import { frontendLimits } from '../../src/wire/protocol.js';
 import { SeededRandom } from '../support/seeded-random.js';
@@ -287,7 +288,7 @@ class World {
       conversation: {
         clock,
         counters,
-        sources: new StatementSources(1_000_000, templateOf),
+        sources: new StatementSources(new TextBudget(1_000_000), templateOf),
         templateOf,
         literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
         view: () => VIEW,

@@ -60,7 +60,7 @@ export class ServerConnection implements MatchedConnection {
   readonly replies = new ReplyQueue();
   readonly output: Output;
   /** Statements of pgkv's own, see PreparedStatements. */
-  readonly prepared: Map<StatementSource, PreparedOnServer>;
+  readonly prepared: ReadonlyMap<StatementSource, PreparedOnServer>;
   readonly orphans: ReadonlyMap<PreparedOnServer, StatementSource>;
   /** Statements that stand here under clients' own names, as bytes in latin1. */
   readonly strayNames = new Set<string>();
@@ -289,6 +289,18 @@ export class ServerConnection implements MatchedConnection {
 
   forgetAllPrepared(): void {
     this.#statements.forgetAll();
+  }
+
+  dropPrepared(source: StatementSource): PreparedOnServer | undefined {
+    return this.#statements.drop(source);
+  }
+
+  putBackPrepared(source: StatementSource, known: PreparedOnServer): void {
+    this.#statements.putBack(source, known);
+  }
+
+  closeForsaken(): boolean {
+    return this.#statements.closeForsaken();
   }
 
   /** Ends an orderly, unused connection. */

@@ -63,12 +63,12 @@ export class AnswerDeadlines {
     this.#missedAt = isSecond ? Number.NEGATIVE_INFINITY : now;
     if (!isSecond) return;
     for (const group of groups()) {
-      for (const idle of group.idle.splice(0)) this.#test(idle, group);
+      for (const idle of group.idle.splice(0)) this.test(idle, group);
     }
   }
 
-  /** An idle connection goes back to the idle ones when its server has answered. */
-  #test(connection: ServerConnection, group: PoolGroup): void {
+  /** An idle connection, taken from the idle ones, goes back to them when its server has answered. */
+  test(connection: ServerConnection, group: PoolGroup): void {
     const { counters, label, clock, release } = this.#options;
     const timer = clock.after(TEST_TIMEOUT_MS, () => {
       if (connection.dead) return;

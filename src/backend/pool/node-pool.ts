@@ -25,6 +25,8 @@ export type { PoolLimits } from './pool-limits.js';
 /** So long a server waits for others to leave a database. */
 const LEAVING_MS = 5_000;
 const SWEEP_INTERVAL_MS = 500;
+/** How often idle connections are looked at for statements of clients that are gone. */
+const TIDY_INTERVAL_MS = 10_000;
 
 const roleGone = (user: string): PgkvError =>
   new PgkvError('invalid_authorization', { message: `role "${user}" was dropped or made anew: log in again` });
@@ -51,6 +53,7 @@ export class NodePool {
   readonly #connections = new Set<ServerConnection>();
   /** The database that nobody is to stay in, and until when. */
   readonly #leftUntil = new Map<string, number>();
+  #tidiedAt = 0;
   #waitingCount = 0;
   #schemaEpoch = 0;
   /** Bytes of connections that are closed by now. */
@@ -421,11 +424,22 @@ export class NodePool {
     });
   }
 
+  /** Statements that nobody can name any more are closed on the servers; who has some is out of use until they are. */
+  #tidy(now: number): void {
+    this.#tidiedAt = now;
+    for (const group of this.#groups.values()) {
+      for (const connection of [...group.idle]) {
+        if (connection.closeForsaken() && group.removeIdle(connection)) this.#deadlines.test(connection, group);
+      }
+    }
+  }
+
   /** Times out waiters and closes what has been idle or open for too long. */
   #sweep(now: number): void {
     const { waitTimeoutMs, idleTimeoutMs, lifetimeMaxMs } = this.#limits;
     if (this.#waitingCount > 0) this.#makeRoom();
     this.#deadlines.sweep(this.#connections, now);
+    if (now - this.#tidiedAt >= TIDY_INTERVAL_MS) this.#tidy(now);
     for (const group of this.#groups.values()) {
       for (const request of group.waiting) {
         if (now - request.queuedAt < waitTimeoutMs) break;

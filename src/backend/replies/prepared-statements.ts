@@ -6,12 +6,19 @@ import { encodeNamed, encodeParse } from '../../wire/client-messages.js';
 import type { Output } from '../../wire/output.js';
 import { Frontend } from '../../wire/protocol.js';
 import { assuming, parsing, Reply, type ReplyQueue } from './reply-queue.js';
-import type { StatementSource } from './statement-source.js';
+import { bytesOfSource, isForsaken, type StatementSource } from './statement-source.js';
 
 /** Names of prepared statements on servers begin with this. */
 export const STATEMENT_NAME_PREFIX = 'pgkv_';
 
 /** The name of a statement of pgkv's own in an error message; undefined where there is none. */
+/** What the statements of one connection may hold here, as if nobody else had them. Servers hold some ten times as much. */
+export const PREPARED_BYTES_MAX = 4 * 2 ** 20;
+/** A map entry, its name and a PreparedOnServer. */
+const ENTRY_BYTES = 160;
+/** How many are looked at, for such as nobody can name any more, when one is added. */
+const LOOKS = 8;
+
 export const serverNameIn = (message: string): string | undefined =>
   message.includes(STATEMENT_NAME_PREFIX) ? /"(pgkv_\d+)"/.exec(message)?.[1] : undefined;
 
@@ -28,8 +35,9 @@ export interface PreparedOnServer {
 }
 
 export class PreparedStatements {
-  /** In the order of their Parse; when the map is half full also of their last use. The first is evicted. */
-  readonly bySource = new Map<StatementSource, PreparedOnServer>();
+  /** In the order of their Parse; when half of a bound is reached also of their last use. The first is evicted. */
+  readonly #bySource = new Map<StatementSource, PreparedOnServer>();
+  #bytes = 0;
   /** Whose Close the server skipped when their source had been prepared anew already: closed ahead of the next Parse. */
   readonly orphans = new Map<PreparedOnServer, StatementSource>();
   readonly #replies: ReplyQueue;
@@ -47,6 +55,15 @@ export class PreparedStatements {
     this.#replies = replies;
     this.#output = output;
     this.#statementsMax = statementsMax;
+  }
+
+  get bySource(): ReadonlyMap<StatementSource, PreparedOnServer> {
+    return this.#bySource;
+  }
+
+  /** What they hold, as if nobody else had them. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** A statement is sent that may change settings: what is parsed from now on means something to this session only. */
@@ -71,13 +88,13 @@ export class PreparedStatements {
 
   /** Whether an earlier batch prepares `source`, and may yet be skipped. */
   dependsOnParse(source: StatementSource): boolean {
-    const known = this.bySource.get(source);
+    const known = this.#bySource.get(source);
     return known !== undefined && this.#replies.owesEarlierBatch(known.place);
   }
 
   /** Whether `prepare` would find the statement ready. */
   isPrepared(source: StatementSource, semantics: string): boolean {
-    const known = this.bySource.get(source);
+    const known = this.#bySource.get(source);
     return known !== undefined && this.#fits(known, semantics);
   }
 
@@ -86,11 +103,11 @@ export class PreparedStatements {
    * `semantics` is that of the session's settings: a text prepared under others may mean something else.
    */
   prepare(source: StatementSource, semantics: string): string {
-    const known = this.bySource.get(source);
+    const known = this.#bySource.get(source);
     if (known !== undefined && this.#fits(known, semantics)) {
-      if (this.bySource.size * 2 > this.#statementsMax) {
-        this.bySource.delete(source);
-        this.bySource.set(source, known);
+      if (this.#bySource.size * 2 > this.#statementsMax || this.#bytes * 2 > PREPARED_BYTES_MAX) {
+        this.#bySource.delete(source);
+        this.#bySource.set(source, known);
       }
       return known.name;
     }
@@ -115,43 +132,66 @@ export class PreparedStatements {
     };
     this.#lastParse = entry.place;
     // Its Close is skipped already: the server is skipping.
-    const kept = this.bySource.get(source);
+    const kept = this.drop(source);
     if (kept !== undefined) this.orphans.set(kept, source);
-    this.bySource.set(source, entry);
+    this.putBack(source, entry);
     const undo = (refused: boolean): void => {
       entry.missing = true;
-      if (this.bySource.get(source) === entry) this.bySource.delete(source);
+      if (this.#bySource.get(source) === entry) this.drop(source);
       undone?.(refused);
     };
     this.#replies.push(parsing(source.rewritten, swallow, { undo }));
     this.#output.push(encodeParse(name, source.parseTail));
-    if (this.bySource.size > this.#statementsMax) this.#evictOldest(source);
+    this.#makeRoom(source);
     return name;
   }
 
   /** Closes the statement on the server, if it is prepared here. */
   forget(source: StatementSource): void {
-    const known = this.bySource.get(source);
+    const known = this.drop(source);
     if (known === undefined) return;
-    this.bySource.delete(source);
     this.#close(source, known);
+  }
+
+  /** The server has it no longer. */
+  drop(source: StatementSource): PreparedOnServer | undefined {
+    const known = this.#bySource.get(source);
+    if (known === undefined) return undefined;
+    this.#bySource.delete(source);
+    this.#bytes -= ENTRY_BYTES + bytesOfSource(source);
+    return known;
+  }
+
+  /** The server has it, if no other one has been prepared in its place. */
+  putBack(source: StatementSource, known: PreparedOnServer): void {
+    if (this.#bySource.has(source)) return;
+    this.#bySource.set(source, known);
+    this.#bytes += ENTRY_BYTES + bytesOfSource(source);
   }
 
   /** DEALLOCATE ALL or DISCARD ALL took effect. (To close an orphan that is gone does no harm.) */
   forgetAll(): void {
-    this.bySource.clear();
+    this.#bySource.clear();
+    this.#bytes = 0;
+  }
+
+  /** Closes, on the server too, what nobody can name any more. Returns whether there was any. */
+  closeForsaken(): boolean {
+    const forsaken = [...this.#bySource.keys()].filter(isForsaken);
+    for (const source of forsaken) this.forget(source);
+    return forsaken.length > 0;
   }
 
   /** A function has deallocated the statement that an error message names: it is prepared anew before its next use. */
   deallocated(message: string): void {
     const name = serverNameIn(message);
     const source = name === undefined ? null : this.sourceOf(name);
-    if (source !== null) this.bySource.delete(source);
+    if (source !== null) this.drop(source);
   }
 
   /** What is prepared under a name of pgkv's own; null if nothing is. */
   sourceOf(serverName: string): StatementSource | null {
-    for (const [source, { name }] of this.bySource) {
+    for (const [source, { name }] of this.#bySource) {
       if (name === serverName) return source;
     }
     return null;
@@ -162,8 +202,8 @@ export class PreparedStatements {
     // Skipped after an error: the server still has it, if it ever had, so it is ours again.
     const undo = (): void => {
       if (known.missing) return;
-      if (this.bySource.has(source)) this.orphans.set(known, source);
-      else this.bySource.set(source, known);
+      if (this.#bySource.has(source)) this.orphans.set(known, source);
+      else this.putBack(source, known);
     };
     this.#replies.push(assuming(Reply.close, true, { undo }));
     this.#output.push(encodeNamed(Frontend.close, 'S', known.name));
@@ -174,11 +214,21 @@ export class PreparedStatements {
     return sameMeaning && known.schemaEpoch === this.#schemaEpoch;
   }
 
-  #evictOldest(keep: StatementSource): void {
-    for (const source of this.bySource.keys()) {
-      if (source === keep) continue;
-      this.forget(source);
-      return;
+  /** Closes the least recently used where a bound is passed, and such as nobody can name any more: those come first in time. */
+  #makeRoom(keep: StatementSource): void {
+    let { size } = this.#bySource;
+    let bytes = this.#bytes;
+    let looks = LOOKS;
+    const closed: StatementSource[] = [];
+    for (const source of this.#bySource.keys()) {
+      const isFull = size > this.#statementsMax || bytes > PREPARED_BYTES_MAX;
+      if (!isFull && looks-- <= 0) break;
+      if (source === keep || !(isFull || isForsaken(source))) continue;
+      closed.push(source);
+      size--;
+      bytes -= ENTRY_BYTES + bytesOfSource(source);
     }
+    // Behind the walk: where the server is skipping they are put back at once.
+    for (const source of closed) this.forget(source);
   }
 }

@@ -1,7 +1,6 @@
 // What a Parse message says, interned: text and parameter types. Sessions that prepare the same statement share one
 // StatementSource, and a server connection prepares each source once, under a name of its own.
 import { isAscii } from 'node:buffer';
-import { LRUCache } from 'lru-cache';
 import { refuse } from '../../base/refusals.js';
 import { NO_TABLES, type TableScope } from '../../cluster/table-scope.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
@@ -9,10 +8,11 @@ import { type ClientEncoding, clientEncoding, hasPlaceholders, UTF8 } from '../.
 import { originalPosition, renderText } from '../../sql/text/kv-text.js';
 import { lexShape } from '../../sql/text/shape-lexer.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
+import { stringBytes, type TextBudget, type TextCache } from '../../sql/text-budget.js';
 
 export interface StatementSource {
-  /** Everything behind the name in the Parse message: text, NUL, parameter type count and OIDs. */
-  readonly parseTail: Buffer;
+  /** Everything behind the name in the Parse message: text, NUL, parameter type count and OIDs; a byte a character. */
+  readonly parseTail: string;
   readonly text: string;
   readonly template: Template;
   /** How the text was changed for shards; null where servers get the client's own. */
@@ -25,11 +25,23 @@ export interface StatementSource {
   readonly scope: TableScope;
   /** Bytes at the end of `parseTail` that are not its text: NUL, parameter type count and OIDs. */
   readonly typeBytes: number;
+  /** What it holds of V8's heap, without its template. */
+  readonly ownBytes: number;
   /** Parsing it gives notices, which a client must get each time it parses. */
   noisy: boolean;
   /** How often its Parse was sent to a server; a text sent once is not worth a named statement. */
   uses: number;
+  /** Names that sessions have for it now, and have had. */
+  namesNow: number;
+  namesEver: number;
 }
+
+/** What a source holds, as if its template were its own alone. */
+export const bytesOfSource = ({ ownBytes, template }: StatementSource): number => ownBytes + template.bytes;
+
+/** Whoever named it, one session only, has given it up, and nobody else has sent its text. */
+export const isForsaken = ({ namesNow, namesEver, uses }: StatementSource): boolean =>
+  namesNow === 0 && namesEver === 1 && uses === 0;
 
 /** A statement on a key-value table as servers get it, and what it was made from. */
 export interface RewrittenText {
@@ -73,7 +85,7 @@ export function textReading(encodingName: string, standardStrings: boolean): Tex
 
 /** Stands for an unnamed statement on a server of which only that it may exist is known. */
 export const unknownStatement: StatementSource = {
-  parseTail: Buffer.alloc(0),
+  parseTail: '',
   text: '',
   template: UNPARSED_TEMPLATE,
   rewritten: null,
@@ -81,8 +93,11 @@ export const unknownStatement: StatementSource = {
   reading: null,
   scope: NO_TABLES,
   typeBytes: 0,
+  ownBytes: 0,
   noisy: false,
   uses: 0,
+  namesNow: 0,
+  namesEver: 0,
 };
 
 /** A statement of pgkv's own making. */
@@ -91,16 +106,43 @@ export const ownSource = (
   text: string,
   template: Template,
   parameterTypes: readonly number[],
-): StatementSource => ({ ...unknownStatement, parseTail, text, template, parameterTypes });
+): StatementSource => {
+  const tail = parseTail.toString('latin1');
+  const ownBytes = SOURCE_BYTES + stringBytes(tail) + stringBytes(text) + arrayBytes(parameterTypes);
+  return { ...unknownStatement, parseTail: tail, text, template, parameterTypes, ownBytes };
+};
+
+/** A StatementSource, and the two slices of its key. */
+const SOURCE_BYTES = 224;
+/** A RewrittenText. */
+const REWRITTEN_BYTES = 56;
+const arrayBytes = (array: readonly number[]): number => (array.length === 0 ? 0 : 48 + 8 * array.length);
+/** Of the bytes that entries have for themselves; see template-cache.ts for the rest. */
+const SOURCE_SHARE = 0.5;
 
 export class StatementSources {
-  readonly #sources: LRUCache<string, StatementSource>;
+  readonly #budget: TextBudget;
+  readonly #sources: TextCache<StatementSource>;
   readonly #templateOf: ReadTemplate;
 
-  /** @param bytesMax bound of the texts kept; a source pushed out merely is no longer shared */
-  constructor(bytesMax: number, templateOf: ReadTemplate) {
-    this.#sources = new LRUCache({ maxSize: bytesMax, sizeCalculation: (_, key) => key.length * 2 + 256 });
+  /** @param budget what is kept counts against it; a source pushed out merely is no longer shared */
+  constructor(budget: TextBudget, templateOf: ReadTemplate) {
+    this.#budget = budget;
+    this.#sources = budget.cache(SOURCE_SHARE, ({ ownBytes, template }) => ({
+      own: ownBytes,
+      shared: template,
+      sharedBytes: template.bytes,
+    }));
     this.#templateOf = templateOf;
+  }
+
+  get entries(): number {
+    return this.#sources.size;
+  }
+
+  /** What was learnt of a statement, and is kept as long as its template, holds so much more (or less). */
+  learnt(template: Template, bytes: number): void {
+    this.#budget.grew(template, bytes);
   }
 
   /**
@@ -123,30 +165,56 @@ export class StatementSources {
     const key = scope.key + (reading.key === '' ? bytes : reading.key + bytes);
     const known = this.#sources.get(key);
     if (known !== undefined) return known;
-    const { text, template, isText } = readText(this.#templateOf, buffer.subarray(start, textEnd), reading, scope);
+    const source = this.#read(key, buffer, start, textEnd, end, reading, scope);
+    this.#sources.set(key, source);
+    return source;
+  }
+
+  /** @param key ends with the message's bytes; what stands in it is not kept twice */
+  #read(
+    key: string,
+    buffer: Buffer,
+    start: number,
+    textEnd: number,
+    end: number,
+    reading: TextReading,
+    scope: TableScope,
+  ): StatementSource {
+    const bytes = buffer.subarray(start, textEnd);
+    const { text, template, isText } = readText(this.#templateOf, bytes, reading, scope);
     const { kv } = template;
-    const clientTail = buffer.subarray(start, end);
+    const clientTail = key.slice(key.length - (end - start));
     const rewritten = kv?.kind === 'kv' ? rewrite(text, reading, kv.text) : null;
-    const source: StatementSource = {
-      parseTail: rewritten === null ? Buffer.from(clientTail) : tailFor(rewritten, buffer.subarray(textEnd, end)),
-      text,
+    const parseTail = rewritten === null ? clientTail : tailFor(rewritten, buffer.toString('latin1', textEnd, end));
+    const isCut = isAscii(bytes);
+    const ownText = isCut ? clientTail.slice(0, text.length) : text;
+    const isTyped = kv?.kind === 'kv' || template.backendCall !== null;
+    const parameterTypes = isTyped ? typesIn(buffer, textEnd + 1, end) : NO_TYPES;
+    let ownBytes = SOURCE_BYTES + arrayBytes(parameterTypes);
+    if (!isCut) ownBytes += stringBytes(text);
+    if (rewritten !== null) ownBytes += REWRITTEN_BYTES + stringBytes(parseTail) + arrayBytes(rewritten.literals);
+    return {
+      parseTail,
+      text: ownText,
       template,
-      rewritten,
-      parameterTypes: kv?.kind === 'kv' || template.backendCall !== null ? typesIn(buffer, textEnd + 1, end) : [],
+      rewritten: rewritten === null ? null : { ...rewritten, text: ownText },
+      parameterTypes,
       reading: isText ? reading : null,
       scope,
       typeBytes: end - textEnd,
+      ownBytes,
       noisy: false,
       uses: 0,
+      namesNow: 0,
+      namesEver: 0,
     };
-    this.#sources.set(key, source);
-    return source;
   }
 
   /** A statement that was read when its names stood for other tables, as it reads now (D25). */
   renewed(source: StatementSource, reading: TextReading, scope: TableScope): StatementSource {
     const text = reading.encoding.write(source.text);
-    const message = Buffer.concat([text, source.parseTail.subarray(source.parseTail.length - source.typeBytes)]);
+    const types = source.parseTail.slice(source.parseTail.length - source.typeBytes);
+    const message = Buffer.concat([text, Buffer.from(types, 'latin1')]);
     return this.intern(message, 0, text.length, message.length, reading, scope);
   }
 
@@ -165,6 +233,8 @@ export class StatementSources {
     return source;
   }
 }
+
+const NO_TYPES: readonly number[] = [];
 
 const OWN_READ: Template = { ...NEUTRAL_TEMPLATE, kind: 'read' };
 
@@ -219,12 +289,13 @@ export function positionInOriginal({ parts, text, literals }: RewrittenText, pos
 }
 
 export function rewrite(text: string, reading: TextReading, parts: TextParts): RewrittenText {
-  const literals = lexShape(text, reading.standardStrings)?.literals ?? [];
+  // Copied: what was put together number by number has room for more.
+  const literals = (lexShape(text, reading.standardStrings)?.literals ?? []).slice();
   return { parts, text, literals, encoding: reading.encoding };
 }
 
-const tailFor = (rewritten: RewrittenText, typesTail: Buffer): Buffer =>
-  Buffer.concat([rewrittenBytes(rewritten), typesTail]);
+const tailFor = (rewritten: RewrittenText, typesTail: string): string =>
+  rewrittenBytes(rewritten).toString('latin1') + typesTail;
 
 function typesIn(buffer: Buffer, start: number, end: number): number[] {
   const types: number[] = [];

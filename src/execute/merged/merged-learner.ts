@@ -15,9 +15,11 @@ import type { StatementSource, StatementSources } from '../../backend/replies/st
 import { assert } from '../../base/assert.js';
 import { type BatchStatement, batchStatement, type SingleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
+import type { Template } from '../../sql/plan/template.js';
 import { qualifiedName } from '../../sql/text/identifiers.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeNamed, SYNC } from '../../wire/client-messages.js';
+import { lastingBytes } from '../../wire/copy-bytes.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
 import { readColumns } from '../../wire/row-description.js';
 import { rowShape } from '../../wire/row-shape.js';
@@ -45,6 +47,7 @@ export class MergedLearner extends LaneReceiver implements Awaited {
   readonly #statement: MergedStatement;
   readonly #plan: KvPlan;
   readonly #single: SingleStatement;
+  readonly #template: Template;
   readonly #sources: StatementSources;
   readonly #settings: SettingsGroup;
   readonly #one: StatementSource;
@@ -65,6 +68,8 @@ export class MergedLearner extends LaneReceiver implements Awaited {
     statement: MergedStatement;
     plan: KvPlan;
     single: SingleStatement;
+    /** Of the client's statement: what is learnt is kept as long as that is. */
+    template: Template;
     sources: StatementSources;
     settings: SettingsGroup;
   }) {
@@ -73,6 +78,7 @@ export class MergedLearner extends LaneReceiver implements Awaited {
     this.#statement = options.statement;
     this.#plan = options.plan;
     this.#single = options.single;
+    this.#template = options.template;
     this.#sources = options.sources;
     this.#settings = options.settings;
     this.#one = options.sources.ownText(options.single.text, options.single.types);
@@ -199,17 +205,17 @@ export class MergedLearner extends LaneReceiver implements Awaited {
     if (this.#failed) statement.retryAt = this.#lane.clock.now() + RETRY_MS;
     else if (this.#special || this.#batch === null || this.#many === null) statement.stage = 'single';
     else {
-      statement.form = {
+      const more = statement.learnt({
         plan: this.#batch,
         many: this.#many,
         one: this.#one,
         manyShape: this.#manyShape,
         oneShape: this.#oneShape,
         types: this.#types,
-        description: this.#description,
+        description: this.#description === null ? null : lastingBytes(this.#description),
         columnCount: this.#columns,
-      };
-      statement.learnt();
+      });
+      this.#sources.learnt(this.#template, more);
     }
     this.#leave();
     this.#lane.pool.release(connection, this.#lane.group);

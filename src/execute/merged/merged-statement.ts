@@ -8,11 +8,17 @@ import type { KvTable } from '../../cluster/kv-table.js';
 import type { MergedForm } from './merged-form.js';
 import type { RequestQueue } from './merged-request.js';
 
+/** What a form holds beside its sources and its RowDescription. */
+const FORM_BYTES = 700;
+
 /** Failed batches in a row after which the statement leaves the lane, and for how long (rule 5). */
 const FAILURES_MAX = 3;
 const BANNED_MS = 10_000;
 const STREAMED_BYTES = 256 * 1024;
 const UNKNOWN_BYTES = 32 * 1024;
+
+/** Of statements that are not merged, as most that are run once. */
+const NO_QUEUES: MergedStatement['queues'] = [new Map(), new Map()];
 
 export class MergedStatement {
   /** The table it is on. */
@@ -25,10 +31,9 @@ export class MergedStatement {
   /** It is not asked about before. */
   retryAt = 0;
   /** By result format (0 text, 1 binary) and settings. */
-  readonly queues: readonly [Map<SettingsGroup, RequestQueue>, Map<SettingsGroup, RequestQueue>] = [
-    new Map(),
-    new Map(),
-  ];
+  queues: readonly [Map<SettingsGroup, RequestQueue>, Map<SettingsGroup, RequestQueue>] = NO_QUEUES;
+  /** What is learnt of it holds so much; see StatementSources.learnt. */
+  formBytes = 0;
   /** Bytes of an answer, a moving average: bounds how many are asked for at once. */
   answerBytes = 200;
   #failures = 0;
@@ -44,11 +49,19 @@ export class MergedStatement {
     return this.stage === 'merged' && now >= this.#bannedUntil;
   }
 
-  /** `form` is new. */
-  learnt(): void {
+  /** @returns how much more it holds than what was learnt before */
+  learnt(form: MergedForm): number {
+    this.form = form;
     this.stage = 'merged';
+    if (this.queues === NO_QUEUES) this.queues = [new Map(), new Map()];
+    const before = this.formBytes;
+    const { manyShape, oneShape, types, plan, description } = form;
+    this.formBytes = FORM_BYTES + manyShape.length + oneShape.length + 8 * types.length + 64 * plan.refs.length;
+    // Answers begin with it, in some forms.
+    this.formBytes += 3 * (description?.length ?? 0);
     // What is written cannot be given up because it is long: the first batches are small, until it is known how long it is.
-    if (this.form!.plan.writes && this.form!.columnCount > 0) this.answerBytes = UNKNOWN_BYTES;
+    if (plan.writes && form.columnCount > 0) this.answerBytes = UNKNOWN_BYTES;
+    return this.formBytes - before;
   }
 
   succeeded(): void {

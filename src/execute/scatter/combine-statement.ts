@@ -143,7 +143,7 @@ const lastFinals = new WeakMap<StatementSource, StatementSource>();
 /** The source of a final statement, the same object as last time where it says the same. */
 export function internFinal(shardSource: StatementSource, text: string, parseTail: Buffer): StatementSource {
   const last = lastFinals.get(shardSource);
-  if (last?.parseTail.equals(parseTail) === true) return last;
+  if (last?.parseTail === parseTail.toString('latin1')) return last;
   const { template } = shardSource;
   const source = ownSource(parseTail, text, template, []);
   lastFinals.set(shardSource, source);

@@ -278,6 +278,7 @@ export class Conversation implements ClientPort<LeasedLane> {
   #abandon(): void {
     for (const exchange of this.#beside) exchange.abandon();
     this.#leased.abandon();
+    this.session.dropAllStatements();
     this.lanes.end();
   }
 

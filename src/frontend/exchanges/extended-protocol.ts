@@ -201,7 +201,7 @@ export class ExtendedProtocol {
       const name = this.#deallocated.shift();
       const source = name === undefined ? undefined : this.#session.statement(name);
       if (source === undefined) return;
-      connection.prepared.delete(source);
+      connection.dropPrepared(source);
       this.#session.dropStatement(name!);
     } else if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
       connection.forgetAllPrepared();
@@ -246,23 +246,21 @@ export class ExtendedProtocol {
   /** Drops what a DEALLOCATE or DISCARD ALL does; taken back where the server refuses or skips it. */
   #drop(template: Template, connection: ServerConnection): Assumption {
     const session = this.#session;
-    const { prepared } = connection;
     if ((template.effects & Effect.deallocatesAll) !== 0) {
       const before = session.takeAllStatements();
-      const here = [...prepared];
+      const here = [...connection.prepared];
       connection.forgetAllPrepared();
       this.#unsettled.allChanged(connection.replies);
       const undo = (): void => {
         session.putBackStatements(before);
-        for (const [source, known] of here) if (!prepared.has(source)) prepared.set(source, known);
+        for (const [source, known] of here) connection.putBackPrepared(source, known);
       };
       return { undo };
     }
     const dropped = template.statementNames.flatMap(({ verb, name }) => {
       const source = verb === 'deallocate' ? session.statement(name) : undefined;
       if (source === undefined) return [];
-      const known = prepared.get(source);
-      prepared.delete(source);
+      const known = connection.dropPrepared(source);
       session.dropStatement(name);
       this.#unsettled.changed(name, connection.replies, connection.replies.nextPlace);
       return [{ name, source, known }];
@@ -270,7 +268,7 @@ export class ExtendedProtocol {
     const undo = (): void => {
       for (const { name, source, known } of dropped) {
         if (session.statement(name) === undefined) session.setStatement(name, source);
-        if (known !== undefined && !prepared.has(source)) prepared.set(source, known);
+        if (known !== undefined) connection.putBackPrepared(source, known);
       }
     };
     return { undo };
@@ -404,8 +402,9 @@ export class ExtendedProtocol {
     const last = known.get(source);
     if (last?.text === text) return last;
     if (known.size >= NAMED_FOR_MAX) known.clear();
-    const types = source.parseTail.subarray(source.parseTail.indexOf(0));
-    const made = { ...source, text, parseTail: Buffer.concat([Buffer.from(text, 'utf8'), types]) };
+    const types = source.parseTail.slice(source.parseTail.indexOf('\0'));
+    const parseTail = Buffer.from(text, 'utf8').toString('latin1') + types;
+    const made = { ...source, text, parseTail, namesNow: 0, namesEver: 0 };
     known.set(source, made);
     return made;
   }

@@ -3,7 +3,7 @@
 // CommandComplete and ReadyForQuery behind; the whole is put together once, when it goes out.
 import type { MergedForm } from '../../execute/merged/merged-form.js';
 import { MergedRequest } from '../../execute/merged/merged-request.js';
-import { copyBytes } from '../../wire/copy-bytes.js';
+import { copyBytes, lastingBytes } from '../../wire/copy-bytes.js';
 import { Backend } from '../../wire/protocol.js';
 import { BIND_COMPLETE, NO_DATA, PARSE_COMPLETE, READY_IDLE } from '../../wire/server-messages.js';
 
@@ -39,7 +39,8 @@ export function prefixOf(
   const index = (parses ? 1 : 0) | (describes ? 2 : 0) | (format === 1 ? 4 : 0) | (simple ? 8 : 0);
   const known = lastPrefixes[index];
   if (known !== undefined) return known;
-  const prefix = makePrefix(form, parses, describes, format, simple);
+  const made = makePrefix(form, parses, describes, format, simple);
+  const prefix = made === form.description ? made : lastingBytes(made);
   lastPrefixes[index] = prefix;
   return prefix;
 }

@@ -25,6 +25,7 @@ import type { Route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import { singleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
+import type { Template } from '../../sql/plan/template.js';
 import { type ClientEncoding, UTF8 } from '../../sql/text/client-encoding.js';
 import { Frame } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
@@ -55,7 +56,7 @@ interface MergedUnit {
 }
 
 /** What is asked about to learn how a statement is merged. */
-type Sample = Pick<KvStatement, 'plan' | 'text' | 'literals' | 'source'>;
+type Sample = Pick<KvStatement, 'plan' | 'text' | 'literals' | 'source'> & { readonly template: Template };
 
 type Keyed = Route & { kind: 'keyed' };
 
@@ -222,7 +223,7 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     const { shard } = route;
     const slot = route.slots[0]!;
     // A shape is known by its Template.
-    const known = this.#usable(template, shard) ?? this.#ask(statement, template, shard);
+    const known = this.#usable(template, shard) ?? this.#ask({ ...statement, template }, template, shard);
     if (known === null || !literalValues(this.#request, known.form!, statement.text, statement.literals)) return false;
     if (!this.#complete(this.#request, known, shard, slot, 0)) return false;
     this.#request.prefix = prefixOf(known.form!, false, false, 0, true);
@@ -334,7 +335,7 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
   }
 
   #learn(lane: MergedLane, known: MergedStatement, sample: Sample, settings: SettingsGroup): void {
-    const { plan, text, literals, source } = sample;
+    const { plan, text, literals, source, template } = sample;
     known.stage = 'unknown';
     const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
     if (single === null) {
@@ -342,7 +343,8 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
       known.schemaEpoch = lane.pool.schemaEpoch;
       return;
     }
-    new MergedLearner({ lane, statement: known, plan, single, sources: this.#services.sources, settings }).start();
+    const { sources } = this.#services;
+    new MergedLearner({ lane, statement: known, plan, single, template, sources, settings }).start();
   }
 }
 
@@ -351,6 +353,7 @@ const sampleOf = (plan: KvPlan, source: StatementSource): Sample => ({
   text: source.text,
   literals: source.rewritten?.literals ?? [],
   source,
+  template: source.template,
 });
 
 /** Texts of batches, and the literals among their values, are written in UTF-8, which servers may read as something else. */

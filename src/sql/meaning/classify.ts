@@ -76,6 +76,7 @@ export function classify(
       backendCall,
       explainsRoute: false,
       notice: null,
+      bytes: 0,
     },
     constants,
   };

@@ -111,6 +111,8 @@ export interface Template {
   readonly explainsRoute: boolean;
   /** What the client is to be told by a NOTICE when the text is run, null for most; only where there are key-value tables. */
   readonly notice: string | null;
+  /** What it holds of V8's heap; 0 for one that is not kept (compact-template.ts). */
+  readonly bytes: number;
 }
 
 const unread = (effects: EffectBits): Template => ({
@@ -131,6 +133,7 @@ const unread = (effects: EffectBits): Template => ({
   backendCall: null,
   explainsRoute: false,
   notice: null,
+  bytes: 0,
 });
 
 /**
@@ -163,4 +166,5 @@ export const NEUTRAL_TEMPLATE: Template = {
   backendCall: null,
   explainsRoute: false,
   notice: null,
+  bytes: 0,
 };
