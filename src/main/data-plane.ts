@@ -23,11 +23,13 @@ import type { TlsMaterial } from '../frontend/door/tls-material.js';
 import { ProtocolTap } from '../frontend/exchanges/protocol-tap.js';
 import { loadParser } from '../sql/meaning/parse.js';
 import { TemplateCache } from '../sql/template-cache.js';
+import { TextBudget } from '../sql/text-budget.js';
 import { type Counters, createCounters } from '../telemetry/counters.js';
 import type { Logger } from '../telemetry/log.js';
 import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
+import { boundHeapGrowth } from './heap-growth.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
 
 export interface DataPlaneOptions extends PoolServices {
@@ -200,7 +202,7 @@ function conversationServices(
 ): Pick<FrontendServices, ClientServices> {
   const { settings, log, clock, openStream, views } = options;
   const templates = new TemplateCache({
-    bytesMax: settings.limits.templateCacheBytes,
+    bytesMax: new TextBudget(settings.limits.templateCacheBytes, boundHeapGrowth),
     tokensMax: settings.limits.statementTokens,
   });
   const templateOf: ReadTemplate = (text, standardStrings, scope) => templates.get(text, standardStrings, scope);

@@ -8,6 +8,8 @@ import { LRUCache } from 'lru-cache';
 const ENTRY_BYTES = 112;
 /** The same for what entries share: 88 bytes. */
 const SHARED_BYTES = 88;
+/** Of the bound, where the caches are told to be filling up. */
+const FILLING_SHARE = 1 / 4;
 /** An entry larger than this part of the bound would push out too many others. */
 const ENTRY_SHARE = 1 / 4;
 
@@ -34,9 +36,12 @@ export class TextBudget {
   readonly #shared = new Map<object, SharedPart>();
   readonly #caches: TextCache<object>[] = [];
   #bytes = 0;
+  #filling: (() => void) | null;
 
-  constructor(bytesMax: number) {
+  /** @param filling called once, when a good part of the bound is used: see main/heap-growth.ts */
+  constructor(bytesMax: number, filling: (() => void) | null = null) {
     this.bytesMax = bytesMax;
+    this.#filling = filling;
   }
 
   /** Upper estimate of the memory held. */
@@ -70,6 +75,9 @@ export class TextBudget {
     }
     this.#shared.set(shared, { holders: 1, bytes: SHARED_BYTES + sharedBytes });
     this.#bytes += SHARED_BYTES + sharedBytes;
+    if (this.#filling === null || this.#bytes < this.bytesMax * FILLING_SHARE) return;
+    this.#filling();
+    this.#filling = null;
   }
 
   /** For TextCache: an entry has gone. */
