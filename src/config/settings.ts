@@ -230,14 +230,24 @@ const drain = z
 
 const limits = z
   .strictObject({
-    template_cache_bytes: count(MIB, 4096 * MIB, 64 * MIB, 'Parsed statements kept (LRU), for all clients together.'),
+    template_cache_bytes: count(
+      MIB,
+      4096 * MIB,
+      64 * MIB,
+      'Memory for texts and parsed statements kept (LRU), for all clients together.',
+    ),
     statement_tokens: count(
       1024,
       2 ** 20,
       32768,
       'Words, numbers and symbols of a statement on a key-value table; longer ones get 54000. Reading takes some 2 µs for each.',
     ),
-    session_statement_bytes: count(65536, 1024 * MIB, 16 * MIB, 'SQL text of prepared statements of one client.'),
+    session_statement_bytes: count(
+      65536,
+      1024 * MIB,
+      16 * MIB,
+      'Memory for prepared statements of one client, with what pgkv knows of them; some 1 to 3 KB each.',
+    ),
   })
   .prefault({});
 

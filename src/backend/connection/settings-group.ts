@@ -31,10 +31,20 @@ export interface SettingsGroup {
 
 const canonical = (entries: readonly (readonly [string, string])[]): string => JSON.stringify(entries);
 
+/** What the groups that are kept may hold; a value may have megabytes. */
+const GROUPS_BYTES_MAX = 8 * 2 ** 20;
+/** A group beside its texts: maps, arrays and the cache's own. */
+const GROUP_BYTES = 700;
+
 /** Interns groups. Bounded: a group pushed out still works, two equal ones then merely count as different. */
 export class SettingsRegistry {
   readonly empty: SettingsGroup = { values: new Map(), semantics: '', placeholders: [], bytes: 0 };
-  readonly #groups = new LRUCache<string, SettingsGroup>({ max: 4096 });
+  readonly #groups = new LRUCache<string, SettingsGroup>({
+    max: 4096,
+    maxSize: GROUPS_BYTES_MAX,
+    // The key, what it was made from, and what of that bears on meaning.
+    sizeCalculation: (_, key) => GROUP_BYTES + 3 * key.length,
+  });
 
   intern(values: ReadonlyMap<string, string>): SettingsGroup {
     if (values.size === 0) return this.empty;

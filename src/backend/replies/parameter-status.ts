@@ -5,7 +5,15 @@ import { encodeParameterStatus } from '../../wire/server-messages.js';
 
 export type ReportedParameters = ReadonlyMap<string, string>;
 
-const interned = new LRUCache<string, ReportedParameters>({ max: 1024 });
+/** What the maps that are kept may hold: a search_path may be long. */
+const BYTES_MAX = 8 * 2 ** 20;
+const MAP_BYTES = 1500;
+
+const interned = new LRUCache<string, ReportedParameters>({
+  max: 1024,
+  maxSize: BYTES_MAX,
+  sizeCalculation: (_, key) => MAP_BYTES + 2 * key.length,
+});
 
 /** One map per distinct content (bounded: a map pushed out merely compares as different). Takes over `parameters`. */
 export function internParameters(parameters: Map<string, string>): ReportedParameters {

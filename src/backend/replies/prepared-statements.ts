@@ -121,7 +121,8 @@ export class PreparedStatements {
    */
   parse(source: StatementSource, semantics: string, swallow: boolean, undone?: (refused: boolean) => void): string {
     this.forget(source);
-    for (const [orphan, itsSource] of this.orphans) this.#close(itsSource, orphan);
+    // A copy: where the server is skipping they are back at once.
+    if (this.orphans.size > 0) for (const [orphan, its] of [...this.orphans]) this.#close(its, orphan);
     const name = `${STATEMENT_NAME_PREFIX}${++this.#nameCounter}`;
     const entry: PreparedOnServer = {
       name,

@@ -86,9 +86,9 @@ export class MergedLane implements QueueLane {
 
   /** Where requests for a statement wait under a result format and settings. */
   queue(statement: MergedStatement, format: number, settings: SettingsGroup): RequestQueue {
-    const queues = statement.queues[format === 1 ? 1 : 0];
-    const known = queues.get(settings);
+    const known = statement.queues[format === 1 ? 1 : 0].get(settings);
     if (known !== undefined) return known;
+    const queues = statement.ownQueues(format === 1 ? 1 : 0);
     if (queues.size >= QUEUES_KEPT) {
       for (const [group, queue] of queues) if (queue.isIdle) queues.delete(group);
     }

@@ -17,8 +17,9 @@ const BANNED_MS = 10_000;
 const STREAMED_BYTES = 256 * 1024;
 const UNKNOWN_BYTES = 32 * 1024;
 
+type Queues = readonly [Map<SettingsGroup, RequestQueue>, Map<SettingsGroup, RequestQueue>];
 /** Of statements that are not merged, as most that are run once. */
-const NO_QUEUES: MergedStatement['queues'] = [new Map(), new Map()];
+const NO_QUEUES: Queues = [new Map(), new Map()];
 
 export class MergedStatement {
   /** The table it is on. */
@@ -31,7 +32,7 @@ export class MergedStatement {
   /** It is not asked about before. */
   retryAt = 0;
   /** By result format (0 text, 1 binary) and settings. */
-  queues: readonly [Map<SettingsGroup, RequestQueue>, Map<SettingsGroup, RequestQueue>] = NO_QUEUES;
+  queues: Queues = NO_QUEUES;
   /** What is learnt of it holds so much; see StatementSources.learnt. */
   formBytes = 0;
   /** Bytes of an answer, a moving average: bounds how many are asked for at once. */
@@ -53,7 +54,6 @@ export class MergedStatement {
   learnt(form: MergedForm): number {
     this.form = form;
     this.stage = 'merged';
-    if (this.queues === NO_QUEUES) this.queues = [new Map(), new Map()];
     const before = this.formBytes;
     const { manyShape, oneShape, types, plan, description } = form;
     this.formBytes = FORM_BYTES + manyShape.length + oneShape.length + 8 * types.length + 64 * plan.refs.length;
@@ -62,6 +62,12 @@ export class MergedStatement {
     // What is written cannot be given up because it is long: the first batches are small, until it is known how long it is.
     if (plan.writes && form.columnCount > 0) this.answerBytes = UNKNOWN_BYTES;
     return this.formBytes - before;
+  }
+
+  /** The queues of a format, to which one is to be added. */
+  ownQueues(format: 0 | 1): Map<SettingsGroup, RequestQueue> {
+    if (this.queues === NO_QUEUES) this.queues = [new Map(), new Map()];
+    return this.queues[format];
   }
 
   succeeded(): void {
