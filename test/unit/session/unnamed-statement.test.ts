@@ -14,7 +14,7 @@ const STEPS = 40;
 const source = (n: number): StatementSource => ({
   ...unknownStatement,
   text: `select ${n}`,
-  parseTail: Buffer.from(`select ${n}\0\0\0`),
+  parseTail: `select ${n}\0\0\0`,
 });
 
 /** Plays one run; what is wrong at the end of it, or null. */
