@@ -37,8 +37,8 @@ function parseCut(text: string): Cut {
 const cutText = ({ shard, side, after, how }: Cut): string => `${shard} ${side} ${after} ${how}`;
 
 /** Every byte that passed, both ways, or some of them: the ends of the packet and of its answer are always among them. */
-function cutsOf(usual: Run, random: SeededRandom): Cut[] {
-  if (ONE_CUT !== undefined) return [parseCut(ONE_CUT)];
+function cutsOf(usual: Run, random: SeededRandom): { readonly chosen: readonly Cut[]; readonly all: number } {
+  if (ONE_CUT !== undefined) return { chosen: [parseCut(ONE_CUT)], all: 1 };
   const how = (): Cut['how'] => random.pick(['end', 'end', 'end', 'reset', 'reset', 'swallow']);
   const all: Cut[] = [];
   for (const [shard, passed] of usual.passed.entries()) {
@@ -48,12 +48,12 @@ function cutsOf(usual: Run, random: SeededRandom): Cut[] {
     }
     if (passed.request > 0) all.push({ shard, side: 'idle', after: random.pick([0, 5]), how: 'end' });
   }
-  if (LONG || all.length <= CUTS) return all;
+  if (LONG || all.length <= CUTS) return { chosen: all, all: all.length };
   // Done by the server, and nothing heard of it.
   const telling = all.filter(({ side, after }) => side === 'answer' && after === 0);
   const chosen = new Set(telling.length === 0 ? [] : [random.pick(telling)]);
   while (chosen.size < CUTS) chosen.add(random.pick(all));
-  return [...chosen];
+  return { chosen: [...chosen], all: all.length };
 }
 
 function chooseScripts(random: SeededRandom, count: number): ScriptName[] {
@@ -71,6 +71,8 @@ class Report {
   readonly #kinds = new Map<string, { readonly first: string; readonly places: Map<string, number> }>();
   cuts = 0;
   struck = 0;
+  /** Cuts that the long form would make in the same scripts. */
+  all = 0;
 
   constructor(t: Test, bench: LossBench) {
     this.#t = t;
@@ -105,7 +107,7 @@ class Report {
   }
 
   end(): void {
-    this.#t.comment(`${this.cuts} runs, ${this.struck} of them struck`);
+    this.#t.comment(`${this.cuts} runs, ${this.struck} of them struck; every byte would be ${this.all}`);
     for (const [kind, { first, places }] of this.#kinds) {
       const where = [...places.keys()].slice(0, PLACES_MAX).join(', ');
       this.#t.fail(`${kind}: ${places.size} scripts, ${where}; the first:\n    ${first}`);
@@ -127,7 +129,9 @@ async function playAll(t: Test, bench: LossBench, places: readonly (readonly [nu
     }
     // What is wrong without a loss is not looked at with one.
     if (usual!.violations.length > 0) continue;
-    for (const cut of cutsOf(usual!, random)) {
+    const { chosen, all } = cutsOf(usual!, random);
+    report.all += all;
+    for (const cut of chosen) {
       const run = await bench.play(name, here, there, cut, usual);
       report.cuts++;
       if (run.struck) report.struck++;
