@@ -2,6 +2,7 @@
 // caches can tell scopes apart by their key. Ordinary tables of the same name in an earlier schema are not known here.
 import type { ClusterView } from './cluster-view.js';
 import type { KvTable } from './kv-table.js';
+import { isWordIn, mayEscapeNames } from './name-search.js';
 
 export interface TableScope {
   /** Empty where there are no key-value tables; else different for scopes that find different tables. */
@@ -49,9 +50,6 @@ export function tableScope(view: ClusterView, searchPath: string | null): TableS
   return scope;
 }
 
-/** U&"…", in which characters may be given by number. */
-const ESCAPED_NAME = /u&"[^"]*\\|u&".*uescape/is;
-
 function makeScope(view: ClusterView, schemas: readonly string[]): TableScope {
   const qualified = new Map<string, KvTable>(view.tables.map((table) => [`${table.schema}.${table.name}`, table]));
   const unqualified = new Map<string, KvTable>();
@@ -62,15 +60,17 @@ function makeScope(view: ClusterView, schemas: readonly string[]): TableScope {
   }
   const searchesPgkv = schemas.includes('pgkv');
   const holding = new Set(view.tables.map(({ schema }) => schema));
-  const names = view.tables.map(({ name }) => name.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&'));
-  const word = new RegExp(`(?<![\\p{L}\\p{N}_$])(?:${names.join('|')})(?![\\p{L}\\p{N}$])`, 'iu');
+  const names = view.tables.map(({ name }) => name.toLowerCase());
   const visible = [...unqualified.values()].map(({ schema, name }) => `${schema}.${name}`).join(',');
   return {
     key: `\u0001${view.epoch}\u0001${visible}${searchesPgkv ? '+' : ''}\u0001`,
     find: (schema, name) => (schema === null ? unqualified.get(name) : qualified.get(`${schema}.${name}`)) ?? null,
     holds: (schema) => holding.has(schema),
     searchesPgkv,
-    mentions: (text) => word.test(text) || ESCAPED_NAME.test(text),
+    mentions(text) {
+      const lower = text.toLowerCase();
+      return names.some((name) => isWordIn(lower, name)) || mayEscapeNames(lower);
+    },
     asciiNames: view.tables.every(({ schema, name }) => /^[\0-\x7f]*$/.test(schema + name)),
   };
 }

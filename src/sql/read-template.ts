@@ -10,7 +10,9 @@ import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
 import { setsReservedSetting } from './meaning/reserved-setting.js';
 import { type Template, UNPARSED_TEMPLATE, UNREAD_TEMPLATE } from './plan/template.js';
+import { concernsByWords } from './text/concerning-words.js';
 import {
+  hasLongRowOfSigns,
   LITERAL_STRIDE,
   LiteralKind,
   lexShape,
@@ -26,6 +28,9 @@ const PARSED_IN_FULL_MAX = 64 * 1024;
 const PARSED_SHORTENED_MAX = 512 * 1024;
 /** Default of limits.statement_tokens. */
 export const TOKENS_MAX = 32_768;
+
+/** Words and literals of a text that is looked through for statements that concern key-value tables: a few megabytes. */
+const TOLD_APART_MAX = 8 * TOKENS_MAX;
 
 /** Byte of the sign before a number. */
 const MINUS = 45;
@@ -53,6 +58,7 @@ export function readTemplate(
   if (shape !== null && tokensInShape(shape.key, tokensMax) > tokensMax) {
     return { template: tooManyTokens(text, tokensMax, scope), holdsForShape: false };
   }
+  if (shape === null && hasLongRowOfSigns(text)) return unread(text, scope);
   const source = sourceText(text, standardConformingStrings, shape);
   if (source === null) return unparsed(text, scope);
   if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor, scope);
@@ -65,17 +71,14 @@ export function readTemplate(
   return read.holdsForShape ? read : unread(text, scope);
 }
 
-/** Statements of unnamed-tables.ts, by their words. */
-const CONCERNING =
-  /\b(?:prepare\s+transaction|(?:commit|rollback)\s+prepared|all\s+(?:tables|functions|procedures|routines)\s+in\s+schema|default\s+privileges|(?:alter|drop)\s+(?:schema|extension)|(?:drop|reassign)\s+owned|create_table|drop_table)\b/i;
-
 /** Whether a text that is not read may mean key-value tables: by name, or, outside of its literals, by what it does. */
 function mayConcern(text: string, scope: TableScope): boolean {
   if (scope === NO_TABLES) return false;
   if (scope.mentions(text)) return true;
-  const shape = lexShape(text, true, TOKENS_MAX);
-  // Where that is too long to be told apart, words inside literals count as well.
-  return CONCERNING.test(shape === null || shape === TOO_MANY_PIECES ? text : shape.key);
+  if (!concernsByWords(text.toLowerCase())) return false;
+  // Words inside literals do not count, unless the text is too long to tell them apart.
+  const shape = lexShape(text, true, TOLD_APART_MAX);
+  return shape === null || shape === TOO_MANY_PIECES || concernsByWords(shape.key.toLowerCase());
 }
 
 /** What is no SQL here may be some to a server: then it must not run unread on a key-value table (D10). */

@@ -63,9 +63,10 @@ export class TemplateCache {
     const textKey = standard ? `${scope.key}${text}` : `\0${scope.key}${text}`;
     // A text with a string in it is seldom kept as it is, so that its shape is looked for first.
     const mayHaveShapeOnly = text.includes("'");
-    const known = mayHaveShapeOnly ? undefined : this.#getByText(textKey);
+    const isKept = text.length <= KEPT_TEXT_MAX;
+    const known = mayHaveShapeOnly || !isKept ? undefined : this.#getByText(textKey);
     if (known !== undefined) return known;
-    const shape = lexShape(text, standard, this.#tokensMax);
+    const shape = lexShape(text, standard, 2 * this.#tokensMax);
     if (shape === TOO_MANY_PIECES) return tooManyTokens(text, this.#tokensMax, scope);
     this.#lexedText = text;
     this.#lexedAsStandard = standard;
@@ -77,7 +78,7 @@ export class TemplateCache {
       if (shape!.literals.length === 0) this.#keepText(textKey, byShape);
       return byShape;
     }
-    const byText = mayHaveShapeOnly ? this.#getByText(textKey) : undefined;
+    const byText = mayHaveShapeOnly && isKept ? this.#getByText(textKey) : undefined;
     if (byText !== undefined) return byText;
     const { template, holdsForShape } = this.#read(text, standard, shape, scope);
     if (holdsForShape && shape !== null) this.#byShape.set(flat(shapeKey), template);

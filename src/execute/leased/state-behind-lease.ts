@@ -25,6 +25,8 @@ const UNKNOWN_STATE = 'unknown state';
 const SETTINGS_BYTES_MAX = 65_536;
 /** The same for one whose prepared statements (PREPARE) name more custom settings than this. */
 const PREPARED_NAMES_MAX = 1_000;
+/** Texts of code that are longer, in UTF-16 units, are not searched for names of settings. */
+const SEARCHED_MAX = 1024 * 1024;
 /** What runs no code. The end of a transaction may: deferred triggers, held cursors. */
 const WITHOUT_CODE: ReadonlySet<StatementKind> = new Set(['empty', 'show', 'set', 'begin', 'rollback', 'savepoint']);
 
@@ -192,7 +194,8 @@ export class StateBehindLease {
     // What EXECUTE runs was read when it was prepared.
     const runsPrepared = template.kind !== 'multi' && template.statementNames.some(({ verb }) => verb === 'execute');
     const read = runsPrepared ? text.replace(/\bexecute\b/i, '') : text;
-    if (mayHideSettings(read, this.#group.routines)) this.#sticky = true;
+    if (text.length > SEARCHED_MAX || mayHideSettings(read, this.#group.routines)) this.#sticky = true;
+    if (text.length > SEARCHED_MAX) return;
     for (const name of customNamesIn(text)) this.#noteCustomName(name);
   }
 

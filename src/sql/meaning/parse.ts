@@ -55,32 +55,52 @@ export interface Token {
 
 const createModule = createRequire(import.meta.url)('libpg-query/wasm/libpg-query.js') as () => Promise<ParserModule>;
 
-let current: ParserModule | null = null;
-let spare: ParserModule | null = null;
-let loading: Promise<void> | null = null;
+/** Every text's tree fits on the stack below this: 7 KB nested as deep as can be overflow it. In UTF-16 units. */
+const SAFE_LENGTH_MAX = 4096;
+
+/** Modules for texts of one kind, so that those that a long text may break are not missing to ordinary ones. */
+class Modules {
+  current: ParserModule | null = null;
+  readonly #spares: ParserModule[] = [];
+  readonly #sparesMax: number;
+  #loading: Promise<void> | null = null;
+
+  constructor(sparesMax: number) {
+    this.#sparesMax = sparesMax;
+  }
+
+  get isComplete(): boolean {
+    return this.current !== null && this.#spares.length >= this.#sparesMax;
+  }
+
+  load(): Promise<void> {
+    this.#loading ??= createModule()
+      .then((created) => {
+        if (this.current === null) this.current = created;
+        else this.#spares.push(created);
+      })
+      .finally(() => {
+        this.#loading = null;
+        if (!this.isComplete && this.current !== null) this.load().catch(() => undefined);
+      });
+    return this.#loading;
+  }
+
+  discard(): void {
+    this.current = this.#spares.shift() ?? null;
+    // Where this fails (no memory), `parse` answers "exhausted" when the spares are used up, and tries again.
+    this.load().catch(() => undefined);
+  }
+}
+
+const ordinary = new Modules(1);
+/** Two spares: a text that breaks one may be tried in several forms, and by several clients. */
+const forLongTexts = new Modules(2);
 
 /** Must have settled before the first `parse`. Idempotent. */
 export async function loadParser(): Promise<void> {
-  while (current === null || spare === null) await loadOne();
-}
-
-function loadOne(): Promise<void> {
-  loading ??= createModule()
-    .then((created) => {
-      if (current === null) current = created;
-      else spare = created;
-    })
-    .finally(() => {
-      loading = null;
-    });
-  return loading;
-}
-
-function discardModule(): void {
-  current = spare;
-  spare = null;
-  // Where this fails (no memory), `parse` answers "exhausted" when the spare is used up, and tries again.
-  loadOne().catch(() => undefined);
+  while (!ordinary.isComplete) await ordinary.load();
+  while (!forLongTexts.isComplete) await forLongTexts.load();
 }
 
 /** Synchronous; 20 to 40 µs for a usual statement, 13 ms for 1 MiB of one literal, 90 ms for 60,000 literals. */
@@ -160,11 +180,12 @@ function inModule<Result extends object>(
   text: string,
   use: (module: ParserModule, textPointer: number) => Result,
 ): Result | string {
-  if (current === null) {
-    loadOne().catch(() => undefined);
+  const modules = text.length <= SAFE_LENGTH_MAX ? ordinary : forLongTexts;
+  const module = modules.current;
+  if (module === null) {
+    modules.load().catch(() => undefined);
     return 'the parser is being loaded';
   }
-  const module = current;
   try {
     const bytes = Buffer.from(text);
     const pointer = module._malloc(bytes.length + 1);
@@ -173,10 +194,10 @@ function inModule<Result extends object>(
     module.HEAPU8[pointer + bytes.length] = 0;
     const result = use(module, pointer);
     module._free(pointer);
-    if (module.HEAPU8.length > MODULE_BYTES_MAX) discardModule();
+    if (module.HEAPU8.length > MODULE_BYTES_MAX) modules.discard();
     return result;
   } catch (error) {
-    discardModule();
+    modules.discard();
     return `the parser gave up: ${messageOf(error)}`;
   }
 }

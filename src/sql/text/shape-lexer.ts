@@ -78,7 +78,7 @@ const OPAQUE_UNICODE_MARK = "'u";
  * double the time.
  *
  * @param standardConformingStrings whether backslashes in '…' are ordinary characters
- * @param piecesMax literals and runs of blanks at which lexing is given up: TOO_MANY_PIECES
+ * @param piecesMax words, literals and longer runs of blanks at which lexing is given up: TOO_MANY_PIECES
  * @returns null where the text cannot be a valid one: unterminated literal, character no token begins with …
  */
 export function lexShape(
@@ -139,6 +139,7 @@ export function lexShape(
           if (quote === DOUBLE_QUOTE) unicodeEscapes = true;
         }
         at = identifierEnd(text, at);
+        if (++pieces > piecesMax) return TOO_MANY_PIECES;
         continue;
       }
       case DIGIT:
@@ -208,6 +209,27 @@ export function lexShape(
   return { key: copied === 0 ? text : key + text.slice(copied), literals };
 }
 
+/** ( ) , ; [ ] . : ' " $ */
+const SEPARATORS = new Set([40, 41, 44, 59, 91, 93, 46, 58, 39, 34, 36]);
+/**
+ * No operator has more characters than 63. Postgres's lexer reads a row of signs to its end for each sign in it, which takes a
+ * second for 24,000: a longer row than this counts as too much.
+ */
+const SIGNS_IN_A_ROW_MAX = 1_000;
+
+/** Whether there is such a row of signs: also for texts that have no shape, as where a comment does not end. */
+export function hasLongRowOfSigns(text: string): boolean {
+  let signs = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    const isSign =
+      code > SPACE && code < 127 && classOf(code) !== LETTER && classOf(code) !== DIGIT && !SEPARATORS.has(code);
+    signs = isSign ? signs + 1 : 0;
+    if (signs > SIGNS_IN_A_ROW_MAX) return true;
+  }
+  return false;
+}
+
 /** How many tokens a shape has, counted up to a little more than `most`: a word or a number is one, and every symbol. */
 export function tokensInShape(key: string, most: number): number {
   let tokens = 0;
@@ -219,5 +241,5 @@ export function tokensInShape(key: string, most: number): number {
     if (isWord ? !inWord : code > SPACE) tokens++;
     inWord = isWord;
   }
-  return tokens;
+  return tokens <= most && hasLongRowOfSigns(key) ? most + 1 : tokens;
 }

@@ -43,6 +43,8 @@ export interface TokenEdit extends TokenSpan {
 
 const OPERATOR_CHARACTERS = new Set('~!@#^&|`?+-*/%<>=');
 /** An operator may end in + or - only if one of these is in it (lexical structure, "Operators"). */
+/** No operator is longer (NAMEDATALEN): a row of signs, each one a token, is not walked through for each of them. */
+const OPERATOR_CHARACTERS_MAX = 64;
 const LETS_END_IN_SIGN = /[~!@#^&|`?%]/;
 const AMPERSAND = 38;
 
@@ -110,7 +112,8 @@ function symbolEnd(text: string, at: number): number {
     return isPair ? at + 2 : at + 1;
   }
   let end = at;
-  while (end < text.length && OPERATOR_CHARACTERS.has(text[end]!)) {
+  const longest = Math.min(text.length, at + OPERATOR_CHARACTERS_MAX);
+  while (end < longest && OPERATOR_CHARACTERS.has(text[end]!)) {
     const pair = text.slice(end, end + 2);
     if (pair === '--' || pair === '/*') break;
     end++;
