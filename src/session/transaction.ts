@@ -5,10 +5,12 @@
 //   held      BEGIN was answered here, and no server knows of it (D13)
 //   open      a server has the block; while `prologue` is kept, nothing was said in it that could not be said elsewhere again
 //   ending    COMMIT or ROLLBACK was sent, and has not been answered
-//   failed    an error was told: 25P02 until the client ends it. Without a branch no server has the block any more
+//   failed    an error was told: 25P02 until the client ends it. Without a branch no server has the block: because it was lost,
+//             or, with a prologue, because it failed while it was held
 //   lost      its connection broke while nothing was owed: the client is told with its next statement, then it has failed
 // Invariant: a block never becomes `none` but by the client's own word or a server's (not by a loss), and never `held` but by
 // a BEGIN, or from `open` with a prologue.
+import type { Said } from '../backend/connection/server-connection.js';
 import { assert } from '../base/assert.js';
 import type { StatementKind, Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
@@ -17,6 +19,7 @@ import { TransactionStatus } from '../wire/protocol.js';
 export interface PrologueStatement {
   readonly template: Template;
   readonly text: string;
+  readonly said: Said;
 }
 
 export type TransactionState<Branch> =
@@ -30,7 +33,7 @@ export type TransactionState<Branch> =
       readonly readCommitted: boolean;
     }
   | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
-  | { readonly kind: 'failed'; readonly branch: Branch | null }
+  | { readonly kind: 'failed'; readonly branch: Branch | null; readonly prologue: PrologueStatement[] | null }
   | { readonly kind: 'lost' };
 
 export type TransactionPhase = TransactionState<unknown>['kind'];
@@ -62,16 +65,23 @@ const STATUS: Readonly<Record<TransactionPhase, number>> = {
   // The client has not been told.
   lost: TransactionStatus.open,
 };
-const isControl = (kind: StatementKind): boolean => kind === 'begin' || kind === 'commit' || kind === 'rollback';
+/** Kinds that set nothing. */
+const CONTROL: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint']);
 /** Statements that may set another isolation level. */
 const BEARS_ON_ISOLATION: ReadonlySet<StatementKind> = new Set(['begin', 'set', 'multi']);
 
 const NONE = { kind: 'none' } as const;
-const FAILED_HERE = { kind: 'failed', branch: null } as const;
+const FAILED_HERE = { kind: 'failed', branch: null, prologue: null } as const;
 const LOST = { kind: 'lost' } as const;
 
 export class Transaction<Branch extends object> {
   #state: TransactionState<Branch> = NONE;
+  readonly #said: () => Said;
+
+  /** @param said of the statement at hand */
+  constructor(said: () => Said) {
+    this.#said = said;
+  }
 
   get state(): TransactionState<Branch> {
     return this.#state;
@@ -110,7 +120,7 @@ export class Transaction<Branch extends object> {
 
   /** Something beside BEGIN and savepoints was said in it: settings that end with it, which nothing outside it runs under. */
   get hasSettings(): boolean {
-    return this.#prologue?.some(({ template: { kind } }) => kind !== 'begin' && kind !== 'savepoint') === true;
+    return this.#prologue?.some(({ template: { kinds } }) => !kinds.every((kind) => CONTROL.has(kind))) === true;
   }
 
   /** Whether the block can still go to any shard. */
@@ -124,9 +134,9 @@ export class Transaction<Branch extends object> {
   }
 
   /** A BEGIN was answered here. */
-  hold(template: Template, text: string): void {
+  hold(template: Template, text: string, said: Said): void {
     assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
-    this.#state = { kind: 'held', prologue: [{ template, text }], readCommitted: !OTHER_ISOLATION.test(text) };
+    this.#state = { kind: 'held', prologue: [{ template, text, said }], readCommitted: !OTHER_ISOLATION.test(text) };
   }
 
   /** The held block is about to be opened by `branch`. @returns what opens it */
@@ -156,19 +166,23 @@ export class Transaction<Branch extends object> {
   /** A failed block that no server has was opened by `branch`, as a failed one. */
   reopened(branch: Branch): void {
     assert(this.#state.kind === 'failed' && this.#state.branch === null, 'only a block no server has is opened anew');
-    this.#state = { kind: 'failed', branch };
+    this.#state = { kind: 'failed', branch, prologue: null };
   }
 
-  /** A statement is about to be sent on `branch`. */
-  sent(template: Template, text: string, branch: Branch): void {
+  /**
+   * A statement is about to be sent on `branch`.
+   * @param isFirst a block that it begins holds nothing of what was sent before it
+   */
+  sent(template: Template, text: string, branch: Branch, isFirst: boolean): void {
     const state = this.#state;
     switch (state.kind) {
       case 'none':
       case 'ending': {
         if (template.leavesBlock !== 'open') return;
-        const again = state.kind === 'none' && (template.neutral || template.kinds.every(isControl));
-        const readCommitted = again && !OTHER_ISOLATION.test(text);
-        this.#state = { kind: 'open', branch, prologue: again ? [{ template, text }] : null, readCommitted };
+        const movable = template.movable && isFirst;
+        const readCommitted = movable && !OTHER_ISOLATION.test(text);
+        const prologue = movable ? [{ template, text, said: this.#said() }] : null;
+        this.#state = { kind: 'open', branch, prologue, readCommitted };
         return;
       }
       case 'open':
@@ -197,13 +211,11 @@ export class Transaction<Branch extends object> {
       this.#state = { kind: 'ending', branch, how: kind === 'rollback' ? 'rollback' : 'commit' };
       return;
     }
-    const chains = leavesBlock === 'open' && kind !== 'begin' && !template.neutral;
-    const readCommitted =
-      state.readCommitted && !chains && !(BEARS_ON_ISOLATION.has(kind) && OTHER_ISOLATION.test(text));
-    // A BEGIN inside a block is a warning, and its options hold: it can be said again.
-    const again = !chains && (template.neutral || template.releases || kind === 'begin');
-    const kept = prologue !== null && again && prologue.length < PROLOGUE_MAX ? prologue : null;
-    if (kept !== null && !template.readOnly && !template.releases) kept.push({ template, text });
+    // AND CHAIN hands the block's isolation level on.
+    const readCommitted = state.readCommitted && !(BEARS_ON_ISOLATION.has(kind) && OTHER_ISOLATION.test(text));
+    const kept = prologue !== null && template.movable && prologue.length < PROLOGUE_MAX ? prologue : null;
+    // A BEGIN inside a block is a warning, and its options hold: it is said again.
+    if (kept !== null && !template.readOnly && !template.releases) kept.push({ template, text, said: this.#said() });
     if (kept !== prologue || readCommitted !== state.readCommitted) {
       this.#state = { kind: 'open', branch, prologue: kept, readCommitted };
     }
@@ -211,11 +223,11 @@ export class Transaction<Branch extends object> {
 
   /** `branch` has said where it stands, and owes nothing behind that. */
   answered(status: number, branch: Branch): void {
-    const state = this.#state;
-    // What is held, or has failed here, no server can answer for.
+    // No server can answer for it.
     if (this.isHere) return;
+    const state = this.#state;
     if (status === TransactionStatus.idle) this.#state = NONE;
-    else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch };
+    else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch, prologue: null };
     else if (state.kind !== 'open' || state.branch !== branch) {
       this.#state = { kind: 'open', branch, prologue: null, readCommitted: false };
     }
@@ -223,9 +235,10 @@ export class Transaction<Branch extends object> {
 
   /** An error of pgkv's own is told without a server: a block that is open fails. */
   failHere(): void {
-    const { kind } = this.#state;
-    assert(kind !== 'ending', 'an error of pgkv has its turn behind what was sent');
-    if (kind !== 'none') this.#state = FAILED_HERE;
+    const state = this.#state;
+    assert(state.kind !== 'ending', 'an error of pgkv has its turn behind what was sent');
+    if (state.kind === 'held') this.#state = { ...FAILED_HERE, prologue: state.prologue };
+    else if (state.kind !== 'none' && !(state.kind === 'failed' && state.branch === null)) this.#state = FAILED_HERE;
   }
 
   /** The client has ended a block that no server has. */

@@ -13,7 +13,7 @@ const MORE_FIELDS_BYTES = 16;
 const MORE_FIELDS_STEP = 3;
 const ARRAY_BYTES = 48;
 const POINTER_BYTES = 8;
-const TEMPLATE_FIELDS = 19;
+const TEMPLATE_FIELDS = 21;
 /** Shorter strings are never slices of others. */
 const SLICE_MIN = 13;
 /** A plan that is run leaves a MergedStatement on each lane, and a count of its parameters: 260 bytes, seen over 3,000. */
@@ -45,6 +45,8 @@ export function compactTemplate(template: Template): Template {
     neutral: template.neutral,
     readsCatalogue: template.readsCatalogue,
     releases: template.releases,
+    movable: template.movable,
+    saidAgain: copier.copy(template.saidAgain),
     backendCall: copier.copy(template.backendCall),
     explainsRoute: template.explainsRoute,
     notice: copier.copy(template.notice),

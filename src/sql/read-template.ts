@@ -119,7 +119,11 @@ function readSource(source: SourceText, oldestServerMajor: number, scope: TableS
       start: originalOffset(source, reference.start),
       end: originalOffset(source, reference.end),
     }));
-    return { template: compactTemplate({ ...template, statementNames }), holdsForShape: false };
+    const saidAgain =
+      template.saidAgain?.map(
+        ([start, end]) => [originalOffset(source, start), originalOffset(source, end)] as const,
+      ) ?? null;
+    return { template: compactTemplate({ ...template, statementNames, saidAgain }), holdsForShape: false };
   }
   if (allAreConstants(source.text, constants)) return { template: compactTemplate(template), holdsForShape: true };
   return { template: compactTemplate({ ...template, textDependent: true }), holdsForShape: false };
@@ -147,11 +151,12 @@ function withKvPlan(
     notice: kv?.kind === 'refused' ? null : noticeOf(concerns),
   };
   if (kv === null) return common;
-  if (kv.kind === 'refused') return { ...common, neutral: false, releases: false };
+  if (kv.kind === 'refused') return { ...common, neutral: false, releases: false, movable: false };
   return {
     ...common,
     neutral: false,
     releases: false,
+    movable: false,
     kind: template.kind === 'multi' ? 'multi' : kv.writes ? 'write' : 'read',
     readOnly: template.readOnly && !kv.writes,
   };

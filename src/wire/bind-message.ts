@@ -151,3 +151,12 @@ export class BindMessage {
     this.resultFormatCount = 0;
   }
 }
+
+/** How many values the Bind message `buffer[start, end)` says it has; 0 where it is malformed before it comes to that. */
+export function valueCount(buffer: Buffer, start: number, end: number): number {
+  const portalEnd = stringEnd(buffer, start + HEADER_BYTES, end);
+  const nameEnd = portalEnd < 0 ? -1 : stringEnd(buffer, portalEnd + 1, end);
+  if (nameEnd < 0 || nameEnd + 3 > end) return 0;
+  const countAt = nameEnd + 3 + 2 * buffer.readUInt16BE(nameEnd + 1);
+  return countAt + 2 > end ? 0 : buffer.readUInt16BE(countAt);
+}

@@ -75,6 +75,24 @@ export function encodeParse(name: string, tail: Buffer | string): Buffer {
   return message;
 }
 
+/** Bind of the unnamed portal without parameters. */
+export function encodeBareBind(statement: string): Buffer {
+  const message = Buffer.alloc(13 + statement.length);
+  message[0] = Frontend.bind;
+  message.writeInt32BE(message.length - 1, 1);
+  message.write(statement, 6, 'latin1');
+  return message;
+}
+
+/** Execute of a portal to its end. */
+export function encodeExecute(portal: string): Buffer {
+  const message = Buffer.alloc(10 + portal.length);
+  message[0] = Frontend.execute;
+  message.writeInt32BE(message.length - 1, 1);
+  message.write(portal, 5, 'latin1');
+  return message;
+}
+
 /** Close or Describe of a statement ('S') or portal ('P'). */
 export function encodeNamed(type: number, target: 'S' | 'P', name: string): Buffer {
   const nameBytes = Buffer.byteLength(name, 'latin1');

@@ -34,11 +34,4 @@ export const KV_DELIBERATE_DIFFERENCES: readonly DeliberateDifference[] = [
     lines: /^[-+] ErrorResponse S="ERROR" V="ERROR" C="42P03" M="cursor/,
     reason: 'Errors of pgkv itself name no source file of Postgres: no server knows of portals over several shards.',
   },
-  {
-    scenario: /^refused: (calls whose keys|a transaction that|other statements)/,
-    step: /./,
-    lines: /^[-+] ErrorResponse S="ERROR" V="ERROR" C="25P02" M="current transaction is aborted, commands ignored/,
-    reason:
-      'D13: a block that failed before a statement named a shard is known to no server: pgkv says 25P02 itself, without a source file.',
-  },
 ];

@@ -115,6 +115,8 @@ const READERS: readonly Reader[] = [
   [/^INSERT INTO kv VALUES \('duplicate'\)$/, plain('duplicate')],
   [/^PREPARE (\w+) AS (.*)$/, (match) => ({ kind: 'prepare', name: match[1]!, text: match[2]! })],
   [/^EXECUTE (\w+)$/, named('execute')],
+  // What pgkv sends to be refused: there is no such column.
+  [/^SELECT "pgkv \w+"$/, plain('unknown column')],
   [/^DEALLOCATE (\w+)$/, named('deallocate')],
   [/^DISCARD (ALL|SEQUENCES)$/, (match) => ({ kind: 'discard', what: match[1] as 'ALL' | 'SEQUENCES' })],
   [/^CREATE TEMP TABLE (\w+) \(a int\)$/, on('create temp')],

@@ -6,7 +6,15 @@
 import type { Duplex } from 'node:stream';
 import { PgkvError } from '../../base/errors.js';
 import type { ErrorCounts } from '../../telemetry/counters.js';
-import { encodeNamed, encodeQuery, SYNC, TERMINATE } from '../../wire/client-messages.js';
+import {
+  encodeBareBind,
+  encodeExecute,
+  encodeNamed,
+  encodeParse,
+  encodeQuery,
+  SYNC,
+  TERMINATE,
+} from '../../wire/client-messages.js';
 import { Output } from '../../wire/output.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { untilReady } from '../replies/control-answers.js';
@@ -17,11 +25,14 @@ import { type MatchedConnection, ReplyMatcher } from '../replies/reply-matcher.j
 import {
   type Assumption,
   type ControlQuery,
+  controlled,
   controlQuery,
   controlSync,
   describing,
   localReply,
+  Reply,
   ReplyQueue,
+  swallowed,
 } from '../replies/reply-queue.js';
 import type { ReplyReceiver, ServerLoss } from '../replies/reply-receiver.js';
 import { type StatementSource, unknownStatement } from '../replies/statement-source.js';
@@ -31,6 +42,12 @@ import type { SettingsGroup } from './settings-group.js';
 
 export { STATEMENT_NAME_PREFIX } from '../replies/prepared-statements.js';
 export type { ReplyReceiver, ServerLoss } from '../replies/reply-receiver.js';
+
+/** Messages that say a statement of a client once more: one Query, or else Parse, Bind, Execute and Sync. */
+export interface Said {
+  readonly isQuery: boolean;
+  readonly bytes: Buffer;
+}
 
 export interface ServerConnectionOptions {
   readonly stream: Duplex;
@@ -47,6 +64,13 @@ export interface ServerConnectionOptions {
   /** Counts the errors that receivers are given. */
   readonly errorCounts: ErrorCounts;
 }
+
+/** Not the empty text, which counts as nothing. */
+const EMPTY_SELECT = Buffer.concat([
+  encodeParse('', Buffer.from('SELECT\0\0\0')),
+  encodeBareBind(''),
+  encodeExecute(''),
+]);
 
 export class ServerConnection implements MatchedConnection {
   readonly address: string;
@@ -200,6 +224,25 @@ export class ServerConnection implements MatchedConnection {
     this.unnamed = null;
     this.replies.push(controlQuery(control));
     this.output.push(encodeQuery(sql));
+  }
+
+  /**
+   * Runs a statement of pgkv's own in front of those of a batch: whether a statement is the first between two Syncs decides
+   * whether SET LOCAL warns, and whether VACUUM is refused. Only outside an open batch.
+   */
+  beginPipeline(): void {
+    for (const kind of [Reply.parse, Reply.bind, Reply.execute]) this.replies.push(swallowed(kind));
+    this.unnamed = unknownStatement;
+    this.output.push(EMPTY_SELECT);
+  }
+
+  /** Says a statement of the client again, whose answer it has had; see sendControl. */
+  sayAgain({ isQuery, bytes }: Said, control: ControlQuery): void {
+    const { replies } = this;
+    if (!isQuery) for (const kind of [Reply.parse, Reply.bind, Reply.execute]) replies.push(controlled(kind, control));
+    replies.push(isQuery ? controlQuery(control) : controlSync(control));
+    this.unnamed = isQuery ? null : unknownStatement;
+    this.output.push(bytes);
   }
 
   /**

@@ -116,6 +116,7 @@ export const renamedQuery = (names: ReadonlyMap<string, string>, does: Deeds): O
   names,
   does,
 });
+export const controlled = (kind: ReplyKind, control: ControlQuery): Owed => ({ ...owed(kind, true), control });
 export const controlQuery = (control: ControlQuery): Owed => ({ ...owed(Reply.query, true), control });
 export const controlSync = (control: ControlQuery): Owed => ({ ...owed(Reply.sync, true), control });
 export const localReply = (bytes: Buffer, assumption: Assumption | null = null): Owed => ({

@@ -269,10 +269,9 @@ function foreignTemplate(template: Template, text: string, scope: TableScope): T
   if (kv === null && !scope.asciiNames && hasPlaceholders(text) && template.kind !== 'unparsed') {
     return { ...template, kv: UNREADABLE_NAMES };
   }
-  // A server cannot be asked to parse it: the text is not sent in this form. Nor is it changed, or said again elsewhere.
+  // A server cannot be asked to parse it: the text is not sent in this form. Nor is it changed.
   if (kv?.kind === 'refused') return kv.asksServer ? { ...template, kv: { ...kv, asksServer: false } } : template;
-  if (kv === null && (template.statementNames.length > 0 || template.kind === 'begin')) return UNPARSED_TEMPLATE;
-  return template.neutral ? { ...template, neutral: false } : template;
+  return kv === null && template.statementNames.length > 0 ? UNPARSED_TEMPLATE : template;
 }
 
 const UNREADABLE_NAMES = refuse('encoding');

@@ -97,12 +97,12 @@ export class Acquisition {
     if (connection.settings !== settings || first !== '') {
       const brought = (failure: Buffer | null): void => {
         if (failure !== null) return this.#notBrought(connection, failure);
-        this.#tellParameters(connection);
+        this.tellParameters(connection);
         this.#lane.connectionReady();
       };
       if (!connection.bringTo(settings, brought, first)) return false;
     }
-    this.#tellParameters(connection);
+    this.tellParameters(connection);
     return true;
   }
 
@@ -153,7 +153,8 @@ export class Acquisition {
     }
   }
 
-  #tellParameters({ parameters }: ServerConnection): void {
+  /** Tells the client of settings that it does not know of: what pgkv itself has said is kept from it. */
+  tellParameters({ parameters }: ServerConnection): void {
     const session = this.#session;
     if (session.told === parameters) return;
     for (const message of parameterChanges(session.told, parameters)) this.#lane.serverBytes(message);

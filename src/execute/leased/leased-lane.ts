@@ -14,7 +14,7 @@ import type { ServerConnection, ServerLoss } from '../../backend/connection/serv
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import { IGNORED, untilReady } from '../../backend/replies/control-answers.js';
-import { Reply } from '../../backend/replies/reply-queue.js';
+import { type ControlQuery, Reply } from '../../backend/replies/reply-queue.js';
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
@@ -32,8 +32,8 @@ import { type CheckOutcome, effectsOf, mayChangeMeaning, StateBehindLease } from
 
 export type { CancelStatement, ClientPort } from './lane-options.js';
 
-/** Opens a block and fails in it. */
-const FAILED_BLOCK = 'BEGIN; ROLLBACK TO pgkv_lost';
+/** Fails before it has a portal, which would stay there in a failed block. */
+const FAIL = 'SELECT "pgkv lost"';
 
 /** Among them are statements on whole databases. */
 const ON_DATABASES: ReadonlySet<string> = new Set(['schema', 'other', 'multi']);
@@ -156,8 +156,14 @@ export class LeasedLane implements AcquiringLane {
   openBlock(prologue: readonly PrologueStatement[]): void {
     this.blockBegins();
     for (const { template, text } of prologue) this.note(template, text);
-    // A line end ends a comment at the end of any of them.
-    this.connection!.sendControl(prologue.map(({ text }) => text).join('\n;\n'), IGNORED);
+    const connection = this.connection!;
+    const told: ControlQuery = {
+      row: () => undefined,
+      // Without its block, what follows would be committed by itself.
+      failed: () => connection.destroy('what was said in a block before it was moved could not be said again'),
+      ready: () => this.#acquisition.tellParameters(connection),
+    };
+    for (const { said } of prologue) connection.sayAgain(said, told);
   }
 
   /** A block begins with what is about to be sent: what was set before is not undone with it. */
@@ -165,9 +171,13 @@ export class LeasedLane implements AcquiringLane {
     this.#left.blockBegins();
   }
 
-  /** The same for a block that has failed, with its connection: the client may end it here. */
-  openFailedBlock(): void {
-    this.connection!.sendControl(FAILED_BLOCK, IGNORED);
+  /**
+   * The same for a block that has failed, which the client may end here.
+   * @param prologue null where it was lost with its connection, and what was said in it
+   */
+  openFailedBlock(prologue: readonly PrologueStatement[] | null): void {
+    if (prologue !== null) this.openBlock(prologue);
+    this.connection!.sendControl(prologue === null ? `BEGIN; ${FAIL}` : FAIL, IGNORED);
   }
 
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */

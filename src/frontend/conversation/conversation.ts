@@ -27,6 +27,7 @@ import { ScatterExchange } from '../exchanges/scatter-exchange.js';
 import { KvStatements } from '../unit/kv-statements.js';
 import { NamedStatements } from '../unit/named-statements.js';
 import { UnitReader } from '../unit/read-unit.js';
+import { saidAgain } from '../unit/said-again.js';
 import type { Unit } from '../unit/unit.js';
 import { handleUnit, type Way } from './handle-unit.js';
 
@@ -102,7 +103,7 @@ export class Conversation implements ClientPort<LeasedLane> {
       output: this.#output,
       lanes,
       batch: new ClientBatch(),
-      transaction: new Transaction(),
+      transaction: new Transaction(() => saidAgain(this.#units.unit, session)),
       kv,
       named: new NamedStatements(session, services.sources, kv),
       resume: () => this.resume(),

@@ -29,18 +29,29 @@ export interface Way {
   readonly merged: MergedExchange | null;
 }
 
+type KeyedRoute = Extract<Unit['route'], { readonly kind: 'keyed' }>;
+
 const BY_PGKV = 'pgkv itself answers the statement';
 const ON_HOME = 'the statement is for the home shard';
 
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
   if (unit.placed && placement.endIsOpen) return 'wait';
-  if (portals.has(unit)) return here(way, unit, BY_PGKV, () => portals.take(unit), true);
+  if (portals.has(unit)) {
+    if (unit.type === Frontend.execute) placement.ranElsewhere();
+    return here(way, unit, BY_PGKV, () => portals.take(unit), true);
+  }
   // The block is open on a server all the same, or no server has it.
   if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
   // 25P02, wherever it would belong: the server that has the failed block says so.
-  if (placement.blockFailed) return goesOnElsewhere(unit) ? placement.leaveFailed() : leased.take(unit);
+  if (placement.blockFailed) {
+    if (!goesOnElsewhere(unit)) return leased.take(unit);
+    return unit.route.kind === 'refused' ? way.answers.refuse(unit, refusalError(unit.route)) : placement.leaveFailed();
+  }
   if (!unit.placed) return leased.take(unit);
+  // Its savepoints are made anew where it may be ended, and what a server refuses in it is told in Postgres's words.
+  if (placement.failedUnopened && !endsAndGoesOn(unit.template))
+    return onLane(way, unit, way.context.lanes.home, ON_HOME);
   switch (unit.type) {
     case Frontend.query:
       return query(way, unit);
@@ -58,19 +69,17 @@ export function handleUnit(way: Way, unit: Unit): Handling {
 }
 
 function query(way: Way, unit: Unit): Handling {
-  const { context, leased, merged, answers } = way;
+  const { context, leased, merged } = way;
   const { route, statement, template } = unit;
   switch (route.kind) {
     case 'refused':
       if (template.kv?.kind !== 'refused' || template.kv.asksServer !== true)
-        return answers.refuse(unit, refusalError(route));
+        return way.answers.refuse(unit, refusalError(route));
       return onLane(way, unit, context.lanes.home, ON_HOME, () => leased.askServer(unit, refusalError(route)));
     case 'keyed': {
       if (merged?.offerQuery(unit, route) === true) return 'wait';
       const why = `the statement's key is on shard ${route.shard.name}`;
-      return onLane(way, unit, context.lanes.of(route.shard), why, () =>
-        leased.take(unit, context.kv.rewrite(statement!)),
-      );
+      return onLane(way, unit, laneOfKeys(way, route), why, () => leased.take(unit, context.kv.rewrite(statement!)));
     }
     case 'multi-keyed':
     case 'scattered':
@@ -106,14 +115,14 @@ function parse(way: Way, unit: Unit): Handling {
 }
 
 function bind(way: Way, unit: Unit): Handling {
-  const { context, answers, placement } = way;
+  const { placement } = way;
   const { route } = unit;
   switch (route.kind) {
     case 'refused':
-      return answers.refuse(unit, refusalError(route));
+      return way.answers.refuse(unit, refusalError(route));
     case 'keyed': {
       const why = `the statement's key is on shard ${route.shard.name}`;
-      return onLane(way, unit, context.lanes.of(route.shard), why);
+      return onLane(way, unit, laneOfKeys(way, route), why);
     }
     case 'multi-keyed':
     case 'scattered':
@@ -129,9 +138,12 @@ function bind(way: Way, unit: Unit): Handling {
 
 /** A read of home's catalogues while a block is open on another shard. */
 function beside(way: Way, unit: Unit): Handling {
-  const obstacle = way.placement.mayReadBeside();
+  const { placement, context } = way;
+  const obstacle = placement.mayReadBeside();
+  // A block that is bound nowhere can go there.
+  if (obstacle !== null && context.transaction.movable) return onLane(way, unit, context.lanes.home, ON_HOME);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-  const ended = way.placement.endSegment('the statement is for the home shard', true);
+  const ended = placement.endSegment('the statement is for the home shard', true);
   if (ended === 'wait') return 'wait';
   return ended === null ? way.scatter.takeAtHome(unit) : way.answers.refuse(unit, ended);
 }
@@ -147,7 +159,13 @@ function onShards(way: Way, unit: Unit): Handling {
 function here(way: Way, unit: Unit, why: string, act: () => Handling, beside = false): Handling {
   const ended = way.placement.endSegment(why, beside);
   if (ended === 'wait') return 'wait';
-  return ended === null ? act() : way.answers.refuse(unit, ended);
+  if (ended !== null) return way.answers.refuse(unit, ended);
+  return act();
+}
+
+/** Where a statement on keys goes. One that names no key, as where all are NULL, is answered alike by every shard. */
+function laneOfKeys({ context: { lanes } }: Way, { shard, slots }: KeyedRoute): LeasedLane {
+  return slots.length === 0 && lanes.current.busy ? lanes.current : lanes.of(shard);
 }
 
 /** Has it done on the lane `target`; see ShardPlacement.move. */
@@ -163,6 +181,9 @@ function onLane(
   return placed === 'wait' ? 'wait' : way.answers.refuse(unit, placed);
 }
 
+const isAlikeEverywhere = ({ movable, releases, readsCatalogue }: Template): boolean =>
+  movable && !releases && !readsCatalogue;
+
 /**
  * A batch begins where its first key is, as far as it has arrived.
  * @returns isPlaced: what the Bind behind the Parse at hand binds belongs to that lane as well
@@ -172,7 +193,7 @@ function laneForParse(way: Way, unit: Unit, isKv: boolean): { target: LeasedLane
   const { lanes, named, kv, transaction } = context;
   const { template } = unit;
   if (placement.batchOpen && isKv) return { target: lanes.current, isPlaced: true };
-  if (!placement.batchOpen && (isKv || template.neutral || template.kind === 'begin')) {
+  if (!placement.batchOpen && (isKv || isAlikeEverywhere(template))) {
     const shard = batchAhead(unit.buffer, unit.start, named, kv, unit.view);
     if (shard !== null) return { target: lanes.of(shard), isPlaced: true };
     const { state } = transaction;

@@ -259,6 +259,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
+    if ((isBind || type === Frontend.parse) && this.#placement.isTakenForFirst(template)) connection.beginPipeline();
     this.#sending(isBind ? template : NEUTRAL_TEMPLATE, text);
     if (type === Frontend.parse) lane.foresee(template);
     if (isBind) {

@@ -7,28 +7,24 @@ import { STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connectio
 import { forwarded, provokedError, Reply, swallowed } from '../../backend/replies/reply-queue.js';
 import { unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
-import { encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
+import { encodeBareBind, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeError, readyOf } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
 
 const NOTHING = `${STATEMENT_NAME_PREFIX}nothing`;
-/** What a server refuses when it comes to it, so that a block that has failed before says so in its own words (25P02). */
-const NO_STATEMENT = encodeQuery(`EXECUTE ${NOTHING}`);
-/** What a server refuses at once, whatever it is at. */
+/**
+ * What a server refuses when it comes to it, so that a block that has failed before says so in its own words (25P02), and before
+ * it has a portal, which would stay there in a failed block.
+ */
+const NO_STATEMENT = encodeQuery('SELECT "pgkv refuses"');
+/** What it refuses at once: a text that would end a failed block is not to be told that the block has failed. */
 const NO_SQL = encodeQuery('pgkv refuses');
+const NO_SQL_PARSE = encodeParse(NOTHING, Buffer.from('pgkv refuses\0\0\0'));
 const NO_PARSE = encodeParse(NOTHING, Buffer.from('SELECT "pgkv refuses"\0\0\0'));
-const NO_BIND = bindOf(NOTHING);
+const NO_BIND = encodeBareBind(NOTHING);
 const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
-
-function bindOf(statement: string): Buffer {
-  const message = Buffer.alloc(13 + statement.length);
-  message[0] = Frontend.bind;
-  message.writeInt32BE(message.length - 1, 1);
-  message.write(statement, 6, 'latin1');
-  return message;
-}
 
 export class OwnAnswers {
   readonly #context: ExchangeContext;
@@ -86,7 +82,7 @@ export class OwnAnswers {
 
   /** Answers the unit with an error, which aborts what a server's error would abort. */
   refuse(unit: Unit, error: PgkvError | Buffer): 'taken' {
-    const { batch, session, lanes, transaction } = this.#context;
+    const { batch, session, lanes } = this.#context;
     const bytes = Buffer.isBuffer(error) ? error : encodeError(error, 'ERROR');
     const { mode, connection } = lanes.current;
     const unnamed = unit.type === Frontend.parse && unit.buffer[unit.start + 5] === 0;
@@ -98,8 +94,7 @@ export class OwnAnswers {
     }
     if (unit.type === Frontend.query || unit.type === Frontend.functionCall) {
       connection.unnamed = null;
-      // A text that would have ended the failed block is not to be told that the block has failed.
-      connection.output.push(transaction.phase === 'failed' ? NO_SQL : NO_STATEMENT);
+      connection.output.push(unit.template.endsFailure ? NO_SQL : NO_STATEMENT);
       connection.replies.push(provokedError(Reply.query, bytes, null));
       return 'taken';
     }
@@ -108,7 +103,7 @@ export class OwnAnswers {
     const undo = (refused: boolean): void => {
       if (change !== null) session.unnamed.undo(change, refused);
     };
-    connection.output.push(NO_PARSE);
+    connection.output.push(unit.template.endsFailure ? NO_SQL_PARSE : NO_PARSE);
     connection.replies.push(provokedError(Reply.parse, bytes, { undo }));
     return 'taken';
   }

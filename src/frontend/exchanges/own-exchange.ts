@@ -6,6 +6,7 @@ import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import { beginTag, endTag } from '../../session/transaction.js';
+import { valueCount } from '../../wire/bind-message.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import {
@@ -21,6 +22,7 @@ import {
   PORTAL_SUSPENDED,
   TEXT_COLUMN,
 } from '../../wire/server-messages.js';
+import { saidAsQuery } from '../unit/said-again.js';
 import type { Unit } from '../unit/unit.js';
 import { backendStatement } from './backend-statement.js';
 import type { ExchangeContext } from './exchange-context.js';
@@ -55,8 +57,20 @@ export class OwnExchange implements Exchange<Unit> {
     const { state } = this.#context.transaction;
     if (state.kind === 'lost') return !(asksServer(unit) && unit.template.kinds[0] === 'rollback');
     // The server that has a failed block answers everything in it.
-    if (state.kind === 'failed') return state.branch === null && !asksServer(unit);
-    return this.#statement(unit) !== null;
+    if (state.kind === 'failed') {
+      if (state.branch !== null || asksServer(unit)) return false;
+      // One that failed while it was held is opened for whatever does not end it.
+      return state.prologue === null || endTag(unit.template) !== null || NAMES_NOTHING.has(unit.type);
+    }
+    return this.#statement(unit) !== null && !this.#isTaken(unit);
+  }
+
+  /** A Parse under a name that the session has: a server words the error, and fails the block. */
+  #isTaken(unit: Unit): boolean {
+    if (unit.type !== Frontend.parse) return false;
+    const { named, session } = this.#context;
+    const name = named.parsedName(unit);
+    return name !== '' && session.statement(name) !== undefined;
   }
 
   take(unit: Unit): Handling {
@@ -108,7 +122,7 @@ export class OwnExchange implements Exchange<Unit> {
         const begun = kind === 'none' && this.#holdsBlocks(unit) ? beginTag(template, text) : null;
         if (begun !== null) {
           return atOnce(null, () => {
-            transaction.hold(template, text);
+            transaction.hold(template, text, saidAsQuery(template, text, session));
             return tagOnly(begun);
           });
         }
@@ -126,7 +140,10 @@ export class OwnExchange implements Exchange<Unit> {
   }
 
   /** BEGIN is held back where it can go to one shard or another, and nothing is under way. */
-  #holdsBlocks({ placed, view }: Unit): boolean {
+  #holdsBlocks(unit: Unit): boolean {
+    // Values make a server take a snapshot, behind which BEGIN may set no isolation level.
+    if (hasValues(unit)) return false;
+    const { placed, view } = unit;
     return placed && view.shards.length > 1 && !this.#context.lanes.current.busy;
   }
 
@@ -222,9 +239,6 @@ export class OwnExchange implements Exchange<Unit> {
   #parse(unit: Unit): void {
     const { named, session, output } = this.#context;
     const name = named.parsedName(unit);
-    if (name !== '' && session.statement(name) !== undefined) {
-      return this.#answers.error(unit.type, statementExists(name));
-    }
     if (name === '') {
       session.dropDescription('');
       session.unnamed.set(unit.source);
@@ -284,12 +298,14 @@ export class OwnExchange implements Exchange<Unit> {
   }
 
   /** What ends a failed block, or does nothing; null: an error is the answer. */
-  #inFailed({ type, template, source }: Unit): OwnStatement | null {
+  #inFailed(unit: Unit): OwnStatement | null {
+    const { type, template, source } = unit;
     const { transaction } = this.#context;
     if (type !== Frontend.query && source === null) return null;
     if (template.kind === 'empty') return atOnce(null, () => tagOnly(null));
     const tag = endTag(template);
-    if (tag === null) return null;
+    // With values, Postgres does not even let the end of a failed block through.
+    if (tag === null || hasValues(unit)) return null;
     return atOnce(null, () => {
       const unnoticed = transaction.state.kind === 'lost' && tag === 'COMMIT';
       transaction.endedHere();
@@ -318,6 +334,10 @@ const atOnce = (column: OwnColumn | null, run: () => OwnOutcome): OwnStatement =
 
 const described = ({ column }: OwnStatement, format: number): Buffer =>
   column === null ? NO_DATA : encodeColumnDescription(column.name, column.type, format);
+const hasValues = ({ type, buffer, start, end }: Unit): boolean =>
+  type === Frontend.bind && valueCount(buffer, start, end) > 0;
+/** Answered alike in every block. */
+const NAMES_NOTHING: ReadonlySet<number> = new Set([Frontend.flush, Frontend.close]);
 
 /** In a failed block, what only a server's parser can answer: what cannot be read, AND CHAIN, more behind the block's end. */
 function asksServer({ type, template }: Unit): boolean {
@@ -332,6 +352,3 @@ const noStatement = (name: string): Buffer => {
   const called = name === '' ? 'unnamed prepared statement' : `prepared statement "${name}"`;
   return encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '26000', M: `${called} does not exist` });
 };
-
-const statementExists = (name: string): Buffer =>
-  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P05', M: `prepared statement "${name}" already exists` });

@@ -28,6 +28,10 @@ export class ShardPlacement {
   readonly #batch: ClientBatch;
   /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
   #batchWrites = false;
+  /** Statements of the open batch were run elsewhere than on the current lane, or in a segment of it that has been ended. */
+  #batchRanBefore = false;
+  /** Statements of the open batch were bound on the current lane. */
+  #batchRuns = false;
 
   constructor(session: Session, lanes: SessionLanes, transaction: Transaction<LeasedLane>, batch: ClientBatch) {
     this.#session = session;
@@ -39,7 +43,7 @@ export class ShardPlacement {
   /** Where a statement that names no key-value table belongs. */
   laneFor(template: Template): LeasedLane {
     const { current, home } = this.#lanes;
-    if (!current.busy) return home;
+    if (!current.busy || template.readsCatalogue) return home;
     if (ofBlock(template)) return current;
     // What the session holds is given up where it is held.
     return template.releases && (home === current || home.pins.length === 0) ? current : home;
@@ -54,6 +58,12 @@ export class ShardPlacement {
   get blockFailed(): boolean {
     const { state } = this.#transaction;
     return state.kind === 'failed' && state.branch !== null;
+  }
+
+  /** A block has failed that no server had yet. */
+  get failedUnopened(): boolean {
+    const { state } = this.#transaction;
+    return state.kind === 'failed' && state.branch === null && state.prologue !== null;
   }
 
   /**
@@ -102,22 +112,39 @@ export class ShardPlacement {
     if (state.kind === 'held') lane.openBlock(transaction.opened(lane));
     else if (state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) {
       if (state.kind === 'lost') transaction.lossTold();
-      lane.openFailedBlock();
+      lane.openFailedBlock(state.kind === 'failed' ? state.prologue : null);
       transaction.reopened(lane);
     }
-    transaction.sent(template, text, lane);
+    transaction.sent(template, text, lane, !this.#batchWrites);
   }
 
   /** The statement is one of an extended batch. */
   sendingBound(template: Template): void {
+    this.#batchRuns = true;
     // What stands before the end of a block is decided by it.
     if (template.leavesBlock === 'closed') this.#batchWrites = false;
-    else if (!template.readOnly) this.#batchWrites = true;
+    else if (!template.readOnly && !this.#isSaidAgain(template)) this.#batchWrites = true;
+  }
+
+  /** A block begins with it, or can be left with what it did. */
+  #isSaidAgain({ movable, releases, kind }: Template): boolean {
+    return releases || (movable && (kind === 'begin' || this.#transaction.movable));
+  }
+
+  /** A statement of the open batch is run that the current lane does not see. */
+  ranElsewhere(): void {
+    this.#batchRanBefore = true;
+  }
+
+  /** The statement is not the first of its batch, and the server that gets it cannot know. */
+  isTakenForFirst({ kind }: Template): boolean {
+    if (!this.#batchRanBefore || kind === 'read' || kind === 'write' || this.#transaction.inBlock) return false;
+    return !this.batchOpen;
   }
 
   /** A Sync ends the open batch. */
   endBatch(): void {
-    this.#batchWrites = false;
+    this.#batchWrites = this.#batchRanBefore = this.#batchRuns = false;
   }
 
   /**
@@ -156,6 +183,7 @@ export class ShardPlacement {
     const inBlock = state.kind === 'open';
     const leaves = !(beside && inBlock) && (this.#batchWrites || (inBlock && state.prologue === null));
     if (leaves || connection.copyIn) return LEAVES_SHARD(why);
+    if (this.#batchRuns) this.#batchRanBefore = true;
     lane.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();
       this.#transaction.answered(connection.status, lane);

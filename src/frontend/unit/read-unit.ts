@@ -48,6 +48,11 @@ export class UnitReader {
     };
   }
 
+  /** What was read last. */
+  get unit(): Unit {
+    return this.#unit;
+  }
+
   /** The message that the frame reader stands at: no COPY data, no Sync, no Terminate. */
   read(): Unit {
     const { type, buffer, start, end } = this.#reader;

@@ -3,7 +3,7 @@
 import type { ExplainStmt, FuncCall, Node } from 'libpg-query';
 import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
 import { actingCall } from '../meaning/acting-calls.js';
-import { namePath } from '../meaning/ast-survey.js';
+import { emptySurvey, namePath, survey } from '../meaning/ast-survey.js';
 import { type FindTable, isKvFunction, type References, referencesIn } from '../meaning/kv-references.js';
 import type { ParsedStatement } from '../meaning/parse.js';
 import type { KvPlan } from '../plan/kv-plan.js';
@@ -123,7 +123,12 @@ const BYSTANDERS: ReadonlySet<string> = new Set(['TransactionStmt', 'VariableSet
 /** Runs on the shard of the others' keys as it would anywhere. */
 function isBystander(node: Node, references: References, { find }: ScopeNames): boolean {
   if ('SelectStmt' in node) {
-    return references.otherRelations === 0 && actingCall(node, { isOwn: isOwn(find), settings: true }) === null;
+    if (references.otherRelations > 0 || actingCall(node, { isOwn: isOwn(find), settings: true }) !== null)
+      return false;
+    // Names of what is in the database are the home shard's.
+    const found = emptySurvey();
+    survey(node, OLDEST_SUPPORTED_MAJOR, found);
+    return !found.readsCatalogue;
   }
   // Two-phase commit is not the client's where pgkv chooses the shard.
   if ('TransactionStmt' in node && /PREPARE/.test(node.TransactionStmt.kind ?? '')) return false;

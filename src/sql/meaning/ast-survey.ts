@@ -1,7 +1,7 @@
 // Walks a whole syntax tree once and notes what may have an effect wherever it stands: function calls, row locks, data
 // changes in WITH, operators and sampling methods of other schemas. It does not ask which statement it is in. Trees can
 // be some thousand nodes deep, so the walk keeps its own stack.
-import type { A_Const, FuncCall, InsertStmt, Node, RangeVar } from 'libpg-query';
+import type { A_Const, FuncCall, InsertStmt, Node, RangeVar, TypeName } from 'libpg-query';
 import { Effect, type EffectBits } from '../plan/template.js';
 import { functionChanges, functionEffects, isAdvisoryUnlock, isSetConfig } from './function-effects.js';
 import { changeOfSetting, type SettingChange } from './setting-effects.js';
@@ -108,6 +108,9 @@ function noteNode(
       if (!isCatalogue(value as RangeVar)) found.readsTables = true;
       else if (!OF_THE_SESSION.has((value as RangeVar).relname ?? '')) found.readsCatalogue = true;
       return;
+    case 'typeName':
+      if (namesInCatalogue(value as TypeName)) found.readsCatalogue = true;
+      return;
     case 'lockingClause':
       found.changes = true;
       return;
@@ -133,6 +136,12 @@ function noteNode(
       if (oldestServerMajor < 17 && SYNTAX_SINCE_17.has(key)) found.effects |= Effect.unknown;
   }
 }
+
+/** Types whose texts are names of what is in the database, which a cast looks up: regclass and its kin. */
+const namesInCatalogue = ({ names }: TypeName): boolean => {
+  const path = namePath(names ?? []);
+  return /^reg[a-z]+$/.test(path.at(-1) ?? '') && (path.length === 1 || path[0] === 'pg_catalog');
+};
 
 /** Views that tell of the server session that is asked. */
 const OF_THE_SESSION: ReadonlySet<string> = new Set([

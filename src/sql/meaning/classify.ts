@@ -64,6 +64,9 @@ export function classify(
   // A name that was not found would not be rewritten.
   if (statementNames.length < named.length) return { template: UNREAD_TEMPLATE, constants };
   const united = unite(all);
+  const movable = all.every(isMovable);
+  const saidAgain =
+    movable && all.length > 1 && !united.readOnly && !united.releases ? partsSaidAgain(all, statements, text) : null;
   const backendCall = statements.length === 1 ? backendCallOf(statements[0]!.node) : null;
   return {
     template: {
@@ -71,7 +74,10 @@ export function classify(
       kinds: kindsOf(all),
       statementNames,
       // Which pid it is decides who answers.
-      textDependent: united.textDependent || named.length > 0 || backendCall?.argument?.kind === 'literal',
+      textDependent:
+        united.textDependent || named.length > 0 || saidAgain !== null || backendCall?.argument?.kind === 'literal',
+      movable,
+      saidAgain,
       kv: null,
       backendCall,
       explainsRoute: false,
@@ -80,6 +86,27 @@ export function classify(
     },
     constants,
   };
+}
+
+/** See Template.movable. */
+const isMovable = ({ neutral, releases, kind }: Findings): boolean => neutral || releases || BLOCK_KINDS.has(kind);
+
+const BLOCK_KINDS: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint']);
+
+/** What is only read need not be said again, and what is given up on one connection is not there on another; null: nothing
+ * of the kind stands in the text. */
+function partsSaidAgain(
+  all: readonly Findings[],
+  statements: readonly ParsedStatement[],
+  text: string,
+): Template['saidAgain'] {
+  const isLeftOut = ({ releases, readOnly }: Findings): boolean => releases || readOnly;
+  if (!all.some(isLeftOut)) return null;
+  const bytes = Buffer.from(text, 'utf8');
+  const offset = (byte: number): number => bytes.toString('utf8', 0, byte).length;
+  return statements
+    .filter((_, index) => !isLeftOut(all[index]!))
+    .map(({ startByte, endByte }) => [offset(startByte), offset(endByte)] as const);
 }
 
 /** One array for all texts of one statement of a kind: there may be a hundred thousand templates. */

@@ -105,6 +105,12 @@ export interface Template {
    * said again where a block moves); else it belongs to the connection that holds it. Never set together with `neutral`.
    */
   readonly releases: boolean;
+  /**
+   * What it does in a block can be said again on another server, or need not be: `neutral`, `releases`, control of the block, or
+   * several of those in one text. Said again are the parts of the text in `saidAgain`; null: all of it.
+   */
+  readonly movable: boolean;
+  readonly saidAgain: readonly (readonly [start: number, end: number])[] | null;
   /** The text is one statement that asks for a session by its pid, and nothing else: answered here where the pid is pgkv's. */
   readonly backendCall: BackendCall | null;
   /** EXPLAIN (ROUTE): is answered here. */
@@ -130,6 +136,8 @@ const unread = (effects: EffectBits): Template => ({
   neutral: false,
   readsCatalogue: false,
   releases: false,
+  movable: false,
+  saidAgain: null,
   backendCall: null,
   explainsRoute: false,
   notice: null,
@@ -163,6 +171,8 @@ export const NEUTRAL_TEMPLATE: Template = {
   neutral: true,
   readsCatalogue: false,
   releases: false,
+  movable: true,
+  saidAgain: null,
   backendCall: null,
   explainsRoute: false,
   notice: null,

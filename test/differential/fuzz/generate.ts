@@ -149,7 +149,9 @@ class SessionWriter {
   /** One portal read in pieces, within a batch or over several in a block. */
   #portals(): void {
     const random = this.#random;
-    const portal = random.pick(['', 'p1']);
+    const isWhole = random.chance(0.5);
+    // Postgres 18.4 itself crashes where a simple query has failed and the portal without a name is executed in that block.
+    const portal = isWhole ? random.pick(['', 'p1']) : 'p1';
     const source = random.pick(['select generate_series(1, 5) as n', 'select key from kv order by tenant_id, key']);
     const touch = source.includes('kv') ? ({ kind: 'every', writes: false } as const) : ({ kind: 'none' } as const);
     const open: FuzzMessage[] = [
@@ -158,7 +160,7 @@ class SessionWriter {
     ];
     const piece: FuzzMessage = { execute: portal, rows: random.between(1, 3) };
     const end: FuzzMessage = random.chance(0.5) ? { execute: portal, rows: 0 } : { close: 'portal', name: portal };
-    if (random.chance(0.5)) this.#send([...open, piece, piece, end, 'sync']);
+    if (isWhole) this.#send([...open, piece, piece, end, 'sync']);
     else {
       this.#send([...open, piece, 'sync']);
       this.#send([piece, end, 'sync']);

@@ -29,6 +29,7 @@ function keysFor(shards: number): Keys {
 const control = (sql: string): Statement => ({ sql, touch: CONTROL });
 const neutral = (sql: string): Statement => ({ sql, touch: NONE });
 const atHome = (sql: string): Statement => ({ sql, touch: HOME });
+const catalogue = (sql: string): Statement => ({ sql, touch: { kind: 'catalog' } });
 const keyed = (sql: string, key: string, writes = false): Statement => ({
   sql: sql.replaceAll('KEY', `tenant_id = '${TENANT}' and key = '${key}'`),
   touch: { kind: 'keys', keys: [[TENANT, key]], writes },
@@ -332,6 +333,52 @@ export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Pack
       control('rollback'),
     );
   },
+  'a write in front of BEGIN in one batch, and a key elsewhere behind it': ({ home, other }) =>
+    steps(
+      [...run(put(home)), ...run(control('begin')), 'sync'],
+      read(other),
+      control('commit'),
+      control('rollback'),
+      count,
+      read(home),
+    ),
+  'a chained block moves': ({ other }) =>
+    steps(
+      control('begin read only'),
+      neutral("set local work_mem = '3MB'"),
+      control('commit and chain'),
+      neutral('show work_mem'),
+      [...run(control('rollback and chain')), 'sync'],
+      remove(other),
+      control('rollback'),
+    ),
+  'BEGIN beside a connection that is kept': ({ other }) =>
+    steps(atHome('prepare q as select 1'), [...run(control('begin')), 'sync'], put(other), control('commit')),
+  'catalogues and names in them belong to the home shard': ({ other }) =>
+    steps(
+      control('begin'),
+      read(other),
+      catalogue("select 'note'::regclass::text"),
+      control('commit'),
+      [query(control('begin'), catalogue("select 'note'::regclass::text"))],
+      read(other),
+      control('commit'),
+      [...run(read(other)), ...run(catalogue("select count(*) from pg_class where relname = 'note'")), 'sync'],
+      [query(read(other)), query(catalogue("select 'note'::regclass::text"))],
+    ),
+  'a block that failed while no server had it': ({ other }) =>
+    steps(
+      control('begin'),
+      control('savepoint a'),
+      { sql: 'declare k cursor for select key from kv', touch: { kind: 'unsupported', what: 'cursor' } },
+      control('rollback to b'),
+      control('rollback to a'),
+      neutral('show work_mem'),
+      control('commit'),
+      read(other),
+    ),
+  'SET LOCAL behind a read of several shards': () =>
+    steps([...run(count), ...run(neutral("set local work_mem = '3MB'")), ...run(neutral('show work_mem')), 'sync']),
 };
 
 export const keptPackets = (name: string, shards: number): readonly Packet[] => KEPT_SCRIPTS[name]!(keysFor(shards));

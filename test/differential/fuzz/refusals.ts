@@ -57,7 +57,11 @@ export function standIn(part: readonly FuzzMessage[], at: number): FuzzMessage[]
 export class Bindings {
   readonly #shards: number;
   readonly #bound = new Set<number>();
-  readonly #named = new Map<string, Touch>();
+  /** The block has failed once: it stays where that was, even if it goes on from a savepoint. */
+  #hasFailed = false;
+  readonly #named = new Map<string, Touch[]>();
+  /** The open batch, in earlier packets, has run what is no read. */
+  #batchSets = false;
 
   constructor(shards: number) {
     this.#shards = shards;
@@ -80,7 +84,10 @@ export class Bindings {
       if (size > 1 && writes) return 'a write on several shards (D14)';
     }
     const needed = new Set([...this.#bound, ...all.flatMap((touch) => this.#shardsOf(touch))]);
-    return needed.size > 1 ? 'a block on several shards (D13)' : null;
+    if (needed.size > 1) return 'a block on several shards (D13)';
+    if (this.#batchSets) return 'a batch in pieces that has set something before its key came (D12)';
+    if (this.#hasFailed) return 'a block that has failed where it had no key yet, and goes on with a key elsewhere';
+    return null;
   }
 
   /** The part was answered; `status` is that of its ReadyForQuery, if it had one. */
@@ -88,7 +95,12 @@ export class Bindings {
     for (const touch of this.#touches(part)) {
       if (touch.kind !== 'catalog') for (const shard of this.#shardsOf(touch)) this.#bound.add(shard);
     }
-    if (status === 'I') this.#bound.clear();
+    this.#batchSets = status === null && (this.#batchSets || JSON.stringify(part).match(SETS) !== null);
+    if (status === 'E') this.#hasFailed = true;
+    if (status === 'I') {
+      this.#bound.clear();
+      this.#hasFailed = false;
+    }
   }
 
   #touches(part: readonly FuzzMessage[]): Touch[] {
@@ -97,10 +109,11 @@ export class Bindings {
       if (typeof message === 'string') continue;
       if ('query' in message) touches.push(...message.query.map(({ touch }) => touch));
       if ('parse' in message) {
-        this.#named.set(message.name, message.parse.touch);
+        // Which of them the name stands for hangs on errors.
+        this.#named.set(message.name, [...(this.#named.get(message.name) ?? []), message.parse.touch]);
         touches.push(message.parse.touch);
       }
-      if ('bind' in message) touches.push(this.#named.get(message.statement) ?? { kind: 'none' });
+      if ('bind' in message) touches.push(...(this.#named.get(message.statement) ?? []));
     }
     return touches;
   }
@@ -125,6 +138,8 @@ export function shardOf(slot: number, shards: number): number {
   while (Math.floor(((shard + 1) * HASH_SLOTS) / shards) <= slot) shard++;
   return shard;
 }
+
+const SETS = /"sql":"(?:(?:re)?set |discard )|set_config/i;
 
 const isQuery = (part: readonly FuzzMessage[]): boolean =>
   part.some((message) => typeof message !== 'string' && 'query' in message);

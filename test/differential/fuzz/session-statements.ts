@@ -93,7 +93,8 @@ const state = (random: Random, session: number): Form =>
     [2, plain(HOME, 'listen c')],
     [2, plain(NONE, random.pick(['unlisten c', 'unlisten *']))],
     [2, plain(HOME, `notify c, '${random.between(1, 9)}'`)],
-    [2, plain(NONE, random.pick(['discard plans', 'discard all']))],
+    [1, plain(NONE, 'discard plans')],
+    [1, plain(HOME, 'discard all')],
     [1, plain(HOME, random.pick(['discard sequences', 'discard temp']))],
     [1, plain(NONE, 'close all')],
     [
@@ -165,18 +166,17 @@ const harmless = (random: Random): Form =>
   ]);
 
 const wrong = (random: Random): Form =>
-  plain(
-    NONE,
-    random.pick([
-      'select 1 / 0',
-      'select nothing',
-      'selec 1',
-      'select * from nowhere',
-      "select 'x'::int",
-      'commit foo',
-      'select (',
-    ]),
-  );
+  random.weighted<Form>([
+    [
+      6,
+      plain(
+        NONE,
+        random.pick(['select 1 / 0', 'select nothing', 'selec 1', "select 'x'::int", 'commit foo', 'select (']),
+      ),
+    ],
+    // Where there is no such table is for the home shard to say.
+    [1, plain(HOME, 'select * from nowhere')],
+  ]);
 
 /** Anything that names no key-value table and ends no block. */
 export function sessionStatement(random: Random, session: number): Form {

@@ -1,16 +1,17 @@
 // Generated sessions of transactions, to plain Postgres and through pgkv on one, three and five shards: the same answers, the
 // same rows in the end, the rules of the protocol.
-//   PGKV_FUZZ=1 npx tap run test/differential/fuzz     3,000 statements of new seeds
-//   PGKV_FUZZ=1 PGKV_LONG=1 …                          50,000
-//   PGKV_FUZZ=1 PGKV_FUZZ_SEED=7 …                     that seed on, as many
-//   PGKV_FUZZ=1 PGKV_FUZZ_SCRIPT='{…}' …               one script, as a failure prints it
-//   PGKV_FUZZ_SHARDS=3                                 only behind so many shards
-//   PGKV_FUZZ_FAULTS=20                                goes on until so many faults are found
-//   PGKV_FUZZ_KEPT=0                                   without the scripts kept in kept-scripts.ts, PGKV_FUZZ_STATEMENTS=0 them alone
+// By default the scripts kept, 2,000 statements of seeds that stay the same and 1,000 of a new one, which is printed.
+//   PGKV_FUZZ=0                     not at all
+//   PGKV_LONG=1                     50,000 statements of a new seed
+//   PGKV_FUZZ_SEED=7                that seed on, PGKV_FUZZ_STATEMENTS=3000 of them
+//   PGKV_FUZZ_SCRIPT='{…}'          one script, as a failure prints it
+//   PGKV_FUZZ_REPLAY=file           all scripts that a report (below) holds, each behind its number of shards
+//   PGKV_FUZZ_SHARDS=3              only behind so many shards
+//   PGKV_FUZZ_FAULTS=20             goes on until so many faults are found
+//   PGKV_FUZZ_KEPT=0                without the scripts kept in kept-scripts.ts, PGKV_FUZZ_STATEMENTS=0 them alone
 //   PGKV_DIFF_TARGET=direct PGKV_FUZZ_SHARDS=1         Postgres with Postgres: must be equal
-//   PGKV_FUZZ_REPORT=file                              appends what is found to a file, as it is found
-// On by default: change `runs` to `true`.
-import { appendFileSync } from 'node:fs';
+//   PGKV_FUZZ_REPORT=file           appends what is found to a file, as it is found
+import { appendFileSync, readFileSync } from 'node:fs';
 import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
@@ -20,17 +21,32 @@ import { type Fault, playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script, statementCount } from './script.js';
 import { type Shrunk, shrink } from './shrink.js';
 
-const runs = process.env['PGKV_FUZZ'] === '1';
+const runs = process.env['PGKV_FUZZ'] !== '0';
 const number = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise);
 
-const STATEMENTS = process.env['PGKV_LONG'] ? 50_000 : number('PGKV_FUZZ_STATEMENTS', 3_000);
 const FAULTS_MAX = number('PGKV_FUZZ_FAULTS', 1);
-const FIRST_SEED = number('PGKV_FUZZ_SEED', Math.floor(Math.random() * 2 ** 30));
+const NEW_SEED = Math.floor(Math.random() * 2 ** 30);
+const FIXED_SEED = 1_000_000;
+
+/** Where runs of seeds begin, and how many statements each has. */
+function runsOfSeeds(): { readonly seed: number; readonly statements: number }[] {
+  const statements = process.env['PGKV_FUZZ_STATEMENTS'];
+  if (process.env['PGKV_FUZZ_SEED'] !== undefined || statements !== undefined || process.env['PGKV_LONG']) {
+    const count = process.env['PGKV_LONG'] ? 50_000 : Number(statements ?? 3_000);
+    return [{ seed: number('PGKV_FUZZ_SEED', NEW_SEED), statements: count }];
+  }
+  return [
+    { seed: FIXED_SEED, statements: 2_000 },
+    { seed: NEW_SEED, statements: 1_000 },
+  ];
+}
+
 const SHARDS = process.env['PGKV_FUZZ_SHARDS'] ? [number('PGKV_FUZZ_SHARDS', 1)] : [1, 3, 5];
 const REPORT = process.env['PGKV_FUZZ_REPORT'];
 const SCRIPT = process.env['PGKV_FUZZ_SCRIPT'];
+const REPLAY = process.env['PGKV_FUZZ_REPLAY'];
 
-const skip = !runs ? 'PGKV_FUZZ=1 runs it' : findPostgres('embedded') ? false : 'no embedded Postgres';
+const skip = !runs ? 'PGKV_FUZZ=0' : findPostgres('embedded') ? false : 'no embedded Postgres';
 
 t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
   const arena = await Arena.open(SHARDS);
@@ -40,21 +56,38 @@ t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
     return;
   }
   const refusals: RefusalCounts = new Map();
-  if (process.env['PGKV_FUZZ_KEPT'] !== '0') await checkKept(t, arena, refusals);
-  t.comment(`PGKV_FUZZ_SEED=${FIRST_SEED}`);
-  let statements = 0;
-  let faults = 0;
-  let scripts = 0;
-  for (; statements < STATEMENTS && faults < FAULTS_MAX; scripts++) {
-    const script = generateScript(FIRST_SEED + scripts);
-    const ring = arena.rings[scripts % arena.rings.length]!;
-    statements += statementCount(script);
-    if (!(await check(t, script, ring, refusals))) faults++;
+  if (REPLAY !== undefined) {
+    for (const { shards, script } of scriptsIn(readFileSync(REPLAY, 'utf8'))) {
+      const ring = arena.rings.find((one) => one.shards === shards);
+      if (ring !== undefined) await check(t, script, ring, refusals);
+    }
+    return;
   }
-  t.comment(`${statements} statements in ${scripts} scripts, ${faults} faults`);
+  if (process.env['PGKV_FUZZ_KEPT'] !== '0') await checkKept(t, arena, refusals);
+  let faults = 0;
+  for (const { seed, statements } of runsOfSeeds()) {
+    t.comment(`PGKV_FUZZ_SEED=${seed}`);
+    let played = 0;
+    let scripts = 0;
+    for (; played < statements && faults < FAULTS_MAX; scripts++) {
+      const script = generateScript(seed + scripts);
+      const ring = arena.rings[scripts % arena.rings.length]!;
+      played += statementCount(script);
+      if (!(await check(t, script, ring, refusals))) faults++;
+    }
+    t.comment(`${played} statements in ${scripts} scripts, ${faults} faults`);
+  }
   for (const [reason, count] of refusals) t.comment(`refused ${count} times: ${reason}`);
   if (faults === 0) t.pass('pgkv answers as Postgres does');
 });
+
+/** As `report` writes them. */
+function scriptsIn(reported: string): { readonly shards: number; readonly script: Script }[] {
+  return [...reported.matchAll(/PGKV_FUZZ_SHARDS=(\d+) PGKV_FUZZ_SCRIPT='(.*)'$/gm)].map(([, shards, script]) => ({
+    shards: Number(shards),
+    script: JSON.parse(script!.replaceAll("'\\''", "'")),
+  }));
+}
 
 /** Sequences that failed once, behind each number of shards. */
 async function checkKept(t: Tap, arena: Arena, refusals: RefusalCounts): Promise<void> {
@@ -94,6 +127,6 @@ function report(title: string, { script, fault }: Shrunk, { shards }: Ring, isRe
     ...(isReproduced ? [] : ['NOT seen again with a new router: it may need what came before']),
     ...describePackets(script.packets),
     ...fault.text.split('\n'),
-    `PGKV_FUZZ=1 PGKV_FUZZ_SHARDS=${shards} PGKV_FUZZ_SCRIPT='${JSON.stringify(script).replaceAll("'", "'\\''")}'`,
+    `PGKV_FUZZ_SHARDS=${shards} PGKV_FUZZ_SCRIPT='${JSON.stringify(script).replaceAll("'", "'\\''")}'`,
   ];
 }

@@ -11,6 +11,8 @@ import { SeededRandom } from '../../support/seeded-random.js';
 
 await loadParser();
 
+/** Here texts are enough to say a statement again. */
+const SAID = { isQuery: true, bytes: Buffer.alloc(0) };
 const RUNS = 2_000;
 const STEPS = 40;
 
@@ -60,7 +62,7 @@ const isEnd = (text: Text): boolean => endTag(TEMPLATES.get(text)!) !== null;
 
 /** Sends statements as a conversation does; its server answers when it is told to. */
 class Client {
-  readonly transaction = new Transaction<object>();
+  readonly transaction = new Transaction<object>(() => SAID);
   /** What plain Postgres would have come to. */
   readonly plain = new PostgresSession();
   /** Its server's. */
@@ -74,7 +76,7 @@ class Client {
     this.plain.run(text);
     const { phase } = transaction;
     if (phase === 'none' && this.#owed.length === 0 && beginTag(template, text) !== null)
-      return transaction.hold(template, text);
+      return transaction.hold(template, text, SAID);
     if (phase === 'held') {
       if (isEnd(text)) return transaction.endedHere();
       for (const said of transaction.opened(this.#branch)) this.#server.run(said.text as Text);
@@ -85,7 +87,7 @@ class Client {
       else this.plain.status = TransactionStatus.failed;
       return;
     }
-    transaction.sent(template, text, this.#branch);
+    transaction.sent(template, text, this.#branch, true);
     this.#owed.push(text);
   }
 
@@ -161,26 +163,29 @@ t.test('transitions from where they must not be made are refused', async (t) => 
   const begin = TEMPLATES.get('BEGIN')!;
   const branch = {};
   const held = (): Transaction<object> => {
-    const transaction = new Transaction<object>();
-    transaction.hold(begin, 'BEGIN');
+    const transaction = new Transaction<object>(() => SAID);
+    transaction.hold(begin, 'BEGIN', SAID);
     return transaction;
   };
   const bound = (): Transaction<object> => {
     const transaction = held();
     transaction.opened(branch);
-    transaction.sent(TEMPLATES.get('INSERT INTO plain VALUES (1)')!, '', branch);
+    transaction.sent(TEMPLATES.get('INSERT INTO plain VALUES (1)')!, '', branch, true);
     return transaction;
   };
-  t.throws(() => held().hold(begin, 'BEGIN'), 'a second BEGIN is not held');
-  t.throws(() => new Transaction<object>().opened(branch), 'nothing is held');
+  t.throws(() => held().hold(begin, 'BEGIN', SAID), 'a second BEGIN is not held');
+  t.throws(() => new Transaction<object>(() => SAID).opened(branch), 'nothing is held');
   t.throws(() => bound().moved(), 'a bound block does not move');
   t.throws(() => bound().endedHere(), 'its server ends it');
-  t.throws(() => bound().sent(begin, '', {}), 'another branch');
+  t.throws(() => bound().sent(begin, '', {}, true), 'another branch');
   t.throws(() => bound().lossTold(), 'nothing was lost');
+  const behindWrite = new Transaction<object>(() => SAID);
+  behindWrite.sent(begin, 'BEGIN', branch, false);
+  t.notOk(behindWrite.movable, 'a BEGIN behind a write in its batch');
   const lost = bound();
   lost.lose(false);
   t.equal(lost.phase, 'lost');
-  t.throws(() => lost.sent(begin, '', branch), 'its loss has not been told');
+  t.throws(() => lost.sent(begin, '', branch, true), 'its loss has not been told');
   lost.lossTold();
   t.equal(lost.phase, 'failed');
 });
