@@ -112,7 +112,7 @@ class World {
     const random = this.#random;
     this.#network = {
       highWaterMark: random.pick([300, 2_000, 16_384, 65_536]),
-      chunkBytesMax: random.pick([1_000, 8_192]),
+      chunkBytesMax: random.pick([200, 1_000, 8_192]),
       latencyMaxMs: random.pick([0.5, 5, 30]),
       cutShare: random.pick([0, 0.1, 0.5]),
     };
@@ -166,7 +166,7 @@ class World {
       random,
       noSettings: this.#registry.empty,
     });
-    this.#bufferBytesMax = random.pick([500, 16_384]);
+    this.#bufferBytesMax = random.pick([100, 500, 16_384]);
     this.#cancels = new CancelRegistry(random);
     this.#services = this.#composeServices();
   }
