@@ -36,7 +36,7 @@ const ON_HOME = 'the statement is for the home shard';
 
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
-  if (unit.placed && placement.endIsOpen) return 'wait';
+  if (placement.endIsOpen) return 'wait';
   if (portals.has(unit)) {
     if (unit.type === Frontend.execute) placement.ranElsewhere();
     return here(way, unit, BY_PGKV, () => portals.take(unit), true);

@@ -97,7 +97,10 @@ export class ShardPlacement {
     return this.#transaction.isReadCommitted && (usual === undefined || usual.startsWith('read '));
   }
 
-  /** What follows the end of a block in another batch waits for its answer: it decides where that runs. */
+  /**
+   * What follows the end of a block in another batch waits for its answer: it decides where that runs, and what the loss of what
+   * is owed means (of one block, see lost-answers.ts).
+   */
   get endIsOpen(): boolean {
     const { connection } = this.#lanes.current;
     if (this.#transaction.state.kind !== 'ending' || connection === null) return false;
