@@ -65,6 +65,8 @@ export class Expectations {
   #pid: string | null = null;
   /** Settings were last told by a connection that is gone. */
   #toldBefore = false;
+  /** A connection was lost, and the client told. */
+  #lossTold = false;
   #seemedToDraw = false;
   readonly #sequence = new Map<string, string>();
 
@@ -188,7 +190,8 @@ export class Expectations {
         return true;
       }
       default:
-        return value === expected;
+        // A setting made in a block that was lost with its connection was never named where the session goes on.
+        return value === expected || (value === null && expected === '' && this.#lossTold);
     }
   }
 
@@ -261,6 +264,7 @@ export class Expectations {
     const inBatch = isLoss && fields['D'] !== undefined && !fields['D'].startsWith('node ');
     const error = new SqlError(code, fields['M']!, 'pgkv', message.bytes, inBatch);
     if (isLoss) {
+      this.#lossTold = true;
       this.#toldBefore = true;
       this.#pid = null;
     }
