@@ -151,3 +151,13 @@ function circlesAmong(all: readonly string[], importedBy: (file: string) => read
   for (const file of all) if (!order.has(file)) visit(file);
   return circles;
 }
+
+t.test('what a server owes is said where it is sent: nobody but backend/ puts it on a reply queue', async (t) => {
+  const byHand = files.filter(
+    (file) => part(file) !== 'backend' && /\breplies\.push\(/.test(readFileSync(file, 'utf8')),
+  );
+  t.same(
+    byHand.map((file) => relative(SRC, file)),
+    [],
+  );
+});

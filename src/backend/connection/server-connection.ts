@@ -30,6 +30,7 @@ import {
   controlSync,
   describing,
   localReply,
+  type Owed,
   Reply,
   ReplyQueue,
   swallowed,
@@ -210,6 +211,18 @@ export class ServerConnection implements MatchedConnection {
 
   resume(): void {
     this.#stream.resume();
+  }
+
+  /** Sends a message for which the server owes an answer. Nobody but this file and prepared statements owes any otherwise. */
+  send(bytes: Buffer, owed: Owed): void {
+    this.output.push(bytes);
+    this.replies.push(owed);
+  }
+
+  /** The same for several messages, with what is owed for each, in order. */
+  sendAll(bytes: Buffer, owed: readonly Owed[]): void {
+    this.output.push(bytes);
+    for (const one of owed) this.replies.push(one);
   }
 
   /** Runs a statement of pgkv's own at once; only when the connection owes nothing. */

@@ -22,9 +22,8 @@ const MESSAGES = Buffer.concat([
   encodeNamed(Frontend.close, 'P', NAME),
   encodeNamed(Frontend.close, 'S', NAME),
 ]);
-const ANSWERS = [Reply.parse, Reply.bind, Reply.execute, Reply.close, Reply.close];
+const OWED = [Reply.parse, Reply.bind, Reply.execute, Reply.close, Reply.close].map(swallowed);
 
 export function discardSequencesInBatch(connection: ServerConnection): void {
-  connection.output.push(MESSAGES);
-  for (const kind of ANSWERS) connection.replies.push(swallowed(kind));
+  connection.sendAll(MESSAGES, OWED);
 }

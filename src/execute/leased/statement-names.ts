@@ -57,8 +57,7 @@ export function replaceStatementNames(
   }
   if (sent && !inBatch) {
     // Ends the extended protocol before what follows, so that a failing Parse does not make the server skip it.
-    connection.replies.push(assuming(Reply.sync, true, { undo: () => undefined }));
-    connection.output.push(SYNC);
+    connection.send(SYNC, assuming(Reply.sync, true, { undo: () => undefined }));
   }
   return { text: result + text.slice(copied), names };
 }

@@ -57,6 +57,9 @@ type Phase =
 const GATHERED: Phase = { kind: 'gathered' };
 const ENDED: Phase = { kind: 'ended' };
 
+/** Bind, Execute and Sync are sent as one. */
+const BATCH_OWED = [Reply.bind, Reply.execute, Reply.sync].map(forwarded);
+
 export class MergedBatch extends LaneReceiver implements Awaited {
   readonly #host: BatchHost;
   /** In the order in which they stand in the statement: as they were taken, and those that are left of them. */
@@ -176,16 +179,14 @@ export class MergedBatch extends LaneReceiver implements Awaited {
     this.#phase = { kind: 'sent', connection, answers };
     if (this.#isSingle) {
       const name = connection.prepare(form.one, semantics);
-      connection.output.push(encodeSingleBind(name, members[0]!, values, format));
+      connection.sendAll(encodeSingleBind(name, members[0]!, values, format), BATCH_OWED);
     } else {
       const name = connection.prepare(form.many, semantics);
       const columns = plan.hidden + form.columnCount;
-      connection.output.push(encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format));
+      const bind = encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format);
+      connection.sendAll(bind, BATCH_OWED);
     }
     lane.counters.mergedBatches++;
-    connection.replies.push(forwarded(Reply.bind));
-    connection.replies.push(forwarded(Reply.execute));
-    connection.replies.push(forwarded(Reply.sync));
     connection.output.flush();
   }
 

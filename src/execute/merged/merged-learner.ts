@@ -134,10 +134,11 @@ export class MergedLearner extends LaneReceiver implements Awaited {
     this.#phase = { kind, connection };
     // Anew: what was prepared before DDL made beside pgkv cannot be described any more.
     const name = connection.parse(source, this.#settings.semantics, true);
-    connection.output.push(encodeNamed(Frontend.describe, 'S', name));
-    connection.replies.push(describing(false, () => undefined));
-    connection.output.push(SYNC);
-    connection.replies.push(forwarded(Reply.sync));
+    connection.send(
+      encodeNamed(Frontend.describe, 'S', name),
+      describing(false, () => undefined),
+    );
+    connection.send(SYNC, forwarded(Reply.sync));
     connection.output.flush();
   }
 

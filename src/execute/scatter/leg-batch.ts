@@ -34,6 +34,8 @@ const BINARY = 1;
  */
 const columnCounts = new WeakMap<StatementSource, number>();
 
+const BATCH_OWED = [Reply.bind, Reply.describePortal, Reply.execute, Reply.sync].map(forwarded);
+
 export class LegBatch {
   /** The description of the statement that was asked for has come: `run` may follow. */
   measured = false;
@@ -62,8 +64,7 @@ export class LegBatch {
     if (!counted) connection.forget(source);
     this.#name = this.#prepare(connection);
     if (!counted || asksParameterTypes) {
-      connection.output.push(encodeNamed(Frontend.describe, 'S', this.#name));
-      connection.replies.push(forwarded(Reply.describeStatement));
+      connection.send(encodeNamed(Frontend.describe, 'S', this.#name), forwarded(Reply.describeStatement));
     }
     if (!counted) connection.output.push(FLUSH);
     return counted;
@@ -97,17 +98,12 @@ export class LegBatch {
     connection.output.push(DESCRIBE);
     // The server would keep it until it has 8 KiB to send.
     if (this.#statement.describesEarly) connection.output.push(FLUSH);
-    connection.output.push(EXECUTE_SYNC);
-    connection.replies.push(forwarded(Reply.bind));
-    connection.replies.push(forwarded(Reply.describePortal));
-    connection.replies.push(forwarded(Reply.execute));
-    connection.replies.push(forwarded(Reply.sync));
+    connection.sendAll(EXECUTE_SYNC, BATCH_OWED);
   }
 
   /** Ends what was begun without a Bind. */
   end(connection: ServerConnection): void {
-    connection.output.push(SYNC);
-    connection.replies.push(forwarded(Reply.sync));
+    connection.send(SYNC, forwarded(Reply.sync));
   }
 
   #prepare(connection: ServerConnection): string {
@@ -116,8 +112,7 @@ export class LegBatch {
     // A text sent once may never come again: not worth a name on the server.
     if (source.uses > 1 || connection.isPrepared(source, semantics)) return connection.prepare(source, semantics);
     connection.unnamed = unknownStatement;
-    connection.replies.push(parsing(source.rewritten, true, UNASSUMING));
-    connection.output.push(encodeParse('', source.parseTail));
+    connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, true, UNASSUMING));
     return '';
   }
 

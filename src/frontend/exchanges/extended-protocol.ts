@@ -58,6 +58,18 @@ const STALE_PLAN = encodeErrorResponse({
   R: 'RevalidateCachedQuery',
 });
 
+/** What is owed for a single batch: of a local Parse or none (2 more), without and with Describe (1 more). */
+const singleBatchOwed = (does: 'reads' | 'anything'): readonly (readonly Owed[])[] =>
+  [forwarded(Reply.bind), bindAfterLocalParse].flatMap((bind) =>
+    [[], [forwarded(Reply.describePortal)]].map((describe) => [
+      bind,
+      ...describe,
+      doing(Reply.execute, does),
+      forwarded(Reply.sync),
+    ]),
+  );
+const SINGLE_BATCH_OWED = { reads: singleBatchOwed('reads'), anything: singleBatchOwed('anything') };
+
 export class ExtendedProtocol {
   readonly #session: Session;
   readonly #statementBytesMax: number;
@@ -115,11 +127,9 @@ export class ExtendedProtocol {
       name = connection.parse(source, semantics, true, (refused) => session.unnamed.undo(change, refused));
     }
     connection.output.push(encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name));
-    connection.output.push(buffer.subarray(batch.bindEnd, batch.end));
-    connection.replies.push(batch.parses ? bindAfterLocalParse : forwarded(Reply.bind));
-    if (batch.describes) connection.replies.push(forwarded(Reply.describePortal));
-    connection.replies.push(doing(Reply.execute, source.template.readOnly ? 'reads' : 'anything'));
-    connection.replies.push(forwarded(Reply.sync));
+    const owed = SINGLE_BATCH_OWED[source.template.readOnly ? 'reads' : 'anything'];
+    const form = (batch.parses ? 2 : 0) + (batch.describes ? 1 : 0);
+    connection.sendAll(buffer.subarray(batch.bindEnd, batch.end), owed[form]!);
   }
 
   /**
@@ -237,10 +247,9 @@ export class ExtendedProtocol {
 
   #execute(unit: Unit, connection: ServerConnection, does: Deed): void {
     const dropping = this.#dropping.size === 0 ? undefined : this.#dropping.get(portalIn(unit));
-    connection.output.push(unit.buffer.subarray(unit.start, unit.end));
-    if (dropping !== undefined)
-      connection.replies.push(assuming(Reply.execute, false, this.#drop(dropping, connection)));
-    else connection.replies.push(doing(Reply.execute, does));
+    const bytes = unit.buffer.subarray(unit.start, unit.end);
+    if (dropping === undefined) connection.send(bytes, doing(Reply.execute, does));
+    else connection.send(bytes, assuming(Reply.execute, false, this.#drop(dropping, connection)));
   }
 
   /** Drops what a DEALLOCATE or DISCARD ALL does; taken back where the server refuses or skips it. */
@@ -295,8 +304,7 @@ export class ExtendedProtocol {
       const noticed = (): void => {
         parsed.noisy = true;
       };
-      connection.replies.push(parsing(source.rewritten, false, { undo, noticed }));
-      connection.output.push(encodeParse('', source.parseTail));
+      connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo, noticed }));
       this.#unsettled.changed('', connection.replies);
       return;
     }
@@ -318,16 +326,13 @@ export class ExtendedProtocol {
     const undo = (): void => {
       connection.strayNames.add(name);
     };
-    connection.output.push(encodeNamed(Frontend.close, 'S', name));
-    connection.replies.push(assuming(Reply.close, true, { undo }));
+    connection.send(encodeNamed(Frontend.close, 'S', name), assuming(Reply.close, true, { undo }));
   }
 
   /** The name is taken: prepares it twice under its own name, so that the server words the error. */
   #duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
-    connection.output.push(encodeParse(name, source.parseTail));
-    connection.replies.push(swallowed(Reply.parse));
-    connection.output.push(encodeParse(name, source.parseTail));
-    connection.replies.push(forwarded(Reply.parse));
+    connection.send(encodeParse(name, source.parseTail), swallowed(Reply.parse));
+    connection.send(encodeParse(name, source.parseTail), forwarded(Reply.parse));
     // That name stays on the connection, which therefore serves nobody else.
     connection.strayNames.add(name);
     connection.retired = true;
@@ -338,14 +343,15 @@ export class ExtendedProtocol {
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
     if (nameEnd >= 0 && this.#named.isStale(buffer, nameStart, nameEnd)) {
       // The error Postgres has for it. Binding what does not exist makes the server abort what has to be aborted.
-      connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, `${STATEMENT_NAME_PREFIX}stale`));
-      connection.replies.push(provokedError(Reply.bind, STALE_PLAN, null));
+      connection.send(
+        encodeBindFor(buffer, start, end, nameStart, nameEnd, `${STATEMENT_NAME_PREFIX}stale`),
+        provokedError(Reply.bind, STALE_PLAN, null),
+      );
       return;
     }
     const name = nameEnd < 0 ? null : this.#serverName(buffer, nameStart, nameEnd, connection);
     if (name === null) return this.#raw(Reply.bind, buffer, start, end, connection);
-    connection.output.push(encodeBindFor(buffer, start, end, nameStart, nameEnd, name));
-    connection.replies.push(forwarded(Reply.bind));
+    connection.send(encodeBindFor(buffer, start, end, nameStart, nameEnd, name), forwarded(Reply.bind));
   }
 
   #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
@@ -354,12 +360,10 @@ export class ExtendedProtocol {
     if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
     const name = this.#serverName(buffer, start + 6, nameEnd, connection);
     if (name === null) {
-      connection.output.push(buffer.subarray(start, end));
-      connection.replies.push(this.#describing(buffer, start + 6, nameEnd));
+      connection.send(buffer.subarray(start, end), this.#describing(buffer, start + 6, nameEnd));
       return;
     }
-    connection.output.push(encodeNamed(Frontend.describe, 'S', name));
-    connection.replies.push(this.#describing(buffer, start + 6, nameEnd));
+    connection.send(encodeNamed(Frontend.describe, 'S', name), this.#describing(buffer, start + 6, nameEnd));
   }
 
   #describing(buffer: Buffer, nameStart: number, nameEnd: number): Owed {
@@ -440,12 +444,10 @@ export class ExtendedProtocol {
       if (change !== null) this.#session.unnamed.undo(change, refused);
       if (connection.unnamed === null) connection.unnamed = unknownStatement;
     };
-    connection.output.push(encodeNamed(Frontend.close, 'S', ''));
-    connection.replies.push(assuming(Reply.close, swallow, { undo }));
+    connection.send(encodeNamed(Frontend.close, 'S', ''), assuming(Reply.close, swallow, { undo }));
   }
 
   #raw(kind: ReplyKind, buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
-    connection.output.push(buffer.subarray(start, end));
-    connection.replies.push(forwarded(kind));
+    connection.send(buffer.subarray(start, end), forwarded(kind));
   }
 }

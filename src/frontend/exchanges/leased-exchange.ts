@@ -195,14 +195,13 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#notice(template, connection);
     connection.unnamed = null;
     if (rewritten !== null) {
-      connection.output.push(encodeQueryBytes(rewrittenBytes(rewritten)));
-      connection.replies.push(this.#owed(template, rewritten));
+      connection.send(encodeQueryBytes(rewrittenBytes(rewritten)), this.#owed(template, rewritten));
       return 'taken';
     }
     const renamed = isReopened ? early : this.#extended.ownNames(template, text, connection);
-    connection.output.push(renamed === null ? buffer.subarray(start, end) : encodeQuery(renamed.text));
     const owed = this.#owed(template, null);
-    connection.replies.push(renamed === null ? owed : renamedQuery(renamed.names, owed.does));
+    if (renamed === null) connection.send(buffer.subarray(start, end), owed);
+    else connection.send(encodeQuery(renamed.text), renamedQuery(renamed.names, owed.does));
     this.#extended.sentSql(template, connection);
     if (mayChangeReading(template)) this.#readsTextAnew = true;
     return 'taken';
@@ -234,8 +233,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#sending(template, '');
     this.#lane.note(template, '');
     const connection = this.#lane.connection!;
-    connection.output.push(buffer.subarray(start, end));
-    connection.replies.push(forwarded(Reply.functionCall));
+    connection.send(buffer.subarray(start, end), forwarded(Reply.functionCall));
     return 'taken';
   }
 
@@ -385,8 +383,8 @@ export class LeasedExchange implements Exchange<Unit> {
     // A connection that is kept at rest knows of no block that is here.
     const isHere = failed || (transaction.isHere && connection?.replies.unsynced() !== true);
     if (!isHere && connection !== null && this.#lane.mode === 'leased') {
-      connection.output.push(buffer.subarray(start, end));
-      if (!connection.copyIn) connection.replies.push(forwarded(Reply.sync));
+      if (connection.copyIn) connection.output.push(buffer.subarray(start, end));
+      else connection.send(buffer.subarray(start, end), forwarded(Reply.sync));
       return;
     }
     if (end - start !== EMPTY_MESSAGE_BYTES) output.send(INVALID_FORMAT);
@@ -404,12 +402,12 @@ export class LeasedExchange implements Exchange<Unit> {
     const { batch, reader } = this.#context;
     if (connection === null || batch.state === 'failed') return;
     const { buffer, start, end } = reader;
-    connection.output.push(buffer.subarray(start, end));
-    if (type !== Frontend.copyData) {
-      // Sent before the server has said that it is in a copy: it counts from when it says so.
-      if (!connection.copyIn && connection.replies.length > 0) connection.replies.push(forwarded(Reply.copyEnd));
-      connection.copyIn = false;
-    }
+    const bytes = buffer.subarray(start, end);
+    // The end of one that is sent before the server has said that it is in a copy counts from when it says so.
+    const isEarlyEnd = type !== Frontend.copyData && !connection.copyIn && connection.replies.length > 0;
+    if (isEarlyEnd) connection.send(bytes, forwarded(Reply.copyEnd));
+    else connection.output.push(bytes);
+    if (type !== Frontend.copyData) connection.copyIn = false;
     if (!whole) lane.midMessage = true;
     else if (lane.midMessage) {
       connection.output.flush();

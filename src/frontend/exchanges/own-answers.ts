@@ -70,12 +70,10 @@ export class OwnAnswers {
     const connection = lanes.current.connection!;
     if (type === Frontend.query || type === Frontend.functionCall) {
       connection.unnamed = null;
-      connection.output.push(NO_STATEMENT);
-      connection.replies.push(provokedError(Reply.query, bytes, null));
+      connection.send(NO_STATEMENT, provokedError(Reply.query, bytes, null));
     } else {
       batch.refused();
-      connection.output.push(NO_PARSE);
-      connection.replies.push(provokedError(Reply.parse, bytes, null));
+      connection.send(NO_PARSE, provokedError(Reply.parse, bytes, null));
     }
     connection.output.flush();
   }
@@ -94,8 +92,7 @@ export class OwnAnswers {
     }
     if (unit.type === Frontend.query || unit.type === Frontend.functionCall) {
       connection.unnamed = null;
-      connection.output.push(unit.template.endsFailure ? NO_SQL : NO_STATEMENT);
-      connection.replies.push(provokedError(Reply.query, bytes, null));
+      connection.send(unit.template.endsFailure ? NO_SQL : NO_STATEMENT, provokedError(Reply.query, bytes, null));
       return 'taken';
     }
     batch.refused();
@@ -103,8 +100,7 @@ export class OwnAnswers {
     const undo = (refused: boolean): void => {
       if (change !== null) session.unnamed.undo(change, refused);
     };
-    connection.output.push(unit.template.endsFailure ? NO_SQL_PARSE : NO_PARSE);
-    connection.replies.push(provokedError(Reply.parse, bytes, { undo }));
+    connection.send(unit.template.endsFailure ? NO_SQL_PARSE : NO_PARSE, provokedError(Reply.parse, bytes, { undo }));
     return 'taken';
   }
 
@@ -115,11 +111,8 @@ export class OwnAnswers {
   askServer(text: string, error: PgkvError): void {
     const connection = this.#context.lanes.current.connection!;
     connection.unnamed = unknownStatement;
-    connection.output.push(encodeParse('', Buffer.from(`${text}\0\0\0`, 'utf8')));
-    connection.replies.push(swallowed(Reply.parse));
-    connection.output.push(NO_BIND);
-    connection.replies.push(provokedError(Reply.bind, encodeError(error, 'ERROR'), null));
-    connection.output.push(SYNC);
-    connection.replies.push(forwarded(Reply.sync));
+    connection.send(encodeParse('', Buffer.from(`${text}\0\0\0`, 'utf8')), swallowed(Reply.parse));
+    connection.send(NO_BIND, provokedError(Reply.bind, encodeError(error, 'ERROR'), null));
+    connection.send(SYNC, forwarded(Reply.sync));
   }
 }
