@@ -4,10 +4,18 @@ import type { ReplyQueue } from '../../backend/replies/reply-queue.js';
 
 /** Stands for every name but the empty one; no name has a NUL. */
 const ALL_NAMES = '\0';
+/** Names at which those are looked for whose answers have come. */
+const SWEEP_MIN = 256;
 
 export class UnsettledNames {
   /** By name, where the answer stands in the queue to the last message that changed it. */
   readonly #changes = new Map<string, { readonly replies: ReplyQueue; readonly place: number }>();
+  #sweepAt = SWEEP_MIN;
+
+  /** Names kept; not more than twice as many as answers are owed, beyond a few. */
+  get size(): number {
+    return this.#changes.size;
+  }
 
   get empty(): boolean {
     return this.#changes.size === 0;
@@ -20,6 +28,7 @@ export class UnsettledNames {
 
   /** The message at `place`, else the one that `replies` was given last, makes or drops the statement of that name. */
   changed(name: string, replies: ReplyQueue, place = replies.nextPlace - 1): void {
+    if (this.#changes.size >= this.#sweepAt) this.#sweep();
     this.#changes.set(name, { replies, place });
   }
 
@@ -31,6 +40,12 @@ export class UnsettledNames {
   /** Whether an answer to come decides what the name stands for where `replies` are the connection's. */
   isOpen(name: string, replies: ReplyQueue): boolean {
     return this.#isOwed(name, replies) || (name !== '' && this.#isOwed(ALL_NAMES, replies));
+  }
+
+  /** Who never waits for all answers is told apart by those that have come: what is left is what is owed, and no more. */
+  #sweep(): void {
+    for (const [name, { replies, place }] of this.#changes) if (replies.isGone(place)) this.#changes.delete(name);
+    this.#sweepAt = Math.max(SWEEP_MIN, 2 * this.#changes.size);
   }
 
   #isOwed(name: string, replies: ReplyQueue): boolean {
