@@ -42,9 +42,9 @@ export class SessionSignals {
       ([row]) => {
         const judged = judge(row);
         if (judged !== 'done') return done(judged);
-        const session = sessions.session(pid);
-        if (asked === undefined || session === undefined) return done('absent');
-        session[what]();
+        // Whose rights were compared: by now another session may have the pid.
+        if (asked === undefined || sessions.session(pid) !== asked) return done('absent');
+        asked[what]();
         done('done');
       },
       () => done('unanswered'),

@@ -1,7 +1,7 @@
 // Who may reach a session by its pid is the server's to say; where the session is decides who asks.
 import t from 'tap';
 import { systemRandom } from '../../../src/base/clock.js';
-import { pidsOf, type SessionSignal, type SignalOutcome } from '../../../src/cluster/session-pids.js';
+import { type PidRange, pidsOf, type SessionSignal, type SignalOutcome } from '../../../src/cluster/session-pids.js';
 import { CancelRegistry } from '../../../src/frontend/door/cancel-registry.js';
 import { SessionSignals } from '../../../src/frontend/door/session-signals.js';
 import { PROTOCOL_3_0 } from '../../../src/wire/protocol.js';
@@ -9,11 +9,11 @@ import { PROTOCOL_3_0 } from '../../../src/wire/protocol.js';
 /** May call the function; is a superuser; the session's role is one; is a member. */
 type Rights = readonly ('t' | 'f')[];
 
-function bench(rights: Rights | null | Error) {
+function bench(rights: Rights | null | Error, range: PidRange = pidsOf(2)) {
   const reached: string[] = [];
   const asked: string[] = [];
   const passed: unknown[] = [];
-  const sessions = new CancelRegistry(systemRandom, pidsOf(2), () => undefined);
+  const sessions = new CancelRegistry(systemRandom, range, () => undefined);
   const { pid } = sessions.register(PROTOCOL_3_0, {
     user: "o'app",
     cancel: () => reached.push('cancelled'),
@@ -64,6 +64,21 @@ t.test('a session that is not there, and one that goes while the server is asked
   t.equal(await asked, 'absent');
   t.strictSame(reached, []);
   t.equal(await bench(['f', 'f', 'f', 't']).signal(pid + 1), 'not callable', 'Postgres looks at that first');
+});
+
+t.test('a session that has got the pid of one that went while the server was asked is not reached', async (t) => {
+  const { first } = pidsOf(2);
+  const { signal, pid, sessions, reached } = bench(['t', 'f', 'f', 't'], { first, last: first });
+  const asked = signal(pid, 'terminate');
+  sessions.unregister(pid);
+  const other = sessions.register(PROTOCOL_3_0, {
+    user: 'postgres',
+    cancel: () => reached.push('another was cancelled'),
+    terminate: () => reached.push('another was ended'),
+  });
+  t.equal(other.pid, pid);
+  t.equal(await asked, 'absent');
+  t.strictSame(reached, []);
 });
 
 t.test('a session of another process is reached there, with rights asked there', async (t) => {
