@@ -39,6 +39,8 @@ interface Known {
 
 /** Roles remembered at one time. */
 const ROLES_MAX = 10_000;
+/** Longer names are nobody's (NAMEDATALEN), and may be as long as a start-up packet. */
+const NAME_LENGTH_MAX = 63;
 /** So long the first answer waits for the others: a shard that is down keeps nobody out, and delays a login by no more. */
 const OTHERS_WAIT_MS = 250;
 /** The query for servers on which auth.sql of pgkv 0.1 was run; for so long it is known that one is. */
@@ -114,7 +116,7 @@ export class RoleSource {
               return found === undefined ? [] : [{ shard: of, record: found }];
             });
             if (patience === null) {
-              this.#cache.set(user, known);
+              if (user.length <= NAME_LENGTH_MAX) this.#cache.set(user, known);
               patience = clock.after(OTHERS_WAIT_MS, finish);
             }
             settled();
