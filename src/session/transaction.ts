@@ -43,6 +43,12 @@ const OTHER_ISOLATION = /serializable|repeatable\s+read/i;
 const STARTS = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*start\b/i;
 /** Statements kept for being said again. */
 const PROLOGUE_MAX = 100;
+/** And their messages: a block with more stays where it is. */
+const PROLOGUE_BYTES_MAX = 65_536;
+
+const hasRoom = (prologue: readonly PrologueStatement[], { bytes }: Said): boolean =>
+  prologue.length < PROLOGUE_MAX &&
+  prologue.reduce((sum, { said }) => sum + said.bytes.length, bytes.length) <= PROLOGUE_BYTES_MAX;
 
 /** The command tag of one BEGIN, in whatever form: none of them fails outside a block. Null: it is something else. */
 export function beginTag({ kind }: Template, text: string): 'BEGIN' | 'START TRANSACTION' | null {
@@ -213,9 +219,13 @@ export class Transaction<Branch extends object> {
     }
     // AND CHAIN hands the block's isolation level on.
     const readCommitted = state.readCommitted && !(BEARS_ON_ISOLATION.has(kind) && OTHER_ISOLATION.test(text));
-    const kept = prologue !== null && template.movable && prologue.length < PROLOGUE_MAX ? prologue : null;
+    let kept = prologue !== null && template.movable ? prologue : null;
     // A BEGIN inside a block is a warning, and its options hold: it is said again.
-    if (kept !== null && !template.readOnly && !template.releases) kept.push({ template, text, said: this.#said() });
+    if (kept !== null && !template.readOnly && !template.releases) {
+      const said = this.#said();
+      if (hasRoom(kept, said)) kept.push({ template, text, said });
+      else kept = null;
+    }
     if (kept !== prologue || readCommitted !== state.readCommitted) {
       this.#state = { kind: 'open', branch, prologue: kept, readCommitted };
     }

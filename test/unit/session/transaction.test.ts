@@ -189,3 +189,26 @@ t.test('transitions from where they must not be made are refused', async (t) => 
   lost.lossTold();
   t.equal(lost.phase, 'failed');
 });
+
+t.test('a block that has said too much to say it again stays where it is', async (t) => {
+  const branch = {};
+  let bytes = 1_000;
+  const transaction = new Transaction<object>(() => ({ isQuery: true, bytes: Buffer.alloc(bytes) }));
+  const say = (text: Text): void => transaction.sent(TEMPLATES.get(text)!, text, branch, true);
+  const prologueBytes = (): number => {
+    const { state } = transaction;
+    const prologue = state.kind === 'open' ? state.prologue : null;
+    return (prologue ?? []).reduce((sum, { said }) => sum + said.bytes.length, 0);
+  };
+  for (const size of [1_000, 10_000, 60_000, 1_000_000]) {
+    bytes = 1_000;
+    say('BEGIN');
+    bytes = size;
+    for (let said = 1; said <= 80 && transaction.movable; said++) {
+      say('SET LOCAL work_mem = 1000');
+      t.ok(prologueBytes() <= 65_536, `${said} of ${size} bytes`);
+    }
+    t.notOk(transaction.movable);
+    transaction.answered(TransactionStatus.idle, branch);
+  }
+});
