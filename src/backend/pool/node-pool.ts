@@ -15,7 +15,8 @@ import type { SettingsGroup } from '../connection/settings-group.js';
 import { AnswerDeadlines } from './answer-deadlines.js';
 import { type LeaseRequest, PoolGroup, type RoleIdentity } from './pool-group.js';
 import { createPoolCounters, type PoolLimits } from './pool-limits.js';
-import { longestIdle, nextWaiter, oldestInNeed } from './pool-turns.js';
+import { PoolRoom } from './pool-room.js';
+import { nextWaiter } from './pool-turns.js';
 import { RoleNews } from './role-news.js';
 import { type AskControl, RoutineLookup } from './routine-lookup.js';
 import { Shares } from './shares.js';
@@ -41,6 +42,7 @@ export class NodePool {
   readonly #opener: ConnectionOpener;
   readonly #deadlines: AnswerDeadlines;
   readonly #shares: Shares;
+  readonly #room: PoolRoom;
   readonly #routines: RoutineLookup | null;
   /** The settings of a connection as it logs in. */
   readonly noSettings: SettingsGroup;
@@ -84,6 +86,18 @@ export class NodePool {
       proof: options.proof ?? null,
     });
     this.#shares = new Shares(options.limits.sizeMax, options.limits.roleShare);
+    this.#room = new PoolRoom({
+      groups: this.#groups,
+      roomOf: this.#roomOf,
+      clock: options.clock,
+      isAsleep: () => this.#waitingCount === 0 || this.#closed,
+      hasPlace: () => this.#connections.size + this.#opener.attemptCount < options.limits.sizeMax,
+      open: (group) => this.#open(this.#current(group)),
+      serve: (request, connection) => {
+        this.#leaveQueue(request);
+        this.#grant(request, connection);
+      },
+    });
     this.#deadlines = new AnswerDeadlines({
       limitMs: options.limits.answerTimeoutMs,
       clock: options.clock,
@@ -158,6 +172,7 @@ export class NodePool {
       }
       if (this.#roles.isGone(group)) this.#refuseAll(group, roleGone(user), null);
     }
+    this.#room.make();
   }
 
   /** Asks for a connection: `granted` or `refused` follows, perhaps before this returns. */
@@ -188,12 +203,19 @@ export class NodePool {
     request.queuedAt = this.#clock.now();
     group.add(request);
     this.#waitingCount++;
-    this.#openFor(group);
-    if (group.lacksConnections(Number.POSITIVE_INFINITY)) this.counters.waitsTotal++;
+    this.#room.make();
+    if (group.waiting.has(request) && group.lacksConnections(Number.POSITIVE_INFINITY)) this.counters.waitsTotal++;
   }
 
   /** Withdraws a request that is still waiting. Returns whether it was. */
   withdraw(request: LeaseRequest): boolean {
+    const wasWaiting = this.#leaveQueue(request);
+    // Others may have a larger share now.
+    if (wasWaiting) this.#room.make();
+    return wasWaiting;
+  }
+
+  #leaveQueue(request: LeaseRequest): boolean {
     const group = this.#groups.get(request.group.key) ?? request.group;
     if (!group.remove(request)) return false;
     this.#waitingCount--;
@@ -246,13 +268,15 @@ export class NodePool {
     }
     const next = nextWaiter(group, connection, this.#groups, this.#roomOf, now);
     if (next !== null) {
-      this.withdraw(next);
-      return this.#grant(next, connection);
+      this.#leaveQueue(next);
+      this.#grant(next, connection);
+    } else {
+      if (now < (this.#leftUntil.get(group.database) ?? 0)) return connection.terminate();
+      connection.idleSince = now;
+      group.idle.push(connection);
     }
-    if (now < (this.#leftUntil.get(group.database) ?? 0)) return connection.terminate();
-    connection.idleSince = now;
-    group.idle.push(connection);
-    if (this.#waitingCount > 0) this.#makeRoom();
+    // Shares are others' now: of what has come back, and of those who no longer wait.
+    this.#room.make();
   }
 
   /** Closes a connection that its session has left in a state nobody knows. */
@@ -323,38 +347,6 @@ export class NodePool {
     return group;
   }
 
-  /** Waiters whose share has grown take what is idle; what no waiter can use makes room for new ones, oldest first. */
-  #makeRoom(): void {
-    for (const group of this.#groups.values()) if (group.waiting.size > 0) this.#serveIdle(group);
-    const oldest = oldestInNeed(this.#groups, this.#roomOf);
-    if (oldest !== null) this.#openFor(this.#current(oldest.group));
-  }
-
-  #serveIdle(group: PoolGroup): void {
-    for (let index = group.idle.length - 1; index >= 0; index--) {
-      const next = group.waiterFor(group.idle[index]!, this.#roomOf(group));
-      if (next === null) continue;
-      const [connection] = group.idle.splice(index, 1);
-      this.withdraw(next);
-      this.#grant(next, connection!);
-      index = Math.min(index, group.idle.length);
-    }
-  }
-
-  #openFor(group: PoolGroup): void {
-    while (group.lacksConnections(this.#roomOf(group))) {
-      if (this.#connections.size + this.#opener.attemptCount < this.#limits.sizeMax) this.#open(group);
-      // The place that is freed may be taken at once by an older waiter, so both limits are looked at again.
-      else if (!this.#evictIdle()) return;
-    }
-  }
-
-  #evictIdle(): boolean {
-    const victim = longestIdle(this.#groups);
-    victim?.terminate();
-    return victim !== null;
-  }
-
   #open(group: PoolGroup): void {
     group.opening++;
     this.counters.connectsTotal++;
@@ -383,7 +375,7 @@ export class NodePool {
       group.open--;
       group.removeIdle(connection);
       this.#forgetIfUnused(group);
-      if (!this.#closed && this.#waitingCount > 0) this.#makeRoom();
+      this.#room.make();
     };
     this.release(connection, group);
   }
@@ -396,16 +388,16 @@ export class NodePool {
     if (!serverFull) {
       const error = loginError(this.label, failure);
       this.#refuseAll(group, error, failure.message);
-    } else if (group.waiting.size > 0) this.#evictIdle();
+    } else if (group.waiting.size > 0) this.#room.evictIdle();
     this.#forgetIfUnused(group);
     // The place is free for those who wait for another group's connection.
-    if (!serverFull && !this.#closed && this.#waitingCount > 0) this.#makeRoom();
+    if (!serverFull) this.#room.make();
   }
 
   #refuseAll(group: PoolGroup, error: PgkvError, message: Buffer | null): void {
     const waiting = [...group.waiting];
     for (const request of waiting) {
-      if (this.withdraw(request)) request.refused(error, message);
+      if (this.#leaveQueue(request)) request.refused(error, message);
     }
   }
 
@@ -437,14 +429,13 @@ export class NodePool {
   /** Times out waiters and closes what has been idle or open for too long. */
   #sweep(now: number): void {
     const { waitTimeoutMs, idleTimeoutMs, lifetimeMaxMs } = this.#limits;
-    if (this.#waitingCount > 0) this.#makeRoom();
     this.#deadlines.sweep(this.#connections, now);
     if (now - this.#tidiedAt >= TIDY_INTERVAL_MS) this.#tidy(now);
     for (const group of this.#groups.values()) {
       for (const request of group.waiting) {
         if (now - request.queuedAt < waitTimeoutMs) break;
         this.counters.waitTimeoutsTotal++;
-        this.withdraw(request);
+        this.#leaveQueue(request);
         const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held`;
         request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
       }
@@ -454,5 +445,6 @@ export class NodePool {
         }
       }
     }
+    this.#room.make();
   }
 }

@@ -93,9 +93,19 @@ export class PoolGroup implements ServerLogin {
     return this.opening < this.waiting.size - this.leaseWaiting + Math.min(this.leaseWaiting, room);
   }
 
-  oldestWaiter(room: number): LeaseRequest | undefined {
-    for (const request of this.waiting) if (room > 0 || request.purpose !== undefined) return request;
-    return undefined;
+  /**
+   * The oldest request for which no connection is being opened; those that are being opened are for the ones before it.
+   * @param room leases that the group may get
+   */
+  firstInNeed(room: number): LeaseRequest | null {
+    if (!this.lacksConnections(room)) return null;
+    let ahead = this.opening;
+    let leases = room;
+    for (const request of this.waiting) {
+      if (request.purpose === undefined && leases-- <= 0) continue;
+      if (ahead-- <= 0) return request;
+    }
+    return null;
   }
 
   /** The first request that may have the connection, and can take it as it is. */

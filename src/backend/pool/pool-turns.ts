@@ -7,10 +7,13 @@ type Groups = ReadonlyMap<string, PoolGroup>;
 /** How many more leases a group may get. */
 type RoomOf = (group: PoolGroup) => number;
 
-/** A waiter of another group that is this much older than the next of the own group goes first. */
+/** Who has waited for longer goes before younger ones, though a connection has to be opened for that. */
 const UNFAIRNESS_MAX_MS = 250;
 
-/** Who gets a connection of the group; null: nobody of its group, or somebody of another has waited out of proportion. */
+/**
+ * Who gets a connection of the group; null: nobody of its group, or somebody has waited out of proportion who cannot have it and
+ * for whom none is being opened: of another group, or of this one with settings that do not fit.
+ */
 export function nextWaiter(
   group: PoolGroup,
   connection: ServerConnection,
@@ -21,14 +24,10 @@ export function nextWaiter(
   if (group.waiting.size === 0) return null;
   const own = group.waiterFor(connection, roomOf(group));
   if (own === null) return null;
-  for (const other of groups.values()) {
-    if (other === group || other.waiting.size === 0) continue;
-    const oldest = other.oldestWaiter(roomOf(other));
-    // Room is made for that stranger: the connection goes idle and is evicted.
-    if (oldest !== undefined && now - oldest.queuedAt > UNFAIRNESS_MAX_MS && oldest.queuedAt < own.queuedAt)
-      return null;
-  }
-  return own;
+  const oldest = oldestInNeed(groups, roomOf);
+  // Room is made for that one: the connection goes idle and is evicted.
+  const isOvertaken = oldest !== null && oldest.queuedAt < Math.min(own.queuedAt, now - UNFAIRNESS_MAX_MS);
+  return isOvertaken ? null : own;
 }
 
 /** The oldest of those for whom no connection is being opened. */
@@ -36,10 +35,8 @@ export function oldestInNeed(groups: Groups, roomOf: RoomOf): LeaseRequest | nul
   let oldest: LeaseRequest | null = null;
   for (const group of groups.values()) {
     if (group.waiting.size === 0) continue;
-    const room = roomOf(group);
-    if (!group.lacksConnections(room)) continue;
-    const first = group.oldestWaiter(room);
-    if (first !== undefined && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
+    const first = group.firstInNeed(roomOf(group));
+    if (first !== null && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
   }
   return oldest;
 }
