@@ -50,12 +50,27 @@ export const isDigit = (code: number): boolean => code >= ZERO && code <= 57;
 
 export const mayBeginBlank = (code: number): boolean => CLASSES[code] === BLANK || code === MINUS || code === SLASH;
 
+/** What is longer than this is walked by regular expressions, at 1 ns a character instead of 3 to 6: a text has up to 64 MiB. */
+const SHORT_MAX = 64;
+const NO_BLANK = /[^ \t\n\r\f\v]/g;
+const LINE_END = /[\n\r]/g;
+const COMMENT_MARK = /\*\/|\/\*/g;
+const NO_IDENTIFIER = /[^A-Za-z0-9_$\u0080-\uffff]/g;
+const NO_DIGIT = /[^0-9]/g;
+const NOT_ZERO = /[^0_]/g;
+
+/** Where a character is that the pattern takes, from `at` on; the end of the text where none is. */
+function firstOf(pattern: RegExp, text: string, at: number): number {
+  pattern.lastIndex = at;
+  return pattern.test(text) ? pattern.lastIndex - 1 : text.length;
+}
+
 /** Behind a run of white space and comments that begins at `at`; 0 where a comment is not closed. */
 export function blanksEnd(text: string, at: number): number {
   let i = at;
   for (;;) {
     const code = text.charCodeAt(i);
-    if (code < 128 && CLASSES[code] === BLANK) i++;
+    if (code < 128 && CLASSES[code] === BLANK) i = i - at < SHORT_MAX ? i + 1 : firstOf(NO_BLANK, text, i);
     else if (code === MINUS && text.charCodeAt(i + 1) === MINUS) i = lineEnd(text, i + 2);
     else if (code === SLASH && text.charCodeAt(i + 1) === STAR) {
       i = blockCommentEnd(text, i + 2);
@@ -64,39 +79,27 @@ export function blanksEnd(text: string, at: number): number {
   }
 }
 
-function lineEnd(text: string, at: number): number {
-  let i = at;
-  while (i < text.length) {
-    const code = text.charCodeAt(i);
-    if (code === NEWLINE || code === RETURN) break;
-    i++;
-  }
-  return i;
-}
+const lineEnd = (text: string, at: number): number => firstOf(LINE_END, text, at);
 
 /** Block comments nest. */
 function blockCommentEnd(text: string, at: number): number {
   let depth = 1;
-  let i = at;
-  while (i < text.length) {
-    const code = text.charCodeAt(i++);
-    if (code === STAR && text.charCodeAt(i) === SLASH) {
-      i++;
-      if (--depth === 0) return i;
-    } else if (code === SLASH && text.charCodeAt(i) === STAR) {
-      i++;
-      depth++;
-    }
+  COMMENT_MARK.lastIndex = at;
+  while (COMMENT_MARK.test(text)) {
+    const end = COMMENT_MARK.lastIndex;
+    if (text.charCodeAt(end - 1) === STAR) depth++;
+    else if (--depth === 0) return end;
   }
   return 0;
 }
 
 export function identifierEnd(text: string, at: number): number {
   let i = at;
+  const short = at + SHORT_MAX;
   for (;;) {
     const code = text.charCodeAt(i);
-    if (CONTINUES_IDENTIFIER[code] === 1 || code >= 128) i++;
-    else return i;
+    if (CONTINUES_IDENTIFIER[code] !== 1 && !(code >= 128)) return i;
+    if (++i > short) return firstOf(NO_IDENTIFIER, text, i);
   }
 }
 
@@ -209,7 +212,7 @@ export function numberEnd(text: string, at: number): number {
     if (radix !== 0) return radixIntegerEnd(text, at, radix);
   }
   let i = digitsEnd(text, at);
-  let numeric = i - at > INT4_SAFE_DIGITS && Number(text.slice(at, i).replaceAll('_', '')) > INT4_MAX;
+  let numeric = i - at > INT4_SAFE_DIGITS && isLargerThanInt4(text, at, i);
   // "1..10" is 1, two dots, 10
   if (text.charCodeAt(i) === DOT && text.charCodeAt(i + 1) !== DOT) {
     numeric = true;
@@ -227,12 +230,18 @@ export function numberEnd(text: string, at: number): number {
   return numeric ? -i : i;
 }
 
+/** Of the integer between those places, which may have underscores and begin with zeros. */
+function isLargerThanInt4(text: string, at: number, end: number): boolean {
+  const first = firstOf(NOT_ZERO, text, at);
+  return end - first > 2 * SHORT_MAX || Number(text.slice(first, end).replaceAll('_', '')) > INT4_MAX;
+}
+
 /** Digits with single underscores between them. */
 function digitsEnd(text: string, at: number): number {
   let i = at;
   for (;;) {
     const code = text.charCodeAt(i);
-    if (isDigit(code)) i++;
+    if (isDigit(code)) i = i - at < SHORT_MAX ? i + 1 : firstOf(NO_DIGIT, text, i);
     else if (code === UNDERSCORE && i > at && isDigit(text.charCodeAt(i + 1))) i += 2;
     else return i;
   }
