@@ -98,7 +98,8 @@ export class Workers {
   hand(client: Socket): void {
     const next = this.#nextServing();
     const queue = next?.waiting ?? this.#waiting;
-    if (queue.length >= this.#options.waitingMax) {
+    // Behind the end nobody would take it, and it would keep the process alive.
+    if (this.#phase === 'ending' || queue.length >= this.#options.waitingMax) {
       client.destroy();
       return;
     }
