@@ -2,6 +2,7 @@
 import { CANCEL_REQUEST_CODE, Frontend, PROTOCOL_3_0, SSL_REQUEST_CODE } from './protocol.js';
 
 export const SYNC = Buffer.from([Frontend.sync, 0, 0, 0, 4]);
+export const FLUSH = Buffer.from([Frontend.flush, 0, 0, 0, 4]);
 export const TERMINATE = Buffer.from([Frontend.terminate, 0, 0, 0, 4]);
 export const SSL_REQUEST = Buffer.from([0, 0, 0, 8, SSL_REQUEST_CODE >> 24, 210, 22, 47]);
 

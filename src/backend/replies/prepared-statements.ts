@@ -11,7 +11,6 @@ import { bytesOfSource, isForsaken, type StatementSource } from './statement-sou
 /** Names of prepared statements on servers begin with this. */
 export const STATEMENT_NAME_PREFIX = 'pgkv_';
 
-/** The name of a statement of pgkv's own in an error message; undefined where there is none. */
 /** What the statements of one connection may hold here, as if nobody else had them. Servers hold some ten times as much. */
 export const PREPARED_BYTES_MAX = 4 * 2 ** 20;
 /** A map entry, its name and a PreparedOnServer. */
@@ -19,6 +18,7 @@ const ENTRY_BYTES = 160;
 /** How many are looked at, for such as nobody can name any more, when one is added. */
 const LOOKS = 8;
 
+/** The name of a statement of pgkv's own in an error message; undefined where there is none. */
 export const serverNameIn = (message: string): string | undefined =>
   message.includes(STATEMENT_NAME_PREFIX) ? /"(pgkv_\d+)"/.exec(message)?.[1] : undefined;
 

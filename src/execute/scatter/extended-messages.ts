@@ -6,7 +6,6 @@ import { Frontend, LARGE_MESSAGE_BYTES_MAX } from '../../wire/protocol.js';
 
 /** Parameters of a Bind without any: no formats, no values. */
 export const NO_PARAMETERS = Buffer.alloc(4);
-export const FLUSH = Buffer.from([Frontend.flush, 0, 0, 0, 4]);
 
 /** Describe of the unnamed portal. */
 export const DESCRIBE = encodeNamed(Frontend.describe, 'P', '');

@@ -6,9 +6,9 @@ import { type Assumption, forwarded, parsing, Reply } from '../../backend/replie
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import { encodeNamed, encodeParse, SYNC } from '../../wire/client-messages.js';
+import { encodeNamed, encodeParse, FLUSH, SYNC } from '../../wire/client-messages.js';
 import { Frontend } from '../../wire/protocol.js';
-import { DESCRIBE, EXECUTE_SYNC, encodeBind, FLUSH } from './extended-messages.js';
+import { DESCRIBE, EXECUTE_SYNC, encodeBind } from './extended-messages.js';
 
 export interface LegStatement {
   readonly source: StatementSource;

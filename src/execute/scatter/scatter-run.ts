@@ -362,8 +362,10 @@ export class ScatterRun implements LegOwner {
   }
 
   #report(): void {
-    if (this.#unsettled > 0 || this.#delivery.blocked) return;
+    if (this.#unsettled > 0) return;
     this.#clearTimers();
+    // A portal that is suspended fails when it is asked for more: nobody waits for a word before.
+    if (this.#delivery.blocked || this.#delivery.suspended) return;
     this.#stage = 'over';
     if (this.#error === null) this.#client.completed(`SELECT ${this.#delivery.sent}`);
     else this.#client.failed(this.#error);

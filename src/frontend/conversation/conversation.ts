@@ -9,6 +9,7 @@ import type { ClientPort, LeasedLane } from '../../execute/leased/leased-lane.js
 import { type MakeLane, SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
 import { Transaction } from '../../session/transaction.js';
+import { FLUSH } from '../../wire/client-messages.js';
 import { Frame, type FrameReader } from '../../wire/frame-reader.js';
 import type { Output } from '../../wire/output.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
@@ -105,18 +106,13 @@ export class Conversation implements ClientPort<LeasedLane> {
       batch: new ClientBatch(),
       transaction: new Transaction(() => saidAgain(this.#units.unit, session)),
       kv,
-      named: new NamedStatements(session, services.sources, kv),
+      named: new NamedStatements(session, services.sources, kv, services.statementBytesMax),
       resume: () => this.resume(),
       takeMessages: () => this.takeMessages(),
     };
     this.#context = context;
     this.#units = new UnitReader(reader, kv, context.named, services.templateOf);
-    this.#extended = new ExtendedProtocol(
-      session,
-      context.named,
-      services.statementBytesMax,
-      () => lanes.home.schemaEpoch,
-    );
+    this.#extended = new ExtendedProtocol(session, context.named, () => lanes.home.schemaEpoch);
     const answers = new OwnAnswers(context);
     const portals = new OwnPortals(this.#output);
     const placement = new ShardPlacement(session, lanes, context.transaction, context.batch);
@@ -337,7 +333,12 @@ export class Conversation implements ClientPort<LeasedLane> {
     if (connection !== null) {
       // What is sent behind a guarded batch would be answered before its repetition.
       if (connection.guarded) return true;
-      if (connection.output.blocked || connection.replies.length >= PIPELINE_MAX) return true;
+      if (connection.output.blocked) return true;
+      if (connection.replies.length >= PIPELINE_MAX) {
+        // The Sync for which the server keeps its answers may be among what has to wait.
+        if (connection.replies.unsynced()) connection.output.push(FLUSH);
+        return true;
+      }
     }
     return this.#leased.readingIsOpen();
   }

@@ -38,6 +38,9 @@ import { UnsettledNames } from '../unit/unsettled-names.js';
 const STATEMENT = 0x53;
 /** Statements that name others, kept for a connection. */
 const NAMED_FOR_MAX = 64;
+/** Portals of one block that drop statements. */
+const DROPPING_MAX = 100;
+const TOO_MANY_DROPPING = `more than ${DROPPING_MAX} portals of DEALLOCATE or DISCARD ALL are open`;
 
 /** Whether statements prepared at the protocol level may be gone behind it. */
 const dropsStatements = ({ effects, statementNames }: Template): boolean =>
@@ -72,22 +75,20 @@ const SINGLE_BATCH_OWED = { reads: singleBatchOwed('reads'), anything: singleBat
 
 export class ExtendedProtocol {
   readonly #session: Session;
-  readonly #statementBytesMax: number;
   readonly #schemaEpoch: () => number;
   readonly #named: NamedStatements;
   readonly #unsettled = new UnsettledNames();
   /** Names that simple queries under way deallocate, in order. */
   readonly #deallocated: string[] = [];
-  /** Portals whose statement drops others, by name. */
+  /** Portals whose statement drops others, by name; see portalsEnd. */
   readonly #dropping = new Map<string, Template>();
   /** Statements that name others, as each connection has them. */
   readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, StatementSource>>();
 
   /** @param schemaEpoch the one in force */
-  constructor(session: Session, named: NamedStatements, statementBytesMax: number, schemaEpoch: () => number) {
+  constructor(session: Session, named: NamedStatements, schemaEpoch: () => number) {
     this.#session = session;
     this.#schemaEpoch = schemaEpoch;
-    this.#statementBytesMax = statementBytesMax;
     this.#named = named;
   }
 
@@ -238,11 +239,18 @@ export class ExtendedProtocol {
     }
   }
 
+  /** There are none any more: a server has said that it is outside a block, and owes nothing behind that. */
+  portalsEnd(): void {
+    this.#dropping.clear();
+  }
+
   /** Remembers what a portal drops: names are resolved when it is executed, not when it was parsed. */
   #noteBound(unit: Unit, source: StatementSource | null): void {
     const name = portalIn(unit);
-    if (source !== null && dropsStatements(source.template)) this.#dropping.set(name, source.template);
-    else if (this.#dropping.size > 0) this.#dropping.delete(name);
+    if (source !== null && dropsStatements(source.template)) {
+      if (this.#dropping.size >= DROPPING_MAX) throw new PgkvError('limit_exceeded', { detail: TOO_MANY_DROPPING });
+      this.#dropping.set(name, source.template);
+    } else if (this.#dropping.size > 0) this.#dropping.delete(name);
   }
 
   #execute(unit: Unit, connection: ServerConnection, does: Deed): void {
@@ -311,11 +319,7 @@ export class ExtendedProtocol {
     if (session.statement(name) !== undefined) {
       return this.#duplicate(buffer.toString('latin1', start + 5, nameEnd), source, connection);
     }
-    if (session.statementBytes > this.#statementBytesMax) {
-      const detail = `the prepared statements of this session have more than ${this.#statementBytesMax} bytes (limits.session_statement_bytes)`;
-      throw new PgkvError('limit_exceeded', { detail });
-    }
-    session.setStatement(name, source);
+    this.#named.keep(name, source);
     connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
     this.#unsettled.changed(name, connection.replies);
   }
@@ -369,7 +373,12 @@ export class ExtendedProtocol {
   #describing(buffer: Buffer, nameStart: number, nameEnd: number): Owed {
     const name = this.#named.name(buffer, nameStart, nameEnd);
     const epoch = this.#schemaEpoch();
-    return describing(false, (shape) => this.#session.setDescription(name, { shape, epoch, stale: false }));
+    const session = this.#session;
+    return describing(false, (shape) => {
+      // It may have been closed behind the Describe, or be one that PREPARE has made.
+      if (name === '' || session.statement(name) !== undefined)
+        session.setDescription(name, { shape, epoch, stale: false });
+    });
   }
 
   /** What a statement is called on this connection; null where the client's own words are to be passed on. */
@@ -417,7 +426,11 @@ export class ExtendedProtocol {
     const session = this.#session;
     const target = buffer[start + 5];
     const nameEnd = stringEnd(buffer, start + 6, end);
-    if (target !== STATEMENT || nameEnd < 0) return this.#raw(Reply.close, buffer, start, end, connection);
+    if (target !== STATEMENT || nameEnd < 0) {
+      if (this.#dropping.size > 0)
+        this.#dropping.delete(buffer.toString('latin1', start + 6, Math.max(nameEnd, start + 6)));
+      return this.#raw(Reply.close, buffer, start, end, connection);
+    }
     if (nameEnd === start + 6) {
       this.#closeUnnamed(connection, false, session.unnamed.change(null, connection.replies));
       this.#unsettled.changed('', connection.replies);

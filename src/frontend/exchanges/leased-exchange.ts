@@ -12,7 +12,7 @@ import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { TransactionPhase } from '../../session/transaction.js';
 import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
 import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
-import { Frontend } from '../../wire/protocol.js';
+import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
@@ -111,6 +111,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (block.through > 0) block.through--;
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
+    if (status === TransactionStatus.idle) this.#extended.portalsEnd();
     block.mayHaveCommitted = false;
     if (!transaction.inBlock) block.mayHaveWritten = false;
   }
@@ -153,6 +154,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#repeatable = null;
     this.#lost.connectionLost(loss, this.#block);
     this.#block = { ...WHOLE };
+    this.#extended.portalsEnd();
   }
 
   abandon(): void {
@@ -244,6 +246,8 @@ export class LeasedExchange implements Exchange<Unit> {
     const extended = this.#extended;
     const isBind = type === Frontend.bind;
     if (isBind) {
+      const taken = this.#portals.obstacleElsewhere(unit);
+      if (taken !== null) return this.#answers.refuse(unit, taken);
       const settled = this.#settleDescription(unit);
       if (settled !== 'ready') return settled;
     }
@@ -321,7 +325,8 @@ export class LeasedExchange implements Exchange<Unit> {
     if (ensured !== 'ready') return ensured;
     const lane = this.#lane;
     this.#merged?.sentOnLease();
-    this.#portals.boundElsewhere(unit);
+    // It ends with its Sync.
+    this.#portals.closeAll();
     lane.note(source.template, source.text);
     services.counters.statements++;
     this.#repeatable = buffer.subarray(start, batch.end);

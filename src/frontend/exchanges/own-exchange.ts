@@ -28,7 +28,7 @@ import { backendStatement } from './backend-statement.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
-import { cursorExists, OwnPortals } from './own-portals.js';
+import { OwnPortals } from './own-portals.js';
 import { encodedValue, type OwnColumn, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
 import { boundParts } from './scatter-request-of.js';
 
@@ -242,14 +242,18 @@ export class OwnExchange implements Exchange<Unit> {
     if (name === '') {
       session.dropDescription('');
       session.unnamed.set(unit.source);
-    } else session.setStatement(name, unit.source!);
+    } else named.keep(name, unit.source!);
     output.send(PARSE_COMPLETE);
   }
 
   #bind(unit: Unit, statement: OwnStatement): void {
     const { output } = this.#context;
     const name = OwnPortals.nameIn(unit);
-    if (this.#portals.taken(name)) return this.#answers.error(unit.type, cursorExists(name));
+    const obstacle = this.#portals.obstacle(name);
+    if (obstacle !== null) {
+      this.#answers.refuse(unit, obstacle);
+      return;
+    }
     const format = boundParts(unit.buffer, unit.start, unit.end)?.formats[0] ?? TEXT;
     let rows: (OwnOutcome & { kind: 'rows' }) | null = null;
     /** -1: it has been run to its end. */

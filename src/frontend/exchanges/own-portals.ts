@@ -1,6 +1,8 @@
 // Portals of the extended protocol that no server knows: reads over several shards, and what pgkv answers itself. Invariant: a
-// name stands for one portal, here or on the server; unnamed ones and those outside a block end with their batch.
+// name stands for one portal, here or on the server; unnamed ones and those outside a block end with their batch; there are
+// not more than OWN_PORTALS_MAX.
 import { assert } from '../../base/assert.js';
+import { PgkvError } from '../../base/errors.js';
 import type { Handling } from '../../execute/exchange.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
@@ -29,30 +31,37 @@ export class OwnPortals {
     this.#output = output;
   }
 
-  get size(): number {
-    return this.#portals.size;
-  }
-
   /** The portal's name in a Bind message, as bytes in latin1. */
   static nameIn({ buffer, start, end }: Unit): string {
     return buffer.toString('latin1', start + 5, Math.max(stringEnd(buffer, start + 5, end), start + 5));
   }
 
-  /** Whether a portal of that name is here and must be closed before another takes the name: those without a name need not. */
-  taken(name: string): boolean {
-    return name !== '' && this.#portals.has(name);
+  /** Why a Bind may not make its portal here; null: it may. */
+  obstacle(name: string): Buffer | PgkvError | null {
+    // Those without a name give way.
+    if (this.#portals.has(name)) return name === '' ? null : cursorExists(name);
+    if (this.#portals.size < OWN_PORTALS_MAX) return null;
+    const message = `a limit of pgkv was exceeded: ${OWN_PORTALS_MAX} portals of pgkv's own are open`;
+    return new PgkvError('limit_exceeded', { message });
+  }
+
+  /** The same for a portal on a server. */
+  obstacleElsewhere(unit: Unit): Buffer | null {
+    if (this.#portals.size === 0 || unit.buffer[unit.start + 5] === 0) return null;
+    const name = OwnPortals.nameIn(unit);
+    return this.#portals.has(name) ? cursorExists(name) : null;
   }
 
   /** Answers a Bind. */
   bind(name: string, portal: OwnPortal): void {
-    this.#close(name);
+    this.close(name);
     this.#portals.set(name, portal);
     this.#output.send(BIND_COMPLETE);
   }
 
   /** A Bind goes to a server: the unnamed portal is another one from now on. */
   boundElsewhere(unit: Unit): void {
-    if (this.#portals.size > 0 && unit.buffer[unit.start + 5] === 0) this.#close('');
+    if (this.#portals.size > 0 && unit.buffer[unit.start + 5] === 0) this.close('');
   }
 
   /** Whether it is a Describe, Execute or Close of a portal that is here. */
@@ -66,10 +75,12 @@ export class OwnPortals {
     const found = this.#found(unit);
     assert(found !== undefined, 'only what is about a portal here is taken');
     const { name, portal, nameEnd } = found;
-    if (type === Frontend.execute) portal.execute(nameEnd + 5 <= end ? buffer.readInt32BE(nameEnd + 1) : 0);
-    else if (type === Frontend.describe) portal.describe(buffer[end] === Frontend.execute);
+    // As in Postgres, a negative count is none.
+    if (type === Frontend.execute)
+      portal.execute(nameEnd + 5 <= end ? Math.max(buffer.readInt32BE(nameEnd + 1), 0) : 0);
+    else if (type === Frontend.describe) portal.describe(executes(name, buffer, end));
     else {
-      this.#close(name);
+      this.close(name);
       this.#output.send(CLOSE_COMPLETE);
     }
     return 'taken';
@@ -90,10 +101,10 @@ export class OwnPortals {
   /** A batch has ended outside a block, or a block has. */
   closeAll(): void {
     if (this.#portals.size === 0) return;
-    for (const name of [...this.#portals.keys()]) this.#close(name);
+    for (const name of [...this.#portals.keys()]) this.close(name);
   }
 
-  #close(name: string): void {
+  close(name: string): void {
     const portal = this.#portals.get(name);
     if (portal === undefined) return;
     this.#portals.delete(name);
@@ -101,6 +112,12 @@ export class OwnPortals {
   }
 }
 
+/** Whether an Execute of that portal has begun to arrive at `start`, its name included. */
+function executes(name: string, buffer: Buffer, start: number): boolean {
+  const end = start + 5 + name.length;
+  return buffer[start] === Frontend.execute && buffer[end] === 0 && buffer.toString('latin1', start + 5, end) === name;
+}
+
 /** In Postgres's words. */
-export const cursorExists = (name: string): Buffer =>
+const cursorExists = (name: string): Buffer =>
   encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${name}" already exists` });

@@ -14,7 +14,7 @@ import type { Unit } from '../unit/unit.js';
 import { BlockInstant } from './block-instant.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
-import { cursorExists, OWN_PORTALS_MAX, type OwnPortal, OwnPortals } from './own-portals.js';
+import { type OwnPortal, OwnPortals } from './own-portals.js';
 import {
   boundParts,
   homeReadRequest,
@@ -118,27 +118,25 @@ export class ScatterExchange implements Exchange<Unit> {
 
   #makePortal(unit: Unit, request: ScatterRequest, rewritten: RewrittenText | null): Handling {
     const name = OwnPortals.nameIn(unit);
-    let error: PgkvError | Buffer | null = null;
-    if (this.#portals.taken(name)) error = cursorExists(name);
-    else if (this.#portals.size >= OWN_PORTALS_MAX) {
-      error = new PgkvError('limit_exceeded', {
-        message: `a limit of pgkv was exceeded: ${OWN_PORTALS_MAX} portals over several shards are open`,
-      });
-    }
-    if (error !== null) return this.#answers.refuse(unit, error);
+    const obstacle = this.#portals.obstacle(name);
+    if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
     this.#context.services.counters.statements++;
-    this.#portals.bind(name, this.#portal(request, rewritten));
+    this.#portals.bind(name, this.#portal(name, request, rewritten));
     return 'taken';
   }
 
-  #portal(request: ScatterRequest, rewritten: RewrittenText | null): OwnPortal {
+  #portal(name: string, request: ScatterRequest, rewritten: RewrittenText | null): OwnPortal {
     const { output } = this.#context;
     /** RowDescription, once it is known; and whether the client asked for it and has not had it yet. */
     let description: Buffer | null = null;
     let isAsked = false;
     let run: ScatterRun | null = null;
     let ended = false;
-    const failed = (error: Buffer): void => this.#answers.error(Frontend.execute, placedError(error, rewritten));
+    const failed = (error: Buffer): void => {
+      // The block may go on behind it, from a savepoint: without the portal.
+      this.#portals.close(name);
+      this.#answers.error(Frontend.execute, placedError(error, rewritten));
+    };
     const described = (told: Buffer): void => {
       description = told;
       if (isAsked) output.send(told);

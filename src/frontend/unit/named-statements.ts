@@ -1,6 +1,7 @@
 // What the messages of the extended protocol name: the statement that a Parse brings, read as the session's texts are, and
-// the ones the session has prepared. Works on the bytes of a message; sends nothing.
+// the ones the session has prepared. Works on the bytes of a message; sends nothing. Invariant: what a session has kept is bounded.
 import type { StatementSource, StatementSources, TextReading } from '../../backend/replies/statement-source.js';
+import { PgkvError } from '../../base/errors.js';
 import type { TableScope } from '../../cluster/table-scope.js';
 import type { Session } from '../../session/session.js';
 import { Frontend } from '../../wire/protocol.js';
@@ -27,14 +28,17 @@ export class NamedStatements {
   readonly #session: Session;
   readonly #sources: StatementSources;
   readonly #kv: KvStatements;
+  readonly #bytesMax: number;
   #interned: Interned | null = null;
   /** The name read last: sessions use few, and making strings of it was 2 % of a point read. */
   #name = '';
 
-  constructor(session: Session, sources: StatementSources, kv: KvStatements) {
+  /** @param bytesMax for the statements of the session */
+  constructor(session: Session, sources: StatementSources, kv: KvStatements, bytesMax: number) {
     this.#session = session;
     this.#sources = sources;
     this.#kv = kv;
+    this.#bytesMax = bytesMax;
   }
 
   /** What the Parse message `buffer[start, end)` brings; null where it is malformed. */
@@ -57,6 +61,15 @@ export class NamedStatements {
     const source = this.#sources.intern(buffer, start, textEnd, end, reading, scope);
     this.#interned = { buffer, start, reading, scope, source };
     return source;
+  }
+
+  /** The client prepares a statement under a name that it has not in use. */
+  keep(name: string, source: StatementSource): void {
+    if (this.#session.statementBytes > this.#bytesMax) {
+      const detail = `the prepared statements of this session have more than ${this.#bytesMax} bytes (limits.session_statement_bytes)`;
+      throw new PgkvError('limit_exceeded', { detail });
+    }
+    this.#session.setStatement(name, source);
   }
 
   /** The messages at hand have been dealt with: their chunk is not kept for their sake. */
