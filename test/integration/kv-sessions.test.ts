@@ -371,3 +371,45 @@ t.test('what pgkv answers itself leaves a failed block to the server that has it
   }
   await client.end();
 });
+
+t.test(
+  'settings that a server does not take any more: who has state on that connection is told that it is lost',
+  async (t) => {
+    const directs = await Promise.all(
+      cluster.servers.map((server) => SqlClient.connect(server, { user: server.superuser, database: 'postgres' })),
+    );
+    for (const direct of directs) await direct.run('create role passing; grant all on kv to passing');
+    const client = await live.connect();
+    await client.run('create temporary table mine (a int)');
+    await client.run('begin', write(ON_1, '1'), 'set role passing', 'commit');
+    await directs[0]!.run('drop owned by passing; drop role passing');
+    const { messages, outcome } = await client.wire.exchange([{ query: 'select * from mine' }], 'closed');
+    t.equal(outcome, 'reached', 'the session ends');
+    const error = messages.find(({ type }) => type === 'ErrorResponse');
+    t.match(error, { fields: { S: 'FATAL', C: '08006' } });
+    t.match(JSON.stringify(error), /had state on that connection/);
+    for (const direct of directs.slice(1)) await direct.run('drop owned by passing; drop role passing');
+    await Promise.all(directs.map((direct) => direct.end()));
+    await live.quiet();
+  },
+);
+
+t.test('a cancel reaches a statement behind which its batch goes on elsewhere', async (t) => {
+  const client = await live.connect();
+  const [home] = cluster.servers;
+  const direct = await SqlClient.connect(home!, { user: home!.superuser, database: 'postgres' });
+  const running = "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(600)'";
+  for (const behind of ['select key from kv', 'show pgkv.version']) {
+    client.wire.send(
+      ...[{ parse: 'select pg_sleep(600)' }, { bind: [] }, { execute: '' }],
+      ...[{ parse: behind }, { bind: [] }, { execute: '' }],
+      'sync',
+    );
+    while ((await direct.value(running)) === '0');
+    await cancel(client);
+    const { messages } = await client.wire.wait(1);
+    t.same(codes(messages).slice(-2), ['57014', 'I'], behind);
+  }
+  await client.end();
+  await direct.end();
+});

@@ -12,10 +12,13 @@ import { parameterChanges } from '../../backend/replies/parameter-status.js';
 import type { ReplyReceiver } from '../../backend/replies/reply-receiver.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
+import { readErrorFields } from '../../wire/error-fields.js';
 import type { LaneParts } from './lane-options.js';
 
 /** The lane that a connection is acquired for. */
 export interface AcquiringLane extends ReplyReceiver {
+  /** Something of the session would be lost with the connection. */
+  readonly holdsState: boolean;
   /** A connection is the lane's; no client message may be sent yet. */
   connectionHeld(connection: ServerConnection): void;
   /** It is as the session needs it. Not called where `begin` or `carryOver` has returned that already. */
@@ -108,6 +111,12 @@ export class Acquisition {
 
   /** Whatever could not be set before cannot be trusted to be as it was. */
   #notBrought(connection: ServerConnection, failure: Buffer): void {
+    if (this.#lane.holdsState) {
+      // What the session has on it is lost with it, of which the lane hears.
+      const { M: why } = readErrorFields(failure, 0, failure.length);
+      this.#pool.destroyUnclean(connection, `the session settings could not be applied (${why})`);
+      return;
+    }
     connection.attach(null);
     this.#pool.destroyUnclean(connection, 'the session settings could not be applied');
     // What a time-out cut off, twenty times, is not the session's fault: the server has no time for anything.

@@ -89,6 +89,10 @@ export class LeasedLane implements AcquiringLane {
     return this.#left.pins;
   }
 
+  get holdsState(): boolean {
+    return this.#left.mayHoldState;
+  }
+
   get holdsBytes(): boolean {
     return this.#client.holdsBytes;
   }
@@ -233,7 +237,8 @@ export class LeasedLane implements AcquiringLane {
     }
     if (this.mode === 'preparing' && this.#starting) this.#cancelled = true;
     const { connection } = this;
-    if (this.mode !== 'leased' || connection === null || connection.replies.length === 0) return;
+    // While its batch is being ended, the server is at the client's statements still.
+    if (connection === null || !this.#isAtClients(connection)) return;
     connection.cancelsUnderWay++;
     this.#cancelStatement(connection, () => {
       connection.cancelsUnderWay--;
@@ -244,10 +249,16 @@ export class LeasedLane implements AcquiringLane {
     });
   }
 
+  /** Whether the server is at what the client has sent. */
+  #isAtClients({ replies }: ServerConnection): boolean {
+    if (this.mode === 'leased') return replies.length > 0;
+    return this.mode === 'preparing' && replies.owedToClient().length > 0;
+  }
+
   /** The session is being ended: what the server is at is cancelled, since it would not notice that nobody waits for it. */
   stop(): void {
     const { connection } = this;
-    if (this.mode !== 'leased' || connection === null || connection.replies.length === 0) return;
+    if (connection === null || !this.#isAtClients(connection)) return;
     this.#cancelStatement(connection, () => undefined);
   }
 
