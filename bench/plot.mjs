@@ -17,6 +17,8 @@ const LANES = [
 ];
 const TITLES = {
   'point-read': 'point read',
+  'literal-read': 'point read, tenant in the text',
+  'literal-upsert': 'upsert, tenant in the text',
   'cas-update': 'CAS by UPDATE',
   'cas-function': 'CAS by kv_cas',
   mix: '95 % reads, 5 % upserts',

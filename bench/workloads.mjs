@@ -37,6 +37,18 @@ export const workloads = [
     cells: kvCells([32, 200]),
   },
   {
+    name: 'literal-read',
+    about: 'point-read with the tenant written in the text, as most applications do',
+    parts: [{ script: 'literal-read', weight: 1 }],
+    cells: [{ keys: 'uniform', protocol: 'prepared', clients: [1, 8, 32, 200], quick: [32, 200] }],
+  },
+  {
+    name: 'literal-upsert',
+    about: 'upsert with the tenant written in the text',
+    parts: [{ script: 'literal-upsert', weight: 1 }],
+    cells: [{ keys: 'uniform', protocol: 'prepared', clients: [1, 8, 32, 200], quick: [32, 200] }],
+  },
+  {
     name: 'cas-update',
     about: 'reads a version, then UPDATE … WHERE version = that; both are one operation',
     parts: [{ script: 'cas-update', weight: 1 }],

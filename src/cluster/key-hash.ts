@@ -30,9 +30,7 @@ export async function loadKeyHash(): Promise<void> {
 
 /** The slot of a key given as text; about 100 ns for a short one (the unit test prints it). */
 export function hashSlotOf(tenant: string, key: string): HashSlot {
-  const open = key.indexOf('{');
-  const close = open < 0 ? -1 : key.indexOf('}', open + 1);
-  const hashPart = close > open + 1 ? key.slice(open + 1, close) : key;
+  const hashPart = hashPartOf(key);
   // A character takes three bytes of UTF-8 at most (one beyond the BMP is two characters and takes four).
   if ((tenant.length + hashPart.length) * 3 >= INPUT_BYTES_MAX) {
     return slotOfPieces(encoder.encode(tenant), encoder.encode(hashPart));
@@ -46,8 +44,8 @@ export function hashSlotOf(tenant: string, key: string): HashSlot {
 export const UNREAD = -1;
 
 /**
- * The slot of a tenant and key that stand in one buffer, where they are short, ASCII and without a `{`, as they nearly always
- * are: no view of them and no text is made. Else UNREAD.
+ * The slot of a tenant and key that stand in a buffer, where they are short, ASCII and without a `{`, as they nearly always
+ * are: no view of them and no text is made. Else UNREAD. One of them may be known: in UTF-8, of the key its hash part.
  */
 export function hashSlotInBuffer(
   buffer: Uint8Array,
@@ -55,21 +53,40 @@ export function hashSlotInBuffer(
   tenantEnd: number,
   keyStart: number,
   keyEnd: number,
+  knownTenant: Uint8Array | null = null,
+  knownKey: Uint8Array | null = null,
 ): HashSlot | typeof UNREAD {
-  if (tenantEnd - tenantStart + keyEnd - keyStart >= inputOf.length) return UNREAD;
-  let length = 0;
-  for (let at = tenantStart; at < tenantEnd; at++) {
-    const code = buffer[at]!;
-    if (code > 0x7f) return UNREAD;
-    input[length++] = code;
+  const tenantBytes = knownTenant === null ? tenantEnd - tenantStart : knownTenant.length;
+  const keyBytes = knownKey === null ? keyEnd - keyStart : knownKey.length;
+  if (tenantBytes + keyBytes >= inputOf.length) return UNREAD;
+  if (knownTenant !== null) input.set(knownTenant);
+  else {
+    for (let at = 0; at < tenantBytes; at++) {
+      const code = buffer[tenantStart + at]!;
+      if (code > 0x7f) return UNREAD;
+      input[at] = code;
+    }
   }
-  input[length++] = 0;
-  for (let at = keyStart; at < keyEnd; at++) {
-    const code = buffer[at]!;
-    if (code > 0x7f || code === TAG_OPEN) return UNREAD;
-    input[length++] = code;
+  input[tenantBytes] = 0;
+  const keyAt = tenantBytes + 1;
+  if (knownKey !== null) input.set(knownKey, keyAt);
+  else {
+    for (let at = 0; at < keyBytes; at++) {
+      const code = buffer[keyStart + at]!;
+      if (code > 0x7f || code === TAG_OPEN) return UNREAD;
+      input[keyAt + at] = code;
+    }
   }
-  return slotOfInput(length);
+  return slotOfInput(keyAt + keyBytes);
+}
+
+/** The UTF-8 of what of a key counts. */
+export const hashPartBytes = (key: string): Uint8Array => encoder.encode(hashPartOf(key));
+
+function hashPartOf(key: string): string {
+  const open = key.indexOf('{');
+  const close = open < 0 ? -1 : key.indexOf('}', open + 1);
+  return close > open + 1 ? key.slice(open + 1, close) : key;
 }
 
 /** Writes UTF-8 into `input` from `at`; returns where it ends. */

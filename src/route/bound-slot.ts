@@ -1,44 +1,81 @@
-// The usual case of routing, without an object made: a statement on one key whose tenant_id and key are parameters.
+// The usual case of routing, without an object made: an extended statement on one key whose tenant_id and key stand in its
+// Bind, or in its text. Where each of them is, is found once for a statement.
 import type { HashSlot } from '../cluster/cluster-view.js';
-import { hashSlotInBuffer, UNREAD } from '../cluster/key-hash.js';
-import type { KvPlan } from '../sql/plan/kv-plan.js';
+import { hashPartBytes, hashSlotInBuffer, hashSlotOf, UNREAD } from '../cluster/key-hash.js';
+import type { KvPlan, ValueRef } from '../sql/plan/kv-plan.js';
 import { BindMessage } from '../wire/bind-message.js';
-import { TEXT_TYPES } from './key-values.js';
+import { type StatementValues, TEXT_TYPES } from './key-values.js';
 
 const message = new BindMessage();
 
+/** Where the only key of an extended statement is. */
+export interface KeyPlaces {
+  /** Which parameters they are, from 0; -1: they are known. */
+  readonly tenantAt: number;
+  readonly keyAt: number;
+  readonly tenant: Uint8Array | null;
+  /** The part of it that is hashed. */
+  readonly key: Uint8Array | null;
+  /** Where both are known; else UNREAD. */
+  readonly slot: HashSlot | typeof UNREAD;
+}
+
+/**
+ * Null where `route` has to find out for each Bind: other kinds of keys and values.
+ *
+ * @param types of the parameters, from the Parse message
+ * @param values of the text: its literals are all that is asked for
+ */
+export function keyPlaces(
+  { keys, slots }: KvPlan,
+  types: readonly number[],
+  values: Pick<StatementValues, 'text'>,
+): KeyPlaces | null {
+  if (keys === null || keys.length !== 1 || slots.length > 0 || keys[0]!.kind !== 'one') return null;
+  const tenant = placeOf(keys[0]!.tenant, types, values);
+  const key = placeOf(keys[0]!.key, types, values);
+  if (tenant === null || key === null) return null;
+  const { text: tenantText } = tenant;
+  const { text: keyText } = key;
+  return {
+    tenantAt: tenant.at,
+    keyAt: key.at,
+    tenant: tenantText === null ? null : Buffer.from(tenantText),
+    key: keyText === null ? null : hashPartBytes(keyText),
+    slot: tenantText === null || keyText === null ? UNREAD : hashSlotOf(tenantText, keyText),
+  };
+}
+
+function placeOf(
+  ref: ValueRef,
+  types: readonly number[],
+  values: Pick<StatementValues, 'text'>,
+): { readonly at: number; readonly text: string | null } | null {
+  if (ref.kind === 'parameter') {
+    return TEXT_TYPES.has(types[ref.number - 1] ?? 0) ? { at: ref.number - 1, text: null } : null;
+  }
+  const text = values.text(ref);
+  return typeof text === 'string' ? { at: -1, text } : null;
+}
+
 /**
  * The slot of the only key of the Bind message whose count of parameter formats is at `formatsAt`, and which ends at `end`.
- * @param types of the parameters, from the Parse message
- * @returns UNREAD where `route` has to find out: other kinds of keys and values, and whatever is wrong with them
+ * @returns UNREAD where `route` has to find out: what is not short and plain, and whatever is wrong with it
  */
 export function slotOfBind(
-  plan: KvPlan,
-  types: readonly number[],
+  { tenantAt, keyAt, tenant, key, slot }: KeyPlaces,
   buffer: Buffer,
   formatsAt: number,
   end: number,
 ): HashSlot | typeof UNREAD {
-  return message.readBehindNames(buffer, formatsAt, end) ? slotOfMessage(plan, types, message) : UNREAD;
-}
-
-/** The same of a message that was read already. */
-export function slotOfMessage(
-  { keys, slots }: KvPlan,
-  types: readonly number[],
-  { buffer, offsets, count }: BindMessage,
-): HashSlot | typeof UNREAD {
-  if (keys === null || keys.length !== 1 || slots.length > 0) return UNREAD;
-  const { kind, tenant, key } = keys[0]!;
-  if (kind !== 'one' || tenant.kind !== 'parameter' || key.kind !== 'parameter') return UNREAD;
-  if (!TEXT_TYPES.has(types[tenant.number - 1] ?? 0) || !TEXT_TYPES.has(types[key.number - 1] ?? 0)) return UNREAD;
-  if (Math.max(tenant.number, key.number) > count) return UNREAD;
-  const tenantAt = 2 * (tenant.number - 1);
-  const keyAt = 2 * (key.number - 1);
-  const tenantBytes = offsets[tenantAt + 1]!;
-  const keyBytes = offsets[keyAt + 1]!;
+  if (!message.readBehindNames(buffer, formatsAt, end)) return UNREAD;
+  if (tenantAt >= message.count || keyAt >= message.count) return UNREAD;
+  if (tenantAt < 0 && keyAt < 0) return slot;
+  const { offsets } = message;
+  const tenantStart = tenantAt < 0 ? 0 : offsets[2 * tenantAt]!;
+  const tenantBytes = tenantAt < 0 ? 0 : offsets[2 * tenantAt + 1]!;
+  const keyStart = keyAt < 0 ? 0 : offsets[2 * keyAt]!;
+  const keyBytes = keyAt < 0 ? 0 : offsets[2 * keyAt + 1]!;
   if (tenantBytes < 0 || keyBytes < 0) return UNREAD;
-  const tenantStart = offsets[tenantAt]!;
-  const keyStart = offsets[keyAt]!;
-  return hashSlotInBuffer(buffer, tenantStart, tenantStart + tenantBytes, keyStart, keyStart + keyBytes);
+  return hashSlotInBuffer(buffer, tenantStart, tenantStart + tenantBytes, keyStart, keyStart + keyBytes, tenant, key);
 }

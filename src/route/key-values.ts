@@ -2,7 +2,8 @@
 // Bind message. What cannot be read with certainty is `unreadable`, never a guess: a key read wrongly is a row misplaced.
 import type { ValueRef } from '../sql/plan/kv-plan.js';
 import { type ClientEncoding, exactText, UTF8 } from '../sql/text/client-encoding.js';
-import { LITERAL_STRIDE, LiteralKind } from '../sql/text/shape-lexer.js';
+import { literalValue } from '../sql/text/literal-value.js';
+import { LITERAL_STRIDE } from '../sql/text/shape-lexer.js';
 import { BindMessage } from '../wire/bind-message.js';
 import { TypeOid } from '../wire/type-oids.js';
 import { arrayElements, binaryArrayElements } from './text-array.js';
@@ -77,7 +78,7 @@ export class StatementValues implements KeyValues {
       case 'null':
         return null;
       case 'literal':
-        return this.#literal(ref.index);
+        return this.#literal(ref);
       case 'parameter': {
         const type = this.#bind?.types[ref.number - 1] ?? 0;
         if (!TEXT_TYPES.has(type))
@@ -91,7 +92,7 @@ export class StatementValues implements KeyValues {
   list(ref: ValueRef): readonly (string | null)[] | null | Unreadable {
     if (ref.kind === 'null') return null;
     if (ref.kind === 'literal') {
-      const text = this.#literal(ref.index);
+      const text = this.#literal(ref);
       return text === null || text instanceof Unreadable
         ? text
         : (arrayElements(text, false) ?? new Unreadable('not an array'));
@@ -119,7 +120,7 @@ export class StatementValues implements KeyValues {
   integer(ref: ValueRef): bigint | null | Unreadable {
     if (ref.kind === 'null') return null;
     let text: string | null | Unreadable;
-    if (ref.kind === 'literal') text = this.#literal(ref.index);
+    if (ref.kind === 'literal') text = this.#literal(ref);
     else {
       const bytes = this.#parameter(ref.number);
       if (bytes === null || bytes instanceof Unreadable) return bytes;
@@ -143,13 +144,15 @@ export class StatementValues implements KeyValues {
     return /^\s*[+-]?\d+\s*$/.test(text) ? BigInt(text.trim().replace(/^\+/, '')) : new Unreadable('it is no integer');
   }
 
-  #literal(index: number): string | null | Unreadable {
-    const at = index * LITERAL_STRIDE;
+  #literal(ref: LiteralRef): string | null | Unreadable {
+    const at = ref.index * LITERAL_STRIDE;
     const start = this.#literals[at];
     if (start === undefined) return new Unreadable('the literal is not where it was expected');
     const source = this.#text.slice(start, this.#literals[at + 1]);
-    const value = literalValue(source, this.#literals[at + 2]!);
-    if (value !== null && !this.#encoding.isUtf8) {
+    const value = ref.value ?? literalValue(source, this.#literals[at + 2]!);
+    // What is given by number is Unicode whatever the encoding is; what stands beside it must be read in the client's.
+    const isByNumber = ref.value !== undefined && !BEYOND_ASCII.test(source);
+    if (value !== null && !this.#encoding.isUtf8 && !isByNumber) {
       return this.#encoding.exact(value) ?? this.#inexact(`the literal at character ${start + 1}`);
     }
     return value ?? new Unreadable(`the literal ${source.slice(0, 60)} has escapes, or comments between its parts`);
@@ -204,60 +207,7 @@ export class StatementValues implements KeyValues {
   }
 }
 
+type LiteralRef = ValueRef & { readonly kind: 'literal' };
+const BEYOND_ASCII = /[\u0080-\uffff]/;
+
 const missing = (number: number): Unreadable => new Unreadable(`parameter $${number} was not given`, true);
-
-/** What a literal says; null where that takes more than is done here. https://www.postgresql.org/docs/current/sql-syntax-lexical.html */
-export function literalValue(source: string, kind: number): string | null {
-  switch (kind) {
-    case LiteralKind.integer:
-    case LiteralKind.numeric:
-      return source;
-    case LiteralKind.dollar: {
-      const tagEnd = source.indexOf('$', 1) + 1;
-      return source.slice(tagEnd, source.length - tagEnd);
-    }
-    case LiteralKind.string:
-      return quotedParts(source, false);
-    case LiteralKind.escape:
-      return quotedParts(source.startsWith("'") ? source : source.slice(1), true);
-    default:
-      return null;
-  }
-}
-
-const ESCAPES: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' };
-
-/** A string may go on in quotes behind a line end. */
-function quotedParts(source: string, escapes: boolean): string | null {
-  const plainEnd = source.length - 1;
-  if (source.indexOf("'", 1) === plainEnd && !(escapes && source.includes('\\'))) return source.slice(1, plainEnd);
-  let value = '';
-  let at = 1;
-  while (at < source.length) {
-    const character = source[at]!;
-    if (character === "'") {
-      if (source[at + 1] === "'") {
-        value += "'";
-        at += 2;
-        continue;
-      }
-      const next = source.indexOf("'", at + 1);
-      if (next < 0) return value;
-      // Comments between the parts are not read here.
-      if (source.slice(at + 1, next).trim() !== '') return null;
-      at = next + 1;
-      continue;
-    }
-    if (character === '\\' && escapes) {
-      const escaped = source[at + 1] ?? '';
-      // Characters by number; and \v, which is the letter v before Postgres 16.
-      if (/[0-7xuUv]/.test(escaped)) return null;
-      value += ESCAPES[escaped] ?? escaped;
-      at += 2;
-      continue;
-    }
-    value += character;
-    at++;
-  }
-  return null;
-}

@@ -6,7 +6,7 @@ import { NO_TABLES, type TableScope } from '../../cluster/table-scope.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
 import { type ClientEncoding, clientEncoding, hasPlaceholders, UTF8 } from '../../sql/text/client-encoding.js';
 import { originalPosition, renderText } from '../../sql/text/kv-text.js';
-import { lexShape } from '../../sql/text/shape-lexer.js';
+import { LITERAL_STRIDE, lexShape } from '../../sql/text/shape-lexer.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringBytes, type TextBudget, type TextCache } from '../../sql/text-budget.js';
 
@@ -27,6 +27,8 @@ export interface StatementSource {
   readonly typeBytes: number;
   /** What it holds of V8's heap, without its template. */
   readonly ownBytes: number;
+  /** A literal of it may stand for the time at which it is parsed ('now', 'tomorrow'). */
+  readonly readsClock: boolean;
   /** Parsing it gives notices, which a client must get each time it parses. */
   noisy: boolean;
   /** How often its Parse was sent to a server; a text sent once is not worth a named statement. */
@@ -94,6 +96,7 @@ export const unknownStatement: StatementSource = {
   scope: NO_TABLES,
   typeBytes: 0,
   ownBytes: 0,
+  readsClock: false,
   noisy: false,
   uses: 0,
   namesNow: 0,
@@ -203,6 +206,7 @@ export class StatementSources {
       scope,
       typeBytes: end - textEnd,
       ownBytes,
+      readsClock: readsClock(text, reading.standardStrings),
       noisy: false,
       uses: 0,
       namesNow: 0,
@@ -235,6 +239,20 @@ export class StatementSources {
 }
 
 const NO_TYPES: readonly number[] = [];
+const TIMES = /\b(?:now|today|tomorrow|yesterday)\b/i;
+/** Longer ones are no dates (MAXDATELEN), with room for quotes. */
+const DATE_LENGTH_MAX = 140;
+
+/** Words of date input that mean another time each time they are read, in a literal that may be a date. */
+function readsClock(text: string, standardStrings: boolean): boolean {
+  if (!TIMES.test(text)) return false;
+  const literals = lexShape(text, standardStrings)?.literals ?? [];
+  for (let at = 0; at < literals.length; at += LITERAL_STRIDE) {
+    const source = text.slice(literals[at], literals[at + 1]);
+    if (source.length <= DATE_LENGTH_MAX && TIMES.test(source)) return true;
+  }
+  return false;
+}
 
 const OWN_READ: Template = { ...NEUTRAL_TEMPLATE, kind: 'read' };
 

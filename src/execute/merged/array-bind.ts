@@ -46,12 +46,13 @@ export function encodeArrayBind(
     const lengthAt = at;
     at = arrayHeader(message, at + 4, count, TypeOid.text);
     for (let index = 0; index < count; index++) {
-      const { buffer, offsets } = order[index]!;
+      const member = order[index]!;
+      const { offsets } = member;
       const length = offsets[2 * value + 1]!;
       at = message.writeInt32BE(length, at);
       if (length > 0) {
         const start = offsets[2 * value]!;
-        at = copyBytes(buffer, start, start + length, message, at);
+        at = copyBytes(member.bufferOf(value), start, start + length, message, at);
       }
     }
     message.writeInt32BE(at - lengthAt - 4, lengthAt);
@@ -81,12 +82,8 @@ function arrayHeader(message: Buffer, at: number, count: number, elementType: nu
 }
 
 /** The same for one member's own statement, values in text. */
-export function encodeSingleBind(
-  statement: string,
-  { buffer, offsets, bytes }: MergedRequest,
-  values: number,
-  format: number,
-): Buffer {
+export function encodeSingleBind(statement: string, member: MergedRequest, values: number, format: number): Buffer {
+  const { offsets, bytes } = member;
   const length = 7 + statement.length + 2 + 2 + 4 * values + bytes + 4;
   const message = Buffer.allocUnsafe(length + EXECUTE_SYNC.length);
   message[0] = Frontend.bind;
@@ -100,7 +97,7 @@ export function encodeSingleBind(
     const length = offsets[2 * value + 1]!;
     at = message.writeInt32BE(length, at);
     const start = offsets[2 * value]!;
-    if (length > 0) at = copyBytes(buffer, start, start + length, message, at);
+    if (length > 0) at = copyBytes(member.bufferOf(value), start, start + length, message, at);
   }
   at = message.writeUInt16BE(1, at);
   at = message.writeInt16BE(format, at);

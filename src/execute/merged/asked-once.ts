@@ -33,7 +33,9 @@ function asksTheSame(one: MergedRequest, other: MergedRequest, values: number): 
     if (length !== other.offsets[2 * value + 1]) return false;
     const start = one.offsets[2 * value]!;
     const otherStart = other.offsets[2 * value]!;
-    for (let at = 0; at < length; at++) if (one.buffer[start + at] !== other.buffer[otherStart + at]) return false;
+    const bytes = one.bufferOf(value);
+    const others = other.bufferOf(value);
+    for (let at = 0; at < length; at++) if (bytes[start + at] !== others[otherStart + at]) return false;
   }
   return true;
 }

@@ -184,17 +184,11 @@ export class BatchAnswers {
   }
 }
 
-function valueEquals(
-  { buffer, offsets }: MergedRequest,
-  value: number,
-  row: Buffer,
-  at: number,
-  length: number,
-): boolean {
-  // A constant of the statement is the same for all.
-  if (value < 0) return true;
+function valueEquals(member: MergedRequest, value: number, row: Buffer, at: number, length: number): boolean {
+  const { offsets } = member;
   if (offsets[2 * value + 1] !== length) return false;
   const start = offsets[2 * value]!;
+  const buffer = member.bufferOf(value);
   // Buffer.compare takes 100 ns whatever the length is.
   for (let byte = 0; byte < length; byte++) if (buffer[start + byte] !== row[at + byte]) return false;
   return true;

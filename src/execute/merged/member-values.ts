@@ -1,10 +1,11 @@
 // The values of one statement as a batch of many wants them: text, by place in the client's message, or, from a simple query,
 // in a buffer of their own.
 
-import { literalValue } from '../../route/key-values.js';
+import { literalValue } from '../../sql/text/literal-value.js';
 import { LITERAL_STRIDE } from '../../sql/text/shape-lexer.js';
 import { BindMessage } from '../../wire/bind-message.js';
 import { TypeOid } from '../../wire/type-oids.js';
+import type { Constants } from './bound-statements.js';
 import type { MergedForm } from './merged-form.js';
 import { type MergedRequest, VALUES_MAX } from './merged-request.js';
 
@@ -16,17 +17,19 @@ const JSONB_VERSION = 1;
 const bind = new BindMessage();
 
 /**
- * Values as they stand in a Bind whose names end at `formatsAt`: text as it is, some types of binary as text.
+ * Values as they stand in a Bind whose names end at `formatsAt`: text as it is, some types of binary as text; and behind them
+ * those that stand in the statement's text.
  * @returns the format of all result columns, 0 or 1; -1: it is not to be run with others, or is not as it should be
  */
 export function bindValues(
   request: MergedRequest,
   { types, plan, columnCount }: MergedForm,
+  constants: Constants,
   buffer: Buffer,
   formatsAt: number,
   bindEnd: number,
 ): number {
-  const count = plan.refs.length;
+  const count = plan.refs.length - constants.offsets.length / 2;
   if (!bind.readBehindNames(buffer, formatsAt, bindEnd) || bind.count !== count) return -1;
   // One format for all columns, one for each, or none; where there is no result Postgres does not look.
   const formats = bind.resultFormatCount;
@@ -59,9 +62,13 @@ export function bindValues(
     offsets[2 * value + 1] = length;
     bytes += Math.max(0, length);
   }
+  for (let at = 0; at < constants.offsets.length; at++) offsets[2 * count + at] = constants.offsets[at]!;
+  bytes += constants.bytes.length;
   if (bytes > VALUE_BYTES_MAX) return -1;
   request.bytes = bytes;
   request.buffer = converted === null ? buffer : withConverted(buffer, converted, offsets, count);
+  request.constants = constants.bytes;
+  request.constantsFrom = count;
   return format;
 }
 
@@ -88,6 +95,7 @@ export function literalValues(
   if (bytes > VALUE_BYTES_MAX || refs.length > VALUES_MAX) return false;
   request.bytes = bytes;
   request.buffer = Buffer.from(values.join(''), 'utf8');
+  request.constantsFrom = VALUES_MAX;
   return true;
 }
 

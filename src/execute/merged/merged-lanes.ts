@@ -5,6 +5,7 @@ import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
+import { BoundStatements } from './bound-statements.js';
 import { LaneDeadlines } from './lane-deadlines.js';
 import { MERGED_LIMITS, MergedLane } from './merged-lane.js';
 
@@ -40,6 +41,8 @@ interface Sharing {
 }
 
 export class MergedLanes {
+  /** Statements of the extended protocol, for all lanes. */
+  readonly bound = new BoundStatements();
   readonly #registry: SettingsRegistry;
   readonly #clock: Clock;
   readonly #counters: Counters;

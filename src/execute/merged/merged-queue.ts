@@ -136,13 +136,16 @@ export class MergedQueue implements RequestQueue, BatchHost {
     return taken;
   }
 
-  #keyOf({ form, buffer, offsets }: MergedRequest): string {
-    const [tenant, key] = form!.plan.keyValues;
-    const part = (value: number): string =>
-      value < 0 ? '' : buffer.toString('latin1', offsets[2 * value], offsets[2 * value]! + offsets[2 * value + 1]!);
+  #keyOf(request: MergedRequest): string {
+    const [tenant, key] = request.form!.plan.keyValues;
     const { schema, name } = this.statement.table;
-    return `${schema}.${name}\0${part(tenant)}\0${part(key)}`;
+    return `${schema}.${name}\0${valueText(request, tenant)}\0${valueText(request, key)}`;
   }
+}
+
+function valueText(request: MergedRequest, value: number): string {
+  const start = request.offsets[2 * value]!;
+  return request.bufferOf(value).toString('latin1', start, start + request.offsets[2 * value + 1]!);
 }
 
 /** By the bytes of the keys, which is one order for all batches. */

@@ -26,6 +26,9 @@ export interface RequestQueue {
   readonly isIdle: boolean;
 }
 
+export const VALUES_MAX = 16;
+const EMPTY = Buffer.alloc(0);
+
 export class MergedRequest {
   readonly sink: BatchSink;
   /** Where it is to wait. */
@@ -34,6 +37,9 @@ export class MergedRequest {
   form: MergedForm | null = null;
   /** Holds the values; a view that is not changed while the request is under way. */
   buffer: Buffer = EMPTY;
+  /** Holds those from `constantsFrom` on: what stands in the statement's text. */
+  constants: Buffer = EMPTY;
+  constantsFrom = VALUES_MAX;
   /** Start and length of each value of the statement; length -1: NULL. Values are in text format. */
   readonly offsets = new Int32Array(2 * VALUES_MAX);
   /** Hash slot of its key, or of the first of them. */
@@ -63,6 +69,11 @@ export class MergedRequest {
     this.sink = sink;
   }
 
+  /** What holds a value. */
+  bufferOf(value: number): Buffer {
+    return value < this.constantsFrom ? this.buffer : this.constants;
+  }
+
   /** The answer to the one that was asked in its place is its own. */
   takeFromTwin(): void {
     const { twin } = this;
@@ -76,7 +87,7 @@ export class MergedRequest {
   /** What it points to is not kept for its sake. */
   forgetAnswer(): void {
     this.twin = null;
-    this.answers = this.buffer = EMPTY;
+    this.answers = this.buffer = this.constants = EMPTY;
   }
 
   /** It has run by itself, or will not. */
@@ -91,6 +102,3 @@ export class MergedRequest {
     return true;
   }
 }
-
-const EMPTY = Buffer.alloc(0);
-export const VALUES_MAX = 16;

@@ -98,6 +98,7 @@ function mergedServices(services: FrontendServices, { startup, credential, roles
       return lane;
     },
     settings: (of) => merged.settings(of),
+    bound: merged.bound,
     clock,
     sources: conversation.sources,
   };

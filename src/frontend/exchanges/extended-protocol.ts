@@ -100,6 +100,8 @@ export class ExtendedProtocol {
       source = this.#named.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
       // A text seen once may never come again: not worth a name on the server.
       if (source.uses < 1 || source.noisy) return null;
+      // 'now' is the time of this Parse.
+      if (source.readsClock) return null;
       // Such strings give warnings each time they are parsed.
       if (!session.textReading.standardStrings && source.text.includes('\\')) return null;
     } else {

@@ -15,6 +15,7 @@ import { PgkvError } from '../../base/errors.js';
 import { type HashSlot, type ShardView, shardOf } from '../../cluster/cluster-view.js';
 import { UNREAD } from '../../cluster/key-hash.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
+import type { BoundStatement, BoundStatements, SharedStatement } from '../../execute/merged/bound-statements.js';
 import { bindValues, literalValues } from '../../execute/merged/member-values.js';
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
 import { MergedLearner } from '../../execute/merged/merged-learner.js';
@@ -23,7 +24,7 @@ import type { MergedStatement } from '../../execute/merged/merged-statement.js';
 import { slotOfBind } from '../../route/bound-slot.js';
 import type { Route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
-import { singleStatement } from '../../sql/batch/batch-statement.js';
+import { type SingleStatement, singleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
 import type { Template } from '../../sql/plan/template.js';
 import { type ClientEncoding, UTF8 } from '../../sql/text/client-encoding.js';
@@ -42,6 +43,7 @@ import { MergedPipeline } from './merged-pipeline.js';
 export interface MergedServices {
   lane(shard: ShardView): MergedLane;
   settings(of: SettingsGroup): SettingsGroup | null;
+  readonly bound: BoundStatements;
   readonly clock: Clock;
   readonly sources: StatementSources;
 }
@@ -50,13 +52,11 @@ export interface MergedServices {
 interface MergedUnit {
   readonly plan: KvPlan;
   readonly source: StatementSource;
+  readonly bound: BoundStatement;
   readonly batch: SingleBatch;
   readonly shard: ShardView;
   readonly slot: HashSlot;
 }
-
-/** What is asked about to learn how a statement is merged. */
-type Sample = Pick<KvStatement, 'plan' | 'text' | 'literals' | 'source'> & { readonly template: Template };
 
 type Keyed = Route & { kind: 'keyed' };
 
@@ -156,11 +156,13 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     const plan = source?.template.kv ?? null;
     if (source === null || plan === null || plan.kind === 'refused') return null;
     if (!canBeSaidInUtf8(source.rewritten ?? source)) return null;
-    const slot = slotOfBind(plan, source.parameterTypes, buffer, batch.formatsAt, batch.bindEnd);
-    if (slot !== UNREAD) return { plan, source, batch, shard: shardOf(this.#kv.view, slot), slot };
+    const bound = isSame ? last.bound : this.#services.bound.of(source, plan);
+    if (bound === null) return null;
+    const slot = bound.places === null ? UNREAD : slotOfBind(bound.places, buffer, batch.formatsAt, batch.bindEnd);
+    if (slot !== UNREAD) return { plan, source, bound, batch, shard: shardOf(this.#kv.view, slot), slot };
     const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd), this.#kv.view);
     if (route.kind !== 'keyed' || !isBatchable(plan, route)) return null;
-    return { plan, source, batch, shard: route.shard, slot: route.slots[0]! };
+    return { plan, source, bound, batch, shard: route.shard, slot: route.slots[0]! };
   }
 
   #noteParsed({ batch, source }: MergedUnit): void {
@@ -204,11 +206,12 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
    * @returns the format of its result; -1: it may not be merged
    */
   #prepare(unit: MergedUnit, buffer: Buffer, request: ClientRequest): number {
-    const { plan, source, batch, shard, slot } = unit;
-    const known = this.#usable(source, shard) ?? this.#ask(sampleOf(plan, source), source, shard);
+    const { batch, shard, slot } = unit;
+    const { shared, constants } = unit.bound;
+    const known = this.#usable(shared, shard) ?? this.#askBound(shared, shard);
     if (known === null) return -1;
     const form = known.form!;
-    const format = bindValues(request, form, buffer, batch.formatsAt, batch.bindEnd);
+    const format = bindValues(request, form, constants, buffer, batch.formatsAt, batch.bindEnd);
     if (format < 0 || !this.#complete(request, known, shard, slot, format)) return -1;
     request.prefix = prefixOf(form, batch.parses, batch.describes, format, false);
     return format;
@@ -223,7 +226,7 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     const { shard } = route;
     const slot = route.slots[0]!;
     // A shape is known by its Template.
-    const known = this.#usable(template, shard) ?? this.#ask({ ...statement, template }, template, shard);
+    const known = this.#usable(template, shard) ?? this.#askSimple(statement, template, shard);
     if (known === null || !literalValues(this.#request, known.form!, statement.text, statement.literals)) return false;
     if (!this.#complete(this.#request, known, shard, slot, 0)) return false;
     this.#request.prefix = prefixOf(known.form!, false, false, 0, true);
@@ -321,40 +324,45 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
   }
 
   /** Has it found out how a statement is merged, if that is due. */
-  #ask(sample: Sample, identity: object, shard: ShardView): null {
-    const { lane, clock, settings } = this.#services;
-    const on = lane(shard);
-    const known = on.statement(identity);
-    const isOld = known.schemaEpoch !== on.pool.schemaEpoch;
-    const isDue = known.stage === 'unknown' ? clock.now() >= known.retryAt : isOld;
-    if (!known.learning && isDue) {
-      const shared = settings(this.#session.settings);
-      if (shared !== null) this.#learn(on, known, sample, shared);
+  #askBound(shared: SharedStatement, shard: ShardView): null {
+    const isKnown = shared.wasSeen || !shared.keepsLiterals;
+    shared.wasSeen = true;
+    if (isKnown && this.#isDue(shared, shard)) this.#learn(shared, shard, shared.template, shared.single);
+    return null;
+  }
+
+  #askSimple({ plan, text, literals }: KvStatement, template: Template, shard: ShardView): null {
+    if (this.#isDue(template, shard)) {
+      this.#learn(template, shard, template, singleStatement(plan, text, literals, [], true));
     }
     return null;
   }
 
-  #learn(lane: MergedLane, known: MergedStatement, sample: Sample, settings: SettingsGroup): void {
-    const { plan, text, literals, source, template } = sample;
-    known.stage = 'unknown';
-    const single = singleStatement(plan, text, literals, source?.parameterTypes ?? [], source === null);
-    if (single === null) {
-      known.stage = 'single';
-      known.schemaEpoch = lane.pool.schemaEpoch;
-      return;
-    }
+  #isDue(identity: object, shard: ShardView): boolean {
+    const { lane, clock } = this.#services;
+    const on = lane(shard);
+    const known = on.statement(identity);
+    const isOld = known.schemaEpoch !== on.pool.schemaEpoch;
+    return !known.learning && (known.stage === 'unknown' ? clock.now() >= known.retryAt : isOld);
+  }
+
+  /** @param single null: it cannot be run for many */
+  #learn(identity: object, shard: ShardView, template: Template, single: SingleStatement | null): void {
     const { sources } = this.#services;
-    new MergedLearner({ lane, statement: known, plan, single, template, sources, settings }).start();
+    const settings = this.#services.settings(this.#session.settings);
+    if (settings === null) return;
+    const lane = this.#services.lane(shard);
+    const statement = lane.statement(identity);
+    statement.stage = 'unknown';
+    const { kv: plan } = template;
+    if (single !== null && plan?.kind === 'kv') {
+      new MergedLearner({ lane, statement, plan, single, template, sources, settings }).start();
+    } else {
+      statement.stage = 'single';
+      statement.schemaEpoch = lane.pool.schemaEpoch;
+    }
   }
 }
-
-const sampleOf = (plan: KvPlan, source: StatementSource): Sample => ({
-  plan,
-  text: source.text,
-  literals: source.rewritten?.literals ?? [],
-  source,
-  template: source.template,
-});
 
 /** Texts of batches, and the literals among their values, are written in UTF-8, which servers may read as something else. */
 function canBeSaidInUtf8(statement: { readonly text: string; readonly encoding?: ClientEncoding }): boolean {

@@ -33,7 +33,14 @@ import {
 } from './member-rows.js';
 import { type SingleStatement, tokensIn } from './single-statement.js';
 
-export { type SingleStatement, singleStatement } from './single-statement.js';
+export {
+  type LiftedText,
+  type LiteralRef,
+  liftKeys,
+  ofLifted,
+  type SingleStatement,
+  singleStatement,
+} from './single-statement.js';
 
 /** How a merged statement is sent and its rows are read. */
 export interface BatchStatement {
@@ -185,22 +192,38 @@ function lookupEdits(source: Source, tenant: number): TokenEdit[] | null {
   for (let at = start; at < end; at++) {
     const token = tokens[at]!;
     if (token.kind !== 'parameter' || parameterIndex(token) !== tenant) continue;
-    const column = tokens[at - 2];
-    const behind = castEnd(tokens, at + 1);
-    if (column === undefined || nameOf(column) !== 'tenant_id' || tokens[at - 1]!.folded !== '=') return null;
-    if (!['(', '.', 'and', 'or', 'where', 'not'].includes(tokens[at - 3]!.folded)) return null;
+    const { start: first, end: behind } = operandAround(tokens, at);
+    const column = tokens[first - 2];
+    if (column === undefined || nameOf(column) !== 'tenant_id' || tokens[first - 1]!.folded !== '=') return null;
+    if (!['(', '.', 'and', 'or', 'where', 'not'].includes(tokens[first - 3]!.folded)) return null;
     if (!endsComparison(tokens[behind], behind === end)) return null;
-    edits.push({ start: at, end: behind, parts: [`ANY (ARRAY[${memberValue(tenant)}])`] });
+    edits.push({ start: first, end: behind, parts: [`ANY (ARRAY[${memberValue(tenant)}])`] });
   }
   return edits.length > 0 ? edits : null;
 }
 
-/** Behind ::text, which the parameter may have. */
-function castEnd(tokens: readonly TextToken[], at: number): number {
-  if (tokens[at]?.folded !== '::') return at;
-  const isQualified = tokens[at + 1]?.folded === 'pg_catalog';
-  const type = isQualified ? at + 3 : at + 1;
-  return ['text', 'varchar'].includes(tokens[type]?.folded ?? '') ? castEnd(tokens, type + 1) : at;
+/**
+ * The parameter with what may stand around it without changing its bytes: brackets, casts to text, the collation of keys. What
+ * it is cast to was looked at when it was found to be a key (kv-values.ts).
+ */
+function operandAround(tokens: readonly TextToken[], at: number): TokenSpan {
+  let [start, end] = [at, at + 1];
+  for (;;) {
+    const behind = tokens[end]?.folded;
+    if (behind === '::' || behind === 'collate') end = nameEnd(tokens, end + 1);
+    else if (behind === 'as' && tokens[start - 2]?.folded === 'cast' && tokens[start - 1]!.folded === '(') {
+      end = nameEnd(tokens, end + 1);
+    } else if (behind === ')' && tokens[start - 1]?.folded === '(') {
+      start -= tokens[start - 2]?.folded === 'cast' ? 2 : 1;
+      end++;
+    } else return { start, end };
+  }
+}
+
+/** Behind the name of a type or collation, which may have a schema or two words. */
+function nameEnd(tokens: readonly TextToken[], start: number): number {
+  const at = tokens[start + 1]?.folded === '.' ? start + 2 : start;
+  return tokens[at + 1]?.folded === 'varying' ? at + 2 : at + 1;
 }
 
 const endsComparison = (token: TextToken | undefined, isEnd: boolean): boolean =>

@@ -91,10 +91,17 @@ function isBatchableToken(tokens: readonly TextToken[], at: number, end: number,
       if (kind === 'word' && EXCLUDED.has(folded)) return false;
       const next = at + 1 < end ? tokens[at + 1]! : null;
       if (next?.folded === '(' && next.kind === 'symbol') return isBatchableCall(tokens, at, plan);
-      if (next?.kind === 'literal') return kind === 'word' && (BEFORE_VALUES.has(folded) || isTypeWord(folded));
+      if (next?.kind === 'literal') return kind === 'word' && mayPrecedeLiteral(tokens, at);
       return tokens[at - 1]?.folded !== '.' || isKnownMember(tokens, at, plan);
     }
   }
+}
+
+/** A keyword, a type of pg_catalog, or UESCAPE behind a U&'…'. */
+function mayPrecedeLiteral(tokens: readonly TextToken[], at: number): boolean {
+  const { folded } = tokens[at]!;
+  if (folded === 'uescape') return tokens[at - 1]?.kind === 'literal';
+  return BEFORE_VALUES.has(folded) || isTypeWord(folded);
 }
 
 /** A function of pg_catalog that may be called. */

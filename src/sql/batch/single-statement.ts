@@ -1,5 +1,7 @@
-// One member's own statement with its values as parameters: as the client has it, or, where it sends values in the text,
-// with the text's literals turned into parameters. That the latter means the same is proven on the syntax trees.
+// One member's own statement with its values as parameters. By the extended protocol as the client has it, but for literals
+// that say which key: they become parameters behind the client's own, so that texts which differ in nothing else (the tenant
+// written out) are one statement; any other literal stays where it is, and what it is. By the simple protocol all literals
+// become parameters. That the new text means the same is proven on the syntax trees.
 
 import { TypeOid } from '../../wire/type-oids.js';
 import { parse } from '../meaning/parse.js';
@@ -7,6 +9,7 @@ import type { KvPlan, ValueRef } from '../plan/kv-plan.js';
 import { PLACES } from '../rewrite/kv-proof.js';
 import { renderText } from '../text/kv-text.js';
 import { LITERAL_STRIDE, LiteralKind, lexShape } from '../text/shape-lexer.js';
+import { highestParameter } from '../text/text-parts.js';
 import { spliceTokens, type TextToken, type TokenEdit, tokensOf } from '../text/text-tokens.js';
 
 export interface SingleStatement {
@@ -32,29 +35,83 @@ export function singleStatement(
   parameterTypes: readonly number[],
   fromText: boolean,
 ): SingleStatement | null {
-  const rendered = renderText(plan.text, text, literals);
-  if (fromText) return fromLiterals(plan, text, literals, rendered);
-  if (hasPlainEscapes(text, literals)) return null;
-  const count = parameterCount(rendered);
-  if (count === null || count === 0 || count > VALUES_MAX) return null;
-  const refs = Array.from({ length: count }, (_, index): ValueRef => ({ kind: 'parameter', number: index + 1 }));
-  return { text: rendered, refs, types: refs.map((_, index) => parameterTypes[index] ?? 0) };
+  if (fromText) return fromLiterals(plan, text, literals, renderText(plan.text, text, literals));
+  return ofLifted(plan, text, literals, liftKeys(plan, text, literals), parameterTypes);
 }
 
-/** '…' with backslashes that escape, which what is built here would be read without. */
-function hasPlainEscapes(text: string, literals: readonly number[]): boolean {
-  for (let at = 0; at < literals.length; at += LITERAL_STRIDE) {
-    if (literals[at + 2] === LiteralKind.escape && text[literals[at]!] === "'") return true;
+/** A text for a shard with the literals of its keys lifted out. */
+export interface LiftedText {
+  readonly text: string;
+  /** The client's own parameters, and the literals behind them. */
+  readonly refs: readonly ValueRef[];
+  readonly lifted: readonly LiteralRef[];
+  /** Literals were left in it. */
+  readonly keepsLiterals: boolean;
+}
+
+export type LiteralRef = ValueRef & { readonly kind: 'literal' };
+
+/** Costs no parse: what it makes is looked up before it is proven to mean the same. */
+export function liftKeys(plan: KvPlan, text: string, literals: readonly number[]): LiftedText {
+  const own = highestParameter(plan.text);
+  const refs: ValueRef[] = Array.from({ length: own }, (_, index) => ({ kind: 'parameter', number: index + 1 }));
+  const lifted: LiteralRef[] = [];
+  const places = new Map<number, number>();
+  for (const { tenant, key } of plan.keys ?? []) {
+    for (const ref of [tenant, key]) {
+      if (ref.kind !== 'literal' || places.has(ref.index)) continue;
+      lifted.push(ref);
+      places.set(ref.index, own + lifted.length);
+    }
   }
-  return false;
+  // Of a long list of keys none is.
+  if (own + lifted.length > VALUES_MAX) {
+    lifted.length = 0;
+    places.clear();
+  }
+  let rendered = '';
+  let keepsLiterals = false;
+  for (const part of plan.text) {
+    const place = typeof part === 'number' ? places.get(part) : undefined;
+    if (typeof part === 'string') rendered += part;
+    else if (place !== undefined) rendered += ` $${place} `;
+    else {
+      keepsLiterals = true;
+      rendered += standardLiteral(text, literals, part);
+    }
+  }
+  return { text: rendered, refs: [...refs, ...lifted], lifted, keepsLiterals };
 }
 
-/** The highest number of a parameter; null where one of them is not used. */
-function parameterCount(text: string): number | null {
-  const used = new Set<number>();
-  for (const token of tokensIn(text) ?? []) if (token.kind === 'parameter') used.add(Number(token.folded.slice(1)));
-  const highest = Math.max(0, ...used);
-  return used.size === highest ? highest : null;
+/** As it reads under standard_conforming_strings, whatever the client's setting is. */
+function standardLiteral(text: string, literals: readonly number[], index: number): string {
+  const at = index * LITERAL_STRIDE;
+  const source = text.slice(literals[at], literals[at + 1]);
+  return literals[at + 2] === LiteralKind.escape && source.startsWith("'") ? ` E${source}` : source;
+}
+
+/** Null where the text with lifted literals does not mean the same, or cannot be run for many. */
+export function ofLifted(
+  plan: KvPlan,
+  text: string,
+  literals: readonly number[],
+  { text: rendered, refs, lifted }: LiftedText,
+  parameterTypes: readonly number[],
+): SingleStatement | null {
+  if (refs.length === 0 || refs.length > VALUES_MAX) return null;
+  const tokens = tokensIn(rendered);
+  if (tokens === null) return null;
+  const own = refs.length - lifted.length;
+  const made = lifted.length === 0 ? rendered : withCasts(rendered, tokens, own);
+  if (lifted.length > 0) {
+    const original = plan.text
+      .map((part) => (typeof part === 'string' ? part : standardLiteral(text, literals, part)))
+      .join('');
+    if (!isSameButValues(original, made)) return null;
+  }
+  const used = new Set(tokens.filter(({ kind }) => kind === 'parameter').map(({ folded }) => folded));
+  if (used.size !== refs.length) return null;
+  return { text: made, refs, types: refs.map((_, index) => (index < own ? (parameterTypes[index] ?? 0) : 0)) };
 }
 
 /** Tokens of a text that is read with standard_conforming_strings on. */
@@ -95,7 +152,7 @@ function fromLiterals(
   const tokens = tokensIn(rendered);
   // More of them would be the client's own, for which it has no values.
   if (tokens === null || tokens.filter(({ kind }) => kind === 'parameter').length !== used) return null;
-  const made = withCasts(rendered, tokens);
+  const made = withCasts(rendered, tokens, 0);
   return isSameButValues(original, made) ? { text: made, refs, types } : null;
 }
 
@@ -122,21 +179,36 @@ function typeOfLiteral(text: string, literals: readonly number[], index: number)
 }
 
 const TYPES_BEFORE_LITERALS: ReadonlySet<string> = new Set(
-  'bytea date interval json jsonb text time timestamp timestamptz uuid'.split(' '),
+  'bytea date interval json jsonb text time timestamp timestamptz uuid varchar'.split(' '),
 );
 
-/** `interval '1 hour'` is `$1::interval`: a parameter has no type in front of it. */
-function withCasts(text: string, tokens: readonly TextToken[]): string {
+/**
+ * `interval '1 hour'` is `$1::interval`: a parameter has no type in front of it. Nor has it UESCAPE behind it.
+ *
+ * @param own parameters up to this number are the client's
+ */
+function withCasts(text: string, tokens: readonly TextToken[], own: number): string {
   const edits: TokenEdit[] = [];
   for (const [index, { kind, folded }] of tokens.entries()) {
-    const type = tokens[index - 1];
-    if (kind !== 'parameter' || type?.kind !== 'word' || !TYPES_BEFORE_LITERALS.has(type.folded)) continue;
-    if (tokens[index - 2]?.folded === '.') continue;
-    edits.push({ start: index - 1, end: index + 1, parts: [`${folded}::${type.folded}`] });
+    if (kind !== 'parameter' || Number(folded.slice(1)) <= own) continue;
+    const start = typeStart(tokens, index);
+    const end = tokens[index + 1]?.folded === 'uescape' ? index + 3 : index + 1;
+    if (start === index && end === index + 1) continue;
+    const type = start === index ? '' : `::${text.slice(tokens[start]!.start, tokens[index - 1]!.end)}`;
+    edits.push({ start, end, parts: [`${folded}${type}`] });
   }
   if (edits.length === 0) return text;
   const parts = spliceTokens(text, tokens, { start: 0, end: tokens.length }, edits);
   return renderText(parts, text, lexShape(text, true)?.literals ?? []);
+}
+
+/** Where the name of a type begins that stands in front of the token at `index`; `index`: none does. */
+function typeStart(tokens: readonly TextToken[], index: number): number {
+  const word = (at: number): string => (tokens[at]?.kind === 'word' ? tokens[at]!.folded : '');
+  if (word(index - 1) === 'varying') return ['character', 'char'].includes(word(index - 2)) ? index - 2 : index;
+  if (!TYPES_BEFORE_LITERALS.has(word(index - 1))) return index;
+  if (tokens[index - 2]?.folded !== '.') return index - 1;
+  return word(index - 3) === 'pg_catalog' ? index - 3 : index;
 }
 
 /** Here a number is no value: it is a column's place, or part of a type. */

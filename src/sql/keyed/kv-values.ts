@@ -17,8 +17,11 @@ export interface ElementList {
 }
 
 const NULL_VALUE: ValueRef = { kind: 'null' };
+/** \v in E'…': the letter v on Postgres 15, a vertical tab since 16. */
+const DEPENDS_ON_VERSION = /^[eE].*\\v/s;
 
 export class ValueReader {
+  private readonly text: string;
   private readonly tokens: readonly TextToken[];
   private readonly literals: readonly number[];
   private readonly types: ReadonlyMap<number, ParameterType>;
@@ -28,9 +31,14 @@ export class ValueReader {
    * @param types of parameters, from parameterTypes()
    */
   constructor(
-    { tokens, literals }: { readonly tokens: readonly TextToken[]; readonly literals: readonly number[] },
+    {
+      text,
+      tokens,
+      literals,
+    }: { readonly text: string; readonly tokens: readonly TextToken[]; readonly literals: readonly number[] },
     types: ReadonlyMap<number, ParameterType>,
   ) {
+    this.text = text;
     this.tokens = tokens;
     this.literals = literals;
     this.types = types;
@@ -65,7 +73,7 @@ export class ValueReader {
     if ('ParamRef' in node) return this.parameter(node.ParamRef.number, 'slot');
     if (!('A_Const' in node)) return null;
     if (node.A_Const.isnull === true) return NULL_VALUE;
-    return node.A_Const.ival === undefined ? null : this.literal(node.A_Const.location);
+    return node.A_Const.ival === undefined ? null : this.literal(node.A_Const.location, undefined);
   }
 
   private value(node: Node | undefined, dimensions: 0 | 1): ValueRef | null {
@@ -74,7 +82,9 @@ export class ValueReader {
     if ('ParamRef' in inner) return this.parameter(inner.ParamRef.number, dimensions === 0 ? 'text' : 'text[]');
     if (!('A_Const' in inner)) return null;
     if (inner.A_Const.isnull === true) return NULL_VALUE;
-    return inner.A_Const.sval === undefined ? null : this.literal(inner.A_Const.location);
+    return inner.A_Const.sval === undefined
+      ? null
+      : this.literal(inner.A_Const.location, inner.A_Const.sval.sval ?? '');
   }
 
   private parameter(number: number | undefined, type: 'text' | 'text[]' | 'slot'): ValueRef | null {
@@ -85,11 +95,14 @@ export class ValueReader {
     return fits ? { kind: 'parameter', number } : null;
   }
 
-  /** Null for one with escapes by number or U&'…', whose value takes more than unquoting (LiteralKind.opaque). */
-  private literal(location: number | undefined): ValueRef | null {
-    const index = this.tokens[tokenAtByte(this.tokens, location ?? 0)]?.literal ?? -1;
-    const kind = index < 0 ? LiteralKind.opaque : this.literals[index * LITERAL_STRIDE + 2];
-    return kind === LiteralKind.opaque ? null : { kind: 'literal', index };
+  /** @param value as the parser has read it: taken for one with escapes by number or U&'…', which all texts of the shape have */
+  private literal(location: number | undefined, value: string | undefined): ValueRef | null {
+    const token = this.tokens[tokenAtByte(this.tokens, location ?? 0)];
+    const index = token?.literal ?? -1;
+    if (token === undefined || index < 0) return null;
+    if (this.literals[index * LITERAL_STRIDE + 2] !== LiteralKind.opaque) return { kind: 'literal', index };
+    const source = this.text.slice(token.start, token.end);
+    return value === undefined || DEPENDS_ON_VERSION.test(source) ? null : { kind: 'literal', index, value };
   }
 }
 

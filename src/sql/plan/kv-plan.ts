@@ -6,7 +6,12 @@ import type { TextParts } from '../text/text-parts.js';
 
 /** Where a value stands: the n-th literal of the text (see Shape.literals, counted from 0), or parameter $number. */
 export type ValueRef =
-  | { readonly kind: 'literal'; readonly index: number }
+  | {
+      readonly kind: 'literal';
+      readonly index: number;
+      /** What it says, where that is part of the shape (LiteralKind.opaque): the same in all texts of it. */
+      readonly value?: string;
+    }
   | {
       readonly kind: 'parameter';
       readonly number: number;

@@ -110,6 +110,11 @@ t.test('literals choose the shard', async (t) => {
     [`select * from kv where ${KEYED} = any('{}')`, 'keyed s1'],
     [`select * from kv where ${KEYED} = any('{NULL}')`, 'keyed s1'],
     [`insert into kv (tenant_id, key) values (null, '${A4}')`, 'keyed s1'],
+    // However it is written.
+    [`select * from kv where ${KEYED} = U&'${A1}'`, 'keyed s1'],
+    [`select * from kv where ${KEYED} = E'\\x${A4.charCodeAt(0).toString(16)}${A4.slice(1)}'`, 'keyed s4'],
+    [`delete from kv where ${KEYED} = u&'!00${A3.charCodeAt(0).toString(16)}${A3.slice(1)}' uescape '!'`, 'keyed s3'],
+    [`select * from kv where ${KEYED} in (U&'${A1}', '${A3}')`, 'multi-keyed s1 s3'],
     // A NULL among keys is no key.
     [`select * from kv where ${KEYED} in (null, '${A3}')`, 'keyed s3'],
     [`insert into kv (tenant_id, key) values ('t', null), ('t', '${A3}')`, 'keyed s3'],
@@ -120,8 +125,8 @@ t.test('literals choose the shard', async (t) => {
     [`select * from kv where ${KEYED} >= '${A1}'`, 'scattered'],
     [`select * from kv where ${KEYED} = '${A1}'::varchar(1)`, 'scattered'],
     [`select * from kv where ${KEYED} = lower('${A1}')`, 'scattered'],
-    [`select * from kv where ${KEYED} = U&'${A1}'`, 'scattered'],
-    [`select * from kv where ${KEYED} = E'\\x6b1'`, 'scattered'],
+    // What it says depends on the server's version.
+    [`select * from kv where ${KEYED} = E'\\v\\x6b'`, 'scattered'],
     ['select count(*) from kv', 'scattered'],
   ];
   for (const [text, wanted] of CASES) t.equal(shown(routed(text)), wanted, text);

@@ -84,10 +84,12 @@ const WHERES: readonly (readonly [where: string, keys: string])[] = [
   ["tenant_id = 'a' AND key = ANY('{b}'::varchar(1)[])", '-'],
   [`tenant_id = 'a' AND key = 'b' COLLATE "en_US"`, '-'],
   [`tenant_id = 'a' AND key COLLATE "en_US" = 'b'`, '-'],
-  // Values that take more than unquoting.
-  ["tenant_id = 'a' AND key = U&'\\0062'", '-'],
-  ["tenant_id = 'a' AND key = U&'!0062' UESCAPE '!'", '-'],
-  ["tenant_id = 'a' AND key = E'\\u0062'", '-'],
+  // Values that take more than unquoting: the parser's.
+  ["tenant_id = 'a' AND key = U&'\\0062'", "'a' U&'\\0062'"],
+  ["tenant_id = 'a' AND key = U&'!0062' UESCAPE '!'", "'a' U&'!0062'"],
+  ["tenant_id = 'a' AND key = E'\\u0062'", "'a' E'\\u0062'"],
+  // The letter v on Postgres 15, a vertical tab since 16.
+  ["tenant_id = 'a' AND key = E'\\u0062\\v'", '-'],
   // Parameters that may not be text.
   ['version = $1 AND tenant_id = $1::text AND key = $2', '-'],
   ["tenant_id = $1 AND key = 'b' AND value = $1", '-'],
