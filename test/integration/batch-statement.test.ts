@@ -109,7 +109,7 @@ const CASES: readonly Case[] = [
     reads: true,
   },
   { sql: 'select value, octet_length(value) from blobs where tenant_id = $1 and key = $2', reads: true, blobs: true },
-  { sql: `select version from kv where tenant_id = 't' and key = $1`, order: (_, key) => [key], reads: true },
+  { sql: `select version from kv where tenant_id = 't' and key = $1`, order: (_, key) => [key, 't'], reads: true },
   // UPDATE.
   { sql: 'update kv set value = $3 where tenant_id = $1 and key = $2', more: (d) => [json(d)] },
   {

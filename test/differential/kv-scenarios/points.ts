@@ -167,6 +167,7 @@ export const kvPoints: Theme = {
         `select ttl::timestamp with /* c */ time zone from kv where tenant_id = 'acme' and key = 'k04'`,
         `select ttl::timestamp without -- c\n time zone, key from kv where tenant_id = 'acme' and ttl is not /* c */ null order by key`,
         `select key from kv where tenant_id = 'acme' and key = U&'k\\0030\\0031'`,
+        `select key from kv where tenant_id = 'acme' and key = U&'k!0030!0031' uescape '!'`,
         `(select key from kv where tenant_id = 'acme' and key = 'k01')`,
       ],
     },

@@ -330,7 +330,6 @@ export const kvRanges: Theme = {
             ['GROUPING SETS', 'select tenant_id, count(*) from kv group by rollup (tenant_id)'],
             ['WITH TIES', 'select key from kv order by version fetch first 2 rows with ties'],
             ['system column', 'select ctid from kv'],
-            ['UESCAPE', `select key from kv where tenant_id = 'acme' and key = U&'k!0030!0031' uescape '!'`],
             ['LIMIT or OFFSET by an expression', 'select key from kv order by key fetch first row only'],
             ['LIMIT or OFFSET by an expression', 'select key from kv order by key limit -1'],
             ['LIMIT or OFFSET by an expression', 'select key from kv order by key offset -5'],
