@@ -250,11 +250,12 @@ t.test('backslashes in plain strings are read as the session has them', async (t
   for (const sql of texts) {
     await together(clients, () => prepared(sql));
     const question = (index: number): Buffer => batchBytes(sql, [`k${index}`], { named: NAME });
-    await untilMerged(t, live, clients, question);
-    for (const [index, answer] of (await together(clients, question)).entries()) {
-      const key = `k${index}`;
-      const wanted = sql.startsWith('SELECT') ? [key, 'a\\b', "x'y"] : [key, '{"a": "\\n"}'];
-      t.same(told(answer).rows, [wanted], sql);
+    for (let round = 0; round < 5; round++) {
+      for (const [index, answer] of (await together(clients, question)).entries()) {
+        const key = `k${index}`;
+        const wanted = sql.startsWith('SELECT') ? [key, 'a\\b', "x'y"] : [key, '{"a": "\\n"}'];
+        t.same(told(answer).rows, [wanted], sql);
+      }
     }
   }
 });
