@@ -81,3 +81,51 @@ t.test('what a function sets stays with its session, from the first statement on
     t.equal(await first.value(`SELECT current_setting('app.new${round}')`), 'x');
   }
 });
+
+t.test(
+  'while the look-up is refused sessions that write keep their connections, and share them again afterwards',
+  async (t) => {
+    await direct.run(
+      'CREATE ROLE app LOGIN',
+      'CREATE TABLE written (id int)',
+      'GRANT ALL ON written TO app',
+      'REVOKE SELECT ON pg_rewrite FROM PUBLIC',
+    );
+    const live = await liveRouter(t, [server], { pool: { sizeMax: 2, waitTimeoutMs: HELD_MS } });
+    const clients = await Promise.all(Array.from({ length: 6 }, () => live.connect({ user: 'app' })));
+    const write = (client: SqlClient): Promise<unknown> => client.run('INSERT INTO written VALUES (1)');
+    // Two of them get connections, and keep them: what their writes have left nobody knows.
+    const writes = clients.map(write);
+    await Promise.race(writes);
+    const rows = () => direct.value('SELECT count(*) FROM written');
+    while ((await rows()) !== '2') await sleep(20);
+    // As long as who holds a connection waits for an answer, and longer.
+    await sleep(2_500);
+    t.equal(await rows(), '2', 'the others wait');
+    await direct.run('GRANT SELECT ON pg_rewrite TO PUBLIC');
+    await Promise.all(writes);
+    for (let round = 0; round < 3; round++) await Promise.all(clients.map(write));
+    t.equal(await rows(), '24');
+  },
+);
+
+t.test('what code has set under a made-up name meanwhile stays with its session', async (t) => {
+  await direct.run(
+    `CREATE OR REPLACE FUNCTION make_up() RETURNS trigger LANGUAGE plpgsql AS
+       $$ BEGIN EXECUTE 'SET app.made' || NEW.id || ' = 1'; RETURN NEW; END $$`,
+    'CREATE TABLE guarded (id int)',
+    'CREATE TRIGGER t BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION make_up()',
+    'GRANT ALL ON guarded TO app',
+    'REVOKE SELECT ON pg_rewrite FROM PUBLIC',
+  );
+  const live = await liveRouter(t, [server], { pool: { sizeMax: 2 } });
+  const [first, second] = [await live.connect({ user: 'app' }), await live.connect({ user: 'app' })];
+  await first.run('INSERT INTO guarded VALUES (1)');
+  await direct.run('GRANT SELECT ON pg_rewrite TO PUBLIC');
+  await sleep(2_500);
+  for (let round = 0; round < 3; round++) {
+    t.equal(await second.value("SELECT current_setting('app.made1', true) IS NULL"), 't');
+    t.equal(await first.value("SELECT current_setting('app.made1', true)"), '1');
+  }
+  await direct.run('DROP TABLE guarded', 'DROP FUNCTION make_up()');
+});

@@ -296,6 +296,11 @@ export class NodePool {
     return this.#routines.ensure(group, done);
   }
 
+  /** Calls `known` once the routines that `ensureRoutines` has assumed are known. Returns what calls it off. */
+  whenRoutinesKnown(group: PoolGroup, known: () => void): () => void {
+    return this.#routines?.whenKnown(group, known) ?? (() => undefined);
+  }
+
   /** Counts the times DDL went through. */
   get schemaEpoch(): number {
     return this.#schemaEpoch;

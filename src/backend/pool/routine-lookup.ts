@@ -3,7 +3,8 @@
 // and no longer: then what code may do is assumed, until it is known.
 // States of a database: unknown (nothing was ever read), known (as of the pool's schema epoch), outdated (read before later DDL;
 // a look-up is under way or will be), given up for now (one took too long or was refused: nobody waits until one has
-// succeeded). One whose connection broke is tried again as long as somebody has patience.
+// succeeded). One whose connection broke is tried again as long as somebody has patience; any, once a second, as long as a
+// session keeps its connection for what was assumed.
 // Invariant: a group's `routines` never claim less than what was read last, or the worst.
 import type { Clock, Timer } from '../../base/clock.js';
 import type { Credential } from '../connection/credential.js';
@@ -58,6 +59,10 @@ interface Database {
   retryAt: number;
   waiting: (() => void)[];
   patience: Timer | null;
+  /** Sessions that judge anew what they assumed, with a group to ask for. */
+  readonly assuming: Map<() => void, PoolGroup>;
+  /** The next look-up for them. */
+  retry: Timer | null;
 }
 
 export class RoutineLookup {
@@ -92,6 +97,32 @@ export class RoutineLookup {
     return false;
   }
 
+  /**
+   * `known` is called once when the routines of the group's database are known, which are asked for until then whether somebody
+   * wants a connection or not: those who wait here may hold all there are. Returns what calls it off.
+   */
+  whenKnown(group: PoolGroup, known: () => void): () => void {
+    const database = this.#database(group.database);
+    database.assuming.set(known, group);
+    this.#retryLater(database);
+    return () => {
+      database.assuming.delete(known);
+      if (database.assuming.size > 0) return;
+      database.retry?.cancel();
+      database.retry = null;
+    };
+  }
+
+  #retryLater(database: Database): void {
+    const [group] = database.assuming.values();
+    if (group === undefined || database.isRunning || database.retry !== null) return;
+    database.retry = this.#clock.after(RETRY_MS, () => {
+      database.retry = null;
+      this.#start(database, group);
+      this.#retryLater(database);
+    });
+  }
+
   /** Whether there is something to go by without waiting; puts it in place. */
   #settled(database: Database, group: PoolGroup, atOnce = false): boolean {
     const epoch = this.#epoch();
@@ -100,7 +131,7 @@ export class RoutineLookup {
       return true;
     }
     if (!database.isGivenUp && !atOnce) return false;
-    group.routines = assumed(database.read, epoch);
+    group.routines = assumed(database.read);
     this.#start(database, group);
     return true;
   }
@@ -126,6 +157,8 @@ export class RoutineLookup {
         retryAt: 0,
         waiting: [],
         patience: null,
+        assuming: new Map(),
+        retry: null,
       };
       this.#databases.set(name, database);
     }
@@ -166,6 +199,7 @@ export class RoutineLookup {
     if (typeof found === 'string') {
       database.isGivenUp = true;
       database.retryAt = this.#clock.now() + RETRY_MS;
+      this.#retryLater(database);
       return this.#wake(database);
     }
     database.read = { ...found.routines, epoch };
@@ -175,17 +209,25 @@ export class RoutineLookup {
     // There was more DDL meanwhile: what was read is older than that.
     if (epoch !== this.#epoch()) return this.#start(database, group);
     this.#wake(database);
+    database.retry?.cancel();
+    database.retry = null;
+    const assuming = [...database.assuming];
+    database.assuming.clear();
+    for (const [judge, of] of assuming) {
+      of.routines = database.read;
+      judge();
+    }
   }
 }
 
 /** The worst, but for what was known before: names of settings do not go away unnoticed. */
-function assumed(known: Routines | null, epoch: number): Routines {
+function assumed(known: Routines | null): Routines {
   let worst: Routines | null = null;
-  const query = readRoutines(epoch, (routines) => {
+  const query = readRoutines(-1, (routines) => {
     worst = routines;
   });
   query.failed(Buffer.alloc(0));
   query.ready();
-  if (known === null) return worst!;
-  return { ...worst!, customNames: known.customNames, byteOrder: known.byteOrder };
+  if (known === null) return { ...worst!, isAssumed: true };
+  return { ...worst!, isAssumed: true, customNames: known.customNames, byteOrder: known.byteOrder };
 }

@@ -6,7 +6,10 @@ import { makesUpNames } from './made-up-settings.js';
 import { NAMES_MAX } from './routines-sql.js';
 
 export interface Routines {
+  /** Of the schema; an assumption's is none, so that it is looked for what is known before each lease. */
   readonly epoch: number;
+  /** Nothing was read: the worst is assumed, and a session judges anew what it ran meanwhile when it is known. */
+  readonly isAssumed: boolean;
   /** Custom settings ("app.user") that some routine names behind SET or set_config. */
   readonly customNames: readonly string[];
   /** Finds in a text the name of a routine that makes up names of settings, or SQL: nobody can ask for what it sets. */
@@ -75,7 +78,8 @@ export function readRoutines(epoch: number, done: Read): ControlQuery {
       if (!findable || customNames.size > NAMES_MAX) found.makesUpUnseen = true;
       const mentionsMaker =
         makers.length === 0 || !findable ? null : new RegExp(makers.join('|').replaceAll('$', '\\$'), 'i');
-      const routines = { ...found, epoch, customNames: [...customNames], mentionsMaker, byteOrder };
+      const isAssumed = false;
+      const routines = { ...found, epoch, isAssumed, customNames: [...customNames], mentionsMaker, byteOrder };
       done(routines, failure, { marks, snapshot });
     },
   };
@@ -94,6 +98,9 @@ export function settingInCall(call: string): string | null {
   const name = bytes.toString('utf8').toLowerCase();
   return PLAIN_NAME.test(name) ? name : null;
 }
+
+/** Where no routine of the database is known: what `text` itself does under names it makes up. */
+export const mayHideSettingsItself = (text: string): boolean => text === '' || makesUpNames(text);
 
 /** Whether code that `text` brings along or calls may set something under a name that nobody can ask for. */
 export function mayHideSettings(text: string, routines: Routines | null): boolean {

@@ -156,6 +156,11 @@ export class LeasedLane implements AcquiringLane {
     if (this.mode === 'leased' && this.connection!.atRest && !this.#left.pinned) this.#finish();
   }
 
+  /** The session keeps its connection for less than it did: what may be left on it is asked anew. */
+  #judgedAnew(): void {
+    if (this.mode === 'leased' && this.connection!.atRest && !this.midMessage) this.#finish();
+  }
+
   /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
   openBlock(prologue: readonly PrologueStatement[]): void {
     this.blockBegins();
@@ -272,7 +277,9 @@ export class LeasedLane implements AcquiringLane {
     connection.resume();
     const quiet = connection.replies.length === 0 && !connection.replies.skipping && !connection.copyIn;
     connection.attach(null);
-    if (mode !== 'leased' || !quiet || this.midMessage || this.#left.mayHoldState) {
+    const { mayHoldState } = this.#left;
+    this.#left.clear();
+    if (mode !== 'leased' || !quiet || this.midMessage || mayHoldState) {
       // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
       // refuses what it is at.
       this.#pool.destroyUnclean(connection, 'the client is gone');
@@ -433,8 +440,10 @@ export class LeasedLane implements AcquiringLane {
 
   #giveBack(connection: ServerConnection): void {
     connection.settled();
-    if (this.#left.pinned) this.mode = 'leased';
-    else {
+    if (this.#left.pinned) {
+      this.mode = 'leased';
+      this.#left.awaitRoutines(() => this.#judgedAnew());
+    } else {
       this.mode = 'free';
       this.connection = null;
       this.#acquisition.gaveBack(connection);

@@ -9,9 +9,10 @@ import type { SettingsRegistry } from '../../backend/connection/settings-group.j
 import { customNamesIn } from '../../backend/pool/made-up-settings.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
-import { mayHideSettings, type Routines } from '../../backend/pool/routines.js';
+import type { Routines } from '../../backend/pool/routines.js';
 import type { Session } from '../../session/session.js';
 import { Effect, type EffectBits, type StatementKind, type Template } from '../../sql/plan/template.js';
+import { HiddenSettings } from './hidden-settings.js';
 import type { LaneParts } from './lane-options.js';
 import { askState, askTemporary, type SessionState, TEMPORARY_OBJECTS } from './state-check.js';
 
@@ -81,7 +82,9 @@ export class StateBehindLease {
    * State no probe can see and no statement ends, settings under names that code makes up among it: Postgres cannot
    * un-define one, so RESET ALL would show '' to the next session. The connection stays with this one and is closed behind it.
    */
-  #sticky = false;
+  readonly #hidden = new HiddenSettings();
+  /** Calls off what would judge anew; null: nothing is assumed, or nobody has asked yet. */
+  #callOff: (() => void) | null = null;
   /** The same for currval and lastval, up to DISCARD ALL. */
   #readsSequences = false;
 
@@ -95,7 +98,7 @@ export class StateBehindLease {
 
   /** The session keeps its connection between statements. */
   get pinned(): boolean {
-    return this.#sticky || this.#readsSequences || this.pins.length > 0;
+    return this.#hidden.kind !== 'none' || this.#readsSequences || this.pins.length > 0;
   }
 
   /** Something may be lost with the connection, or be found by the next session. */
@@ -123,12 +126,12 @@ export class StateBehindLease {
     this.#effects |= effects;
     // What stands before a BEGIN, or behind a COMMIT, of one text is none of the block's.
     if (template.kind === 'multi') this.#beyondBlock |= effects;
-    if ((effects & Effect.sticky) !== 0) this.#sticky = true;
+    if ((effects & Effect.sticky) !== 0) this.#hidden.prove();
     if ((effects & Effect.readsSequenceState) !== 0) this.#readsSequences = true;
     if ((effects & Effect.unknown) !== 0) this.#noteCode(template, text);
     if (template.statementNames.some(({ verb }) => verb === 'prepare')) this.#notePrepared(text);
     for (const name of template.settingNames) {
-      if (HIDDEN_FROM_ROLES.has(name)) this.#sticky = true;
+      if (HIDDEN_FROM_ROLES.has(name)) this.#hidden.prove();
       if (isTimeOut(name)) this.#setsTimeOut = true;
       if (name.includes('.')) this.#noteCustomName(name);
     }
@@ -160,14 +163,31 @@ export class StateBehindLease {
         return done('unanswered');
       }
       this.#takeDown(connection, state);
-      if (unknown && this.#isAnotherUser(state)) this.#sticky = true;
+      if (unknown && this.#isAnotherUser(state)) this.#hidden.prove();
       const isRelieved = state.inForce !== state.settings;
       // A function may have made a temporary table that hides another: statements are read anew.
-      if (unknown && state.pins.length > 0) this.#pool.schemaChanged();
+      if (unknown && state.pins.includes(TEMPORARY_OBJECTS)) this.#pool.schemaChanged();
       done(isRelieved && this.pinned ? 'reset' : 'known');
     };
     const question = { customNames: this.#namesToAsk(unknown), relieve: this.#timesOut(connection) };
     askState(connection, question, answered);
+  }
+
+  /** Has `known` called when what was assumed of the database's code can be judged. Only at rest. */
+  awaitRoutines(known: () => void): void {
+    if (this.#hidden.kind !== 'assumed' || this.#callOff !== null) return;
+    this.#callOff = this.#pool.whenRoutinesKnown(this.#group, () => {
+      this.#callOff = null;
+      const { routines } = this.#group;
+      // What that code may have left is asked for by the names that are known now.
+      if (routines !== null && this.#hidden.judge(routines)) this.#effects |= Effect.unknown;
+      known();
+    });
+  }
+
+  #awaitNothing(): void {
+    this.#callOff?.();
+    this.#callOff = null;
   }
 
   /** What was sent has left nothing that the server would have to be asked for. */
@@ -185,7 +205,9 @@ export class StateBehindLease {
     this.#effects = this.#beyondBlock = Effect.none;
     this.#customNames = this.#preparedNames = null;
     this.#setsTimeOut = false;
-    this.#sticky = this.#readsSequences = false;
+    this.#hidden.clear();
+    this.#awaitNothing();
+    this.#readsSequences = false;
     this.pins = [];
   }
 
@@ -194,16 +216,16 @@ export class StateBehindLease {
     // What EXECUTE runs was read when it was prepared.
     const runsPrepared = template.kind !== 'multi' && template.statementNames.some(({ verb }) => verb === 'execute');
     const read = runsPrepared ? text.replace(/\bexecute\b/i, '') : text;
-    if (text.length > SEARCHED_MAX || mayHideSettings(read, this.#group.routines)) this.#sticky = true;
-    if (text.length > SEARCHED_MAX) return;
+    if (text.length > SEARCHED_MAX) return this.#hidden.prove();
+    this.#hidden.note(read, this.#group.routines, this.#pool.schemaEpoch);
     for (const name of customNamesIn(text)) this.#noteCustomName(name);
   }
 
   #notePrepared(text: string): void {
-    if (mayHideSettings(text, this.#group.routines)) this.#sticky = true;
+    this.#hidden.note(text, this.#group.routines, this.#pool.schemaEpoch);
     this.#preparedNames ??= new Set();
     for (const name of customNamesIn(text)) this.#preparedNames.add(name);
-    if (this.#preparedNames.size > PREPARED_NAMES_MAX) this.#sticky = true;
+    if (this.#preparedNames.size > PREPARED_NAMES_MAX) this.#hidden.prove();
   }
 
   /**

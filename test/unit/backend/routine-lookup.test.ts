@@ -88,3 +88,53 @@ t.test('one that was refused, or that nobody may ask any more, is not tried agai
     t.same({ asked, ms }, { asked: 1, ms: 0 });
   }
 });
+
+/** A session has assumed the worst, holds its connection, and nobody else asks. */
+function assuming(answers: (() => Answer)[]) {
+  const clock = new QuietClock();
+  let asked = 0;
+  const control = async (): Promise<(string | null)[][]> => {
+    asked++;
+    const answer = answers.shift()?.() ?? [['b', '']];
+    if (answer instanceof PgkvError) throw answer;
+    return answer;
+  };
+  const lookup = new RoutineLookup(clock, control, () => 1);
+  const group = new PoolGroup('key', 'u', new Map([['user', 'u']]), { kind: 'none' });
+  return { clock, lookup, group, asked: () => asked };
+}
+
+t.test('what was assumed is told to be known as soon as the server answers, though nobody asks for it', async (t) => {
+  for (const failures of [1, 2, 7]) {
+    const { clock, lookup, group, asked } = assuming(Array.from({ length: failures }, () => refused));
+    let isGoodToGo = lookup.ensure(group, () => {
+      isGoodToGo = true;
+    });
+    await clock.runUntil(() => isGoodToGo);
+    t.ok(group.routines!.isAssumed && group.routines!.epoch !== 1, 'it is asked again before each lease');
+    let known = 0;
+    for (let session = 0; session < 3; session++) {
+      lookup.whenKnown(group, () => {
+        known++;
+      });
+    }
+    await clock.runUntil(() => known > 0);
+    t.equal(known, 3);
+    t.notOk(group.routines!.isAssumed);
+    t.equal(clock.now(), failures * 1_000);
+    t.equal(clock.pending, 0);
+    t.ok(asked() <= failures + 3, `${asked()} questions`);
+  }
+});
+
+t.test('nobody is left who assumed something: the server is asked no more', async (t) => {
+  const { clock, lookup, group, asked } = assuming(Array.from({ length: 100 }, () => refused));
+  let isGoodToGo = lookup.ensure(group, () => {
+    isGoodToGo = true;
+  });
+  await clock.runUntil(() => isGoodToGo);
+  const callOff = [1, 2].map(() => lookup.whenKnown(group, () => t.fail('called off')));
+  await clock.runUntil(() => asked() === 4);
+  for (const off of callOff) off();
+  t.equal(clock.pending, 0);
+});
