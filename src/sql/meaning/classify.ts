@@ -128,7 +128,6 @@ const NEUTRAL_KINDS: ReadonlySet<StatementKind> = new Set(['empty', 'set', 'show
 function isNeutral(node: Node, { kind, readOnly, effects }: Findings, found: Survey): boolean {
   // A constraint by name is one of a table on the home shard.
   if ('ConstraintsSetStmt' in node) return node.ConstraintsSetStmt.constraints === undefined;
-  if ('DiscardStmt' in node) return node.DiscardStmt.target === 'DISCARD_PLANS';
   if (NEUTRAL_KINDS.has(kind)) return (effects & ~Effect.settings) === Effect.none;
   if (kind !== 'read' || found.readsTables || found.changes) return false;
   return readOnly ? effects === Effect.none : found.sets && (effects & ~Effect.settings) === Effect.none;

@@ -180,7 +180,6 @@ t.test('neutral are texts that run alike anywhere; each of several statements ha
     'SELECT relname FROM pg_class',
     "SELECT set_config('work_mem', '1MB', true)",
     'SET CONSTRAINTS ALL DEFERRED',
-    'DISCARD PLANS',
   ];
   const others = [
     'SELECT * FROM t',
@@ -218,6 +217,7 @@ t.test('what only gives up state is neutral for a session without any, and said 
     'CLOSE ALL',
     'UNLISTEN *',
     'UNLISTEN a',
+    'DISCARD PLANS',
     'DISCARD TEMP',
     'DISCARD SEQUENCES',
     'SELECT pg_advisory_unlock(1)',
@@ -233,7 +233,6 @@ t.test('what only gives up state is neutral for a session without any, and said 
     'SELECT 1',
     'CLOSE c',
     'DISCARD ALL',
-    'DISCARD PLANS',
     'SELECT pg_advisory_unlock(1), pg_advisory_lock(2)',
     'SELECT pg_advisory_unlock(a) FROM t',
     "SELECT pg_advisory_unlock(1), set_config('a.b', 'c', false)",
