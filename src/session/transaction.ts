@@ -282,6 +282,12 @@ export class Transaction<Branch extends object> {
     }
   }
 
+  /** The same, where the BEGIN that was sent was skipped by the server, behind an error that the client was told. */
+  loseUnbegun(): void {
+    const { kind } = this.#state;
+    if (kind === 'open' || kind === 'ending') this.#state = NONE;
+  }
+
   /** A text that had begun a block was answered by an error in it, and nobody has the block any more. */
   failedInText(): void {
     if (this.#state.kind === 'none') this.#state = FAILED_HERE;

@@ -56,8 +56,9 @@ export class LostAnswers {
       return;
     }
     const { state } = transaction;
-    const inBlock = state.kind === 'open' || state.kind === 'ending' || state.kind === 'failed';
     const batches = batchesOf(loss.owed);
+    const isUnbegun = wasSkipped(loss, block, batches);
+    const inBlock = !isUnbegun && (state.kind === 'open' || state.kind === 'ending' || state.kind === 'failed');
     const last = batches.at(-1) ?? [];
     // What follows the end of a block in another batch waits for its answer: the end is in the last batch.
     const done = batches.length > 1 ? NOTHING_DONE : loss.done;
@@ -72,7 +73,8 @@ export class LostAnswers {
       return this.#outside(loss, batches[index] ?? [], known);
     };
     const errors = Array.from({ length: owedReadies + 1 }, (_, index) => errorOf(index));
-    this.#loseBlock(loss, batches, isOver);
+    if (isUnbegun) transaction.loseUnbegun();
+    else this.#loseBlock(loss, batches, isOver);
     let { told } = loss;
     for (let index = 0; index < owedReadies; index++) {
       const isLast = index === owedReadies - 1 && batch.state === 'none';
@@ -157,6 +159,17 @@ export class LostAnswers {
   }
 }
 
+/**
+ * What the session takes for its block was begun behind an error that the client was told, in the same batch: a server skips
+ * that, and the block is none.
+ */
+function wasSkipped({ told, done, status }: ServerLoss, { outside }: BlockSpan, batches: readonly Batch[]): boolean {
+  if (!told || outside > 0) return false;
+  const isOpen = done.begun || (!done.ended && status !== TransactionStatus.idle);
+  return !isOpen && !batches.slice(1).flat().some(begins);
+}
+
+const begins = ({ does }: Owed): boolean => does?.includes('begins') !== false;
 const isStatement = ({ kind }: Owed): boolean => kind === Reply.query || kind === Reply.execute;
 
 const endsBatch = ({ kind }: Owed): boolean =>
