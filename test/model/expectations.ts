@@ -2,6 +2,7 @@
 // sends has to be the mirror's answer, message by message. Where pgkv reports an error that the mirror cannot know
 // (a lost connection, a cancel, a full pool), the error must have had a cause, and the mirror is told of it: from there on
 // it expects what a Postgres session expects after that error.
+import { tellsLoss } from '../oracle/transaction-told.js';
 import { type Fields, type Message, readFields, readRow } from './frames.js';
 import { ModelSession } from './model-session.js';
 import { ownerOf } from './model-sql.js';
@@ -259,7 +260,7 @@ export class Expectations {
     if (fields['V'] === 'FATAL') return this.settle();
     const code = fields['C']!;
     this.#unitErrors.push(code);
-    const isLoss = code.startsWith('08') || code === '40001';
+    const isLoss = tellsLoss(code);
     // Only of a connection that broke under a batch there is a detail, and it does not begin with the node.
     const inBatch = isLoss && fields['D'] !== undefined && !fields['D'].startsWith('node ');
     const error = new SqlError(code, fields['M']!, 'pgkv', message.bytes, inBatch);

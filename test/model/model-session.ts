@@ -2,6 +2,7 @@
 // simulated network as the server pgkv talks to, and beside each client as the server the client should believe to talk
 // to. As a mirror it can be told that a message failed at a certain point of its answer.
 // https://www.postgresql.org/docs/current/protocol-flow.html
+import { tellsLoss } from '../oracle/transaction-told.js';
 import {
   BIND_COMPLETE,
   BodyReader,
@@ -171,7 +172,7 @@ export class ModelSession extends SessionEngine {
     this.state.copy = null;
     const { transaction } = this.state;
     if (error.connectionLost) this.state.statements.delete('');
-    if (error.sqlstate.startsWith('08')) {
+    if (error.sqlstate !== '40001' && tellsLoss(error.sqlstate)) {
       this.abort();
       this.lostBlock = false;
     } else if (error.sqlstate === '40001') {
@@ -268,10 +269,7 @@ export class ModelSession extends SessionEngine {
     const name = reader.text();
     const prepared = target === 'S' ? this.preparedAs(name) : this.#portal(name).prepared;
     const { statement } = prepared;
-    if (target === 'S') {
-      const takesNonce = statement !== null && isProbe(statement.statement) && statement.statement.nonce === null;
-      this.#emit(parameterDescription(takesNonce ? 1 : 0));
-    }
+    if (target === 'S') this.#emit(parameterDescription(valuesOf(prepared)));
     const columns = statement === null ? null : columnsOf(statement.statement);
     if (columns !== null && this.begun().failed) throw ABORTED;
     this.#emit(columns === null ? NO_DATA : rowDescription(columns));
@@ -354,3 +352,7 @@ export class ModelSession extends SessionEngine {
     if (!extended) this.#ready();
   }
 }
+
+/** How many parameters it has. */
+const valuesOf = ({ statement }: Portal['prepared']): number =>
+  statement !== null && isProbe(statement.statement) && statement.statement.nonce === null ? 1 : 0;

@@ -4,7 +4,7 @@
 // States: opening -> authenticating -> greeting -> session -> over; from anywhere to `unjudged`, where what the server has
 // read cannot be known from outside. Manual: "Message Flow".
 import { MessageCutter } from './message-cutter.js';
-import { TransactionTold, traitsOf } from './transaction-told.js';
+import { TransactionTold, tellsLoss, traitsOf } from './transaction-told.js';
 
 export type Rule =
   | 'unasked answer'
@@ -261,7 +261,7 @@ export class ProtocolOracle {
     if (front.tag === 'Q') return front.traits;
     if (front.tag === 'E') return this.#portals.get(front.name)?.traits ?? 0;
     // With its connection a server's answers are lost, and the whole batch is told by its first message.
-    if (!code.startsWith('08') && code !== '40001') return 0;
+    if (!tellsLoss(code)) return 0;
     let traits = 0;
     for (let at = this.#first; at < this.#asked.length && this.#asked[at]!.tag !== 'S'; at++) {
       const { tag, name, other, traits: own } = this.#asked[at]!;

@@ -15,6 +15,10 @@ export function traitsOf(text: string): number {
   return begins | TEXT.ends | (CHAIN.test(text) ? TEXT.chain : 0) | (ROLLBACK_TO.test(text) ? TEXT.rollbackTo : 0);
 }
 
+/** Connection exceptions (08P01 is one of the client's making), and blocks that are rolled back with their connection. */
+export const tellsLoss = (sqlstate: string): boolean =>
+  sqlstate === '40001' || (sqlstate.startsWith('08') && sqlstate !== '08P01');
+
 const IDLE = 1;
 const OPEN = 2;
 const FAILED = 4;

@@ -39,6 +39,7 @@ const WHOLE: BlockSpan = {
   through: Number.POSITIVE_INFINITY,
   mayHaveCommitted: false,
   mayHaveWritten: false,
+  commitsBefore: false,
 };
 
 export class LeasedExchange implements Exchange<Unit> {
@@ -297,11 +298,16 @@ export class LeasedExchange implements Exchange<Unit> {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
       this.#lane.blockBegins();
+      const { mayHaveCommitted, mayHaveWritten, through } = this.#block;
+      // The end of the block before is not answered: what becomes of its writes is told with the batch that ends it.
+      const isOpen = mayHaveCommitted && mayHaveWritten && through > 0;
+      const inThisBatch = isOpen && through === owed + 1;
       this.#block = {
         outside: owed,
         through: Number.POSITIVE_INFINITY,
-        mayHaveCommitted: false,
-        mayHaveWritten: false,
+        mayHaveCommitted: inThisBatch,
+        mayHaveWritten: inThisBatch,
+        commitsBefore: isOpen && through <= owed,
       };
     } else if (after === 'ending') this.#block.through = owed + 1;
   }

@@ -28,6 +28,8 @@ export interface BlockSpan {
   mayHaveCommitted: boolean;
   /** Something sent in it may have written. */
   mayHaveWritten: boolean;
+  /** What was sent before it may commit what a block before has written. */
+  commitsBefore: boolean;
   /** How many belong to what was sent before it. */
   outside: number;
   /** How many go up to its end, that one included. */
@@ -70,7 +72,7 @@ export class LostAnswers {
       const isInside = inBlock && index >= block.outside && index < block.through;
       if (isInside && !(isOver && index >= batches.length - 1)) return this.#inBlock(loss, block, batches);
       const known = index > 0 ? NOTHING_DONE : isOver ? { ...done, wrote: done.wroteSinceEnd } : loss.done;
-      return this.#outside(loss, batches[index] ?? [], known);
+      return this.#outside(loss, batches[index] ?? [], known, index < block.outside && block.commitsBefore);
     };
     const errors = Array.from({ length: owedReadies + 1 }, (_, index) => errorOf(index));
     if (isUnbegun) transaction.loseUnbegun();
@@ -124,9 +126,10 @@ export class LostAnswers {
   }
 
   /** The same outside of a block. Null: there is nothing to tell, since every statement is answered. */
-  #outside(loss: ServerLoss, batch: Batch, done: Done): Buffer | null {
+  #outside(loss: ServerLoss, batch: Batch, done: Done, commits: boolean): Buffer | null {
     if (isAnswered(batch, done)) return null;
-    return this.#error(loss, done.wrote || !onlyReads(batch, done) ? 'outcome_unknown' : 'server_unreachable');
+    const inDoubt = done.wrote || !onlyReads(batch, done) || (commits && batch.some(mayEndBlock));
+    return this.#error(loss, inDoubt ? 'outcome_unknown' : 'server_unreachable');
   }
 
   #error({ error: { detail } }: ServerLoss, name: ErrorName): Buffer {
@@ -169,6 +172,7 @@ function wasSkipped({ told, done, status }: ServerLoss, { outside }: BlockSpan, 
   return !isOpen && !batches.slice(1).flat().some(begins);
 }
 
+const mayEndBlock = ({ does }: Owed): boolean => does?.includes('commits') !== false;
 const begins = ({ does }: Owed): boolean => does?.includes('begins') !== false;
 const isStatement = ({ kind }: Owed): boolean => kind === Reply.query || kind === Reply.execute;
 
