@@ -55,6 +55,27 @@ t.test('as many clients idle in transaction as there are connections', async (t)
   await Promise.allSettled(begun);
 });
 
+for (const size of [SIZE, 5]) {
+  t.test(`statements never seen before are merged while all leases of ${size} are held`, async (t) => {
+    const live = await kvRouter(t, cluster, { pool: { sizeMax: size, waitTimeoutMs: 20_000 } });
+    const leases = size - Math.floor(size / 5);
+    const [reader, ...holders] = await Promise.all(Array.from({ length: leases + 1 }, () => live.connect()));
+    const begun = holders.map((client) => client.run('BEGIN', 'SELECT count(*) FROM pg_class'));
+    await Promise.all(begun);
+    const merged = live.router.counters.mergedStatements;
+    const forms = [
+      "SELECT value, ttl FROM kv WHERE tenant_id = 'a' AND key = $1",
+      'SELECT value, version > 0 AS is FROM kv WHERE tenant_id = $2 AND key = $1',
+      'UPDATE kv SET value = $3 WHERE tenant_id = $2 AND key = $1 RETURNING ttl',
+    ];
+    for (const [index, form] of forms.entries()) await reader!.extended(form, ['k', 'a', '1'].slice(0, index + 1));
+    await reader!.run("SELECT updated_at FROM kv WHERE tenant_id = 'a' AND key = 'k'");
+    await reader!.run("DELETE FROM kv WHERE tenant_id = 'a' AND key = 'absent' RETURNING key");
+    t.equal(live.router.counters.mergedStatements - merged, 5, 'all of them');
+    for (const client of holders) await client.run('COMMIT');
+  });
+}
+
 t.test('a role above its share lets others go first', async (t) => {
   const live = await kvRouter(t, cluster, { pool: { sizeMax: SIZE, roleShare: 0.5 } });
   const { pool } = live.router;

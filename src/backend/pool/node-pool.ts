@@ -120,6 +120,11 @@ export class NodePool {
     return this.#connections.size;
   }
 
+  /** Who asks for a lease now has to wait until one comes back, however long that is held. */
+  get leasesAreTaken(): boolean {
+    return this.#shares.held >= this.#shares.leasesMax;
+  }
+
   get waitingCount(): number {
     return this.#waitingCount;
   }

@@ -234,6 +234,13 @@ export class LeasedLane implements AcquiringLane {
     });
   }
 
+  /** The statement that waits for a connection may have another way by now. `resume` follows. */
+  reconsider(): void {
+    if (this.mode !== 'waiting' || !this.#acquisition.withdraw()) return;
+    this.mode = 'free';
+    this.#client.resume();
+  }
+
   /** CancelRequest from the client. */
   cancel(): void {
     if (this.mode === 'waiting') {

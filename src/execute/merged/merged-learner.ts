@@ -237,8 +237,8 @@ export class MergedLearner extends LaneReceiver implements Awaited {
   #leave(): void {
     assert(this.#phase.kind !== 'ended', 'a learner ends once');
     this.#phase = { kind: 'ended' };
-    this.#statement.learning = false;
     this.#lane.deadlines.end(this);
+    this.#statement.learningEnded();
   }
 }
 

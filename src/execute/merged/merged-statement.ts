@@ -17,6 +17,12 @@ const BANNED_MS = 10_000;
 const STREAMED_BYTES = 256 * 1024;
 const UNKNOWN_BYTES = 32 * 1024;
 
+/** A client that waits for a lease because the statement is not merged yet. */
+export interface Awaiting {
+  /** It is merged now. */
+  learnt(): void;
+}
+
 type Queues = readonly [Map<SettingsGroup, RequestQueue>, Map<SettingsGroup, RequestQueue>];
 /** Of statements that are not merged, as most that are run once. */
 const NO_QUEUES: Queues = [new Map(), new Map()];
@@ -29,6 +35,8 @@ export class MergedStatement {
   /** Epoch of the schema in which it was learnt. */
   schemaEpoch = -1;
   learning = false;
+  /** Who began to wait for a lease while it was being learnt: leases may all be held by clients that are idle in blocks. */
+  readonly #awaiting = new Set<Awaiting>();
   /** It is not asked about before. */
   retryAt = 0;
   /** By result format (0 text, 1 binary) and settings. */
@@ -48,6 +56,20 @@ export class MergedStatement {
       this.#bannedUntil = now + BANNED_MS;
     }
     return this.stage === 'merged' && now >= this.#bannedUntil;
+  }
+
+  /** While it is being learnt. */
+  await(client: Awaiting): void {
+    if (this.learning) this.#awaiting.add(client);
+  }
+
+  /** Nobody asks about it any more. */
+  learningEnded(): void {
+    this.learning = false;
+    if (this.#awaiting.size === 0) return;
+    const clients = [...this.#awaiting];
+    this.#awaiting.clear();
+    if (this.stage === 'merged') for (const client of clients) client.learnt();
   }
 
   /** @returns how much more it holds than what was learnt before */

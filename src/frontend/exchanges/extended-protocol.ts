@@ -93,13 +93,13 @@ export class ExtendedProtocol {
   }
 
   /** The statement of a single batch, where the batch can be sent under a shared name; else null. */
-  batchSource(buffer: Buffer, batch: SingleBatch): StatementSource | null {
+  batchSource(buffer: Buffer, batch: SingleBatch, usesMin = 1): StatementSource | null {
     const session = this.#session;
     let source: StatementSource | undefined;
     if (batch.parses) {
       source = this.#named.intern(buffer, batch.textStart, batch.textEnd, batch.parseEnd);
       // A text seen once may never come again: not worth a name on the server.
-      if (source.uses < 1 || source.noisy) return null;
+      if (source.uses < usesMin || source.noisy) return null;
       // 'now' is the time of this Parse.
       if (source.readsClock) return null;
       // Such strings give warnings each time they are parsed.

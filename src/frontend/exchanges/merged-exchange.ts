@@ -20,7 +20,7 @@ import { bindValues, literalValues } from '../../execute/merged/member-values.js
 import type { MergedLane } from '../../execute/merged/merged-lane.js';
 import { MergedLearner } from '../../execute/merged/merged-learner.js';
 import type { BatchSink } from '../../execute/merged/merged-request.js';
-import type { MergedStatement } from '../../execute/merged/merged-statement.js';
+import type { Awaiting, MergedStatement } from '../../execute/merged/merged-statement.js';
 import { slotOfBind } from '../../route/bound-slot.js';
 import type { Route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
@@ -64,7 +64,7 @@ type Keyed = Route & { kind: 'keyed' };
 const isBatchable = ({ writes, keys }: KvPlan, { slots }: Keyed): boolean =>
   slots.length > 0 && (!writes || (slots.length === 1 && keys?.length === 1));
 
-export class MergedExchange implements BatchSink, Exchange<Unit> {
+export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
   #phase: 'idle' | 'offered' | 'pipelined' | 'returned' = 'idle';
   /** The client has cancelled what is under way. */
   #cancelled = false;
@@ -152,9 +152,10 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
   #unit(buffer: Buffer, batch: SingleBatch, last: MergedUnit | null): MergedUnit | null {
     if (!batch.all) return null;
     const isSame = last !== null && sameName(buffer, last.batch, batch);
-    const source = isSame ? last.source : this.#extended.batchSource(buffer, batch);
+    const source = isSame ? last.source : this.#extended.batchSource(buffer, batch, 0);
     const plan = source?.template.kv ?? null;
     if (source === null || plan === null || plan.kind === 'refused') return null;
+    if (batch.parses && source.uses < 1 && !this.#leasesAreTaken()) return null;
     if (!canBeSaidInUtf8(source.rewritten ?? source)) return null;
     const bound = isSame ? last.bound : this.#services.bound.of(source, plan);
     if (bound === null) return null;
@@ -163,6 +164,11 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd), this.#kv.view);
     if (route.kind !== 'keyed' || !isBatchable(plan, route)) return null;
     return { plan, source, bound, batch, shard: route.shard, slot: route.slots[0]! };
+  }
+
+  /** A text seen for the first time runs on a lease, unless there may be none for as long as other clients like. */
+  #leasesAreTaken(): boolean {
+    return this.#kv.view.shards.some((shard) => this.#services.lane(shard).pool.leasesAreTaken);
   }
 
   #noteParsed({ batch, source }: MergedUnit): void {
@@ -323,11 +329,17 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     return known.usable(this.#services.clock.now()) && known.schemaEpoch === lane.pool.schemaEpoch ? known : null;
   }
 
+  /** A statement that was unknown is merged now. */
+  learnt(): void {
+    if (!this.#abandoned) this.#context.lanes.current.reconsider();
+  }
+
   /** Has it found out how a statement is merged, if that is due. */
   #askBound(shared: SharedStatement, shard: ShardView): null {
-    const isKnown = shared.wasSeen || !shared.keepsLiterals;
+    const isKnown = shared.wasSeen || !shared.keepsLiterals || this.#leasesAreTaken();
     shared.wasSeen = true;
     if (isKnown && this.#isDue(shared, shard)) this.#learn(shared, shard, shared.template, shared.single);
+    this.#services.lane(shard).statement(shared).await(this);
     return null;
   }
 
@@ -335,6 +347,7 @@ export class MergedExchange implements BatchSink, Exchange<Unit> {
     if (this.#isDue(template, shard)) {
       this.#learn(template, shard, template, singleStatement(plan, text, literals, [], true));
     }
+    this.#services.lane(shard).statement(template).await(this);
     return null;
   }
 
