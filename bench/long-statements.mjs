@@ -1,4 +1,4 @@
-// How long one client's long statement keeps another client waiting, for each kind of text that is long for a reason of its own:
+// How long one client's long statement keeps another client waiting, for each kind of text that is long for a reason of its own (but for rows of signs, which keep Postgres itself at work for hours):
 // `node bench/long-statements.mjs [--mib 60] [--rounds 3] [--assert]`. The other client asks, without a pause, what pgkv answers
 // itself, so that neither a server nor a pool has a part in its waiting time. The texts are sent by a thread of its own.
 
@@ -39,8 +39,6 @@ const long = {
       .join(',')})`,
   'many statements': (bytes) => 'SELECT 1;'.repeat(bytes / 9),
   parentheses: (bytes) => `SELECT ${'('.repeat(bytes / 2)}1${')'.repeat(bytes / 2)}`,
-  signs: (bytes) => `SELECT 1 ${'+'.repeat(bytes)}1`,
-  'open comments': (bytes) => `SELECT 1 ${'/*'.repeat(bytes / 2)}`,
 };
 /** Texts that pgkv reads in full: as many tokens as it takes. */
 const full = {

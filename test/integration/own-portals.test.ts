@@ -137,3 +137,55 @@ t.test('a shard is lost while a read of it is suspended: the client hears of it 
   await shard.end();
   await router.quiet();
 });
+
+t.test('a block with a portal that may be read on stays on its server', async (t) => {
+  const router = await kvRouter(t, cluster);
+  const key: FrontendMessage[] = [
+    { parse: 'select value from kv where tenant_id = $1 and key = $2' },
+    { bind: ['a', 'k'] },
+    { execute: '' },
+    'sync',
+  ];
+  const elsewhere = await keyOf(router);
+  const portals: readonly (readonly [string, FrontendMessage[]])[] = [
+    ['named, bound', [{ bind: [], portal: 'pp' }, 'sync']],
+    ['named, read in part', [{ bind: [], portal: 'pp' }, { execute: 'pp', rows: 1 }, 'sync']],
+    ['read in part', [{ bind: [] }, { execute: '', rows: 1 }, 'sync']],
+  ];
+  for (const [name, messages] of portals) {
+    const client = await WireClient.connect(router, login);
+    await client.query('begin');
+    await client.exchange([{ parse: 'select generate_series(1, 5)' }, ...messages]);
+    // A statement on a key of another shard is refused; on one of its own the portal is read on behind it.
+    const asked = key.map((one) => (typeof one === 'object' && 'bind' in one ? { bind: ['a', elsewhere] } : one));
+    t.equal(errorOf((await client.exchange(asked)).messages)?.code, '0A000', name);
+    client.destroy();
+    const other = await WireClient.connect(router, login);
+    await other.query('begin');
+    await other.exchange([{ parse: 'select generate_series(1, 5)' }, ...messages]);
+    const portal = name.startsWith('named') ? 'pp' : '';
+    if (portal !== '') await other.query('select count(*) from pg_class');
+    const read = await other.exchange([{ execute: portal }, 'sync']);
+    t.equal(errorOf(read.messages), null, name);
+    t.ok(read.messages.filter(({ type }) => type === 'DataRow').length >= 4, 'the rest of its rows');
+    other.destroy();
+  }
+  await router.quiet();
+});
+
+/** A key of the second shard. */
+async function keyOf(router: Awaited<ReturnType<typeof kvRouter>>): Promise<string> {
+  const client = await router.connect();
+  for (let n = 0; ; n++) {
+    const rows = await client.rows(`explain (route) select value from kv where tenant_id = 'a' and key = 'x${n}'`);
+    if (
+      rows.some(
+        ([line]) =>
+          line?.includes(`port ${cluster.servers[1]!.port}`) || line?.includes(`:${cluster.servers[1]!.port}`),
+      )
+    ) {
+      await client.end();
+      return `x${n}`;
+    }
+  }
+}

@@ -47,7 +47,7 @@ const dropsStatements = ({ effects, statementNames }: Template): boolean =>
   (effects & Effect.deallocatesAll) !== 0 || statementNames.some(({ verb }) => verb === 'deallocate');
 
 /** The portal that a Bind or Execute names, as bytes in latin1. */
-const portalIn = ({ buffer, start, end }: Unit): string =>
+export const portalIn = ({ buffer, start, end }: Unit): string =>
   buffer[start + 5] === 0
     ? ''
     : buffer.toString('latin1', start + 5, Math.max(stringEnd(buffer, start + 5, end), start + 5));

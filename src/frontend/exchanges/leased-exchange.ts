@@ -18,7 +18,7 @@ import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { deedOf, deedsOf, mayCommit, mayWrite } from './deeds-of.js';
 import type { ExchangeContext } from './exchange-context.js';
-import type { ExtendedProtocol } from './extended-protocol.js';
+import { type ExtendedProtocol, portalIn } from './extended-protocol.js';
 import { type BlockSpan, LostAnswers } from './lost-answers.js';
 import type { MergedExchange } from './merged-exchange.js';
 import type { OwnAnswers } from './own-answers.js';
@@ -41,6 +41,10 @@ const WHOLE: BlockSpan = {
   mayHaveWritten: false,
   commitsBefore: false,
 };
+
+/** An Execute that may leave rows for another. */
+const isPartial = ({ type, buffer, end }: Unit): boolean =>
+  type === Frontend.execute && buffer.readInt32BE(end - 4) > 0;
 
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
@@ -272,6 +276,7 @@ export class LeasedExchange implements Exchange<Unit> {
       services.counters.statements++;
       this.#notice(template, connection);
     }
+    if (isBind ? portalIn(unit) !== '' : isPartial(unit)) this.#context.transaction.holdsPortal();
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);
