@@ -134,7 +134,7 @@ export class Transaction<Branch extends object> {
     return this.#prologue !== null;
   }
 
-  /** A portal that outlives its batch is bound in it: it would be gone elsewhere. */
+  /** A portal with a name is bound in it: it would be gone elsewhere. */
   holdsPortal(): void {
     const state = this.#state;
     if (state.kind === 'open' && state.prologue !== null) this.#state = { ...state, prologue: null };

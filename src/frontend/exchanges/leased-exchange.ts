@@ -42,10 +42,6 @@ const WHOLE: BlockSpan = {
   commitsBefore: false,
 };
 
-/** An Execute that may leave rows for another. */
-const isPartial = ({ type, buffer, end }: Unit): boolean =>
-  type === Frontend.execute && buffer.readInt32BE(end - 4) > 0;
-
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
   readonly busy = false;
@@ -276,7 +272,8 @@ export class LeasedExchange implements Exchange<Unit> {
       services.counters.statements++;
       this.#notice(template, connection);
     }
-    if (isBind ? portalIn(unit) !== '' : isPartial(unit)) this.#context.transaction.holdsPortal();
+    // One without a name is dropped by the next Bind or query, which alone would move the block.
+    if (isBind && portalIn(unit) !== '') this.#context.transaction.holdsPortal();
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);
