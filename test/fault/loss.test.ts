@@ -6,9 +6,13 @@
 //   PGKV_SCRIPTS=re  only scripts whose name, "state/shape/kind", matches
 //   PGKV_CUT='1 answer 20 end'   one cut: shard, side (request, answer, idle), byte, how (end, reset, swallow)
 import t, { type Test } from 'tap';
+import { takeViolations } from '../oracle/watch.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { type Cut, LossBench, type Run } from './loss/loss-bench.js';
 import { ALL_SCRIPTS, type ScriptName, scriptText } from './loss/scripts.js';
+
+// This test judges by itself what the loss of a connection may look like; PGKV_ORACLE=1: the protocol oracle does as well.
+if (process.env['PGKV_ORACLE'] !== '1') process.prependOnceListener('exit', takeViolations);
 
 const { env } = process;
 const LONG = env['PGKV_LONG'] === '1';

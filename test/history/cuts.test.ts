@@ -5,6 +5,7 @@
 import t from 'tap';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
+import { takeViolations } from '../oracle/watch.js';
 import { evenSpread, fixedCatalog, KV, prepareShard } from '../support/kv-cluster.js';
 import { liveRouter } from '../support/live-router.js';
 import { type Loss, LossyProxy } from '../support/lossy-proxy.js';
@@ -14,6 +15,9 @@ import { SqlClient } from '../support/sql-client.js';
 import { HistoryClient, type HistoryNotes, type HistoryObject } from './history-client.js';
 import { type Cell, stateText } from './kv-object.js';
 import { linearize, type Operation } from './linearizable.js';
+
+// This test judges by itself what the loss of a connection may look like; PGKV_ORACLE=1: the protocol oracle does as well.
+if (process.env['PGKV_ORACLE'] !== '1') process.prependOnceListener('exit', takeViolations);
 
 const { env } = process;
 const LONG = env['PGKV_LONG'] === '1';

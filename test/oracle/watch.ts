@@ -1,6 +1,7 @@
 // Puts a protocol oracle on sockets of this process, without a listener that would change how they behave: it sees bytes
 // as the socket reads them and as its owner writes them. What it finds is told when the process ends, which then fails:
 // thrown in a teardown it would keep those behind it from stopping servers. PGKV_ORACLE=0: nothing is watched.
+import { writeSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { ProtocolOracle, type Violation } from './protocol-oracle.js';
 
@@ -77,7 +78,10 @@ export function takeViolations(): readonly Violation[] {
 process.once('exit', () => {
   const violations = takeViolations();
   if (violations.length === 0) return;
-  process.stderr.write(`${violations.map(describeViolation).join('\n\n')}\n`);
+  const told = violations.map(describeViolation).join('\n\n');
+  process.stderr.write(`${told}\n`);
+  // Where only what is TAP is kept.
+  writeSync(1, told.replaceAll(/^/gm, '# '));
   process.exitCode = 1;
 });
 
