@@ -101,7 +101,11 @@ export class Expectations {
     if (wanted !== undefined && this.#isSame(wanted, message)) {
       this.#at++;
       if (message.type === READY) this.#unitAnswered();
-      else if (message.type === 'E') this.#unitErrors.push(readFields(message.body)['C']!);
+      // Nobody is told of a block that was lost by the time it is rolled back: the session goes on elsewhere.
+      else if (message.type === 'C' && this.losses > 0 && message.body.toString('latin1', 0, 8) === 'ROLLBACK') {
+        this.#lossTold = this.#toldBefore = true;
+        this.#pid = null;
+      } else if (message.type === 'E') this.#unitErrors.push(readFields(message.body)['C']!);
       return;
     }
     if ('TD'.includes(message.type) && this.#seesForeignSequence(wanted)) return this.received(message);
