@@ -17,8 +17,8 @@ export interface Known {
   readonly snapshot: string;
 }
 
-/** Code that matters may be made faster than it is read. */
-const TRIES_MAX = 3;
+/** Code that matters may be made faster than it is read, which is done twice where it has changed. */
+const TRIES_MAX = 6;
 
 /** `refused`: the server will not say. `lost`: it could not, since the connection broke. */
 export type Failure = 'refused' | 'lost';
@@ -31,11 +31,14 @@ export async function readNews(ask: Ask, last: Known | null): Promise<Known | Fa
       if (known === null || (known === last && known.marks === null)) known = await readAll(ask);
       if (known.marks === null) return known;
       const news = await askNews(ask, known);
-      if (!news.hasChanged && (digest === null || news.digest === digest)) {
+      if (!news.hasChanged && news.digest === digest) {
         const routines = { ...known.routines, hasSequences: news.hasSequences };
-        return { ...known, routines, digest: news.digest, snapshot: news.snapshot };
+        return { ...known, routines, digest, snapshot: news.snapshot };
       }
-      known = digest = null;
+      // A digest that is new is younger than what was read before it (a trigger may have come between): what is read behind it
+      // holds if the digest is the same once more.
+      digest = news.hasChanged || digest !== null ? null : news.digest;
+      known = null;
     }
     return 'refused';
   } catch (error) {

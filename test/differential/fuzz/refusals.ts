@@ -53,6 +53,9 @@ export function standIn(part: readonly FuzzMessage[], at: number): FuzzMessage[]
   return isPlaced ? messages : null;
 }
 
+const bindsPortal = (part: readonly FuzzMessage[]): boolean =>
+  part.some((message) => typeof message !== 'string' && 'bind' in message && message.portal !== '');
+
 /** What a session's statements have bound it to since its block began, and its statements by name. */
 export class Bindings {
   readonly #shards: number;
@@ -60,6 +63,8 @@ export class Bindings {
   /** The block has failed once: it stays where that was, even if it goes on from a savepoint. */
   #hasFailed = false;
   readonly #named = new Map<string, Touch[]>();
+  /** A portal with a name is bound in the block, or batch. */
+  #hasPortal = false;
   /** The open batch, in earlier packets, has run what is no read. */
   #batchSets = false;
 
@@ -86,6 +91,7 @@ export class Bindings {
     const needed = new Set([...this.#bound, ...all.flatMap((touch) => this.#shardsOf(touch))]);
     if (needed.size > 1) return 'a block on several shards (D13)';
     if (this.#batchSets) return 'a batch in pieces that has set something before its key came (D12)';
+    if (this.#hasPortal || bindsPortal(part)) return 'a portal with a name was bound before the first key';
     if (this.#hasFailed) return 'a block that has failed where it had no key yet, and goes on with a key elsewhere';
     return null;
   }
@@ -96,8 +102,10 @@ export class Bindings {
       if (touch.kind !== 'catalog') for (const shard of this.#shardsOf(touch)) this.#bound.add(shard);
     }
     this.#batchSets = status === null && (this.#batchSets || JSON.stringify(part).match(SETS) !== null);
+    if (bindsPortal(part)) this.#hasPortal = true;
     if (status === 'E') this.#hasFailed = true;
     if (status === 'I') {
+      this.#hasPortal = false;
       this.#bound.clear();
       this.#hasFailed = false;
     }
