@@ -171,24 +171,6 @@ t.test('a block with a named portal stays on its server', async (t) => {
   await router.quiet();
 });
 
-t.test('two portals of one batch on keys of two shards are refused, not lost', async (t) => {
-  const router = await kvRouter(t, cluster);
-  const elsewhere = await keyOf(router, 1);
-  const client = await WireClient.connect(router, login);
-  const { messages } = await client.exchange([
-    { parse: 'select value from kv where tenant_id = $1 and key = $2', name: 's' },
-    { bind: ['a', await keyOf(router, 0)], statement: 's', portal: 'p1' },
-    { bind: ['a', elsewhere], statement: 's', portal: 'p2' },
-    { execute: 'p2' },
-    { execute: 'p1' },
-    'sync',
-  ]);
-  t.equal(errorOf(messages)?.code, '0A000');
-  t.equal(messages.filter(({ type }) => type === 'ErrorResponse').length, 1);
-  client.destroy();
-  await router.quiet();
-});
-
 async function keyOf(router: Awaited<ReturnType<typeof kvRouter>>, shard: 0 | 1): Promise<string> {
   const { port } = cluster.servers[shard]!;
   const client = await router.connect();

@@ -273,7 +273,7 @@ export class LeasedExchange implements Exchange<Unit> {
       this.#notice(template, connection);
     }
     // One without a name is dropped by the next Bind or query, which alone would move the block.
-    if (isBind && portalIn(unit) !== '') this.#placement.holdsPortal();
+    if (isBind && portalIn(unit) !== '') this.#context.transaction.holdsPortal();
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);

@@ -28,8 +28,6 @@ export class ShardPlacement {
   readonly #batch: ClientBatch;
   /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
   #batchWrites = false;
-  /** A portal with a name was bound in it. */
-  #batchHoldsPortal = false;
   /** Statements of the open batch were run elsewhere than on the current lane, or in a segment of it that has been ended. */
   #batchRanBefore = false;
   /** Statements of the open batch were bound on the current lane. */
@@ -131,12 +129,6 @@ export class ShardPlacement {
     else if (!template.readOnly && !this.#isSaidAgain(template)) this.#batchWrites = true;
   }
 
-  /** A portal with a name is bound on the current lane: it would be gone elsewhere, and at a Sync outside a block. */
-  holdsPortal(): void {
-    this.#batchHoldsPortal = true;
-    this.#transaction.holdsPortal();
-  }
-
   /** A block begins with it, or can be left with what it did. */
   #isSaidAgain({ movable, releases, kind }: Template): boolean {
     return releases || (movable && (kind === 'begin' || this.#transaction.movable));
@@ -155,7 +147,7 @@ export class ShardPlacement {
 
   /** A Sync ends the open batch. */
   endBatch(): void {
-    this.#batchWrites = this.#batchRanBefore = this.#batchRuns = this.#batchHoldsPortal = false;
+    this.#batchWrites = this.#batchRanBefore = this.#batchRuns = false;
   }
 
   /**
@@ -192,8 +184,7 @@ export class ShardPlacement {
     if (!connection.replies.unsynced()) return connection.replies.length > 0 ? 'wait' : null;
     const { state } = this.#transaction;
     const inBlock = state.kind === 'open';
-    const keeps = this.#batchWrites || (inBlock ? state.prologue === null : this.#batchHoldsPortal);
-    const leaves = keeps && !(beside && inBlock);
+    const leaves = !(beside && inBlock) && (this.#batchWrites || (inBlock && state.prologue === null));
     if (leaves || connection.copyIn) return LEAVES_SHARD(why);
     if (this.#batchRuns) this.#batchRanBefore = true;
     lane.endSegment((errorTold) => {
