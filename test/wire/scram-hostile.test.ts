@@ -12,7 +12,13 @@ import { tlsServerEndPoint } from '../../src/wire/tls-server-end-point.js';
 
 const binding: ChannelBinding = { type: BINDING_TYPE, data: Buffer.alloc(32, 7) };
 const verifier = makeVerifier('pencil', { salt: Buffer.alloc(16, 1), iterations: 1 });
-const ALLOWED = new Set(['protocol_violation', 'unsupported', 'invalid_authorization', 'authentication_failed']);
+const ALLOWED = new Set([
+  'protocol_violation',
+  'unsupported',
+  'invalid_authorization',
+  'authentication_failed',
+  'unsupported_protocol',
+]);
 
 /** Runs one side; true if it went through, false for an error that may be told to the other side. */
 function survives(action: () => unknown): boolean {
