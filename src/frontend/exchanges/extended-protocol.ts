@@ -92,7 +92,10 @@ export class ExtendedProtocol {
     this.#named = named;
   }
 
-  /** The statement of a single batch, where the batch can be sent under a shared name; else null. */
+  /**
+   * The statement of a single batch, where the batch can be sent under a shared name; else null.
+   * @param usesMin how often its text must have been sent before, where it is parsed in the batch
+   */
   batchSource(buffer: Buffer, batch: SingleBatch, usesMin = 1): StatementSource | null {
     const session = this.#session;
     let source: StatementSource | undefined;

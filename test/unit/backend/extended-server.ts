@@ -2,8 +2,16 @@
 // assume what it will make of them. Its answers go to the reply queue as the matcher of replies would take them.
 import { Duplex } from 'node:stream';
 import { forwarded, Reply, type ReplyQueue } from '../../../src/backend/replies/reply-queue.js';
+import { type StatementSource, unknownStatement } from '../../../src/backend/replies/statement-source.js';
 import { SYNC } from '../../../src/wire/client-messages.js';
 import { Output } from '../../../src/wire/output.js';
+
+/** One of many statements, told apart by a number. */
+export const numberedSource = (n: number): StatementSource => ({
+  ...unknownStatement,
+  text: `select ${n}`,
+  parseTail: `select ${n}\0\0\0`,
+});
 
 export class ExtendedServer {
   /** Names of prepared statements, '' the unnamed one, with their texts. */

@@ -3,19 +3,14 @@
 import t from 'tap';
 import { PreparedStatements } from '../../../src/backend/replies/prepared-statements.js';
 import { ReplyQueue } from '../../../src/backend/replies/reply-queue.js';
-import { type StatementSource, unknownStatement } from '../../../src/backend/replies/statement-source.js';
 import { SeededRandom } from '../../support/seeded-random.js';
-import { ExtendedServer } from './extended-server.js';
+import { ExtendedServer, numberedSource } from './extended-server.js';
 
 const MAX = 4;
 const RUNS = 3_000;
 const STEPS = 60;
 
-const sources: readonly StatementSource[] = Array.from({ length: 7 }, (_, n) => ({
-  ...unknownStatement,
-  text: `select ${n}`,
-  parseTail: `select ${n}\0\0\0`,
-}));
+const sources = Array.from({ length: 7 }, (_, n) => numberedSource(n));
 
 /** Plays one run; what is wrong at the end of it, or null. */
 function play(seed: number): string | null {

@@ -1,21 +1,14 @@
 // The unnamed statement as a session believes it to be, against a server's, whatever of a pipeline was refused or skipped.
 import t from 'tap';
 import { assuming, Reply, ReplyQueue } from '../../../src/backend/replies/reply-queue.js';
-import { type StatementSource, unknownStatement } from '../../../src/backend/replies/statement-source.js';
 import { UnnamedStatement } from '../../../src/session/unnamed-statement.js';
 import { encodeNamed, encodeParse } from '../../../src/wire/client-messages.js';
 import { Frontend } from '../../../src/wire/protocol.js';
 import { SeededRandom } from '../../support/seeded-random.js';
-import { ExtendedServer } from '../backend/extended-server.js';
+import { ExtendedServer, numberedSource } from '../backend/extended-server.js';
 
 const RUNS = 3_000;
 const STEPS = 40;
-
-const source = (n: number): StatementSource => ({
-  ...unknownStatement,
-  text: `select ${n}`,
-  parseTail: `select ${n}\0\0\0`,
-});
 
 /** Plays one run; what is wrong at the end of it, or null. */
 function play(seed: number): string | null {
@@ -25,7 +18,7 @@ function play(seed: number): string | null {
   const unnamed = new UnnamedStatement();
   for (let step = 0; step < STEPS; step++) {
     if (random.chance(0.5)) {
-      const parsed = random.chance(0.7) ? source(step) : null;
+      const parsed = random.chance(0.7) ? numberedSource(step) : null;
       const change = unnamed.change(parsed, replies);
       const undo = (refused: boolean): void => unnamed.undo(change, refused);
       replies.push(assuming(parsed === null ? Reply.close : Reply.parse, false, { undo }));
