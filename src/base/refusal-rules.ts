@@ -381,6 +381,11 @@ export const REFUSAL_RULES = {
     'a transaction cannot leave its shard: {why}',
     'End the transaction first, or keep the keys together by a common {{tag}} in them.',
   ),
+  portal_left: rule(
+    'PGKV-081',
+    '{name} is on a shard that the batch has left for a statement behind its Bind',
+    'Execute a portal before the next one is bound, or keep the keys together by a common {{tag}} in them.',
+  ),
   function_call: rule(
     'PGKV-082',
     'a function of a user cannot be called by the FunctionCall message in a database with key-value tables',

@@ -115,7 +115,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     this.#extended = new ExtendedProtocol(session, context.named, () => lanes.home.schemaEpoch);
     const answers = new OwnAnswers(context);
     const portals = new OwnPortals(this.#output);
-    const placement = new ShardPlacement(session, lanes, context.transaction, context.batch);
+    const placement = new ShardPlacement(context, portals);
     const merged = options.merged === null ? null : new MergedExchange(context, options.merged, this.#extended);
     const scatter = new ScatterExchange(context, answers, portals);
     const own = new OwnExchange(context, answers, portals, merged !== null);

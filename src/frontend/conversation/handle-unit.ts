@@ -41,6 +41,8 @@ export function handleUnit(way: Way, unit: Unit): Handling {
     if (unit.type === Frontend.execute) placement.ranElsewhere();
     return here(way, unit, BY_PGKV, () => portals.take(unit), true);
   }
+  const left = portals.leftBehind(unit);
+  if (left !== null) return way.answers.refuse(unit, left);
   // The block is open on a server all the same, or no server has it.
   if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
   // 25P02, wherever it would belong: the server that has the failed block says so.

@@ -113,6 +113,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
     if (status === TransactionStatus.idle) this.#extended.portalsEnd();
+    else if (status === TransactionStatus.failed) this.#portals.forgetElsewhere();
     block.mayHaveCommitted = false;
     if (!transaction.inBlock) block.mayHaveWritten = false;
   }
@@ -156,6 +157,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#lost.connectionLost(loss, this.#block);
     this.#block = { ...WHOLE };
     this.#extended.portalsEnd();
+    this.#portals.forgetElsewhere();
   }
 
   abandon(): void {
@@ -266,14 +268,15 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#sending(isBind ? template : NEUTRAL_TEMPLATE, text);
     if (type === Frontend.parse) lane.foresee(template);
     if (isBind) {
-      this.#portals.boundElsewhere(unit);
+      const portal = portalIn(unit);
+      this.#portals.boundElsewhere(portal);
+      // One without a name is dropped by the next Bind or query, which alone would move the block.
+      if (portal !== '') this.#context.transaction.holdsPortal();
       this.#placement.sendingBound(template);
       lane.note(template, text);
       services.counters.statements++;
       this.#notice(template, connection);
     }
-    // One without a name is dropped by the next Bind or query, which alone would move the block.
-    if (isBind && portalIn(unit) !== '') this.#context.transaction.holdsPortal();
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);

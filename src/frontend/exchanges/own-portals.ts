@@ -1,8 +1,10 @@
-// Portals of the extended protocol that no server knows: reads over several shards, and what pgkv answers itself. Invariant: a
-// name stands for one portal, here or on the server; unnamed ones and those outside a block end with their batch; there are
-// not more than OWN_PORTALS_MAX.
+// Portals of the extended protocol that no server knows: reads over several shards, and what pgkv answers itself; and the names
+// of those that servers have, or had when their part of the batch ended (D12), so that what is asked of one that was left is
+// refused with the reason. Invariant: a name stands for one portal, here or on a server; unnamed ones and those outside a
+// block end with their batch; there are not more than OWN_PORTALS_MAX here, nor more than NAMES_MAX that can be left.
 import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { Handling } from '../../execute/exchange.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
@@ -22,9 +24,13 @@ export interface OwnPortal {
 
 const PORTAL = 0x50;
 export const OWN_PORTALS_MAX = 100;
+/** Names of portals on servers that are kept: with more, a batch stays on its shard. */
+export const NAMES_MAX = 1000;
 
 export class OwnPortals {
   readonly #portals = new Map<string, OwnPortal>();
+  /** Those on servers, by whether their server has been left since. */
+  readonly #elsewhere = new Map<string, 'there' | 'left'>();
   readonly #output: ClientOutput;
 
   constructor(output: ClientOutput) {
@@ -39,7 +45,7 @@ export class OwnPortals {
   /** Why a Bind may not make its portal here; null: it may. */
   obstacle(name: string): Buffer | PgkvError | null {
     // Those without a name give way.
-    if (this.#portals.has(name)) return name === '' ? null : cursorExists(name);
+    if (this.#portals.has(name) || this.#elsewhere.has(name)) return name === '' ? null : cursorExists(name);
     if (this.#portals.size < OWN_PORTALS_MAX) return null;
     const message = `a limit of pgkv was exceeded: ${OWN_PORTALS_MAX} portals of pgkv's own are open`;
     return new PgkvError('limit_exceeded', { message });
@@ -47,9 +53,10 @@ export class OwnPortals {
 
   /** The same for a portal on a server. */
   obstacleElsewhere(unit: Unit): Buffer | null {
-    if (this.#portals.size === 0 || unit.buffer[unit.start + 5] === 0) return null;
+    if ((this.#portals.size === 0 && this.#elsewhere.size === 0) || unit.buffer[unit.start + 5] === 0) return null;
     const name = OwnPortals.nameIn(unit);
-    return this.#portals.has(name) ? cursorExists(name) : null;
+    // Where the server that has one gets the Bind, it says so itself.
+    return this.#portals.has(name) || this.#elsewhere.get(name) === 'left' ? cursorExists(name) : null;
   }
 
   /** Answers a Bind. */
@@ -60,8 +67,37 @@ export class OwnPortals {
   }
 
   /** A Bind goes to a server: the unnamed portal is another one from now on. */
-  boundElsewhere(unit: Unit): void {
-    if (this.#portals.size > 0 && unit.buffer[unit.start + 5] === 0) this.close('');
+  boundElsewhere(name: string): void {
+    if (name === '') this.close('');
+    if (this.#elsewhere.size <= NAMES_MAX) this.#elsewhere.set(name, 'there');
+  }
+
+  /** All that the server of the current lane has can be told from what is there later. */
+  get mayLeave(): boolean {
+    return this.#elsewhere.size <= NAMES_MAX;
+  }
+
+  /** Those on the server of the current lane end there, before their batch does. */
+  leave(): void {
+    for (const name of this.#elsewhere.keys()) this.#elsewhere.set(name, 'left');
+  }
+
+  /** Why a Describe or Execute cannot be served, of a portal that was left; null: it is none. */
+  leftBehind(unit: Unit): PgkvError | null {
+    const named = this.#elsewhere.size === 0 ? null : portalNamed(unit);
+    if (named === null) return null;
+    if (unit.type === Frontend.close) {
+      // Whatever server gets it says that it is closed, whether or not it has one.
+      this.#elsewhere.delete(named.name);
+      return null;
+    }
+    const isLeft = this.#elsewhere.get(named.name) === 'left';
+    return isLeft ? refusalError(refuse('portal_left', { name: shownName(named.name) })) : null;
+  }
+
+  /** Those on servers may be gone: a block has failed, or its connection is lost. */
+  forgetElsewhere(): void {
+    this.#elsewhere.clear();
   }
 
   /** Whether it is a Describe, Execute or Close of a portal that is here. */
@@ -86,31 +122,39 @@ export class OwnPortals {
     return 'taken';
   }
 
-  #found({ type, buffer, start, end }: Unit): { name: string; portal: OwnPortal; nameEnd: number } | undefined {
-    const isExecute = type === Frontend.execute;
-    if (!isExecute && type !== Frontend.describe && type !== Frontend.close) return undefined;
-    if (!isExecute && buffer[start + 5] !== PORTAL) return undefined;
-    const nameStart = isExecute ? start + 5 : start + 6;
-    const nameEnd = stringEnd(buffer, nameStart, end);
-    if (nameEnd < 0) return undefined;
-    const name = buffer.toString('latin1', nameStart, nameEnd);
-    const portal = this.#portals.get(name);
-    return portal === undefined ? undefined : { name, portal, nameEnd };
+  #found(unit: Unit): { name: string; portal: OwnPortal; nameEnd: number } | undefined {
+    const named = portalNamed(unit);
+    const portal = named === null ? undefined : this.#portals.get(named.name);
+    return portal === undefined ? undefined : { ...named!, portal };
   }
 
   /** A batch has ended outside a block, or a block has. */
   closeAll(): void {
+    if (this.#elsewhere.size > 0) this.#elsewhere.clear();
     if (this.#portals.size === 0) return;
     for (const name of [...this.#portals.keys()]) this.close(name);
   }
 
   close(name: string): void {
+    this.#elsewhere.delete(name);
     const portal = this.#portals.get(name);
     if (portal === undefined) return;
     this.#portals.delete(name);
     portal.close();
   }
 }
+
+/** The portal, in latin1, that a Describe, Execute or Close names. */
+function portalNamed({ type, buffer, start, end }: Unit): { readonly name: string; readonly nameEnd: number } | null {
+  const isExecute = type === Frontend.execute;
+  if (!isExecute && type !== Frontend.describe && type !== Frontend.close) return null;
+  if (!isExecute && buffer[start + 5] !== PORTAL) return null;
+  const nameStart = isExecute ? start + 5 : start + 6;
+  const nameEnd = stringEnd(buffer, nameStart, end);
+  return nameEnd < 0 ? null : { name: buffer.toString('latin1', nameStart, nameEnd), nameEnd };
+}
+
+const shownName = (name: string): string => (name === '' ? 'the portal without a name' : `portal "${name}"`);
 
 /** Whether an Execute of that portal has begun to arrive at `start`, its name included. */
 function executes(name: string, buffer: Buffer, start: number): boolean {

@@ -10,6 +10,8 @@ import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
+import type { ExchangeContext } from './exchange-context.js';
+import type { OwnPortals } from './own-portals.js';
 
 /** The current lane is the right one; or the message has to wait until messages are taken again; or it cannot be served. */
 export type Placement = 'ready' | 'wait' | PgkvError;
@@ -26,6 +28,7 @@ export class ShardPlacement {
   readonly #lanes: SessionLanes;
   readonly #transaction: Transaction<LeasedLane>;
   readonly #batch: ClientBatch;
+  readonly #portals: OwnPortals;
   /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
   #batchWrites = false;
   /** Statements of the open batch were run elsewhere than on the current lane, or in a segment of it that has been ended. */
@@ -33,11 +36,12 @@ export class ShardPlacement {
   /** Statements of the open batch were bound on the current lane. */
   #batchRuns = false;
 
-  constructor(session: Session, lanes: SessionLanes, transaction: Transaction<LeasedLane>, batch: ClientBatch) {
+  constructor({ session, lanes, transaction, batch }: ExchangeContext, portals: OwnPortals) {
     this.#session = session;
     this.#lanes = lanes;
     this.#transaction = transaction;
     this.#batch = batch;
+    this.#portals = portals;
   }
 
   /** Where a statement that names no key-value table belongs. */
@@ -165,6 +169,7 @@ export class ShardPlacement {
     const { state } = this.#transaction;
     if (state.kind === 'open') {
       if (state.prologue === null) return LEAVES_SHARD(why);
+      this.#portals.leave();
       this.#transaction.moved();
       lane.leaveBlock();
       return 'wait';
@@ -186,6 +191,8 @@ export class ShardPlacement {
     const inBlock = state.kind === 'open';
     const leaves = !(beside && inBlock) && (this.#batchWrites || (inBlock && state.prologue === null));
     if (leaves || connection.copyIn) return LEAVES_SHARD(why);
+    if (!inBlock && !this.#portals.mayLeave) return LEAVES_SHARD('too many portals are open on it');
+    if (!inBlock) this.#portals.leave();
     if (this.#batchRuns) this.#batchRanBefore = true;
     lane.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();

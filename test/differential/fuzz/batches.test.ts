@@ -1,0 +1,51 @@
+// Generated batches, to plain Postgres and through pgkv on one, three and five shards; see batch-scripts.ts. Never an answer that
+// Postgres would not give, but for refusals with their reason.
+//   PGKV_SEED=7                     scripts of that seed on
+//   PGKV_FUZZ_SCRIPTS=500           so many of each kind
+import t from 'tap';
+import { findPostgres } from '../../support/postgres-binaries.js';
+import { Arena, type Ring } from './arena.js';
+import { portalScript } from './batch-scripts.js';
+import { playScript, type RefusalCounts } from './play-script.js';
+import { describePackets, type Script } from './script.js';
+
+const SEED = Number(process.env['PGKV_SEED'] ?? 2_000_000);
+const SCRIPTS = Number(process.env['PGKV_FUZZ_SCRIPTS'] ?? 90);
+const FAULTS_MAX = 3;
+const skip = findPostgres('embedded') ? false : 'no embedded Postgres';
+
+const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> = {
+  'portals bound before others are executed': portalScript,
+};
+
+t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {
+  const arena = await Arena.open([1, 3, 5]);
+  t.teardown(() => arena.close());
+  for (const [name, generate] of Object.entries(KINDS)) {
+    await t.test(name, async (t) => {
+      const refusals: RefusalCounts = new Map();
+      let faults = 0;
+      for (let index = 0; index < SCRIPTS && faults < FAULTS_MAX; index++) {
+        const ring = arena.rings[index % arena.rings.length]!;
+        if (!(await isSame(t, generate(SEED + index, ring.shards), ring, refusals))) faults++;
+      }
+      for (const [reason, count] of refusals) t.comment(`refused ${count} times: ${reason}`);
+      t.equal(faults, 0);
+    });
+  }
+});
+
+async function isSame(
+  t: { comment(text: string): void },
+  script: Script,
+  ring: Ring,
+  refusals: RefusalCounts,
+): Promise<boolean> {
+  const fault = await playScript(script, ring, refusals);
+  if (fault === null) return true;
+  await ring.renew();
+  const packets = describePackets(script.packets.slice(0, fault.packet + 1));
+  for (const line of [`PGKV_SEED=${script.seed}, ${ring.shards} shards: ${fault.kind}`, ...packets, fault.text])
+    t.comment(line);
+  return false;
+}
