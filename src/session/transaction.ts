@@ -134,8 +134,8 @@ export class Transaction<Branch extends object> {
     return this.#prologue !== null;
   }
 
-  /** A portal with a name is bound in it: it would be gone elsewhere. */
-  holdsPortal(): void {
+  /** Something is done in it that could not be said again elsewhere, or would be gone there, as a portal with a name is. */
+  bound(): void {
     const state = this.#state;
     if (state.kind === 'open' && state.prologue !== null) this.#state = { ...state, prologue: null };
   }

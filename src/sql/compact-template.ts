@@ -45,6 +45,7 @@ export function compactTemplate(template: Template): Template {
     neutral: template.neutral,
     readsCatalogue: template.readsCatalogue,
     releases: template.releases,
+    releasesUntilEnd: template.releasesUntilEnd,
     movable: template.movable,
     saidAgain: copier.copy(template.saidAgain),
     backendCall: copier.copy(template.backendCall),

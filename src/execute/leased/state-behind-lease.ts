@@ -123,6 +123,8 @@ export class StateBehindLease {
 
   /** A statement with `effects` is about to be sent. `text` is read where it brings code along. */
   note(effects: EffectBits, template: Template, text: string): void {
+    // There is nothing to give up.
+    if (template.releases && !this.mayHoldState) return;
     this.#effects |= effects;
     // What stands before a BEGIN, or behind a COMMIT, of one text is none of the block's.
     if (template.kind === 'multi') this.#beyondBlock |= effects;

@@ -271,7 +271,7 @@ export class LeasedExchange implements Exchange<Unit> {
       const portal = portalIn(unit);
       this.#portals.boundElsewhere(portal);
       // One without a name is dropped by the next Bind or query, which alone would move the block.
-      if (portal !== '') this.#context.transaction.holdsPortal();
+      if (portal !== '') this.#context.transaction.bound();
       this.#placement.sendingBound(template);
       lane.note(template, text);
       services.counters.statements++;

@@ -122,7 +122,9 @@ export class ShardPlacement {
       lane.openFailedBlock(state.kind === 'failed' ? state.prologue : null);
       transaction.reopened(lane);
     }
+    const comesBack = this.#comesBack(template);
     transaction.sent(template, text, lane, !this.#batchWrites);
+    if (comesBack) transaction.bound();
   }
 
   /** The statement is one of an extended batch. */
@@ -130,12 +132,18 @@ export class ShardPlacement {
     this.#batchRuns = true;
     // What stands before the end of a block is decided by it.
     if (template.leavesBlock === 'closed') this.#batchWrites = false;
-    else if (!template.readOnly && !this.#isSaidAgain(template)) this.#batchWrites = true;
+    else if (!template.readOnly && (this.#comesBack(template) || !this.#isSaidAgain(template)))
+      this.#batchWrites = true;
   }
 
   /** A block begins with it, or can be left with what it did. */
   #isSaidAgain({ movable, releases, kind }: Template): boolean {
     return releases || (movable && (kind === 'begin' || this.#transaction.movable));
+  }
+
+  /** It gives up what the session may hold here, up to the end of the transaction, which decides: that has to be here. */
+  #comesBack({ releasesUntilEnd }: Template): boolean {
+    return releasesUntilEnd && this.#lanes.current.holdsState;
   }
 
   /** A statement of the open batch is run that the current lane does not see. */

@@ -28,6 +28,7 @@ interface Findings {
   neutral: boolean;
   readsCatalogue: boolean;
   releases: boolean;
+  releasesUntilEnd: boolean;
   endsFailure: boolean;
 }
 
@@ -57,6 +58,7 @@ export function classify(
     findings.readsCatalogue = findings.kind === 'read' && found.readsCatalogue;
     findings.neutral = isNeutral(statement.node, findings, found);
     findings.releases = !findings.neutral && isRelease(statement.node, findings, found);
+    findings.releasesUntilEnd = isUndoneWithBlock(statement.node);
     all.push(findings);
     for (const name of names) named.push({ ...name, statement });
   }
@@ -142,6 +144,10 @@ function isRelease(node: Node, { kind }: Findings, found: Survey): boolean {
   return found.unlocks && found.effects === Effect.none;
 }
 
+/** See Template.releasesUntilEnd. What else is given up is so at once, whatever becomes of the transaction. */
+const isUndoneWithBlock = (node: Node): boolean =>
+  'UnlistenStmt' in node || ('DiscardStmt' in node && node.DiscardStmt.target === 'DISCARD_TEMP');
+
 function unite(all: readonly Findings[]): Findings {
   const [only] = all;
   if (only === undefined) return { ...findings('empty', Effect.none), readOnly: true, neutral: true };
@@ -158,6 +164,7 @@ function unite(all: readonly Findings[]): Findings {
     neutral: all.every(isNeutralPart),
     readsCatalogue: all.some((one) => one.readsCatalogue),
     releases: all.some((one) => one.releases) && all.every((one) => one.releases || (one.neutral && one.readOnly)),
+    releasesUntilEnd: all.some((one) => one.releasesUntilEnd),
     endsFailure: only.endsFailure,
   };
 }
@@ -176,6 +183,7 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
   neutral: false,
   readsCatalogue: false,
   releases: false,
+  releasesUntilEnd: false,
   endsFailure: false,
 });
 

@@ -105,6 +105,8 @@ export interface Template {
    * said again where a block moves); else it belongs to the connection that holds it. Never set together with `neutral`.
    */
   readonly releases: boolean;
+  /** Gives up, among other things, what a ROLLBACK brings back: UNLISTEN, DISCARD TEMP. */
+  readonly releasesUntilEnd: boolean;
   /**
    * What it does in a block can be said again on another server, or need not be: `neutral`, `releases`, control of the block, or
    * several of those in one text. Said again are the parts of the text in `saidAgain`; null: all of it.
@@ -136,6 +138,7 @@ const unread = (effects: EffectBits): Template => ({
   neutral: false,
   readsCatalogue: false,
   releases: false,
+  releasesUntilEnd: false,
   movable: false,
   saidAgain: null,
   backendCall: null,
@@ -171,6 +174,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   neutral: true,
   readsCatalogue: false,
   releases: false,
+  releasesUntilEnd: false,
   movable: true,
   saidAgain: null,
   backendCall: null,

@@ -40,6 +40,7 @@ const put = (key: string): Statement => ({
   sql: `insert into kv (tenant_id, key, value) values ('${TENANT}', '${key.replace('1', '7')}', '5')`,
   touch: { kind: 'keys', keys: [[TENANT, key]], writes: true },
 });
+const WRONG = neutral('select 1 / 0');
 const count: Statement = {
   sql: `select count(*) from kv where tenant_id = '${TENANT}'`,
   touch: { kind: 'every', writes: false },
@@ -65,6 +66,51 @@ const packet = (session: number, step: Step): Packet => ({
   session,
   messages: 'sql' in step ? [query(step)] : step,
 });
+
+/** What a transaction gives up of a session comes back with its end, wherever the keys of the transaction are. */
+function givenUpScripts(): Record<string, (keys: Keys) => readonly Packet[]> {
+  const channels = atHome('select count(*) from pg_listening_channels()');
+  const temporary = atHome('select count(*) from scratch');
+  const kinds = [
+    { made: 'listen c', given: 'unlisten c', probe: channels },
+    { made: 'listen c', given: 'unlisten *', probe: channels },
+    { made: 'create temp table scratch (n int)', given: 'discard temp', probe: temporary },
+  ];
+  const ways = (given: Statement, { home, other }: Keys): Record<string, readonly Step[]> => ({
+    'a batch with a key elsewhere that fails': [[...run(given), ...run(put(other)), ...run(WRONG), 'sync']],
+    'a batch with a read elsewhere that fails': [[...run(given), ...run(read(other)), ...run(WRONG), 'sync']],
+    'a batch that sets something and fails': [
+      [...run(given), ...run(neutral("set work_mem = '3MB'")), ...run(read(other)), ...run(WRONG), 'sync'],
+    ],
+    'a batch with keys before and behind it': [[...run(read(home)), ...run(given), ...run(read(other)), 'sync']],
+    'a batch that is whole': [[...run(given), ...run(put(other)), 'sync']],
+    'a batch with a read of all shards that fails': [[...run(given), ...run(count), ...run(WRONG), 'sync']],
+    'a block that is committed': [control('begin'), given, put(other), control('commit')],
+    'a block that is rolled back': [control('begin'), given, put(other), control('rollback')],
+    'a block of batches': [
+      [...run(control('begin')), ...run(given), 'sync'],
+      [...run(put(other)), 'sync'],
+      [...run(control('commit')), 'sync'],
+    ],
+    'a block begun in one text': [[query(control('begin'), given)], put(other), control('commit')],
+    'a savepoint': [
+      control('begin'),
+      control('savepoint a'),
+      given,
+      control('rollback to a'),
+      put(other),
+      control('commit'),
+    ],
+  });
+  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
+  for (const { made, given, probe } of kinds) {
+    for (const name of Object.keys(ways(neutral(given), { home: '', other: '', third: '' }))) {
+      scripts[`${given} in ${name}`] = (keys) =>
+        steps(atHome(made), ...ways(atHome(given), keys)[name]!, control('rollback'), probe);
+    }
+  }
+  return scripts;
+}
 
 /** Names say which item of issue 9 it is. */
 export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Packet[]>> = {
@@ -377,6 +423,7 @@ export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Pack
       control('commit'),
       read(other),
     ),
+  ...givenUpScripts(),
   'SET LOCAL behind a read of several shards': () =>
     steps([...run(count), ...run(neutral("set local work_mem = '3MB'")), ...run(neutral('show work_mem')), 'sync']),
 };

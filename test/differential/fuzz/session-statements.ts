@@ -91,7 +91,8 @@ const setting = (random: Random): Form =>
 const state = (random: Random, session: number): Form =>
   random.weighted<Form>([
     [2, plain(HOME, 'listen c')],
-    [2, plain(NONE, random.pick(['unlisten c', 'unlisten *']))],
+    // Where the session listens, a transaction that does not go on is one that still listens.
+    [2, plain(HOME, random.pick(['unlisten c', 'unlisten *']))],
     [2, plain(HOME, `notify c, '${random.between(1, 9)}'`)],
     [1, plain(NONE, 'discard plans')],
     [1, plain(HOME, 'discard all')],
