@@ -45,8 +45,13 @@ type Script = (pids: { own: number; other: number }) => readonly FrontendMessage
 const pidOf = (client: SqlClient): number => client.wire.pid!;
 
 function plain(messages: readonly BackendMessage[], { own, other }: { own: number; other: number }): unknown[] {
-  const word = (text: string): string =>
-    text.replaceAll(`${own}`, 'OWN').replaceAll(`${other}`, 'OTHER').replaceAll(`${ABSENT}`, 'ABSENT');
+  const names = new Map([
+    [`${own}`, 'OWN'],
+    [`${other}`, 'OTHER'],
+    [`${ABSENT}`, 'ABSENT'],
+  ]);
+  // Whole numbers: a server's pid may be found within others, as 2501 in 42501.
+  const word = (text: string): string => text.replace(/\d+/g, (number) => names.get(number) ?? number);
   return messages.map((message) => {
     if (message.type === 'DataRow') {
       return {
@@ -59,8 +64,9 @@ function plain(messages: readonly BackendMessage[], { own, other }: { own: numbe
       };
     }
     if (message.type !== 'ErrorResponse' && message.type !== 'NoticeResponse') return message;
-    const { F: _file, L: _line, R: _routine, ...fields } = message.fields;
-    return { type: message.type, fields: Object.fromEntries(Object.entries(fields).map(([k, v]) => [k, word(v)])) };
+    const { F: _file, L: _line, R: _routine, C, ...fields } = message.fields;
+    const words = Object.fromEntries(Object.entries(fields).map(([k, v]) => [k, word(v)]));
+    return { type: message.type, fields: { C, ...words } };
   });
 }
 
