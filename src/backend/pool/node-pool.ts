@@ -13,21 +13,16 @@ import { addressText, type OpenStream, type ServerAddress } from '../connection/
 import { endsWhenIdle } from '../connection/settings-change.js';
 import type { SettingsGroup } from '../connection/settings-group.js';
 import { AnswerDeadlines } from './answer-deadlines.js';
-import { type LeaseRequest, PoolGroup, type RoleIdentity } from './pool-group.js';
+import type { LeaseRequest, PoolGroup, RoleIdentity } from './pool-group.js';
+import { PoolGroups } from './pool-groups.js';
 import { createPoolCounters, type PoolLimits } from './pool-limits.js';
 import { PoolRoom } from './pool-room.js';
 import { nextWaiter } from './pool-turns.js';
-import { RoleNews } from './role-news.js';
+import { PoolUpkeep } from './pool-upkeep.js';
 import { type AskControl, RoutineLookup } from './routine-lookup.js';
 import { Shares } from './shares.js';
 
 export type { PoolLimits } from './pool-limits.js';
-
-/** So long a server waits for others to leave a database. */
-const LEAVING_MS = 5_000;
-const SWEEP_INTERVAL_MS = 500;
-/** How often idle connections are looked at for statements of clients that are gone. */
-const TIDY_INTERVAL_MS = 10_000;
 
 const roleGone = (user: string): PgkvError =>
   new PgkvError('invalid_authorization', { message: `role "${user}" was dropped or made anew: log in again` });
@@ -50,12 +45,8 @@ export class NodePool {
   onSchemaChanged: (() => void) | null = null;
   /** Nobody may be connected to that database for what is about to be sent; idle connections everywhere are closed. */
   onDatabaseLeft: ((database: string) => void) | null = null;
-  readonly #groups = new Map<string, PoolGroup>();
-  readonly #roles = new RoleNews();
+  readonly #groups = new PoolGroups();
   readonly #connections = new Set<ServerConnection>();
-  /** The database that nobody is to stay in, and until when. */
-  readonly #leftUntil = new Map<string, number>();
-  #tidiedAt = 0;
   #waitingCount = 0;
   #schemaEpoch = 0;
   /** Bytes of connections that are closed by now. */
@@ -92,7 +83,7 @@ export class NodePool {
       clock: options.clock,
       isAsleep: () => this.#waitingCount === 0 || this.#closed,
       hasPlace: () => this.#connections.size + this.#opener.attemptCount < options.limits.sizeMax,
-      open: (group) => this.#open(this.#current(group)),
+      open: (group) => this.#open(this.#groups.current(group)),
       serve: (request, connection) => {
         this.#leaveQueue(request);
         this.#grant(request, connection);
@@ -103,13 +94,23 @@ export class NodePool {
       clock: options.clock,
       counters: this.counters,
       label: this.label,
-      groups: () => this.#groups.values(),
+      groups: () => this.#groups,
       release: (connection, group) => this.release(connection, group),
     });
     this.noSettings = options.noSettings;
     const { clock, control = null } = options;
     this.#routines = control === null ? null : new RoutineLookup(clock, control, () => this.#schemaEpoch);
-    this.#scheduleSweep();
+    new PoolUpkeep({
+      clock,
+      limits: options.limits,
+      groups: this.#groups,
+      connections: this.#connections,
+      deadlines: this.#deadlines,
+      isClosed: () => this.#closed,
+      timedOut: (request) => this.#timedOut(request),
+      keepDatabases: (used) => this.#routines?.keep(used),
+      swept: () => this.#room.make(),
+    });
   }
 
   get answerTimeoutMs(): number {
@@ -130,9 +131,7 @@ export class NodePool {
   }
 
   get idleCount(): number {
-    let count = 0;
-    for (const group of this.#groups.values()) count += group.idle.length;
-    return count;
+    return this.#groups.idleCount;
   }
 
   /** Bytes received from the node in all, logins not counted. */
@@ -155,29 +154,19 @@ export class NodePool {
 
   /** The group for these start-up parameters (user and database among them). A newer credential replaces the older. */
   group(startup: ReadonlyMap<string, string>, credential: Credential, role: RoleIdentity | null = null): PoolGroup {
-    const parameters = [...startup].sort((a, b) => (a[0] < b[0] ? -1 : 1));
-    const key = JSON.stringify(role === null ? parameters : [role.oid, role.barred, ...parameters]);
-    const user = startup.get('user') ?? '';
-    let group = this.#groups.get(key);
-    if (group === undefined) {
-      group = new PoolGroup(key, user, startup, credential, role);
-      this.#groups.set(key, group);
-    }
-    if (this.#roles.isNewest(user, role)) group.credential = credential;
-    return group;
+    return this.#groups.of(startup, credential, role);
   }
 
   /** A client is logging in as a role that the node has like this: what was opened for another one serves nobody any more. */
   heardOfRole(user: string, role: RoleIdentity): void {
-    if (!this.#roles.heard(user, role, this.#clock.now())) return;
-    for (const group of this.#groups.values()) {
-      if (group.user !== user) continue;
+    const concerned = this.#groups.heardOfRole(user, role, this.#clock.now());
+    for (const group of concerned) {
       for (const connection of [...group.idle]) {
-        if (this.#roles.isOutdated(group, connection.createdAt)) connection.terminate();
+        if (this.#groups.isOutdated(group, connection)) connection.terminate();
       }
-      if (this.#roles.isGone(group)) this.#refuseAll(group, roleGone(user), null);
+      if (this.#groups.isGone(group)) this.#refuseAll(group, roleGone(user), null);
     }
-    this.#room.make();
+    if (concerned.length > 0) this.#room.make();
   }
 
   /** Asks for a connection: `granted` or `refused` follows, perhaps before this returns. */
@@ -186,11 +175,11 @@ export class NodePool {
       request.refused(new PgkvError('shutting_down'), null);
       return;
     }
-    if (this.#roles.isGone(request.group)) {
+    if (this.#groups.isGone(request.group)) {
       request.refused(roleGone(request.group.user), null);
       return;
     }
-    const group = this.#current(request.group);
+    const group = this.#groups.current(request.group);
     const isLease = request.purpose === undefined;
     // What needs no lease does not stand behind those that may have none.
     const isNext = isLease ? group.waiting.size === 0 : group.leaseWaiting === group.waiting.size;
@@ -200,7 +189,7 @@ export class NodePool {
     }
     if (this.#waitingCount >= this.#limits.queueMax) {
       this.counters.waitsRefusedTotal++;
-      this.#forgetIfUnused(group);
+      this.#groups.forgetIfUnused(group);
       const detail = `${this.#waitingCount} statements wait for ${this.label} (pool.queue_max)`;
       request.refused(new PgkvError('pool_queue_full', { detail }), null);
       return;
@@ -221,16 +210,16 @@ export class NodePool {
   }
 
   #leaveQueue(request: LeaseRequest): boolean {
-    const group = this.#groups.get(request.group.key) ?? request.group;
-    if (!group.remove(request)) return false;
+    const group = this.#groups.removeWaiting(request);
+    if (group === null) return false;
     this.#waitingCount--;
-    this.#forgetIfUnused(group);
+    this.#groups.forgetIfUnused(group);
     return true;
   }
 
   /** Takes a particular connection if it is idle: for a session that needs the one it used last. */
   acquireExactly(connection: ServerConnection, group: PoolGroup): boolean {
-    const current = this.#current(group);
+    const current = this.#groups.current(group);
     if (this.#roomOf(current) === 0 || !current.removeIdle(connection)) return false;
     this.counters.grantsTotal++;
     this.#shares.leased(current, connection);
@@ -244,19 +233,19 @@ export class NodePool {
   }
 
   /** How many more leases a group may get. */
-  readonly #roomOf = (group: PoolGroup): number => this.#shares.room(group, this.#groups.values());
+  readonly #roomOf = (group: PoolGroup): number => this.#shares.room(group, this.#groups);
 
   /** Gives a connection back. One that is not at rest is closed. */
   release(connection: ServerConnection, formerGroup: PoolGroup): void {
     if (connection.dead) return;
-    const group = this.#current(formerGroup);
+    const group = this.#groups.current(formerGroup);
     this.#shares.ended(connection);
     connection.attach(null);
     const now = this.#clock.now();
     const wornOut =
       connection.retired ||
       now - connection.createdAt > this.#limits.lifetimeMaxMs ||
-      this.#roles.isOutdated(group, connection.createdAt);
+      this.#groups.isOutdated(group, connection);
     // A cancel request that lands late must not hit the next user.
     if (!connection.atRest || connection.cancelsUnderWay > 0 || wornOut || this.#closed) {
       if (connection.atRest) connection.terminate();
@@ -276,7 +265,7 @@ export class NodePool {
       this.#leaveQueue(next);
       this.#grant(next, connection);
     } else {
-      if (now < (this.#leftUntil.get(group.database) ?? 0)) return connection.terminate();
+      if (this.#groups.isLeft(group, now)) return connection.terminate();
       connection.idleSince = now;
       group.idle.push(connection);
     }
@@ -321,22 +310,18 @@ export class NodePool {
   schemaChangedElsewhere(): void {
     this.#schemaEpoch++;
     for (const connection of this.#connections) connection.schemaChanged(this.#schemaEpoch);
-    this.#routines?.schemaChanged(this.#groups.values());
+    this.#routines?.schemaChanged(this.#groups);
   }
 
   /** Closes those that are idle in the database, and those that would be in the next moment. */
   closeIdle(database: string): void {
-    this.#leftUntil.clear();
-    this.#leftUntil.set(database, this.#clock.now() + LEAVING_MS);
-    for (const group of this.#groups.values()) {
-      if (group.database === database) for (const connection of [...group.idle]) connection.terminate();
-    }
+    for (const connection of this.#groups.leave(database, this.#clock.now())) connection.terminate();
   }
 
   /** Closes idle connections now and leased ones as they come back. Waiters are refused. */
   close(): void {
     this.#closed = true;
-    for (const group of this.#groups.values()) {
+    for (const group of this.#groups) {
       for (const connection of [...group.idle]) connection.terminate();
       this.#refuseAll(group, new PgkvError('shutting_down'), null);
     }
@@ -347,14 +332,6 @@ export class NodePool {
   destroy(): void {
     this.close();
     for (const connection of [...this.#connections]) connection.destroy('pgkv is stopping');
-  }
-
-  /** A group is forgotten when nobody uses it; a session that holds on to it uses the one that took its place. */
-  #current(group: PoolGroup): PoolGroup {
-    const known = this.#groups.get(group.key);
-    if (known !== undefined) return known;
-    this.#groups.set(group.key, group);
-    return group;
   }
 
   #open(group: PoolGroup): void {
@@ -384,7 +361,7 @@ export class NodePool {
       this.#bytesOutBefore += connection.output.bytesWritten;
       group.open--;
       group.removeIdle(connection);
-      this.#forgetIfUnused(group);
+      this.#groups.forgetIfUnused(group);
       this.#room.make();
     };
     this.release(connection, group);
@@ -399,7 +376,7 @@ export class NodePool {
       const error = loginError(this.label, failure);
       this.#refuseAll(group, error, failure.message);
     } else if (group.waiting.size > 0) this.#room.evictIdle();
-    this.#forgetIfUnused(group);
+    this.#groups.forgetIfUnused(group);
     // The place is free for those who wait for another group's connection.
     if (!serverFull) this.#room.make();
   }
@@ -411,50 +388,11 @@ export class NodePool {
     }
   }
 
-  #forgetIfUnused(group: PoolGroup): void {
-    if (group.open > 0 || group.opening > 0) return;
-    group.parameters = null;
-    // By now another may stand under its key.
-    if (group.waiting.size === 0 && this.#groups.get(group.key) === group) this.#groups.delete(group.key);
-  }
-
-  #scheduleSweep(): void {
-    this.#clock.after(SWEEP_INTERVAL_MS, () => {
-      if (this.#closed) return;
-      this.#sweep(this.#clock.now());
-      this.#scheduleSweep();
-    });
-  }
-
-  /** Statements that nobody can name any more are closed on the servers; who has some is out of use until they are. */
-  #tidy(now: number): void {
-    this.#tidiedAt = now;
-    for (const group of this.#groups.values()) {
-      for (const connection of [...group.idle]) {
-        if (connection.closeForsaken() && group.removeIdle(connection)) this.#deadlines.test(connection, group);
-      }
-    }
-  }
-
-  /** Times out waiters and closes what has been idle or open for too long. */
-  #sweep(now: number): void {
-    const { waitTimeoutMs, idleTimeoutMs, lifetimeMaxMs } = this.#limits;
-    this.#deadlines.sweep(this.#connections, now);
-    if (now - this.#tidiedAt >= TIDY_INTERVAL_MS) this.#tidy(now);
-    for (const group of this.#groups.values()) {
-      for (const request of group.waiting) {
-        if (now - request.queuedAt < waitTimeoutMs) break;
-        this.counters.waitTimeoutsTotal++;
-        this.#leaveQueue(request);
-        const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held`;
-        request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
-      }
-      for (const connection of [...group.idle]) {
-        if (now - connection.idleSince > idleTimeoutMs || now - connection.createdAt > lifetimeMaxMs) {
-          connection.terminate();
-        }
-      }
-    }
-    this.#room.make();
+  #timedOut(request: LeaseRequest): void {
+    const { waitTimeoutMs } = this.#limits;
+    this.counters.waitTimeoutsTotal++;
+    this.#leaveQueue(request);
+    const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held`;
+    request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
   }
 }

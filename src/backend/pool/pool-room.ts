@@ -9,7 +9,7 @@ import { longestIdle, nextWaiter, oldestInNeed } from './pool-turns.js';
 
 /** The pool, as far as it is of concern here. */
 interface PoolRoomOptions {
-  readonly groups: ReadonlyMap<string, PoolGroup>;
+  readonly groups: Iterable<PoolGroup>;
   /** How many more leases a group may get. */
   readonly roomOf: (group: PoolGroup) => number;
   readonly clock: Clock;
@@ -58,7 +58,7 @@ export class PoolRoom {
   #serveIdle(): void {
     const { groups, roomOf, clock, serve } = this.#options;
     const now = clock.now();
-    for (const group of groups.values()) {
+    for (const group of groups) {
       for (let index = group.idle.length - 1; index >= 0 && group.waiting.size > 0; index--) {
         const connection = group.idle[index]!;
         const next = nextWaiter(group, connection, groups, roomOf, now);

@@ -3,7 +3,7 @@
 import type { ServerConnection } from '../connection/server-connection.js';
 import type { LeaseRequest, PoolGroup } from './pool-group.js';
 
-type Groups = ReadonlyMap<string, PoolGroup>;
+type Groups = Iterable<PoolGroup>;
 /** How many more leases a group may get. */
 type RoomOf = (group: PoolGroup) => number;
 
@@ -33,7 +33,7 @@ export function nextWaiter(
 /** The oldest of those for whom no connection is being opened. */
 export function oldestInNeed(groups: Groups, roomOf: RoomOf): LeaseRequest | null {
   let oldest: LeaseRequest | null = null;
-  for (const group of groups.values()) {
+  for (const group of groups) {
     if (group.waiting.size === 0) continue;
     const first = group.firstInNeed(roomOf(group));
     if (first !== null && (oldest === null || first.queuedAt < oldest.queuedAt)) oldest = first;
@@ -43,7 +43,7 @@ export function oldestInNeed(groups: Groups, roomOf: RoomOf): LeaseRequest | nul
 
 export function longestIdle(groups: Groups): ServerConnection | null {
   let longest: ServerConnection | null = null;
-  for (const { idle } of groups.values()) {
+  for (const { idle } of groups) {
     const first = idle[0];
     if (first !== undefined && (longest === null || first.idleSince < longest.idleSince)) longest = first;
   }

@@ -5,7 +5,8 @@
 // a look-up is under way or will be), given up for now (one took too long or was refused: nobody waits until one has
 // succeeded). One whose connection broke is tried again as long as somebody has patience; any, once a second, as long as a
 // session keeps its connection for what was assumed.
-// Invariant: a group's `routines` never claim less than what was read last, or the worst.
+// Invariant: a group's `routines` never claim less than what was read last, or the worst; a database that no group has is
+// forgotten, once nobody waits for it (`keep`).
 import type { Clock, Timer } from '../../base/clock.js';
 import type { Credential } from '../connection/credential.js';
 import type { PoolGroup } from './pool-group.js';
@@ -142,6 +143,13 @@ export class RoutineLookup {
       if (group.role?.isLimited === true) continue;
       const database = this.#databases.get(group.database);
       if (database !== undefined && database.read !== null) this.#start(database, group);
+    }
+  }
+
+  /** Forgets what is known of other databases, which may be there no more; where somebody comes back, it is read anew. */
+  keep(used: ReadonlySet<string>): void {
+    for (const [name, { isRunning, waiting, assuming }] of this.#databases) {
+      if (!used.has(name) && !isRunning && waiting.length === 0 && assuming.size === 0) this.#databases.delete(name);
     }
   }
 

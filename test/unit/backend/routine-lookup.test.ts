@@ -138,3 +138,41 @@ t.test('nobody is left who assumed something: the server is asked no more', asyn
   for (const off of callOff) off();
   t.equal(clock.pending, 0);
 });
+
+t.test('a database that nobody uses any more is forgotten, and read anew for whoever comes back', async (t) => {
+  const names = Array.from({ length: 50 }, (_, index) => `d${index}`);
+  const { clock, lookup, asked } = assuming([]);
+  const groups = names.map(
+    (database) =>
+      new PoolGroup(
+        database,
+        'u',
+        new Map([
+          ['user', 'u'],
+          ['database', database],
+        ]),
+        { kind: 'none' },
+      ),
+  );
+  const know = async (group: PoolGroup): Promise<number> => {
+    const before = asked();
+    let isKnown = lookup.ensure(group, () => {
+      isKnown = true;
+    });
+    await clock.runUntil(() => isKnown);
+    return asked() - before;
+  };
+  for (const group of groups) t.ok((await know(group)) > 0);
+  lookup.keep(new Set(names));
+  for (const group of groups) t.equal(await know(group), 0, 'still known');
+  lookup.keep(new Set(['d7']));
+  for (const group of groups) t.equal((await know(group)) === 0, group.database === 'd7', group.database);
+  // Not while somebody waits for it.
+  lookup.keep(new Set());
+  let isKnown = lookup.ensure(groups[0]!, () => {
+    isKnown = true;
+  });
+  lookup.keep(new Set());
+  await clock.runUntil(() => isKnown);
+  t.equal(await know(groups[0]!), 0);
+});
