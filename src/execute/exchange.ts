@@ -36,6 +36,8 @@ export class ClientBatch {
   #state: BatchState = 'none';
   /** As it was before the message at hand. */
   #before: BatchState = 'none';
+  /** Statements since the last Sync have run where the current lane's server does not see that. */
+  #ranElsewhere = false;
 
   get state(): BatchState {
     return this.#state;
@@ -56,9 +58,23 @@ export class ClientBatch {
     return this.#before === 'none';
   }
 
+  get hasRunElsewhere(): boolean {
+    return this.#ranElsewhere;
+  }
+
+  ranElsewhere(): void {
+    this.#ranElsewhere = true;
+  }
+
+  /** Its implicit transaction is over, though its Sync has not come: a simple query has failed, or ended it. */
+  transactionEnded(): void {
+    this.#ranElsewhere = false;
+  }
+
   /** A message of that type is about to be handled. */
   take(type: number): void {
     this.#before = this.#state;
+    if (type === Frontend.sync) this.#ranElsewhere = false;
     if (type === Frontend.sync || type === Frontend.query || type === Frontend.functionCall) this.#state = 'none';
     else if (type !== Frontend.flush && this.#state === 'none') this.#state = 'open';
   }
@@ -72,6 +88,7 @@ export class ClientBatch {
   /** All messages of a batch, Sync included, were handled at once. */
   takeWhole(): void {
     this.#state = 'none';
+    this.#ranElsewhere = false;
   }
 
   /** An error will go out for it. */

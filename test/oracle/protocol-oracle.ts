@@ -67,6 +67,8 @@ export class ProtocolOracle {
   #first = 0;
   /** A message of a batch has been answered, and its Sync has not. */
   #inBatch = false;
+  /** Something was executed since the last Sync. */
+  #ranInBatch = false;
   /** An error has been told; what comes up to the Sync is not run. */
   #skipping = false;
   /** The message at the front has had its error, and only ReadyForQuery is still owed to it. */
@@ -421,7 +423,9 @@ export class ProtocolOracle {
     this.#answered = true;
     this.#copy = 'none';
     this.#endOfRows();
-    if (front.tag === 'E') this.#done();
+    if (front.tag !== 'E') return true;
+    this.#ranInBatch = true;
+    this.#done();
     return true;
   }
 
@@ -439,9 +443,9 @@ export class ProtocolOracle {
     if (this.#copy !== 'none' || this.#columns >= 0) {
       return this.#violate('missing answer', `ReadyForQuery in the middle of the answer to ${nameOf(front)}`);
     }
-    const wrong = this.#told.ready(statusOf(body));
+    const wrong = this.#told.ready(statusOf(body), front.tag === 'Q' && this.#ranInBatch);
     if (wrong !== null) this.#violate('status', wrong);
-    if (front.tag === 'S') this.#skipping = false;
+    if (front.tag === 'S') this.#skipping = this.#ranInBatch = false;
     this.#done();
     this.#inBatch = this.#skipping;
   }

@@ -66,12 +66,20 @@ export class TransactionTold {
     this.#possible = idle | (hasFailed ? FAILED : 0);
   }
 
-  /** Returns what is wrong about the status, or null. */
-  ready(status: string): string | null {
+  /**
+   * Returns what is wrong about the status, or null.
+   * @param inBatch of a simple query behind something executed in a batch: what is open may be the batch's transaction alone
+   */
+  ready(status: string, inBatch = false): string | null {
     const bit = BITS[status];
     if (bit === undefined) return `ReadyForQuery has the status ${JSON.stringify(status)}`;
     const possible = this.#possible;
     this.#possible = bit;
+    if (inBatch && possible & IDLE && bit === OPEN) {
+      // Its Sync will end it.
+      this.#possible = IDLE | OPEN;
+      return null;
+    }
     if (bit & possible) return null;
     const expected = Object.keys(BITS).filter((letter) => BITS[letter]! & possible);
     return `ReadyForQuery says ${status} where the client was told what means ${expected.join(' or ')}`;

@@ -367,6 +367,7 @@ export class Conversation implements ClientPort<LeasedLane> {
         this.#ended = this.#terminated = true;
         return 'taken';
       case Frontend.sync: {
+        if (this.#leased.syncWaits) return 'wait';
         const failed = batch.state === 'failed';
         batch.take(type);
         this.#leased.sync(failed);

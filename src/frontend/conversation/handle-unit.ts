@@ -38,7 +38,7 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
   if (placement.endIsOpen) return 'wait';
   if (portals.has(unit)) {
-    if (unit.type === Frontend.execute) placement.ranElsewhere();
+    if (unit.type === Frontend.execute) way.context.batch.ranElsewhere();
     return here(way, unit, BY_PGKV, () => portals.take(unit), true);
   }
   const left = portals.leftBehind(unit);

@@ -33,6 +33,9 @@ const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
   (effects & Effect.unknown) !== 0 ||
   settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
 
+/** It is all the same to it whether it is the first of its batch. */
+const isAlikeIfFirst = ({ kind }: Template): boolean => kind === 'read' || kind === 'write';
+
 /** All that is owed belongs to the block, if there is one. */
 const WHOLE: BlockSpan = {
   outside: 0,
@@ -64,6 +67,8 @@ export class LeasedExchange implements Exchange<Unit> {
   /** A single batch that may have to be sent again, and its statement. */
   #repeatable: Buffer | null = null;
   #repeatSource: StatementSource | null = null;
+  /** A simple query was sent behind messages of its batch, and none of them behind it. */
+  #queryInBatch = false;
   /** What was sent may change how texts are to be read: those behind it wait for its answer. */
   #readsTextAnew = false;
 
@@ -112,6 +117,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (block.through > 0) block.through--;
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
+    if (status === TransactionStatus.idle) this.#context.batch.transactionEnded();
     if (status === TransactionStatus.idle) this.#extended.portalsEnd();
     else if (status === TransactionStatus.failed) this.#portals.forgetElsewhere();
     block.mayHaveCommitted = false;
@@ -154,6 +160,7 @@ export class LeasedExchange implements Exchange<Unit> {
 
   lost(loss: ServerLoss): void {
     this.#repeatable = null;
+    this.#queryInBatch = false;
     this.#lost.connectionLost(loss, this.#block);
     this.#block = { ...WHOLE };
     this.#extended.portalsEnd();
@@ -194,6 +201,9 @@ export class LeasedExchange implements Exchange<Unit> {
     // Nothing can be prepared in the failed block that is to be opened on it.
     const isReopened = this.#context.transaction.isLeft;
     const early = isReopened ? this.#extended.ownNames(template, text, connection) : null;
+    // What its ReadyForQuery says is its batch's transaction, too.
+    if (this.#placement.isTakenForFirst) connection.beginPipeline();
+    if (connection.replies.unsynced()) this.#queryInBatch = true;
     this.#sending(template, text);
     lane.note(template, text);
     services.counters.statements++;
@@ -264,7 +274,8 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
-    if ((isBind || type === Frontend.parse) && this.#placement.isTakenForFirst(template)) connection.beginPipeline();
+    const mayBeFirst = isBind || type === Frontend.parse;
+    if (mayBeFirst && !isAlikeIfFirst(template) && this.#placement.isTakenForFirst) connection.beginPipeline();
     this.#sending(isBind ? template : NEUTRAL_TEMPLATE, text);
     if (type === Frontend.parse) lane.foresee(template);
     if (isBind) {
@@ -277,6 +288,7 @@ export class LeasedExchange implements Exchange<Unit> {
       services.counters.statements++;
       this.#notice(template, connection);
     }
+    this.#queryInBatch = false;
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);
@@ -389,6 +401,15 @@ export class LeasedExchange implements Exchange<Unit> {
     return 'taken';
   }
 
+  /**
+   * Whether a Sync has to wait: PostgreSQL (to 18.4) does not commit a batch whose last message is a simple query, and fails
+   * the next statement on the connection (XX000, with the loss of what the batch wrote), whosesoever it is. The query's answer
+   * says whether there is anything to commit.
+   */
+  get syncWaits(): boolean {
+    return this.#queryInBatch && (this.#lane.connection?.replies.length ?? 0) > 0;
+  }
+
   /** @param failed the batch that it ends had its error here, and no server knows of it */
   sync(failed: boolean): void {
     const { transaction, output, reader } = this.#context;
@@ -396,6 +417,8 @@ export class LeasedExchange implements Exchange<Unit> {
     if (!transaction.inBlock) this.#portals.closeAll();
     this.#placement.endBatch();
     const { buffer, start, end } = reader;
+    if (this.#queryInBatch && connection?.status === TransactionStatus.open) connection.beginPipeline();
+    this.#queryInBatch = false;
     // A connection that is kept at rest knows of no block that is here.
     const isHere = failed || (transaction.isHere && connection?.replies.unsynced() !== true);
     if (!isHere && connection !== null && this.#lane.mode === 'leased') {

@@ -98,7 +98,8 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
   }
 
   get #standsAlone(): boolean {
-    const { lanes, transaction } = this.#context;
+    const { batch, lanes, transaction } = this.#context;
+    if (batch.hasRunElsewhere) return false;
     return !transaction.inBlock && lanes.current.unused && lanes.current.connection?.replies.unsynced() !== true;
   }
 

@@ -8,7 +8,7 @@ import { forwarded, provokedError, Reply, swallowed } from '../../backend/replie
 import { unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import { encodeBareBind, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
-import { Frontend } from '../../wire/protocol.js';
+import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, readyOf } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
@@ -35,8 +35,10 @@ export class OwnAnswers {
 
   /** ReadyForQuery where no server is asked. */
   ready(): void {
-    const { output, transaction } = this.#context;
-    output.send(readyOf(transaction.status));
+    const { output, transaction, batch } = this.#context;
+    // A simple query in front of its batch's Sync: the implicit transaction is open, as a server says.
+    const isImplicit = batch.hasRunElsewhere && !transaction.inBlock;
+    output.send(readyOf(isImplicit ? TransactionStatus.open : transaction.status));
   }
 
   /** Answers a Sync of which no server knows. */
@@ -59,6 +61,7 @@ export class OwnAnswers {
     if (transaction.state.kind === 'open') return this.#errorOnServer(type, bytes);
     output.send(transaction.state.kind === 'lost' ? LOST : bytes);
     transaction.failHere();
+    batch.transactionEnded();
     if (type === Frontend.query || type === Frontend.functionCall) this.ready();
     else batch.failed();
     output.flush();

@@ -129,14 +129,21 @@ export class OwnExchange implements Exchange<Unit> {
         const tag = kind === 'held' ? endTag(template) : null;
         if (tag === null) return null;
         return atOnce(null, () => {
-          transaction.endedHere();
-          this.#portals.closeAll();
+          this.#endHere();
           return tagOnly(tag);
         });
       }
       default:
         return null;
     }
+  }
+
+  /** The client ends a block that no server has. */
+  #endHere(): void {
+    const { transaction, batch } = this.#context;
+    transaction.endedHere();
+    batch.transactionEnded();
+    this.#portals.closeAll();
   }
 
   /** BEGIN is held back where it can go to one shard or another, and nothing is under way. */
@@ -312,8 +319,7 @@ export class OwnExchange implements Exchange<Unit> {
     if (tag === null || hasValues(unit)) return null;
     return atOnce(null, () => {
       const unnoticed = transaction.state.kind === 'lost' && tag === 'COMMIT';
-      transaction.endedHere();
-      this.#portals.closeAll();
+      this.#endHere();
       // A COMMIT must not look as if it had been one, unless the client has already been told.
       return unnoticed ? { kind: 'error', error: new PgkvError('transaction_lost'), runs: true } : tagOnly('ROLLBACK');
     });

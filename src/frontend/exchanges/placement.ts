@@ -31,8 +31,6 @@ export class ShardPlacement {
   readonly #portals: OwnPortals;
   /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
   #batchWrites = false;
-  /** Statements of the open batch were run elsewhere than on the current lane, or in a segment of it that has been ended. */
-  #batchRanBefore = false;
   /** Statements of the open batch were bound on the current lane. */
   #batchRuns = false;
 
@@ -129,10 +127,12 @@ export class ShardPlacement {
 
   /** The statement is one of an extended batch. */
   sendingBound(template: Template): void {
-    this.#batchRuns = true;
-    // What stands before the end of a block is decided by it.
-    if (template.leavesBlock === 'closed') this.#batchWrites = false;
-    else if (!template.readOnly && (this.#comesBack(template) || !this.#isSaidAgain(template)))
+    this.#batchRuns = template.leavesBlock !== 'closed';
+    if (!this.#batchRuns) {
+      // What stands before the end of a block is decided by it.
+      this.#batchWrites = false;
+      this.#batch.transactionEnded();
+    } else if (!template.readOnly && (this.#comesBack(template) || !this.#isSaidAgain(template)))
       this.#batchWrites = true;
   }
 
@@ -146,20 +146,14 @@ export class ShardPlacement {
     return releasesUntilEnd && this.#lanes.current.holdsState;
   }
 
-  /** A statement of the open batch is run that the current lane does not see. */
-  ranElsewhere(): void {
-    this.#batchRanBefore = true;
-  }
-
   /** The statement is not the first of its batch, and the server that gets it cannot know. */
-  isTakenForFirst({ kind }: Template): boolean {
-    if (!this.#batchRanBefore || kind === 'read' || kind === 'write' || this.#transaction.inBlock) return false;
-    return !this.batchOpen;
+  get isTakenForFirst(): boolean {
+    return this.#batch.hasRunElsewhere && !this.#transaction.inBlock && !this.batchOpen;
   }
 
   /** A Sync ends the open batch. */
   endBatch(): void {
-    this.#batchWrites = this.#batchRanBefore = this.#batchRuns = false;
+    this.#batchWrites = this.#batchRuns = false;
   }
 
   /**
@@ -201,7 +195,7 @@ export class ShardPlacement {
     if (leaves || connection.copyIn) return LEAVES_SHARD(why);
     if (!inBlock && !this.#portals.mayLeave) return LEAVES_SHARD('too many portals are open on it');
     if (!inBlock) this.#portals.leave();
-    if (this.#batchRuns) this.#batchRanBefore = true;
+    if (this.#batchRuns) this.#batch.ranElsewhere();
     lane.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();
       this.#transaction.answered(connection.status, lane);

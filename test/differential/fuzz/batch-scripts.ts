@@ -23,6 +23,10 @@ const onKey = (key: string, sql: string, writes = false): Statement => ({
   sql: sql.replaceAll('KEY', `tenant_id = '${TENANT}' and key = '${key}'`),
   touch: { kind: 'keys', keys: [[TENANT, key]], writes },
 });
+const ALL: Statement = {
+  sql: `select key from kv where tenant_id = '${TENANT}' order by key`,
+  touch: { kind: 'every', writes: false },
+};
 const insert = (key: string): Statement =>
   onKey(key, `insert into kv (tenant_id, key, value) values ('${TENANT}', '${key}', '1')`, true);
 
@@ -72,6 +76,64 @@ class BatchWriter {
     return [...messages, 'sync'];
   }
 
+  /**
+   * One batch with simple queries in it, in one packet or in several, and an end of whatever that may leave open. Something is
+   * executed behind the last query: Postgres 18.4 forgets to commit such a batch otherwise, and says XX000 to the next statement.
+   */
+  withQueries(): Packet[] {
+    const random = this.#random;
+    const packets: Packet[] = [];
+    const key = random.pick(this.#keys);
+    // What pgkv answers without a server ends a part of the batch, which may have been no more than reads.
+    const isOfAll = random.chance(0.4);
+    const beside = (): Statement => (isOfAll ? this.#ofAllShards(key) : this.#besideKey(key));
+    let messages: FuzzMessage[] = [];
+    const cut = (): void => {
+      packets.push({ session: 0, messages });
+      messages = [];
+    };
+    for (let part = random.between(1, 3); part > 0; part--) {
+      for (let count = random.between(0, 2); count > 0; count--) messages.push(...this.#run(beside()));
+      messages.push({ query: [isOfAll ? ALL : beside()] });
+      if (random.chance(0.3)) cut();
+    }
+    messages.push(...this.#run(beside()), 'sync');
+    cut();
+    packets.push({ session: 0, messages: [{ query: [{ sql: 'rollback', touch: { kind: 'control' } }] }] });
+    return packets;
+  }
+
+  #ofAllShards(key: string): Statement {
+    return this.#random.weighted<Statement>([
+      [2, ALL],
+      [1, onKey(key, 'select key, value from kv where KEY')],
+      [1, { sql: 'select 1 as one', touch: { kind: 'none' } }],
+    ]);
+  }
+
+  #run(statement: Statement): FuzzMessage[] {
+    const describe: FuzzMessage[] = this.#random.chance(0.3) ? [{ describe: 'portal', name: '' }] : [];
+    return [
+      { parse: statement, name: '', types: [] },
+      { bind: [], portal: '', statement: '', resultFormats: [] },
+      ...describe,
+      { execute: '', rows: 0 },
+    ];
+  }
+
+  /** What can stand in one batch with statements on that key; what needs no shard opens the batch's transaction at home. */
+  #besideKey(key: string): Statement {
+    const random = this.#random;
+    return random.weighted<() => Statement>([
+      [5, () => onKey(key, 'select key, value from kv where KEY')],
+      [2, () => onKey(key, `update kv set value = '${random.between(2, 9)}' where KEY`, true)],
+      [2, () => ({ sql: 'select 1 as one', touch: { kind: 'home' } })],
+      [1, () => ({ sql: 'begin', touch: { kind: 'control' } })],
+      [1, () => ({ sql: random.pick(['commit', 'rollback']), touch: { kind: 'control' } })],
+      [1, () => ({ sql: 'show server_version_num', touch: { kind: 'home' } })],
+    ])();
+  }
+
   #deed(bound: readonly string[]): FuzzMessage {
     const random = this.#random;
     const portal = random.pick(bound);
@@ -82,6 +144,15 @@ class BatchWriter {
       [1, () => ({ close: 'portal', name: portal })],
     ])();
   }
+}
+
+/** Batches in which simple queries come before the Sync, or in its place. */
+export function queryScript(seed: number, shards: number): Script {
+  const random = new Random(seed);
+  const writer = new BatchWriter(random, shards);
+  const packets: Packet[] = keysOn(shards).map((key) => ({ session: 0, messages: [{ query: [insert(key)] }] }));
+  for (let count = 5; count > 0; count--) packets.push(...writer.withQueries());
+  return { seed, packets };
 }
 
 /** Several batches of portals, over rows that are there. */

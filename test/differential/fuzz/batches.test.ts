@@ -5,17 +5,18 @@
 import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
-import { portalScript } from './batch-scripts.js';
+import { portalScript, queryScript } from './batch-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 2_000_000);
 const SCRIPTS = Number(process.env['PGKV_FUZZ_SCRIPTS'] ?? 90);
-const FAULTS_MAX = 3;
+const FAULTS_MAX = Number(process.env['PGKV_FUZZ_FAULTS'] ?? 3);
 const skip = findPostgres('embedded') ? false : 'no embedded Postgres';
 
 const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> = {
   'portals bound before others are executed': portalScript,
+  'simple queries in front of the Sync': queryScript,
 };
 
 t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {

@@ -5,6 +5,7 @@ import { ProtocolOracle } from '../../oracle/protocol-oracle.js';
 import { type BackendMessage, BackendMessageReader } from '../../support/backend-message.js';
 import { encodeStartup } from '../../support/frontend-message.js';
 import type { Target } from '../../support/target.js';
+import { partsOf } from './answers.js';
 import { bytesOf, type FuzzMessage } from './script.js';
 
 const PROTOCOL_3_0 = 3 << 16;
@@ -100,28 +101,33 @@ export class FuzzClient {
 
   /** True for a list of answers once nothing more is owed. */
   #owed(messages: readonly FuzzMessage[]): (answers: readonly BackendMessage[]) => boolean {
-    const syncs = messages.map((message) => message === 'sync' || (typeof message !== 'string' && 'query' in message));
-    const last = syncs.lastIndexOf(true);
-    const trailing = messages.slice(last + 1).filter((message) => typeof message !== 'string').length;
-    let readies = syncs.filter(Boolean).length;
-    if (this.#skipping) {
-      const firstSync = messages.indexOf('sync');
-      if (firstSync < 0) return () => true;
-      readies -= messages
-        .slice(0, firstSync)
-        .filter((message) => typeof message !== 'string' && 'query' in message).length;
-    }
+    const parts = partsOf(messages);
+    const ends = (part: readonly FuzzMessage[] | undefined): FuzzMessage | undefined => part?.at(-1);
+    const behindSync = (from: number): number => {
+      let part = from;
+      while (part < parts.length && ends(parts[part]) !== 'sync') part++;
+      return part;
+    };
+    const owedIn = (part: readonly FuzzMessage[] | undefined): number =>
+      part?.filter((message) => typeof message !== 'string' && !('query' in message)).length ?? 0;
+    // An error in an earlier packet: nothing up to the Sync is run.
+    const first = this.#skipping ? behindSync(0) : 0;
+    const last = ends(parts.at(-1));
+    const isWhole = last === 'sync' || (last !== undefined && typeof last !== 'string' && 'query' in last);
     return (answers) => {
-      let ready = 0;
-      let ends = 0;
+      let part = first;
+      let answered = 0;
       for (const { type } of answers) {
         if (type === 'ReadyForQuery') {
-          ready++;
-          ends = 0;
-        } else if (type === 'ErrorResponse') ends = trailing;
-        else if (ENDS.has(type)) ends++;
+          part++;
+          answered = 0;
+        } else if (type === 'ErrorResponse' && answered < owedIn(parts[part])) {
+          part = behindSync(part);
+          answered = Number.POSITIVE_INFINITY;
+        } else if (ENDS.has(type)) answered++;
       }
-      return ready >= readies && ends >= trailing;
+      if (part >= parts.length) return true;
+      return !isWhole && part === parts.length - 1 && answered >= owedIn(parts[part]);
     };
   }
 
