@@ -21,7 +21,7 @@ export interface Refusal {
 
 /** The refusal in an answer: an error of pgkv's own with the code of a rule. */
 export function refusalIn(unit: Unit, part: readonly FuzzMessage[]): Refusal | null {
-  const isBatch = !part.some((message) => typeof message !== 'string' && 'query' in message);
+  const isBatch = part.some((message) => typeof message !== 'string' && !('query' in message));
   let at = 0;
   for (const message of unit) {
     if (STATEMENT_ENDS.has(message.type) || (isBatch && ENDS.has(message.type))) at++;
@@ -47,6 +47,7 @@ export function standIn(part: readonly FuzzMessage[], at: number): FuzzMessage[]
     if ('parse' in message) return { ...message, parse: STAND_IN, types: [] };
     if ('bind' in message) return { ...message, statement: NOBODY };
     if ('execute' in message) return { ...message, execute: NOBODY };
+    if ('query' in message) return { ...message, query: [STAND_IN] };
     if ('describe' in message || 'close' in message) return { describe: 'portal', name: NOBODY };
     return message;
   });
