@@ -57,7 +57,7 @@ export interface Owed {
   readonly insteadOfError: Buffer | null;
   /** The text that was sent is not the client's: places in it have to be told as places in the client's. */
   readonly rewritten: RewrittenText | null;
-  /** Names of pgkv's own that stand in the text that was sent, and what the client calls them; null: none. */
+  /** Names of pgkv's own that stand in what was sent, and what the client called them then; null: none. */
   readonly names: ReadonlyMap<string, string> | null;
   /** What a Query or Execute does, as far as that bears on what its loss means. */
   readonly does: Deeds;
@@ -110,6 +110,8 @@ export const queryOf = (rewritten: RewrittenText | null, does: Deeds): Owed => (
   rewritten,
   does,
 });
+/** A message about statements that the client calls otherwise. */
+export const naming = (kind: ReplyKind, names: ReadonlyMap<string, string>): Owed => ({ ...owed(kind), names });
 /** A text in which the client's names of statements were replaced. */
 export const renamedQuery = (names: ReadonlyMap<string, string>, does: Deeds): Owed => ({
   ...owed(Reply.query),
@@ -124,10 +126,11 @@ export const localReply = (bytes: Buffer, assumption: Assumption | null = null):
   assumption,
   bytes,
 });
-export const describing = (swallow: boolean, described: (shape: string) => void): Owed => ({
-  ...owed(Reply.describeStatement, swallow),
-  described,
-});
+export const describing = (
+  swallow: boolean,
+  described: (shape: string) => void,
+  names: ReadonlyMap<string, string> | null = null,
+): Owed => ({ ...owed(Reply.describeStatement, swallow), described, names });
 export const provokedError = (kind: ReplyKind, insteadOfError: Buffer, assumption: Assumption | null): Owed => ({
   ...owed(kind),
   insteadOfError,

@@ -45,6 +45,7 @@ export function replaceStatementNames(
     if (source === undefined) {
       if (!name.startsWith(STATEMENT_NAME_PREFIX)) continue;
       // What stands under such a name on a server is not the client's to reach.
+      names.set(`${name} `, name);
       result += `${text.slice(copied, start)}${quoteName(`${name} `)}`;
       copied = end;
       continue;

@@ -13,6 +13,7 @@ import {
   describing,
   doing,
   forwarded,
+  naming,
   type Owed,
   parsing,
   provokedError,
@@ -61,17 +62,21 @@ const STALE_PLAN = encodeErrorResponse({
   R: 'RevalidateCachedQuery',
 });
 
-/** What is owed for a single batch: of a local Parse or none (2 more), without and with Describe (1 more). */
-const singleBatchOwed = (does: 'reads' | 'anything'): readonly (readonly Owed[])[] =>
-  [forwarded(Reply.bind), bindAfterLocalParse].flatMap((bind) =>
-    [[], [forwarded(Reply.describePortal)]].map((describe) => [
-      bind,
-      ...describe,
-      doing(Reply.execute, does),
-      forwarded(Reply.sync),
-    ]),
-  );
-const SINGLE_BATCH_OWED = { reads: singleBatchOwed('reads'), anything: singleBatchOwed('anything') };
+/** What is owed for a single batch behind its Bind, without and with Describe. */
+const behindBind = (does: 'reads' | 'anything'): readonly [readonly Owed[], readonly Owed[]] => {
+  const end = [doing(Reply.execute, does), forwarded(Reply.sync)];
+  return [end, [forwarded(Reply.describePortal), ...end]];
+};
+const BEHIND_BIND = { reads: behindBind('reads'), anything: behindBind('anything') };
+
+/** Names on a connection, and what the client calls them. */
+type Names = ReadonlyMap<string, string>;
+
+/** A statement that names others, as a connection has it. */
+interface Renamed {
+  readonly source: StatementSource;
+  readonly names: Names;
+}
 
 export class ExtendedProtocol {
   readonly #session: Session;
@@ -82,8 +87,13 @@ export class ExtendedProtocol {
   readonly #deallocated: string[] = [];
   /** Portals whose statement drops others, by name; see portalsEnd. */
   readonly #dropping = new Map<string, Template>();
+  /** Portals whose statement names others, by name, and the names as they were sent. */
+  readonly #naming = new Map<string, Names>();
   /** Statements that name others, as each connection has them. */
-  readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, StatementSource>>();
+  readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, Renamed>>();
+  /** What was owed for a Bind last: a session that goes on with its statement allocates nothing for it. */
+  #lastBind: Owed | null = null;
+  #lastNames: readonly [server: string, client: string] = ['', ''];
 
   /** @param schemaEpoch the one in force */
   constructor(session: Session, named: NamedStatements, schemaEpoch: () => number) {
@@ -132,10 +142,11 @@ export class ExtendedProtocol {
       const change = session.unnamed.change(source, connection.replies);
       name = connection.parse(source, semantics, true, (refused) => session.unnamed.undo(change, refused));
     }
-    connection.output.push(encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name));
-    const owed = SINGLE_BATCH_OWED[source.template.readOnly ? 'reads' : 'anything'];
-    const form = (batch.parses ? 2 : 0) + (batch.describes ? 1 : 0);
-    connection.sendAll(buffer.subarray(batch.bindEnd, batch.end), owed[form]!);
+    const bind = encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name);
+    const owed = BEHIND_BIND[source.template.readOnly ? 'reads' : 'anything'][batch.describes ? 1 : 0];
+    const called = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
+    connection.send(bind, batch.parses ? bindAfterLocalParse : this.#binding(name, called));
+    connection.sendAll(buffer.subarray(batch.bindEnd, batch.end), owed);
   }
 
   /**
@@ -179,7 +190,12 @@ export class ExtendedProtocol {
     if (type === Frontend.parse && nameStart === nameEnd) return false;
     if (this.#unsettled.isOpen(this.#named.name(buffer, nameStart, nameEnd), replies)) return true;
     const source = type === Frontend.parse ? undefined : this.#named.prepared(buffer, nameStart, nameEnd);
-    return parsing && source !== undefined && connection.dependsOnParse(source);
+    if (source === undefined) return false;
+    if (parsing && connection.dependsOnParse(source)) return true;
+    return source.template.statementNames.some(({ name }) => {
+      const named = this.#session.statement(name);
+      return this.#unsettled.isOpen(name, replies) || (named !== undefined && connection.dependsOnParse(named));
+    });
   }
 
   /** The text of a simple query with this session's names as the connection has them; see `replaceStatementNames`. */
@@ -233,8 +249,7 @@ export class ExtendedProtocol {
       case Frontend.parse:
         return this.#parse(buffer, start, end, connection);
       case Frontend.bind:
-        this.#bind(buffer, start, end, connection);
-        return this.#noteBound(unit, source);
+        return this.#bind(unit, source, connection);
       case Frontend.execute:
         return this.#execute(unit, connection, does);
       case Frontend.describe:
@@ -247,11 +262,18 @@ export class ExtendedProtocol {
   /** There are none any more: a server has said that it is outside a block, and owes nothing behind that. */
   portalsEnd(): void {
     this.#dropping.clear();
+    this.#naming.clear();
   }
 
-  /** Remembers what a portal drops: names are resolved when it is executed, not when it was parsed. */
-  #noteBound(unit: Unit, source: StatementSource | null): void {
+  /**
+   * Remembers what a portal drops: names are resolved when it is executed, not when it was parsed.
+   * @param names those of others that its statement was sent with
+   */
+  #noteBound(unit: Unit, source: StatementSource | null, names: Names | null): void {
     const name = portalIn(unit);
+    // Of more than that, errors are told with the names that they have by then.
+    if (names !== null && this.#naming.size < DROPPING_MAX) this.#naming.set(name, names);
+    else if (this.#naming.size > 0) this.#naming.delete(name);
     if (source !== null && dropsStatements(source.template)) {
       if (this.#dropping.size >= DROPPING_MAX) throw new PgkvError('limit_exceeded', { detail: TOO_MANY_DROPPING });
       this.#dropping.set(name, source.template);
@@ -261,8 +283,11 @@ export class ExtendedProtocol {
   #execute(unit: Unit, connection: ServerConnection, does: Deed): void {
     const dropping = this.#dropping.size === 0 ? undefined : this.#dropping.get(portalIn(unit));
     const bytes = unit.buffer.subarray(unit.start, unit.end);
-    if (dropping === undefined) connection.send(bytes, doing(Reply.execute, does));
-    else connection.send(bytes, assuming(Reply.execute, false, this.#drop(dropping, connection)));
+    const names = this.#naming.size === 0 ? undefined : this.#naming.get(portalIn(unit));
+    const assumption = dropping === undefined ? null : this.#drop(dropping, connection);
+    if (names !== undefined) connection.send(bytes, { ...naming(Reply.execute, names), assumption });
+    else if (assumption === null) connection.send(bytes, doing(Reply.execute, does));
+    else connection.send(bytes, assuming(Reply.execute, false, assumption));
   }
 
   /** Drops what a DEALLOCATE or DISCARD ALL does; taken back where the server refuses or skips it. */
@@ -347,7 +372,8 @@ export class ExtendedProtocol {
     connection.retired = true;
   }
 
-  #bind(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+  #bind(unit: Unit, source: StatementSource | null, connection: ServerConnection): void {
+    const { buffer, start, end } = unit;
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
     if (nameEnd >= 0 && this.#named.isStale(buffer, nameStart, nameEnd)) {
@@ -359,8 +385,21 @@ export class ExtendedProtocol {
       return;
     }
     const name = nameEnd < 0 ? null : this.#serverName(buffer, nameStart, nameEnd, connection);
-    if (name === null) return this.#raw(Reply.bind, buffer, start, end, connection);
-    connection.send(encodeBindFor(buffer, start, end, nameStart, nameEnd, name), forwarded(Reply.bind));
+    if (name === null) this.#raw(Reply.bind, buffer, start, end, connection);
+    else {
+      const owed = this.#binding(name, this.#named.name(buffer, nameStart, nameEnd));
+      connection.send(encodeBindFor(buffer, start, end, nameStart, nameEnd, name), owed);
+    }
+    const renamed = source === null ? undefined : this.#withNames.get(connection)?.get(source);
+    this.#noteBound(unit, source, renamed?.names ?? null);
+  }
+
+  #binding(server: string, client: string): Owed {
+    const [lastServer, lastClient] = this.#lastNames;
+    if (this.#lastBind !== null && lastServer === server && lastClient === client) return this.#lastBind;
+    this.#lastNames = [server, client];
+    this.#lastBind = naming(Reply.bind, new Map([[server, client]]));
+    return this.#lastBind;
   }
 
   #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
@@ -369,21 +408,22 @@ export class ExtendedProtocol {
     if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
     const name = this.#serverName(buffer, start + 6, nameEnd, connection);
     if (name === null) {
-      connection.send(buffer.subarray(start, end), this.#describing(buffer, start + 6, nameEnd));
+      connection.send(buffer.subarray(start, end), this.#describing(buffer, start + 6, nameEnd, null));
       return;
     }
-    connection.send(encodeNamed(Frontend.describe, 'S', name), this.#describing(buffer, start + 6, nameEnd));
+    connection.send(encodeNamed(Frontend.describe, 'S', name), this.#describing(buffer, start + 6, nameEnd, name));
   }
 
-  #describing(buffer: Buffer, nameStart: number, nameEnd: number): Owed {
+  #describing(buffer: Buffer, nameStart: number, nameEnd: number, server: string | null): Owed {
     const name = this.#named.name(buffer, nameStart, nameEnd);
     const epoch = this.#schemaEpoch();
     const session = this.#session;
-    return describing(false, (shape) => {
+    const described = (shape: string): void => {
       // It may have been closed behind the Describe, or be one that PREPARE has made.
       if (name === '' || session.statement(name) !== undefined)
         session.setDescription(name, { shape, epoch, stale: false });
-    });
+    };
+    return describing(false, described, server === null ? null : new Map([[server, name]]));
   }
 
   /** What a statement is called on this connection; null where the client's own words are to be passed on. */
@@ -411,19 +451,22 @@ export class ExtendedProtocol {
 
   /** A statement that names others of this session, as this connection has them now: they are prepared here first. */
   #namedFor(source: StatementSource, connection: ServerConnection): StatementSource {
-    const { text } = replaceStatementNames(source.text, source.template, this.#session, connection, []);
+    const { text, names } = replaceStatementNames(source.text, source.template, this.#session, connection, []);
     let known = this.#withNames.get(connection);
     if (known === undefined) {
       known = new Map();
       this.#withNames.set(connection, known);
     }
     const last = known.get(source);
-    if (last?.text === text) return last;
+    if (last?.source.text === text) {
+      known.set(source, { source: last.source, names });
+      return last.source;
+    }
     if (known.size >= NAMED_FOR_MAX) known.clear();
     const types = source.parseTail.slice(source.parseTail.indexOf('\0'));
     const parseTail = Buffer.from(text, 'utf8').toString('latin1') + types;
     const made = { ...source, text, parseTail, namesNow: 0, namesEver: 0 };
-    known.set(source, made);
+    known.set(source, { source: made, names });
     return made;
   }
 

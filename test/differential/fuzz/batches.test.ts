@@ -6,6 +6,7 @@ import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
 import { portalScript, queryScript } from './batch-scripts.js';
+import { NAME_SCRIPTS } from './name-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
 
@@ -22,6 +23,8 @@ const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> 
 t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {
   const arena = await Arena.open([1, 3, 5]);
   t.teardown(() => arena.close());
+  // Names are a matter of a connection, whatever the number of shards.
+  await t.test('errors that name a statement', async (t) => t.equal(await playNames(t, arena.rings.at(-1)!), 0));
   for (const [name, generate] of Object.entries(KINDS)) {
     await t.test(name, async (t) => {
       const refusals: RefusalCounts = new Map();
@@ -36,12 +39,23 @@ t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {
   }
 });
 
-async function isSame(
-  t: { comment(text: string): void },
-  script: Script,
-  ring: Ring,
-  refusals: RefusalCounts,
-): Promise<boolean> {
+/** @returns how many differ */
+async function playNames(t: Tap, ring: Ring): Promise<number> {
+  let faults = 0;
+  for (const [name, packets] of Object.entries(NAME_SCRIPTS)) {
+    if (!(await isSame(t, { seed: 0, packets }, ring, new Map()))) {
+      t.comment(name);
+      faults++;
+    }
+  }
+  return faults;
+}
+
+interface Tap {
+  comment(text: string): void;
+}
+
+async function isSame(t: Tap, script: Script, ring: Ring, refusals: RefusalCounts): Promise<boolean> {
   const fault = await playScript(script, ring, refusals);
   if (fault === null) return true;
   await ring.renew();
