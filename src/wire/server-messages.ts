@@ -24,6 +24,14 @@ export const READY_IDLE = constant(Backend.readyForQuery, TransactionStatus.idle
 export const READY_IN_BLOCK = constant(Backend.readyForQuery, TransactionStatus.open);
 export const READY_FAILED = constant(Backend.readyForQuery, TransactionStatus.failed);
 
+/** @param types OIDs of the parameters */
+export function encodeParameterDescription(types: readonly number[]): Buffer {
+  const body = Buffer.allocUnsafe(2 + 4 * types.length);
+  body.writeUInt16BE(types.length, 0);
+  for (const [index, type] of types.entries()) body.writeUInt32BE(type, 2 + 4 * index);
+  return frame(Backend.parameterDescription, body);
+}
+
 export function readyOf(status: number): Buffer {
   if (status === TransactionStatus.idle) return READY_IDLE;
   return status === TransactionStatus.open ? READY_IN_BLOCK : READY_FAILED;

@@ -1,6 +1,6 @@
 // Portals that no server knows, in one session with those that servers have: a name stands for one of them, there are not more than
 // so many, and nothing is said of them but in answer to a message.
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import t from 'tap';
 import { OWN_PORTALS_MAX } from '../../src/frontend/exchanges/own-portals.js';
 import type { FrontendMessage } from '../support/frontend-message.js';
@@ -170,6 +170,40 @@ t.test('a block with a named portal stays on its server', async (t) => {
   }
   await router.quiet();
 });
+
+t.test(
+  'clients.idle_in_transaction_timeout_ms counts blocks that no server has, and portals suspended in them',
+  async (t) => {
+    const router = await kvRouter(t, cluster, { clients: { idleInTransactionTimeoutMs: 300 } });
+    const suspended: FrontendMessage[] = [
+      { parse: 'select key from kv' },
+      { bind: [], portal: 'p' },
+      { execute: 'p', rows: 1 },
+      'sync',
+    ];
+    for (const messages of [[], suspended]) {
+      const client = await router.connect();
+      await client.run('begin');
+      await client.wire.exchange(messages);
+      const { messages: told, outcome } = await client.wire.wait('closed');
+      t.equal(outcome, 'reached');
+      t.equal(errorOf(told)?.code, '25P03', `${messages.length} messages behind BEGIN`);
+    }
+    // Who waits for an answer is not idle, and has all the time from then on.
+    const shard = await SqlClient.connect(cluster.servers[1]!, login);
+    await shard.run('begin; lock table kv');
+    const client = await router.connect();
+    await client.run('begin');
+    const asked = client.run('select count(*) from kv');
+    await sleep(1_200);
+    await shard.run('rollback');
+    await asked;
+    await client.run('select count(*) from kv', 'commit');
+    await client.end();
+    await shard.end();
+    await router.quiet();
+  },
+);
 
 async function keyOf(router: Awaited<ReturnType<typeof kvRouter>>, shard: 0 | 1): Promise<string> {
   const { port } = cluster.servers[shard]!;

@@ -75,3 +75,24 @@ t.test('more messages in one batch than pgkv takes at a time', async (t) => {
   client.destroy();
   await router.quiet();
 });
+
+t.test('names that were given twice leave few statements on the server', async (t) => {
+  const router = await kvRouter(t, cluster);
+  const client = await router.connect();
+  // Keeps the connection with the session.
+  await client.run('create temp table kept (n int)');
+  for (let at = 0; at < 200; at++) {
+    const parse: FrontendMessage = { parse: `select ${at}`, name: `twice${at}` };
+    const { messages } = await client.wire.exchange([parse, 'sync', parse, 'sync']);
+    t.equal(errorOf(messages)?.code, '42P05');
+    if (at % 3 === 0) await client.wire.exchange([{ close: 'statement', name: `twice${at}` }, 'sync']);
+  }
+  const left = Number(await client.value(`select count(*) from pg_prepared_statements where name like 'twice%'`));
+  t.ok(left > 0 && left <= 64, `${left} are left`);
+  for (const at of [0, 1, 198, 199]) {
+    const { messages } = await client.wire.exchange([{ bind: [], statement: `twice${at}` }, { execute: '' }, 'sync']);
+    t.equal(errorOf(messages)?.code, at % 3 === 0 ? '26000' : undefined, `twice${at}`);
+  }
+  await client.end();
+  await router.quiet();
+});

@@ -38,6 +38,14 @@ export interface StatementSource {
   namesEver: number;
 }
 
+/** The types that its Parse has declared, 0 for those left to the server. */
+export function declaredTypes({ parseTail, typeBytes }: StatementSource): number[] {
+  const tail = Buffer.from(parseTail.slice(parseTail.length - typeBytes), 'latin1');
+  const types: number[] = [];
+  for (let at = 3; at + 4 <= tail.length; at += 4) types.push(tail.readUInt32BE(at));
+  return types;
+}
+
 /** What a source holds, as if its template were its own alone. */
 export const bytesOfSource = ({ ownBytes, template }: StatementSource): number => ownBytes + template.bytes;
 

@@ -64,6 +64,8 @@ export class Conversation implements ClientPort<LeasedLane> {
   readonly session: Session;
   readonly lanes: SessionLanes;
   lastActivity: number;
+  /** When somebody beside the lane, as who reads several shards, was done with a statement of a block. */
+  #answeredInBlock = 0;
   readonly #host: ConversationHost;
   readonly #services: ConversationServices;
   readonly #reader: FrameReader;
@@ -107,7 +109,10 @@ export class Conversation implements ClientPort<LeasedLane> {
       transaction: new Transaction(() => saidAgain(this.#units.unit, session)),
       kv,
       named: new NamedStatements(session, services.sources, kv, services.statementBytesMax),
-      resume: () => this.resume(),
+      resume: () => {
+        if (this.#context.transaction.inBlock) this.#answeredInBlock = services.clock.now();
+        this.resume();
+      },
       takeMessages: () => this.takeMessages(),
     };
     this.#context = context;
@@ -138,6 +143,14 @@ export class Conversation implements ClientPort<LeasedLane> {
   /** Whether the session is in a transaction, or waits for an answer. */
   get busy(): boolean {
     return this.lane.busy || this.#exchange.busy;
+  }
+
+  /** Since when the client, in a block that a server may have or not, has owed the next message; null: it does not. */
+  get idleInTransactionSince(): number | null {
+    const { mode, connection, idleInTransaction, idleInTransactionSince } = this.lane;
+    const isHere = this.#context.transaction.inBlock && (mode === 'free' || connection?.replies.length === 0);
+    if (this.#exchange.busy || !(isHere || idleInTransaction)) return null;
+    return Math.max(idleInTransactionSince, this.lastActivity, this.#answeredInBlock);
   }
 
   get clogged(): boolean {

@@ -181,15 +181,15 @@ export class Listener {
         if (this.#draining) connection.terminate(new PgkvError('shutting_down'));
         continue;
       }
-      const { lane } = conversation;
+      const idleInBlockSince = conversation.idleInTransactionSince;
       if (!conversation.busy) {
         if (this.#draining) connection.terminate(new PgkvError('shutting_down'));
         else if (idleTimeoutMs > 0 && now - conversation.lastActivity > idleTimeoutMs) {
           connection.terminate(new PgkvError('idle_timeout'));
         }
-      } else if (idleInTransactionTimeoutMs > 0 && lane.idleInTransaction) {
-        const since = Math.max(lane.idleInTransactionSince, conversation.lastActivity);
-        if (now - since > idleInTransactionTimeoutMs) {
+      }
+      if (idleInTransactionTimeoutMs > 0 && idleInBlockSince !== null) {
+        if (now - idleInBlockSince > idleInTransactionTimeoutMs) {
           connection.terminate(new PgkvError('idle_in_transaction_timeout'));
         }
       }

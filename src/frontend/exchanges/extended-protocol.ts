@@ -41,6 +41,8 @@ const STATEMENT = 0x53;
 const NAMED_FOR_MAX = 64;
 /** Portals of one block that drop statements. */
 const DROPPING_MAX = 100;
+/** Names left on a connection by `#duplicate`; the oldest one is closed to make room. */
+const STRAY_NAMES_MAX = 64;
 const TOO_MANY_DROPPING = `more than ${DROPPING_MAX} portals of DEALLOCATE or DISCARD ALL are open`;
 
 /** Whether statements prepared at the protocol level may be gone behind it. */
@@ -365,6 +367,8 @@ export class ExtendedProtocol {
 
   /** The name is taken: prepares it twice under its own name, so that the server words the error. */
   #duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
+    const [first] = connection.strayNames;
+    if (first !== undefined && connection.strayNames.size >= STRAY_NAMES_MAX) this.#closeStray(first, connection);
     connection.send(encodeParse(name, source.parseTail), swallowed(Reply.parse));
     connection.send(encodeParse(name, source.parseTail), forwarded(Reply.parse));
     // That name stays on the connection, which therefore serves nobody else.

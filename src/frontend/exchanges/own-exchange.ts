@@ -3,9 +3,11 @@
 // once, but for what is done to other sessions: no message is taken meanwhile. What a failed block without a server answers
 // is Postgres's: 25P02 until the client ends it, and 40001 once where it was lost unnoticed.
 import type { ServerLoss } from '../../backend/connection/server-connection.js';
+import { declaredTypes } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import { beginTag, endTag } from '../../session/transaction.js';
+import { highestParameter } from '../../sql/text/text-parts.js';
 import { valueCount } from '../../wire/bind-message.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
@@ -15,22 +17,23 @@ import {
   encodeColumnDescription,
   encodeCommandComplete,
   encodeError,
+  encodeParameterDescription,
   encodeRow,
   NO_DATA,
-  NO_PARAMETERS,
   PARSE_COMPLETE,
   PORTAL_SUSPENDED,
   TEXT_COLUMN,
 } from '../../wire/server-messages.js';
+import { TypeOid } from '../../wire/type-oids.js';
 import { saidAsQuery } from '../unit/said-again.js';
 import type { Unit } from '../unit/unit.js';
 import { backendStatement } from './backend-statement.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
+import { isFormat, readOwnBind, type Takes, undeterminedType, unsupportedFormat } from './own-bind.js';
 import { OwnPortals } from './own-portals.js';
 import { encodedValue, type OwnColumn, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
-import { boundParts } from './scatter-request-of.js';
 
 export class OwnExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
@@ -149,7 +152,8 @@ export class OwnExchange implements Exchange<Unit> {
   /** BEGIN is held back where it can go to one shard or another, and nothing is under way. */
   #holdsBlocks(unit: Unit): boolean {
     // Values make a server take a snapshot, behind which BEGIN may set no isolation level.
-    if (hasValues(unit)) return false;
+    if (hasValues(unit) && !('error' in readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), false)))
+      return false;
     const { placed, view } = unit;
     return placed && view.shards.length > 1 && !this.#context.lanes.current.busy;
   }
@@ -169,7 +173,7 @@ export class OwnExchange implements Exchange<Unit> {
       case Frontend.parse:
         return this.#parse(unit);
       case Frontend.describe:
-        output.send(NO_PARAMETERS);
+        output.send(encodeParameterDescription(parametersOf(unit)));
         output.send(described(statement, TEXT));
         return;
       case Frontend.bind:
@@ -245,6 +249,12 @@ export class OwnExchange implements Exchange<Unit> {
 
   #parse(unit: Unit): void {
     const { named, session, output } = this.#context;
+    const isRead = unit.route.kind === 'explain' || unit.route.kind === 'backend';
+    const open = isRead ? -1 : declaredTypes(unit.source!).indexOf(TypeOid.unspecified);
+    if (open >= 0) {
+      this.#answers.refuse(unit, undeterminedType(open + 1));
+      return;
+    }
     const name = named.parsedName(unit);
     if (name === '') {
       session.dropDescription('');
@@ -256,12 +266,13 @@ export class OwnExchange implements Exchange<Unit> {
   #bind(unit: Unit, statement: OwnStatement): void {
     const { output } = this.#context;
     const name = OwnPortals.nameIn(unit);
-    const obstacle = this.#portals.obstacle(name);
-    if (obstacle !== null) {
-      this.#answers.refuse(unit, obstacle);
+    const bound = readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), statement.column !== null);
+    const obstacle = 'error' in bound ? bound.error : this.#portals.obstacle(name);
+    if ('error' in bound || obstacle !== null) {
+      this.#answers.refuse(unit, obstacle!);
       return;
     }
-    const format = boundParts(unit.buffer, unit.start, unit.end)?.formats[0] ?? TEXT;
+    const { format } = bound;
     let rows: (OwnOutcome & { kind: 'rows' }) | null = null;
     /** -1: it has been run to its end. */
     let next = 0;
@@ -276,6 +287,10 @@ export class OwnExchange implements Exchange<Unit> {
         if (rows !== null) return send(rowsMax);
         this.#run(statement, (outcome) => {
           if (outcome.kind !== 'rows') return this.#sendEnd(statement, outcome, format, Frontend.execute);
+          // Postgres finds out with the first row.
+          if (!isFormat(format) && outcome.values.length > 0) {
+            return this.#answers.error(Frontend.execute, unsupportedFormat(format));
+          }
           rows = outcome;
           send(rowsMax);
         });
@@ -344,6 +359,22 @@ const atOnce = (column: OwnColumn | null, run: () => OwnOutcome): OwnStatement =
 
 const described = ({ column }: OwnStatement, format: number): Buffer =>
   column === null ? NO_DATA : encodeColumnDescription(column.name, column.type, format);
+/** How many values a Bind of it has to bring. */
+function takesOf({ route, template: { kv }, source }: Unit): Takes {
+  // What does not fit has been left to the server.
+  if (route.kind === 'backend') return { count: 0, isLeast: true };
+  const declared = declaredTypes(source!).length;
+  if (route.kind !== 'explain') return { count: declared, isLeast: false };
+  if (kv?.kind !== 'kv') return { count: declared, isLeast: true };
+  return { count: Math.max(declared, highestParameter(kv.text)), isLeast: false };
+}
+
+/** Their types: those of EXPLAIN (ROUTE) that are left to pgkv are of any. */
+function parametersOf(unit: Unit): number[] {
+  const declared = declaredTypes(unit.source!);
+  return Array.from({ length: takesOf(unit).count }, (_, index) => declared[index] || TypeOid.text);
+}
+
 const hasValues = ({ type, buffer, start, end }: Unit): boolean =>
   type === Frontend.bind && valueCount(buffer, start, end) > 0;
 /** Answered alike in every block. */

@@ -84,7 +84,8 @@ export class UnitReader {
         break;
       case Frontend.describe:
         this.#names(this.#named.namedSource(type, buffer, start, end));
-        unit.route = HOME_ROUTE;
+        // No server knows of these.
+        if (unit.route !== SHOW_ROUTE && unit.route !== EXPLAIN_ROUTE) unit.route = HOME_ROUTE;
         break;
     }
     return unit;
