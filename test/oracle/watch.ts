@@ -13,8 +13,12 @@ let found: Violation[] = [];
 /** Beyond this many the rest says nothing new. */
 const FOUND_MAX = 20;
 
-/** The parts of a stream that are looked through. `push` is how Node hands a stream what was read; null is the end. */
+/**
+ * The parts of a stream that are looked through. `push` is how Node hands a stream what was read; null is the end. A socket that
+ * reads into a buffer of its owner's tells 'data' without it.
+ */
 interface Tappable {
+  emit(event: string | symbol, ...args: unknown[]): boolean;
   push(chunk: Buffer | null): boolean;
   write(chunk: unknown, ...rest: unknown[]): boolean;
   end(chunk?: unknown, ...rest: unknown[]): unknown;
@@ -31,11 +35,24 @@ export function watchSocket(socket: Duplex, side: 'client' | 'server'): void {
   const wrote = (bytes: Buffer) => (side === 'server' ? oracle.fromServer(bytes) : oracle.fromClient(bytes));
   const peerEnded = () => (side === 'server' ? oracle.clientEnded() : oracle.serverEnded());
   const ended = () => (side === 'server' ? oracle.serverEnded() : oracle.clientEnded());
-  const { push, write, end, destroy } = tapped;
+  const { push, write, end, destroy, emit } = tapped;
+  /** Bytes that were pushed, and are to be told. */
+  let pushed = 0;
   tapped.push = function tapPush(chunk) {
     if (chunk === null) peerEnded();
-    else read(chunk);
+    else {
+      pushed += chunk.length;
+      read(chunk);
+    }
     return push.call(this, chunk);
+  };
+  tapped.emit = function tapEmit(event, ...args) {
+    const [chunk] = args;
+    if (event === 'data' && Buffer.isBuffer(chunk)) {
+      if (pushed === 0) read(chunk);
+      else pushed -= chunk.length;
+    }
+    return emit.call(this, event, ...args);
   };
   tapped.write = function tapWrite(chunk, ...rest) {
     if (Buffer.isBuffer(chunk)) wrote(chunk);

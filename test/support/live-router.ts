@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { type Clock, systemClock } from '../../src/base/clock.js';
+import { poisonReads } from '../../src/base/read-poison.js';
 import type { CatalogDriver } from '../../src/catalog/catalog-driver.js';
 import { defaultSettings } from '../../src/config/load.js';
 import type { Settings, SettingsOverrides } from '../../src/config/settings.js';
@@ -11,6 +12,9 @@ import { createLogger } from '../../src/telemetry/log.js';
 import { watchListener } from '../oracle/watch.js';
 import type { PostgresServer } from './postgres-server.js';
 import { SqlClient, type SqlClientOptions } from './sql-client.js';
+
+// Routers of tests show what is kept of memory that sockets read into again.
+poisonReads();
 
 /** What belongs to the test process itself, not to a router: pipes and processes of test servers, the reporter. */
 const OWN_RESOURCES = new Set(['PipeWrap', 'ProcessWrap', 'TTYWrap', 'Timeout', 'Immediate', 'FSReqCallback']);

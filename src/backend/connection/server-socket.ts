@@ -5,6 +5,7 @@ import { connect as connectSocket, isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import { messageOf } from '../../base/errors.js';
+import { nobodyKeeps } from '../../base/read-poison.js';
 import { SSL_REQUEST } from '../../wire/client-messages.js';
 
 /** Answers to SSLRequest: 'S' and 'N'. */
@@ -91,6 +92,7 @@ function connectReusing(target: { path: string } | { host: string; port: number 
           abandoned = false;
           current = free.pop() ?? Buffer.allocUnsafeSlow(READ_BUFFER_BYTES);
         }
+        nobodyKeeps(current, READ_BUFFER_BYTES);
         return current;
       },
       callback: (bytes: number, chunk: Uint8Array) => {

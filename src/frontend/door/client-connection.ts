@@ -10,6 +10,7 @@ import type { Conversation, ConversationHost } from '../conversation/conversatio
 import { ClientStartup, type Login, type StartupHost } from './client-startup.js';
 import type { FrontendServices } from './frontend-services.js';
 import { openConversation } from './open-conversation.js';
+import { readStatically } from './static-reads.js';
 
 /** Whoever is cut gets this long to take what was sent, before the process ends. */
 const CUT_GRACE_MS = 250;
@@ -118,6 +119,7 @@ export class ClientConnection implements ConversationHost, StartupHost {
     this.#stage = 'session';
     counters.loginsSucceeded++;
     counters.clientsConnected++;
+    if (this.#stream === this.#socket) readStatically(this.#socket);
     this.resumeReading();
     conversation.resume();
     if (this.#ended) conversation.clientEnded();
