@@ -201,6 +201,16 @@ export class NodePool {
     if (group.waiting.has(request) && group.lacksConnections(Number.POSITIVE_INFINITY)) this.counters.waitsTotal++;
   }
 
+  /** An idle connection for what needs no lease, where nobody is before it. Null: it has to be asked for. */
+  takeIdle(asking: PoolGroup, settings: SettingsGroup): ServerConnection | null {
+    if (this.#closed || this.#groups.isGone(asking)) return null;
+    const group = this.#groups.current(asking);
+    if (group.leaseWaiting !== group.waiting.size) return null;
+    const connection = group.takeIdle(settings);
+    if (connection !== null) this.counters.grantsTotal++;
+    return connection;
+  }
+
   /** Withdraws a request that is still waiting. Returns whether it was. */
   withdraw(request: LeaseRequest): boolean {
     const wasWaiting = this.#leaveQueue(request);

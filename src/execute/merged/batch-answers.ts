@@ -1,6 +1,7 @@
 // What the server says to a batch, as it comes in: each row is copied to the answer of its member, what went wrong is noted.
 // Invariant: the rows of a member stand together in `bytes`, from member.start to member.end, as DataRow messages without the
-// columns that say whose they are.
+// columns that say whose they are. One is used for batch after batch, and its memory with it, unless that is much.
+import { assert } from '../../base/assert.js';
 import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
 import type { MergedForm } from './merged-form.js';
@@ -9,15 +10,19 @@ import type { MergedRequest } from './merged-request.js';
 /** Answers larger than this are not gathered: the members fetch them themselves. */
 export const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
 
+/** Memory beyond this is not kept for the next batch. */
+const KEPT_BYTES_MAX = 64 * 1024;
+const NOTHING = Buffer.alloc(0);
+
 /** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
 const SYNC_REP_WARNING = '01000';
 
 export class BatchAnswers {
-  readonly #form: MergedForm;
-  readonly #members: readonly MergedRequest[];
-  readonly #isSingle: boolean;
+  #form!: MergedForm;
+  #members: readonly MergedRequest[] = [];
+  #isSingle = false;
   /** Rows are copied, since the chunks they come in are read into again. */
-  bytes: Buffer;
+  bytes: Buffer = NOTHING;
   used = 0;
   error: ErrorFields | null = null;
   /** There is more than may be gathered: reads only. */
@@ -36,15 +41,32 @@ export class BatchAnswers {
   #next = 0;
 
   /**
+   * A batch is sent; the one before it has been told.
    * @param members in the order in which they stand in the statement
    * @param isSingle the only member's own statement is run: its rows have no hidden columns
    * @param answerBytes of one member, about
    */
-  constructor(form: MergedForm, members: readonly MergedRequest[], isSingle: boolean, answerBytes: number) {
+  begin(form: MergedForm, members: readonly MergedRequest[], isSingle: boolean, answerBytes: number): void {
+    assert(this.#members.length === 0, 'the answers to one batch are gathered at a time');
     this.#form = form;
     this.#members = members;
     this.#isSingle = isSingle;
-    this.bytes = Buffer.allocUnsafeSlow(Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64)));
+    const wanted = Math.min(ANSWER_BYTES_MAX, 256 + members.length * (answerBytes + 64));
+    if (this.bytes.length < wanted) this.bytes = Buffer.allocUnsafeSlow(wanted);
+    this.used = 0;
+    this.overflow = this.broken = this.unsafe = false;
+    this.#at = -1;
+    this.#next = 0;
+  }
+
+  /**
+   * Makes ready for the next batch, behind one that went well.
+   * @param keptByMembers somebody still reads from `bytes`
+   */
+  end(keptByMembers: boolean): void {
+    assert(this.error === null && this.#restBytes === 0, 'only what came whole and without an error is used again');
+    this.#members = [];
+    if (keptByMembers || this.bytes.length > KEPT_BYTES_MAX) this.bytes = NOTHING;
   }
 
   /** Takes the next chunk of messages. */

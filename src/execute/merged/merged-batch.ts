@@ -5,7 +5,7 @@
 //   held       has one, which is brought to its settings and asked about the statement; nothing of it was sent
 //   sent       the statement is with the server, which is awaited no longer than the deadline
 //   ended      the connection is given back, closed or lost, and the members hear how it ended
-// From gathered and held it may end at once. Invariants: a member hears exactly once; of a batch that failed nothing was
+// One that went well is used for another batch (`idle` until then). From gathered and held it may end at once. Invariants: a member hears exactly once; of a batch that failed nothing was
 // applied, so its members run by themselves; of a batch whose connection was lost nobody knows, so writes get 08007.
 
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
@@ -40,6 +40,8 @@ export interface BatchHost {
     readonly clock: Clock;
     readonly counters: Counters;
     readonly deadlines: LaneDeadlines;
+    /** It may be used for another batch. */
+    keepBatch(batch: MergedBatch): void;
   };
   readonly statement: MergedStatement;
   readonly format: number;
@@ -50,57 +52,72 @@ export interface BatchHost {
 }
 
 type Phase =
-  | { readonly kind: 'gathered' | 'ended' }
+  | { readonly kind: 'idle' | 'gathered' | 'ended' }
   | { readonly kind: 'held'; readonly connection: ServerConnection }
-  | { readonly kind: 'sent'; readonly connection: ServerConnection; readonly answers: BatchAnswers };
+  | { readonly kind: 'sent'; readonly connection: ServerConnection };
 
+const IDLE: Phase = { kind: 'idle' };
 const GATHERED: Phase = { kind: 'gathered' };
 const ENDED: Phase = { kind: 'ended' };
+const NOBODY: readonly MergedRequest[] = [];
 
 /** Bind, Execute and Sync are sent as one. */
 const BATCH_OWED = [Reply.bind, Reply.execute, Reply.sync].map(forwarded);
 
-export class MergedBatch extends LaneReceiver implements Awaited {
-  readonly #host: BatchHost;
+export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
+  readonly purpose = 'merged';
+  queuedAt = 0;
+  #host!: BatchHost;
   /** In the order in which they stand in the statement: as they were taken, and those that are left of them. */
-  readonly #taken: readonly MergedRequest[];
-  #members: readonly MergedRequest[];
+  #taken: readonly MergedRequest[] = NOBODY;
+  #members: readonly MergedRequest[] = NOBODY;
   /** Without those that ask the same as one before them. */
-  #asked: readonly MergedRequest[];
+  #asked: readonly MergedRequest[] = NOBODY;
   #isSingle = false;
   /** What was known of the statement when the batch was sent; it may be learnt anew meanwhile. */
-  #form: MergedForm;
-  #phase: Phase = GATHERED;
+  #form!: MergedForm;
+  #phase: Phase = IDLE;
+  readonly #answers = new BatchAnswers();
   /** The deadline that was missed; 0: none. */
   #lateAfterMs = 0;
 
-  constructor(host: BatchHost, members: readonly MergedRequest[]) {
-    super();
-    this.#host = host;
-    this.#taken = this.#members = this.#asked = members;
-    this.#form = host.statement.form!;
+  get group(): PoolGroup {
+    return this.#host.lane.group;
+  }
+
+  get settings(): SettingsGroup {
+    return this.#host.settings;
   }
 
   /** Asks for a connection and sends; the host hears of the end by `batchEnded`. */
-  start(): void {
-    const { lane, settings } = this.#host;
-    const request: LeaseRequest = {
-      purpose: 'merged',
-      group: lane.group,
-      settings,
-      queuedAt: 0,
-      granted: (connection) => this.#granted(connection),
-      // Nothing was sent: each member finds out by itself what is wrong.
-      refused: () => {
-        assert(this.#phase.kind === 'gathered', 'only who waits is refused');
-        this.#phase = ENDED;
-        this.#rerun();
-      },
-    };
-    lane.pool.acquire(request);
+  start(host: BatchHost, members: readonly MergedRequest[]): void {
+    this.#begin(host, members);
+    host.lane.pool.acquire(this);
   }
 
-  #granted(connection: ServerConnection): void {
+  /** Sends on a connection that was idle: no member hears of the end within this call. */
+  startOn(connection: ServerConnection, host: BatchHost, members: readonly MergedRequest[]): void {
+    this.#begin(host, members);
+    this.granted(connection);
+  }
+
+  #begin(host: BatchHost, members: readonly MergedRequest[]): void {
+    assert(this.#phase.kind === 'idle', 'a batch has ended before it is used for another');
+    this.#host = host;
+    this.#taken = this.#members = this.#asked = members;
+    this.#isSingle = false;
+    this.#form = host.statement.form!;
+    this.#phase = GATHERED;
+  }
+
+  /** Nothing was sent: each member finds out by itself what is wrong. */
+  refused(): void {
+    assert(this.#phase.kind === 'gathered', 'only who waits is refused');
+    this.#phase = ENDED;
+    this.#rerun();
+  }
+
+  granted(connection: ServerConnection): void {
     assert(this.#phase.kind === 'gathered', 'a batch has one connection');
     const { lane, statement, settings } = this.#host;
     this.#phase = { kind: 'held', connection };
@@ -153,7 +170,7 @@ export class MergedBatch extends LaneReceiver implements Awaited {
 
   /** Some may have been taken back while the batch waited: they must not be run. */
   #anyLeft(): boolean {
-    this.#members = this.#members.filter(({ dropped }) => !dropped);
+    if (this.#members.some(isDropped)) this.#members = this.#members.filter((member) => !isDropped(member));
     if (this.#members.length > 0) return true;
     this.#giveBack();
     this.#host.batchEnded(this.#taken, false);
@@ -175,8 +192,8 @@ export class MergedBatch extends LaneReceiver implements Awaited {
     const values = plan.refs.length;
     const { semantics } = settings;
     this.#asked = plan.writes ? members : askedOnce(members, values);
-    const answers = new BatchAnswers(form, this.#asked, this.#isSingle, statement.answerBytes);
-    this.#phase = { kind: 'sent', connection, answers };
+    this.#answers.begin(form, this.#asked, this.#isSingle, statement.answerBytes);
+    this.#phase = { kind: 'sent', connection };
     if (this.#isSingle) {
       const name = connection.prepare(form.one, semantics);
       connection.sendAll(encodeSingleBind(name, members[0]!, values, format), BATCH_OWED);
@@ -192,14 +209,14 @@ export class MergedBatch extends LaneReceiver implements Awaited {
 
   serverBytes(bytes: Buffer): void {
     // What comes before the batch is sent is not about it: the server may be shutting down.
-    if (this.#phase.kind === 'sent') this.#phase.answers.take(bytes);
+    if (this.#phase.kind === 'sent') this.#answers.take(bytes);
   }
 
   serverReady(): void {
     const phase = this.#phase;
     assert(phase.kind === 'sent', 'only what was sent is answered');
     const { statement, lane, writes } = this.#host;
-    const { error, broken, overflow, unsafe, used } = phase.answers;
+    const { error, broken, overflow, unsafe, used } = this.#answers;
     if (error !== null) {
       // The statement's plan is out of date: it is learnt anew, and other statements of that connection may be stale, too.
       if (error['C'] === STALE_PLAN) {
@@ -226,10 +243,11 @@ export class MergedBatch extends LaneReceiver implements Awaited {
       statement.answerBytes = Math.max(statement.answerBytes * 2, ANSWER_BYTES_MAX / this.#asked.length);
       this.#rerun();
     } else if (unsafe && writes) this.#fail(unknownOutcome('the standby has not confirmed the commit'));
-    else this.#answer(phase.answers);
+    else this.#answer();
   }
 
-  #answer({ bytes, used }: BatchAnswers): void {
+  #answer(): void {
+    const { bytes, used } = this.#answers;
     const { statement, lane } = this.#host;
     const { counters } = lane;
     const { plan } = this.#form;
@@ -251,6 +269,15 @@ export class MergedBatch extends LaneReceiver implements Awaited {
       member.answers = bytes;
       member.sink.completed(member);
     }
+    this.#useAgain();
+  }
+
+  /** All have been told. Those of a pipeline keep their answers until the last of it has come. */
+  #useAgain(): void {
+    this.#answers.end(this.#members.some(({ group }) => group !== null));
+    this.#taken = this.#members = this.#asked = NOBODY;
+    this.#phase = IDLE;
+    this.#host.lane.keepBatch(this);
   }
 
   missedDeadline(limitMs: number): void {
@@ -317,4 +344,5 @@ export class MergedBatch extends LaneReceiver implements Awaited {
   }
 }
 
+const isDropped = ({ dropped }: MergedRequest): boolean => dropped;
 const unknownOutcome = (detail: string): PgkvError => new PgkvError('outcome_unknown', { detail });

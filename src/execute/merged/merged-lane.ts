@@ -1,7 +1,8 @@
 // The merged lane (D11): statements on one key, of many clients, run as few. One lane per server and log-in: all its
 // connections belong to the clients' own role, so that privileges and policies are those of each client. Requests queue by
 // statement, result format and settings (merged-queue.ts). What comes in during one turn of the event loop goes out together
-// behind it; while as many batches as may be are under way, the next one gathers. No timers but that of lane-deadlines.ts.
+// behind it, unless one comes after the other, each alone (R37); while as many batches as may be are under way, the next one
+// gathers. No timers but that of lane-deadlines.ts.
 // Owns what its queues share: which keys are being written, and whose turn it is. Invariant: a key in `writing` belongs to
 // one batch under way, or to one member that runs by itself.
 
@@ -11,6 +12,7 @@ import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
 import type { LaneDeadlines } from './lane-deadlines.js';
+import { MergedBatch } from './merged-batch.js';
 import { type MergedLimits, MergedQueue, type QueueLane } from './merged-queue.js';
 import type { MergedRequest, RequestQueue } from './merged-request.js';
 import { MergedStatement } from './merged-statement.js';
@@ -35,6 +37,9 @@ export const MERGED_LIMITS: MergedLimits = {
  */
 const QUEUES_KEPT = 16;
 
+/** Batches that have ended and wait to be used again: as many as are under way at a time with few clients, who feel it. */
+const BATCHES_KEPT = 4;
+
 export class MergedLane implements QueueLane {
   readonly pool: NodePool;
   readonly group: PoolGroup;
@@ -53,6 +58,7 @@ export class MergedLane implements QueueLane {
   /** Queues whose requests wait for such keys. */
   readonly #waiting = new Set<MergedQueue>();
 
+  readonly #batches: MergedBatch[] = [];
   readonly #statements = new WeakMap<object, MergedStatement>();
 
   /** @param later runs a task behind the events that are being handled: setImmediate */
@@ -95,6 +101,14 @@ export class MergedLane implements QueueLane {
     const added = new MergedQueue(this, statement, format, settings);
     queues.set(settings, added);
     return added;
+  }
+
+  newBatch(): MergedBatch {
+    return this.#batches.pop() ?? new MergedBatch();
+  }
+
+  keepBatch(batch: MergedBatch): void {
+    if (this.#batches.length < BATCHES_KEPT) this.#batches.push(batch);
   }
 
   schedule(queue: MergedQueue): void {

@@ -7,9 +7,12 @@ import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
 import type { LaneDeadlines } from './lane-deadlines.js';
-import { type BatchHost, MergedBatch } from './merged-batch.js';
+import type { BatchHost, MergedBatch } from './merged-batch.js';
 import type { MergedRequest, RequestQueue } from './merged-request.js';
 import type { MergedStatement } from './merged-statement.js';
+
+/** From so many statements on, each by itself, the next is sent by itself at once: with more clients it would go with others'. */
+const LONE_AFTER = 8;
 
 export interface MergedLimits {
   /** Members of one batch, and bytes of their values. */
@@ -33,6 +36,8 @@ export interface QueueLane {
   readonly limits: MergedLimits;
   /** Keys that may not be written now, by whatever statement. */
   readonly writing: Set<string>;
+  newBatch(): MergedBatch;
+  keepBatch(batch: MergedBatch): void;
   /** Calls `flush` soon, behind the events that are being handled. */
   schedule(queue: MergedQueue): void;
   /** Its requests are all for keys that are being written. */
@@ -52,6 +57,8 @@ export class MergedQueue implements RequestQueue, BatchHost {
   scheduled = false;
   #pending: MergedRequest[] = [];
   #inFlight = 0;
+  /** Batches of one, since the last at whose end there was anybody else. */
+  #sentAlone = 0;
 
   constructor(lane: QueueLane, statement: MergedStatement, format: number, settings: SettingsGroup) {
     this.lane = lane;
@@ -70,8 +77,30 @@ export class MergedQueue implements RequestQueue, BatchHost {
     request.key = '';
     request.sent = false;
     request.dropped = false;
+    if (this.#sentAlone >= LONE_AFTER && this.#sendAlone(request)) return;
     this.#pending.push(request);
     this.lane.schedule(this);
+  }
+
+  /**
+   * Where one statement has followed the other for a while, each by itself, there is nobody for whom the next one would have to
+   * wait until the turn of the event loop is over. False: it may not go by itself, or not at once.
+   */
+  #sendAlone(request: MergedRequest): boolean {
+    const { lane, settings, statement, writes } = this;
+    const isFree = this.#inFlight === 0 && this.#pending.length === 0 && statement.stage === 'merged';
+    // Of a group more are to come, and go with it.
+    if (!isFree || request.group !== null) return false;
+    if (writes) {
+      request.key = this.#keyOf(request);
+      if (lane.writing.has(request.key)) return false;
+    }
+    const connection = lane.pool.takeIdle(lane.group, settings);
+    if (connection === null) return false;
+    if (writes) lane.writing.add(request.key);
+    this.#inFlight++;
+    lane.newBatch().startOn(connection, this, [request]);
+    return true;
   }
 
   release(request: MergedRequest): void {
@@ -89,12 +118,14 @@ export class MergedQueue implements RequestQueue, BatchHost {
         return;
       }
       this.#inFlight++;
-      new MergedBatch(this, members).start();
+      this.lane.newBatch().start(this, members);
     }
   }
 
   batchEnded(members: readonly MergedRequest[], reruns: boolean): void {
     this.#inFlight--;
+    const wasAlone = members.length === 1 && this.#inFlight === 0 && this.#pending.length === 0;
+    this.#sentAlone = wasAlone ? this.#sentAlone + 1 : 0;
     if (this.writes) this.lane.written(members, reruns);
     if (this.#pending.length > 0) this.lane.schedule(this);
   }
@@ -104,6 +135,10 @@ export class MergedQueue implements RequestQueue, BatchHost {
     const { readMembersMax, writeMembersMax, bytesMax, answerBytesMax } = this.lane.limits;
     const { statement, writes } = this;
     const pending = this.#pending;
+    if (pending.length === 1 && this.#takeOnly(pending[0]!)) {
+      this.#pending = [];
+      return pending;
+    }
     const expected = Math.max(1, Math.floor(answerBytesMax / statement.answerBytes));
     const most = Math.min(writes ? writeMembersMax : readMembersMax, expected);
     const taken: MergedRequest[] = [];
@@ -134,6 +169,17 @@ export class MergedQueue implements RequestQueue, BatchHost {
     // Rows are locked in one order by all batches.
     if (writes && taken.length > 1) taken.sort(byKey);
     return taken;
+  }
+
+  /** The same for the only one that waits. False: it is not to go. */
+  #takeOnly(request: MergedRequest): boolean {
+    if (request.dropped) return false;
+    if (!this.writes) return true;
+    if (request.key === '') request.key = this.#keyOf(request);
+    const { writing } = this.lane;
+    if (writing.has(request.key)) return false;
+    writing.add(request.key);
+    return true;
   }
 
   #keyOf(request: MergedRequest): string {
