@@ -1,8 +1,12 @@
-// How long one client's long statement keeps another client waiting, for each kind of text that is long for a reason of its own (but for rows of signs, which keep Postgres itself at work for hours):
-// `node bench/long-statements.mjs [--mib 60] [--rounds 3] [--assert]`. The other client asks, without a pause, what pgkv answers
-// itself, so that neither a server nor a pool has a part in its waiting time. The texts are sent by a thread of its own.
+// How long one client's long statement keeps another client waiting, for each kind of text that is long for a reason of its own
+// (but for rows of signs, which keep Postgres itself at work for hours): `node bench/long-statements.mjs [--mib 16] [--rounds 3]
+// [--assert]`. The other client asks, without a pause, what pgkv answers itself, so that neither a server nor a pool has a part
+// in its waiting time. The texts are sent by a thread of its own; each is one that pgkv has not seen. The goal is meant for an
+// idle machine as the one it was set on: what misses it is measured against what the same work takes here and now.
 
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { setImmediate as turn } from 'node:timers/promises';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { stopServers } from './processes.mjs';
 import { openRouter } from './router-options.mjs';
@@ -10,6 +14,8 @@ import { bindMessage, executeMessage, parseMessage, queryMessage, syncMessage, W
 
 const GOAL_MS = 100;
 const MIB = 2 ** 20;
+/** The default of clients.query_bytes_max. */
+const LIMIT_MIB = 16;
 
 /** Texts of about so many bytes. */
 const long = {
@@ -40,14 +46,21 @@ const long = {
   'many statements': (bytes) => 'SELECT 1;'.repeat(bytes / 9),
   parentheses: (bytes) => `SELECT ${'('.repeat(bytes / 2)}1${')'.repeat(bytes / 2)}`,
 };
-/** Texts that pgkv reads in full: as many tokens as it takes. */
+const list = (count, item, by = ',') => Array.from({ length: count }, (_, n) => item(n)).join(by);
+/** Texts that pgkv reads in full: as many tokens as it takes. `seen` is another word in each, so that none has been seen. */
 const full = {
-  'a target list': () => `SELECT ${Array(7000).fill('count(*)').join(',')} FROM nowhere`,
-  'a list that is read': () =>
-    `SELECT 1 FROM kv WHERE tenant_id = 't' AND key IN (${Array(15_000).fill("'k'").join(',')})`,
-  'rows that are read': () =>
-    `INSERT INTO kv (tenant_id, key, value) VALUES ${Array.from({ length: 4000 }, (_, n) => `('t','k${n}','1')`).join(',')}`,
-  'statements that are read': () => 'SELECT 1;'.repeat(1200),
+  'a target list': (seen) => `SELECT ${list(1600, () => `count(*) ${seen}`)} FROM nowhere`,
+  'a list that is read': (seen) =>
+    `SELECT 1 ${seen} FROM kv WHERE tenant_id = 't' AND key IN (${list(8000, () => "'k'")})`,
+  'conditions that are read': (seen) =>
+    `SELECT 1 ${seen} FROM kv WHERE tenant_id = 't' AND (${list(4000, (n) => `key = 'k${n}'`, ' OR ')})`,
+  'rows that are read': (seen) =>
+    `INSERT INTO kv AS ${seen} (tenant_id, key, value) VALUES ${list(2000, (n) => `('t','k${n}','1')`)}`,
+  'statements that are read': (seen) => `SELECT 1 ${seen};`.repeat(2000),
+  'statements on keys': (seen) =>
+    list(2000, (n) => `INSERT INTO kv AS ${seen} (tenant_id, key, value) VALUES ('t', 'k', '${n}')`, ';\n'),
+  'unlike statements on keys': (seen) =>
+    list(350, (n) => `UPDATE kv SET value = '1' WHERE tenant_id = 't' AND key = 'k' RETURNING key AS ${seen}${n}`, ';'),
 };
 
 /** Thread: sends each text once, simple or extended, and says when it is answered. */
@@ -55,8 +68,8 @@ async function sendTexts({ router, bytes }) {
   const client = await WireClient.open(router);
   parentPort.postMessage('open');
   for (;;) {
-    const [{ kind, extended }] = await once(parentPort, 'message');
-    const text = (long[kind] ?? full[kind])(bytes);
+    const [{ kind, extended, seen }] = await once(parentPort, 'message');
+    const text = kind in long ? long[kind](bytes) : full[kind](seen);
     const message = extended
       ? Buffer.concat([parseMessage('', text), bindMessage('', []), executeMessage, syncMessage])
       : queryMessage(text);
@@ -71,8 +84,20 @@ async function sendTexts({ router, bytes }) {
   }
 }
 
+/** As test/support/machine-speed.ts: how much longer the same work takes than on the machine the goal was set on, when idle. */
+async function slowness() {
+  const bytes = Buffer.alloc(4096);
+  const began = performance.now();
+  for (let round = 0; round < 20; round++) {
+    for (let n = 0; n < 560; n++) createHash('sha256').update(bytes).digest();
+    await turn();
+  }
+  return Math.max(1, (performance.now() - began) / 40);
+}
+
 async function measure({ router, values }) {
-  const bytes = Number(values.mib ?? 60) * MIB;
+  // With room for what stands around the long part.
+  const bytes = Number(values.mib ?? LIMIT_MIB) * MIB - 1024;
   const { host, port, user, database } = router;
   const address = { host, port, user, database };
   const thread = new Worker(new URL(import.meta.url), { workerData: { router: address, bytes } });
@@ -83,12 +108,13 @@ async function measure({ router, values }) {
   const told = async () => (await once(thread, 'message'))[0];
   await told();
   const prober = await WireClient.open(router);
-  let worstOfAll = 0;
+  const missed = [];
+  let seen = 0;
   for (const kind of [...Object.keys(full), ...Object.keys(long)]) {
     for (const extended of [false, true]) {
       const worst = [];
       for (let round = 0; round < Number(values.rounds ?? 3); round++) {
-        thread.postMessage({ kind, extended });
+        thread.postMessage({ kind, extended, seen: `seen${seen++}x` });
         await told();
         let isOver = false;
         const over = told().then(() => {
@@ -104,13 +130,18 @@ async function measure({ router, values }) {
         worst.push(longest);
       }
       const median = worst.sort((one, other) => one - other)[Math.floor(worst.length / 2)];
-      worstOfAll = Math.max(worstOfAll, median);
-      console.log(`${median.toFixed(0).padStart(6)} ms  ${kind}, ${extended ? 'extended' : 'simple'}`);
+      const name = `${kind}, ${extended ? 'extended' : 'simple'}`;
+      const slow = median > GOAL_MS ? await slowness() : 1;
+      if (median > GOAL_MS * slow) missed.push(name);
+      console.log(
+        `${median.toFixed(0).padStart(6)} ms  ${name}${slow > 1 ? ` (machine ${slow.toFixed(1)} times as slow)` : ''}`,
+      );
     }
   }
-  const met = worstOfAll <= GOAL_MS;
-  console.log(`goal: nobody waits longer than ${GOAL_MS} ms: ${met ? 'met' : 'MISSED'}`);
-  if (values.assert && !met) process.exitCode = 1;
+  console.log(
+    `goal: nobody waits longer than ${GOAL_MS} ms: ${missed.length === 0 ? 'met' : `MISSED by ${missed.join('; ')}`}`,
+  );
+  if (values.assert && missed.length > 0) process.exitCode = 1;
   prober.close();
   await thread.terminate();
 }

@@ -13,8 +13,8 @@ export interface TableScope {
   holds(schema: string): boolean;
   /** Whether unqualified names are looked for among the extension's own functions, too. */
   readonly searchesPgkv: boolean;
-  /** Whether a text that cannot be read may mean a key-value table: one's name stands in it as a word, or may in escapes. */
-  mentions(text: string): boolean;
+  /** Whether a text, in lower case, that cannot be read may mean a key-value table: one's name stands in it as a word, or may in escapes. */
+  mentions(lowerText: string): boolean;
   /** Every table's name, and its schema's, is ASCII. */
   readonly asciiNames: boolean;
 }
@@ -67,10 +67,7 @@ function makeScope(view: ClusterView, schemas: readonly string[]): TableScope {
     find: (schema, name) => (schema === null ? unqualified.get(name) : qualified.get(`${schema}.${name}`)) ?? null,
     holds: (schema) => holding.has(schema),
     searchesPgkv,
-    mentions(text) {
-      const lower = text.toLowerCase();
-      return names.some((name) => isWordIn(lower, name)) || mayEscapeNames(lower);
-    },
+    mentions: (lowerText) => names.some((name) => isWordIn(lowerText, name)) || mayEscapeNames(lowerText),
     asciiNames: view.tables.every(({ schema, name }) => /^[\0-\x7f]*$/.test(schema + name)),
   };
 }

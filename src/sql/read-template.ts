@@ -5,6 +5,7 @@ import { compactTemplate } from './compact-template.js';
 import { explainsRoute, planKv } from './keyed/kv-analysis.js';
 import { dependsOnPositions } from './keyed/kv-positions.js';
 import { type Concern, concernOf } from './keyed/unnamed-tables.js';
+import { readMany } from './many-statements.js';
 import { classify } from './meaning/classify.js';
 import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
@@ -27,10 +28,10 @@ const PARSED_IN_FULL_MAX = 64 * 1024;
 /** What is longer than this then is not parsed. What reading costs is bounded by the tokens. */
 const PARSED_SHORTENED_MAX = 512 * 1024;
 /** Default of limits.statement_tokens. */
-export const TOKENS_MAX = 32_768;
+export const TOKENS_MAX = 16_384;
 
 /** Words and literals of a text that is looked through for statements that concern key-value tables: a few megabytes. */
-const TOLD_APART_MAX = 8 * TOKENS_MAX;
+const TOLD_APART_MAX = 16 * TOKENS_MAX;
 
 /** Byte of the sign before a number. */
 const MINUS = 45;
@@ -55,10 +56,31 @@ export function readTemplate(
   scope: TableScope = NO_TABLES,
   tokensMax = TOKENS_MAX,
 ): ReadTemplate {
+  const many = shape === null ? null : readMany(text, shape, tokensMax, readAlone);
+  if (many !== null) return { template: many, holdsForShape: true };
+  return readWhole(text, standardConformingStrings, shape, oldestServerMajor, scope, tokensMax);
+
+  function readAlone(statement: string): Template | null {
+    const alone = lexShape(statement, standardConformingStrings);
+    const read = readWhole(statement, standardConformingStrings, alone, oldestServerMajor, scope, tokensMax);
+    return read.holdsForShape ? read.template : null;
+  }
+}
+
+/** All statements of the text together. */
+export function readWhole(
+  text: string,
+  standardConformingStrings: boolean,
+  shape: Shape | null,
+  oldestServerMajor: number,
+  scope: TableScope,
+  tokensMax: number,
+): ReadTemplate {
   if (shape !== null && tokensInShape(shape.key, tokensMax) > tokensMax) {
     return { template: tooManyTokens(text, tokensMax, scope), holdsForShape: false };
   }
-  if (shape === null && hasLongRowOfSigns(text)) return unread(text, scope);
+  // What is too long for the parser has no source without a shape.
+  if (shape === null && (text.length > PARSED_IN_FULL_MAX || hasLongRowOfSigns(text))) return unread(text, scope);
   const source = sourceText(text, standardConformingStrings, shape);
   if (source === null) return unparsed(text, scope);
   if (source.text.length <= PARSED_IN_FULL_MAX) return readSource(source, oldestServerMajor, scope);
@@ -74,8 +96,9 @@ export function readTemplate(
 /** Whether a text that is not read may mean key-value tables: by name, or, outside of its literals, by what it does. */
 function mayConcern(text: string, scope: TableScope): boolean {
   if (scope === NO_TABLES) return false;
-  if (scope.mentions(text)) return true;
-  if (!concernsByWords(text.toLowerCase())) return false;
+  const lowerText = text.toLowerCase();
+  if (scope.mentions(lowerText)) return true;
+  if (!concernsByWords(lowerText)) return false;
   // Words inside literals do not count, unless the text is too long to tell them apart.
   const shape = lexShape(text, true, TOLD_APART_MAX);
   return shape === null || shape === TOO_MANY_PIECES || concernsByWords(shape.key.toLowerCase());
@@ -113,7 +136,7 @@ function readSource(source: SourceText, oldestServerMajor: number, scope: TableS
   const isKnown = (path: readonly string[]): boolean => isKvFunction(path, scope.find);
   const { template: classified, constants } = classify(source.text, statements, oldestServerMajor, isKnown);
   const template = scope === NO_TABLES ? classified : withKvPlan(classified, source.text, statements, scope);
-  if (template.textDependent) {
+  if (template.textDependent || template.saidAgain !== null) {
     const statementNames = template.statementNames.map((reference) => ({
       ...reference,
       start: originalOffset(source, reference.start),
@@ -123,7 +146,10 @@ function readSource(source: SourceText, oldestServerMajor: number, scope: TableS
       template.saidAgain?.map(
         ([start, end]) => [originalOffset(source, start), originalOffset(source, end)] as const,
       ) ?? null;
-    return { template: compactTemplate({ ...template, statementNames, saidAgain }), holdsForShape: false };
+    return {
+      template: compactTemplate({ ...template, textDependent: true, statementNames, saidAgain }),
+      holdsForShape: false,
+    };
   }
   if (allAreConstants(source.text, constants)) return { template: compactTemplate(template), holdsForShape: true };
   return { template: compactTemplate({ ...template, textDependent: true }), holdsForShape: false };
@@ -151,12 +177,12 @@ function withKvPlan(
     notice: kv?.kind === 'refused' ? null : noticeOf(concerns),
   };
   if (kv === null) return common;
-  if (kv.kind === 'refused') return { ...common, neutral: false, releases: false, movable: false };
+  // Nothing of it is said again.
+  const placed = { neutral: false, releases: false, movable: false, saidAgain: null };
+  if (kv.kind === 'refused') return { ...common, ...placed };
   return {
     ...common,
-    neutral: false,
-    releases: false,
-    movable: false,
+    ...placed,
     kind: template.kind === 'multi' ? 'multi' : kv.writes ? 'write' : 'read',
     readOnly: template.readOnly && !kv.writes,
   };

@@ -123,6 +123,9 @@ export const ownSource = (
   return { ...unknownStatement, parseTail: tail, text, template, parameterTypes, ownBytes };
 };
 
+/** Longer messages are not shared: looking one up by its bytes costs more than to read it, and each is sent once. In bytes. */
+const SHARED_LENGTH_MAX = 256 * 1024;
+
 /** A StatementSource, and the two slices of its key. */
 const SOURCE_BYTES = 224;
 /** A RewrittenText. */
@@ -172,18 +175,19 @@ export class StatementSources {
     reading: TextReading,
     scope: TableScope,
   ): StatementSource {
+    if (end - start > SHARED_LENGTH_MAX) return this.#read(null, buffer, start, textEnd, end, reading, scope);
     const bytes = buffer.toString('latin1', start, end);
     const key = scope.key + (reading.key === '' ? bytes : reading.key + bytes);
     const known = this.#sources.get(key);
     if (known !== undefined) return known;
-    const source = this.#read(key, buffer, start, textEnd, end, reading, scope);
+    const source = this.#read(key.slice(key.length - bytes.length), buffer, start, textEnd, end, reading, scope);
     this.#sources.set(key, source);
     return source;
   }
 
-  /** @param key ends with the message's bytes; what stands in it is not kept twice */
+  /** @param tail the message's bytes where they are kept anyway, as a part of a key: they are not kept twice */
   #read(
-    key: string,
+    tail: string | null,
     buffer: Buffer,
     start: number,
     textEnd: number,
@@ -194,16 +198,18 @@ export class StatementSources {
     const bytes = buffer.subarray(start, textEnd);
     const { text, template, isText } = readText(this.#templateOf, bytes, reading, scope);
     const { kv } = template;
-    const clientTail = key.slice(key.length - (end - start));
     const rewritten = kv?.kind === 'kv' ? rewrite(text, reading, kv.text) : null;
-    const parseTail = rewritten === null ? clientTail : tailFor(rewritten, buffer.toString('latin1', textEnd, end));
-    const isCut = isAscii(bytes);
+    const clientTail = tail ?? (rewritten === null ? buffer.toString('latin1', start, end) : null);
+    const parseTail = rewritten === null ? clientTail! : tailFor(rewritten, buffer.subarray(textEnd, end));
+    const isCut = clientTail !== null && isAscii(bytes);
     const ownText = isCut ? clientTail.slice(0, text.length) : text;
     const isTyped = kv?.kind === 'kv' || template.backendCall !== null;
     const parameterTypes = isTyped ? typesIn(buffer, textEnd + 1, end) : NO_TYPES;
     let ownBytes = SOURCE_BYTES + arrayBytes(parameterTypes);
-    if (!isCut) ownBytes += stringBytes(text);
-    if (rewritten !== null) ownBytes += REWRITTEN_BYTES + stringBytes(parseTail) + arrayBytes(rewritten.literals);
+    if (!isCut) ownBytes += tail === null ? 16 + 2 * text.length : stringBytes(text);
+    // Bytes, a character for each.
+    if (rewritten !== null) ownBytes += REWRITTEN_BYTES + arrayBytes(rewritten.literals);
+    if (rewritten !== null || tail === null) ownBytes += 16 + parseTail.length;
     return {
       parseTail,
       text: ownText,
@@ -319,8 +325,8 @@ export function rewrite(text: string, reading: TextReading, parts: TextParts): R
   return { parts, text, literals, encoding: reading.encoding };
 }
 
-const tailFor = (rewritten: RewrittenText, typesTail: string): string =>
-  rewrittenBytes(rewritten).toString('latin1') + typesTail;
+const tailFor = (rewritten: RewrittenText, types: Buffer): string =>
+  Buffer.concat([rewrittenBytes(rewritten), types]).toString('latin1');
 
 function typesIn(buffer: Buffer, start: number, end: number): number[] {
   const types: number[] = [];

@@ -4,6 +4,7 @@ import type { FuncCall, Node } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
 import { namePath } from '../meaning/ast-survey.js';
 import { mentionInText } from '../meaning/kv-references.js';
+import { pushChildren } from '../meaning/tree-walk.js';
 import { namesTable, type ScopeNames } from './table-names.js';
 
 /** Take a relation: sizes, statistics, and what extensions tell, check or do about one. */
@@ -34,7 +35,7 @@ export function namingCalls(root: Node, scope: ScopeNames): NamingCalls {
     const item = stack.pop()!;
     const { FuncCall: call } = item as { FuncCall?: FuncCall };
     if (call !== undefined) noteCall(call, scope, found);
-    for (const value of Object.values(item)) if (typeof value === 'object' && value !== null) stack.push(value);
+    pushChildren(item, stack);
   }
   return found;
 }

@@ -172,6 +172,7 @@ function planForm(
     clauses: findClauses(tokens, withoutParentheses(tokens, span)),
     keyArguments: keyArgumentsIn(references),
     oldestServerMajor: input.oldestServerMajor ?? OLDEST_SUPPORTED_MAJOR,
+    isAlone: input.statements.length === 1,
   };
   const { relations, otherRelations, calls } = references;
   if ('SelectStmt' in node && relations.length === 0) {

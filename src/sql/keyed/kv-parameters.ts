@@ -3,6 +3,7 @@
 // the client sent as 007 is key 7. So a parameter is text only if every place it stands in says so.
 import type { A_Expr, FuncCall, InsertStmt, Node } from 'libpg-query';
 import { namePath } from '../meaning/ast-survey.js';
+import { pushChildren } from '../meaning/tree-walk.js';
 import { textType } from './kv-types.js';
 
 /** `slot`: stands only where an INSERT gives the slot. `other`: anything else, or of different types. */
@@ -41,15 +42,23 @@ class TypeCollector {
 
   collect(statement: Node): ReadonlyMap<number, ParameterType> {
     // Parents come before their children, so that a parameter's place is known when it is met.
-    const stack: { readonly item: object; readonly inQuery: boolean }[] = [{ item: statement, inQuery: false }];
+    const stack: object[] = [statement];
+    /** Of each on the stack. In a subquery `key` may be a column of something else. */
+    const inQueries: boolean[] = [false];
     while (stack.length > 0) {
-      const { item, inQuery } = stack.pop()!;
-      if (!Array.isArray(item)) this.visit(item as Fields, inQuery);
-      for (const [key, value] of Object.entries(item)) {
-        if (typeof value !== 'object' || value === null) continue;
-        // In a subquery `key` may be a column of something else.
-        stack.push({ item: value, inQuery: inQuery || key === 'subselect' || key === 'subquery' });
+      const item = stack.pop()!;
+      const inQuery = inQueries.pop()!;
+      if (Array.isArray(item)) pushChildren(item, stack);
+      else {
+        this.visit(item as Fields, inQuery);
+        for (const key in item) {
+          const value: unknown = item[key as never];
+          if (typeof value !== 'object' || value === null) continue;
+          stack.push(value);
+          inQueries.push(inQuery || key === 'subselect' || key === 'subquery');
+        }
       }
+      while (inQueries.length < stack.length) inQueries.push(inQuery);
     }
     return this.types;
   }

@@ -1,5 +1,6 @@
 // ORDER BY 1 and GROUP BY 2 name output columns by a literal: what is planned for one number does not hold for another.
 import type { ParsedStatement } from '../meaning/parse.js';
+import { pushChildren } from '../meaning/tree-walk.js';
 
 const isNumber = (item: unknown): boolean => {
   const node = (item as { SortBy?: { node?: object } }).SortBy?.node ?? (item as object);
@@ -8,17 +9,16 @@ const isNumber = (item: unknown): boolean => {
 
 /** Whether a sort or group item anywhere in the statements is a bare constant. */
 export function dependsOnPositions(statements: readonly ParsedStatement[]): boolean {
-  const stack: unknown[] = statements.map(({ node }) => node);
+  const stack: object[] = statements.map(({ node }) => node);
   while (stack.length > 0) {
-    const item = stack.pop();
-    if (typeof item !== 'object' || item === null) continue;
+    const item = stack.pop()!;
     if (!Array.isArray(item)) {
       const { sortClause, groupClause, distinctClause } = item as Record<string, unknown>;
       for (const clause of [sortClause, groupClause, distinctClause]) {
         if (Array.isArray(clause) && clause.some(isNumber)) return true;
       }
     }
-    for (const value of Object.values(item)) if (typeof value === 'object') stack.push(value);
+    pushChildren(item, stack);
   }
   return false;
 }

@@ -37,7 +37,9 @@ export function planSelect(source: StatementSource, statement: SelectStmt, table
     slots: [],
     edits: filterEdits(clauses, clauses.from.body.end, filter),
     undo: (node) => 'SelectStmt' in node && takeFilter(node.SelectStmt, filter),
-    scatter: planScatter({ ...source, clauses, select: statement, table, alias: aliasOf(relation) }),
+    scatter: source.isAlone
+      ? planScatter({ ...source, clauses, select: statement, table, alias: aliasOf(relation) })
+      : refuse('several_shards_text'),
   };
 }
 

@@ -18,6 +18,8 @@ export interface StatementSource {
   /** Arguments of a call of a key-value table's function that say which keys; null for other functions. */
   readonly keyArguments: (call: FuncCall) => KeyArguments | null;
   readonly oldestServerMajor: number;
+  /** The text has no other statement: only then can it run over several shards. */
+  readonly isAlone: boolean;
 }
 
 export interface PlannedStatement extends Pick<KvPlan, 'verb' | 'writes' | 'keys' | 'slots'> {

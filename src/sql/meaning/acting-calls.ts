@@ -4,6 +4,7 @@
 import type { A_Expr, FuncCall, Node } from 'libpg-query';
 import { namePath } from './ast-survey.js';
 import { isHarmless, isSetConfig } from './function-effects.js';
+import { pushChildren } from './tree-walk.js';
 
 const CATALOG = 'pg_catalog';
 
@@ -30,7 +31,7 @@ export function actingCall(root: Node, { isOwn, settings }: Exceptions): string 
       const path = namePath(expression.name ?? []);
       if (path.length > 1 && (path.length > 2 || path[0] !== CATALOG)) return `the operator ${path.join('.')}`;
     }
-    for (const value of Object.values(item)) if (typeof value === 'object' && value !== null) stack.push(value);
+    pushChildren(item, stack);
   }
   return null;
 }

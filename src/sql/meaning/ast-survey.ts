@@ -73,7 +73,8 @@ export function survey(
       for (const element of item) if (typeof element === 'object') stack.push(element);
       continue;
     }
-    for (const [key, value] of Object.entries(item as object)) {
+    for (const key in item as object) {
+      const value: unknown = (item as Record<string, unknown>)[key];
       if (typeof value !== 'object' || value === null) continue;
       noteNode(key, value, oldestServerMajor, found, isKnown);
       stack.push(value);

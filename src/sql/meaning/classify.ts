@@ -3,6 +3,7 @@
 // prepared statements' names.
 import type { DefElem, Node } from 'libpg-query';
 import { Effect, type EffectBits, type StatementKind, type Template, UNREAD_TEMPLATE } from '../plan/template.js';
+import { utf16Offsets } from '../text/byte-offsets.js';
 import { emptySurvey, type IsKnownFunction, type Survey, survey } from './ast-survey.js';
 import { backendCallOf } from './backend-calls.js';
 import type { ParsedStatement } from './parse.js';
@@ -76,8 +77,7 @@ export function classify(
       kinds: kindsOf(all),
       statementNames,
       // Which pid it is decides who answers.
-      textDependent:
-        united.textDependent || named.length > 0 || saidAgain !== null || backendCall?.argument?.kind === 'literal',
+      textDependent: united.textDependent || named.length > 0 || backendCall?.argument?.kind === 'literal',
       movable,
       saidAgain,
       kv: null,
@@ -104,8 +104,7 @@ function partsSaidAgain(
 ): Template['saidAgain'] {
   const isLeftOut = ({ releases, readOnly }: Findings): boolean => releases || readOnly;
   if (!all.some(isLeftOut)) return null;
-  const bytes = Buffer.from(text, 'utf8');
-  const offset = (byte: number): number => bytes.toString('utf8', 0, byte).length;
+  const offset = utf16Offsets(text);
   return statements
     .filter((_, index) => !isLeftOut(all[index]!))
     .map(({ startByte, endByte }) => [offset(startByte), offset(endByte)] as const);

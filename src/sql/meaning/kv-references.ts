@@ -3,6 +3,7 @@
 import type { FuncCall, Node, RangeVar } from 'libpg-query';
 import type { KvTable } from '../../cluster/kv-table.js';
 import { namePath } from './ast-survey.js';
+import { pushChildren } from './tree-walk.js';
 
 export type FindTable = (schema: string | null, name: string) => KvTable | null;
 
@@ -43,13 +44,15 @@ const OPERATIONS: readonly string[] = [
   ...SINGLE_OPERATIONS.map((operation) => `${operation}_many`),
 ];
 const SLOT = 'slot';
+const ALL_OPERATIONS: readonly string[] = [...OPERATIONS, SLOT];
 
 /** The key-value table that a function belongs to, by the function's name. */
 function functionOf(path: readonly string[], find: FindTable): { table: KvTable; operation: string } | null {
   if (path.length === 0 || path.length > 2) return null;
   const schema = path.length === 2 ? path[0]! : null;
   const name = path.at(-1)!;
-  for (const operation of [...OPERATIONS, SLOT]) {
+  if (!name.includes('_')) return null;
+  for (const operation of ALL_OPERATIONS) {
     if (!name.endsWith(`_${operation}`)) continue;
     const table = find(schema, name.slice(0, -operation.length - 1));
     if (table !== null) return { table, operation };
@@ -91,10 +94,8 @@ export function referencesIn(node: Node, find: FindTable, searchesPgkv = false):
       }
       if (!isQuery) table ??= mentionIn(fields, find);
     }
-    for (const [key, value] of Object.entries(item)) {
-      // FOR UPDATE OF names aliases, not relations.
-      if (typeof value === 'object' && value !== null && key !== 'lockingClause') stack.push(value);
-    }
+    // FOR UPDATE OF names aliases, not relations.
+    pushChildren('lockingClause' in item ? { ...item, lockingClause: undefined } : item, stack);
   }
   return { relations, otherRelations, calls, table, setsUp };
 }

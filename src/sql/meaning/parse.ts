@@ -115,7 +115,7 @@ export function parse(original: string): ParsedText | ParseFailure {
       // PgQueryParseResult is { char *tree, char *stderr, PgQueryError *error }; PgQueryError begins with its message.
       const error = module.getValue(result + 8, 'i32');
       if (error !== 0) return { rejected: module.UTF8ToString(module.getValue(error, 'i32')) };
-      return { tree: module.UTF8ToString(module.getValue(result, 'i32')) };
+      return { tree: stringAt(module, module.getValue(result, 'i32')) };
     } finally {
       module._wasm_free_parse_result(result);
     }
@@ -127,6 +127,12 @@ export function parse(original: string): ParsedText | ParseFailure {
     return { kind: 'failed', reason, message: outcome.rejected };
   }
   return { kind: 'parsed', statements: statementsOf(outcome.tree, text) };
+}
+
+/** What UTF8ToString gives, in a third of the time for the megabytes that a long text's tree has. */
+function stringAt({ HEAPU8: memory }: ParserModule, pointer: number): string {
+  const end = memory.indexOf(0, pointer);
+  return Buffer.from(memory.buffer, memory.byteOffset + pointer, end - pointer).toString('utf8');
 }
 
 /**

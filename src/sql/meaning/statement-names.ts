@@ -2,6 +2,7 @@
 // Postgres's own scanner is asked for the tokens (40 µs; such statements are rare).
 
 import type { StatementNameReference } from '../plan/template.js';
+import { utf16Offsets } from '../text/byte-offsets.js';
 import { type ParsedStatement, scanTokens, type Token } from './parse.js';
 
 export interface NamedStatement {
@@ -13,11 +14,15 @@ export interface NamedStatement {
 /** Offsets are UTF-16. A name whose place cannot be found is left out. */
 export function locateNames(text: string, named: readonly NamedStatement[]): StatementNameReference[] {
   const tokens = scanTokens(text);
-  const bytes = Buffer.from(text);
-  const utf16Offset = (byteOffset: number): number => bytes.toString('utf8', 0, byteOffset).length;
+  const utf16Offset = utf16Offsets(text);
   const references: StatementNameReference[] = [];
+  let next = 0;
   for (const { verb, name, statement } of named) {
-    const own = tokens.filter((token) => token.startByte >= statement.startByte && token.endByte <= statement.endByte);
+    // Statements come in their order, and a text may have thousands of them.
+    while (next < tokens.length && tokens[next]!.startByte < statement.startByte) next++;
+    let end = next;
+    while (end < tokens.length && tokens[end]!.endByte <= statement.endByte) end++;
+    const own = tokens.slice(next, end);
     const index = verb === 'execute' ? executedNameIndex(own) : nameIndex(own);
     const first = own[index];
     if (first === undefined) continue;

@@ -34,31 +34,55 @@ export const PLACES: ReadonlySet<string> = new Set([
 
 /** Whether a node is what the expression `sql` parses to. */
 export function isExpression(node: Node | undefined, sql: string): boolean {
+  let expression = EXPRESSIONS.get(sql);
+  if (expression === undefined) {
+    const parsed = expressionOf(sql);
+    if (parsed === null) return false;
+    expression = parsed;
+    if (EXPRESSIONS.size >= EXPRESSIONS_MAX) EXPRESSIONS.clear();
+    EXPRESSIONS.set(sql, expression);
+  }
+  return node !== undefined && isSameTree(node, expression);
+}
+
+/** Trees of what pgkv puts in, which is the same for thousands of statements. They are looked at only. */
+const EXPRESSIONS = new Map<string, Node>();
+const EXPRESSIONS_MAX = 64;
+
+function expressionOf(sql: string): Node | null {
   const parsed = parse(`SELECT ${sql}`);
-  if (parsed.kind === 'failed') return false;
+  if (parsed.kind === 'failed') return null;
   const statement = parsed.statements[0]?.node;
   const target =
     statement !== undefined && 'SelectStmt' in statement ? statement.SelectStmt.targetList?.[0] : undefined;
-  return target !== undefined && 'ResTarget' in target && isSameTree(node, target.ResTarget.val);
+  return target !== undefined && 'ResTarget' in target ? (target.ResTarget.val ?? null) : null;
 }
 
 /** Equal but for the places in the text. Trees can be some thousand nodes deep, so it keeps its own stack. */
-function isSameTree(left: unknown, right: unknown): boolean {
-  const stack: [unknown, unknown][] = [[left, right]];
+export function isSameTree(left: unknown, right: unknown): boolean {
+  const stack: unknown[] = [left, right];
   while (stack.length > 0) {
-    const [one, other] = stack.pop()!;
+    const other = stack.pop();
+    const one = stack.pop();
     if (typeof one !== 'object' || one === null || typeof other !== 'object' || other === null) {
       if (one !== other) return false;
-      continue;
-    }
-    const names = namesIn(one);
-    if (Array.isArray(one) !== Array.isArray(other) || names.length !== namesIn(other).length) return false;
-    for (const name of names) {
-      if (!Object.hasOwn(other, name)) return false;
-      stack.push([one[name as never], other[name as never]]);
-    }
+    } else if (Array.isArray(one)) {
+      if (!Array.isArray(other) || one.length !== other.length) return false;
+      for (let index = 0; index < one.length; index++) stack.push(one[index], other[index]);
+    } else if (Array.isArray(other) || !pushFields(one, other, stack)) return false;
   }
   return true;
 }
 
-const namesIn = (node: object): string[] => Object.keys(node).filter((name) => !PLACES.has(name));
+/** Of two nodes, in pairs; false where they are not of the same names. */
+function pushFields(one: object, other: object, stack: unknown[]): boolean {
+  let names = 0;
+  for (const name in one) {
+    if (PLACES.has(name)) continue;
+    if (!Object.hasOwn(other, name)) return false;
+    names++;
+    stack.push(one[name as never], other[name as never]);
+  }
+  for (const name in other) if (!PLACES.has(name)) names--;
+  return names === 0;
+}

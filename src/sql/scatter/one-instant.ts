@@ -2,9 +2,10 @@
 // now() and statement_timestamp(). That is done to the text before it is planned, so that whatever plan is made of it holds for
 // them as for any other parameter. clock_timestamp() is left as it is: it differs from row to row anyway.
 // https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
-import type { FuncCall, SQLValueFunction } from 'libpg-query';
+import type { FuncCall, Node, SQLValueFunction } from 'libpg-query';
 import { namePath } from '../meaning/ast-survey.js';
 import { parse } from '../meaning/parse.js';
+import { pushChildren } from '../meaning/tree-walk.js';
 import { findClauses } from '../text/clauses.js';
 import { quoteName } from '../text/identifiers.js';
 import { LITERAL_STRIDE, lexShape } from '../text/shape-lexer.js';
@@ -46,10 +47,13 @@ export function withOneInstant(source: ScatterSource): ScatterSource | null {
   const edits = found.flatMap((node) => editOf(node, source) ?? []);
   if (edits.length < found.length) return null;
   const columns = outputColumns(select, clauses, tokens, alias);
-  const targets = (select.targetList ?? []).flatMap((target) => ('ResTarget' in target ? [target.ResTarget] : []));
+  const unnamed = new Set<Node>();
+  for (const target of select.targetList ?? []) {
+    if (!('ResTarget' in target) || target.ResTarget.name !== undefined) continue;
+    if (target.ResTarget.val !== undefined) unnamed.add(target.ResTarget.val);
+  }
   for (const { name, expression } of columns) {
-    const target = targets.find(({ val }) => val !== undefined && val === expression?.node);
-    if (expression === null || target === undefined || target.name !== undefined) continue;
+    if (expression === null || !unnamed.has(expression.node)) continue;
     if (instantsIn(expression.node).length === 0) continue;
     // A cast of a parameter would give the column another name.
     const end = tokens[expression.span.end - 1]!.end;
@@ -62,15 +66,14 @@ type Instant = { readonly FuncCall: FuncCall } | { readonly SQLValueFunction: SQ
 
 function instantsIn(root: object): Instant[] {
   const found: Instant[] = [];
-  const stack: unknown[] = [root];
+  const stack: object[] = [root];
   while (stack.length > 0) {
-    const item = stack.pop();
-    if (typeof item !== 'object' || item === null) continue;
+    const item = stack.pop()!;
     if ('FuncCall' in item && isInstantCall(item.FuncCall as FuncCall)) found.push(item as Instant);
     if ('SQLValueFunction' in item && operationOf(item.SQLValueFunction as SQLValueFunction) !== undefined) {
       found.push(item as Instant);
     }
-    for (const value of Object.values(item)) stack.push(value);
+    pushChildren(item, stack);
   }
   return found;
 }

@@ -66,6 +66,13 @@ const COLUMNS: ReadonlySet<string> = new Set(KV_COLUMNS);
 export const AGGREGATE_HINT =
   'Use count, sum, min, max, avg, bool_and, bool_or or every, without DISTINCT or ORDER BY inside, or name one key.';
 
+/** What of a node is looked at, whatever its type. */
+type AnyNode = FuncCall &
+  ColumnRef & { readonly typeName?: TypeName; readonly collname?: Node[]; readonly name?: Node[] };
+
+/** Nodes have names with a capital, fields have none. */
+const isNodeName = (key: string): boolean => key.charCodeAt(0) >= 65 && key.charCodeAt(0) <= 90;
+
 /** @param root an expression, or a list of them */
 export function expressionFacts(root: Node | readonly Node[], scope: Scope): ExpressionFacts {
   const facts = {
@@ -86,9 +93,10 @@ export function expressionFacts(root: Node | readonly Node[], scope: Scope): Exp
       continue;
     }
     if (typeof item !== 'object' || item === null) continue;
-    for (const [key, value] of Object.entries(item)) {
-      stack.push(value);
-      if (!/^[A-Z]/.test(key)) continue;
+    for (const key in item) {
+      const value = item[key as never] as AnyNode;
+      if (typeof value === 'object') stack.push(value);
+      if (!isNodeName(key)) continue;
       if (!ALLOWED_NODES.has(key)) facts.refusal ??= refuseNode(key);
       else if (key === 'ColumnRef') {
         facts.columns.push(value);

@@ -32,6 +32,9 @@ export function planScatter(source: ScatterSource): ScatterPlan | Refusal {
   return timed === null || isRefusal(plan) ? plan : { ...plan, hasInstant: true };
 }
 
+/** MaxTupleAttributeNumber: no select list has more entries, those that ORDER BY adds included. */
+const LIST_MAX = 1664;
+
 /** By the tokens of a text, which may hold very many statements. */
 const UESCAPES = new WeakMap<readonly TextToken[], boolean>();
 
@@ -68,6 +71,9 @@ function refusalOfForm({ select, clauses, tokens }: ScatterSource): Refusal | nu
   // Such a name is three tokens, where a name in the tree is taken for one.
   if (hasUescape(tokens)) {
     return refuse('A name or string with UESCAPE', 'Write its characters as they are.');
+  }
+  if (Math.max(select.targetList?.length ?? 0, select.sortClause?.length ?? 0) > LIST_MAX) {
+    return refuse(`A list of more than ${LIST_MAX} columns`, 'Postgres takes no more.');
   }
   if (select.intoClause !== undefined) return refuse('SELECT INTO', 'Read the rows, then write them.');
   return null;

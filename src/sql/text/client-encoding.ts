@@ -4,7 +4,7 @@
 // which its bytes come back exactly: to lexer and parser it is a letter, as it is to Postgres. Whether such a character's
 // Unicode is known exactly is asked only where a value is needed; where it is not, the value is unreadable, never a guess.
 // https://github.com/postgres/postgres/blob/master/src/common/wchar.c
-import { isAscii, isUtf8 } from 'node:buffer';
+import { isAscii, isUtf8, transcode } from 'node:buffer';
 import { SINGLE_BYTE_ENCODINGS } from './single-byte-encodings.js';
 
 export interface ClientEncoding {
@@ -34,12 +34,20 @@ const SS3 = 0x8f;
 
 const UTF8_ENCODINGS: readonly string[] = ['UTF8', 'SQL_ASCII'];
 
+/** In bytes. Longer texts beyond ASCII take a way on which V8 has no part: 8 ms instead of 60 for 16 MiB. */
+const SHORT_BYTES_MAX = 64 * 1024;
+
+const utf8Text = (bytes: Buffer): string =>
+  bytes.length <= SHORT_BYTES_MAX || isAscii(bytes)
+    ? bytes.toString('utf8')
+    : transcode(bytes, 'utf8', 'utf16le').toString('utf16le');
+
 /** SQL_ASCII too: nothing is converted, and servers check the bytes as UTF-8. */
 const utf8 = (name: string): ClientEncoding => ({
   name,
   asciiSafe: true,
   isUtf8: true,
-  read: (bytes) => (isUtf8(bytes) ? bytes.toString('utf8') : null),
+  read: (bytes) => (isUtf8(bytes) ? utf8Text(bytes) : null),
   write: (text) => Buffer.from(text, 'utf8'),
   exact: (text) => text,
 });

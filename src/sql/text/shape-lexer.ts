@@ -63,6 +63,9 @@ export interface Shape {
   readonly literals: readonly number[];
 }
 
+/** A shape is not put together beyond this: what is left of a text without its literals is never read so far. In UTF-16 units. */
+const SHAPE_LENGTH_MAX = 1024 * 1024;
+
 /** Of a text that was not lexed to its end; see `lexShape`. */
 export const TOO_MANY_PIECES: Shape = { key: '', literals: [] };
 
@@ -78,7 +81,8 @@ const OPAQUE_UNICODE_MARK = "'u";
  * double the time.
  *
  * @param standardConformingStrings whether backslashes in '…' are ordinary characters
- * @param piecesMax words, literals and longer runs of blanks at which lexing is given up: TOO_MANY_PIECES
+ * @param piecesMax words, literals and longer runs of blanks at which lexing is given up, as where the shape becomes too long:
+ *   TOO_MANY_PIECES
  * @returns null where the text cannot be a valid one: unterminated literal, character no token begins with …
  */
 export function lexShape(
@@ -87,6 +91,7 @@ export function lexShape(
   piecesMax = Number.POSITIVE_INFINITY,
 ): Shape | null {
   const literals: number[] = [];
+  const lengthMax = piecesMax === Number.POSITIVE_INFINITY ? piecesMax : SHAPE_LENGTH_MAX;
   let pieces = 0;
   const length = text.length;
   let key = '';
@@ -95,8 +100,10 @@ export function lexShape(
   let at = 0;
   /** A U& token was seen: a later UESCAPE '…' changes what it says, so that no later string is lifted. */
   let unicodeEscapes = false;
+  /** Where the shape would be too long if it were a copy of the text from `copied` on. */
+  let stop = Math.min(length, lengthMax);
 
-  while (at < length) {
+  while (at < stop) {
     const code = text.charCodeAt(at);
     const start = at;
     let kind: number = LiteralKind.string;
@@ -190,6 +197,7 @@ export function lexShape(
       if (at === 0) return null;
       if (start > 0) key += at < length ? `${text.slice(copied, start)} ` : text.slice(copied, start);
       copied = at;
+      stop = Math.min(length, at + lengthMax - key.length);
       continue;
     }
 
@@ -205,7 +213,9 @@ export function lexShape(
     copied = at;
     if (kind !== LiteralKind.opaque) key += MARKS[kind];
     literals.push(start, at, kind);
+    stop = Math.min(length, at + lengthMax - key.length);
   }
+  if (stop < length) return TOO_MANY_PIECES;
   return { key: copied === 0 ? text : key + text.slice(copied), literals };
 }
 
@@ -230,7 +240,14 @@ export function hasLongRowOfSigns(text: string): boolean {
   return false;
 }
 
-/** How many tokens a shape has, counted up to a little more than `most`: a word or a number is one, and every symbol. */
+/** A statement takes as much for itself as so many tokens: its clauses are found, its plan is made and proven. */
+const STATEMENT_TOKENS = 24;
+const SEMICOLON = 59;
+
+/**
+ * How many tokens a shape has, counted up to a little more than `most`: a word, a literal or a parameter is one, and every
+ * symbol; a semicolon is as many as a statement takes.
+ */
 export function tokensInShape(key: string, most: number): number {
   let tokens = 0;
   let inWord = false;
@@ -238,7 +255,9 @@ export function tokensInShape(key: string, most: number): number {
     const code = key.charCodeAt(at);
     const isWord =
       code >= 128 || (code >= 48 && code <= 57) || ((code | 32) >= 97 && (code | 32) <= 122) || code === 95;
-    if (isWord ? !inWord : code > SPACE) tokens++;
+    if (isWord ? !inWord : code > SPACE && code !== QUOTE && code !== DOUBLE_QUOTE && code !== DOLLAR) {
+      tokens += code === SEMICOLON ? STATEMENT_TOKENS : 1;
+    }
     inWord = isWord;
   }
   return tokens <= most && hasLongRowOfSigns(key) ? most + 1 : tokens;

@@ -35,9 +35,15 @@ export function toStandardStrings(text: string, literals: readonly number[]): So
 
 /** Offset in the original of an offset in the source text. */
 export function originalOffset(source: SourceText, offset: number): number {
-  let inserted = 0;
-  for (const insertion of source.insertions) if (insertion < offset) inserted += ESCAPE_PREFIX.length;
-  return offset - inserted;
+  const { insertions } = source;
+  let before = 0;
+  let end = insertions.length;
+  while (before < end) {
+    const middle = (before + end) >> 1;
+    if (insertions[middle]! < offset) before = middle + 1;
+    else end = middle;
+  }
+  return offset - before * ESCAPE_PREFIX.length;
 }
 
 /** Same tokens, but every lifted literal has the shortest value of its class. */

@@ -55,6 +55,7 @@ const AMPERSAND = 38;
 export function tokensOf(text: string, literals: readonly number[]): readonly TextToken[] {
   const tokens: TextToken[] = [];
   let literal = 0;
+  const isAscii = Buffer.byteLength(text) === text.length;
   let startByte = 0;
   let measured = 0;
   let at = blanksEnd(text, 0);
@@ -63,7 +64,7 @@ export function tokensOf(text: string, literals: readonly number[]): readonly Te
     const kind = isLiteral ? 'literal' : kindAt(text, at);
     const end = isLiteral ? literals[literal * LITERAL_STRIDE + 1]! : tokenEnd(text, at, kind);
     if (end <= at) throw new RangeError(`no token at ${at} of a text that was parsed`);
-    startByte += Buffer.byteLength(text.slice(measured, at));
+    startByte += isAscii ? at - measured : Buffer.byteLength(text.slice(measured, at));
     measured = at;
     const slice = text.slice(at, end);
     const folded = kind === 'word' ? foldCase(slice) : slice;

@@ -17,6 +17,7 @@ const RETURN = 13;
 const SLASH = 47;
 export const SPACE = 32;
 export const STAR = 42;
+const SEMICOLON = 59;
 const UNDERSCORE = 95;
 const ZERO = 48;
 
@@ -57,6 +58,10 @@ const LINE_END = /[\n\r]/g;
 const COMMENT_MARK = /\*\/|\/\*/g;
 const NO_IDENTIFIER = /[^A-Za-z0-9_$\u0080-\uffff]/g;
 const NO_DIGIT = /[^0-9]/g;
+const NO_DIGIT_OR_UNDERSCORE = /[^0-9_]/g;
+const NO_HEX_DIGIT = /[^0-9A-Fa-f]/g;
+const NO_OCTAL_DIGIT = /[^0-7]/g;
+const NO_BINARY_DIGIT = /[^01]/g;
 const NOT_ZERO = /[^0_]/g;
 
 /** Where a character is that the pattern takes, from `at` on; the end of the text where none is. */
@@ -84,11 +89,24 @@ const lineEnd = (text: string, at: number): number => firstOf(LINE_END, text, at
 /** Block comments nest. */
 function blockCommentEnd(text: string, at: number): number {
   let depth = 1;
-  COMMENT_MARK.lastIndex = at;
-  while (COMMENT_MARK.test(text)) {
-    const end = COMMENT_MARK.lastIndex;
-    if (text.charCodeAt(end - 1) === STAR) depth++;
-    else if (--depth === 0) return end;
+  let i = at;
+  /** Up to here it is walked by characters: marks are near to one another in most comments, and a search costs 40 ns. */
+  let near = at + SHORT_MAX;
+  while (i < text.length) {
+    const code = text.charCodeAt(i++);
+    if (code === STAR && text.charCodeAt(i) === SLASH) {
+      i++;
+      if (--depth === 0) return i;
+    } else if (code === SLASH && text.charCodeAt(i) === STAR) {
+      i++;
+      depth++;
+    } else if (i < near) continue;
+    else {
+      COMMENT_MARK.lastIndex = i - 1;
+      if (!COMMENT_MARK.test(text)) return 0;
+      i = COMMENT_MARK.lastIndex - 2;
+    }
+    near = i + SHORT_MAX;
   }
   return 0;
 }
@@ -134,15 +152,27 @@ function continuation(text: string, at: number): number {
 
 export function standardStringEnd(text: string, at: number): number {
   let i = at;
-  for (;;) {
-    const quote = text.indexOf("'", i);
+  for (let parts = 0; parts < PARTS_MAX; ) {
+    const quote = parts === 0 ? text.indexOf("'", i) : quoteFrom(text, i);
     if (quote < 0) return 0;
     if (text.charCodeAt(quote + 1) === QUOTE) i = quote + 2;
     else {
       i = continuation(text, quote + 1);
       if (i === 0) return quote + 1;
+      parts++;
     }
   }
+  return 0;
+}
+
+/** Lines that one string goes on in. No text of use has so many; each takes 20 ns. */
+const PARTS_MAX = 100_000;
+
+/** Of a string that goes on in many lines: a search costs 20 ns, however near its end is. */
+function quoteFrom(text: string, at: number): number {
+  const near = Math.min(text.length, at + SHORT_MAX);
+  for (let i = at; i < near; i++) if (text.charCodeAt(i) === QUOTE) return i;
+  return text.indexOf("'", near);
 }
 
 /** B'…' and X'…': two quotes are the end of one literal and the beginning of another. */
@@ -194,7 +224,7 @@ export function dollarStringEnd(text: string, at: number): number {
 /** $1: 0 where letters follow. */
 export function parameterEnd(text: string, at: number): number {
   let i = at;
-  while (isDigit(text.charCodeAt(i))) i++;
+  while (isDigit(text.charCodeAt(i))) i = i - at < SHORT_MAX ? i + 1 : firstOf(NO_DIGIT, text, i);
   return junkFollows(text, i) ? 0 : i;
 }
 
@@ -241,20 +271,32 @@ function digitsEnd(text: string, at: number): number {
   let i = at;
   for (;;) {
     const code = text.charCodeAt(i);
-    if (isDigit(code)) i = i - at < SHORT_MAX ? i + 1 : firstOf(NO_DIGIT, text, i);
+    if (i - at >= SHORT_MAX) return manyDigitsEnd(text, i);
+    if (isDigit(code)) i++;
     else if (code === UNDERSCORE && i > at && isDigit(text.charCodeAt(i + 1))) i += 2;
     else return i;
   }
 }
 
+/** The same behind a digit. */
+function manyDigitsEnd(text: string, at: number): number {
+  const run = text.slice(at, firstOf(NO_DIGIT_OR_UNDERSCORE, text, at));
+  const twice = run.indexOf('__');
+  const end = twice < 0 ? run.length : twice;
+  return at + end - (end > 0 && run.endsWith('_', end) ? 1 : 0);
+}
+
 function radixIntegerEnd(text: string, at: number, radix: number): number {
+  const noDigit = radix === 16 ? NO_HEX_DIGIT : radix === 8 ? NO_OCTAL_DIGIT : NO_BINARY_DIGIT;
   let i = at + 2;
   for (;;) {
     if (text.charCodeAt(i) === UNDERSCORE && digitValue(text.charCodeAt(i + 1)) < radix) i += 2;
-    else if (digitValue(text.charCodeAt(i)) < radix) i++;
+    else if (digitValue(text.charCodeAt(i)) < radix) i = i - at < SHORT_MAX ? i + 1 : firstOf(noDigit, text, i);
     else break;
   }
   if (i === at + 2 || junkFollows(text, i)) return 0;
+  const first = firstOf(NOT_ZERO, text, at + 2);
+  if (i - first > 2 * SHORT_MAX) return -i;
   return Number.parseInt(text.slice(at + 2, i).replaceAll('_', ''), radix) > INT4_MAX ? -i : i;
 }
 
@@ -262,4 +304,34 @@ function digitValue(code: number): number {
   if (isDigit(code)) return code - ZERO;
   const letter = code | 0x20;
   return letter >= 97 && letter <= 102 ? letter - 87 : 99;
+}
+
+/**
+ * Where the statements of a text end: at each semicolon outside of literals, names and comments, the last one at the end of the
+ * text. Null where a name or a comment does not end.
+ * @param literals see Shape.literals
+ */
+export function statementEnds(text: string, literals: readonly number[]): number[] | null {
+  const ends: number[] = [];
+  let literal = 0;
+  let at = 0;
+  while (at < text.length) {
+    if (literals[literal] === at) {
+      at = literals[literal + 1]!;
+      literal += 3;
+      continue;
+    }
+    const code = text.charCodeAt(at);
+    let end = at + 1;
+    if (code === SEMICOLON) ends.push(at);
+    else if (code === DOUBLE_QUOTE) end = quotedIdentifierEnd(text, end);
+    else if (code === MINUS || code === SLASH) {
+      const behind = blanksEnd(text, at);
+      end = behind === at ? end : behind;
+    } else if (classOf(code) === LETTER) end = identifierEnd(text, end);
+    if (end <= at) return null;
+    at = end;
+  }
+  ends.push(text.length);
+  return ends;
 }

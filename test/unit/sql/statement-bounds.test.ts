@@ -42,6 +42,23 @@ const KINDS: Readonly<Record<string, (n: number, table: string) => string>> = {
   not: (n, table) => `select 1 from ${table} where ${'not '.repeat(n)} true`,
   casts: (n, table) => `select 1${'::int'.repeat(n)} from ${table}`,
   statements: (n, table) => list(n, () => `select * from ${table}`, ';'),
+  'statements on keys': (n, table) =>
+    list(n, (i) => `insert into ${table} (tenant_id, key, value) values ('t', 'k', '${i}')`, ';\n'),
+  'unlike statements on keys': (n, table) =>
+    list(n, (i) => `select value as a${i} from ${table} where tenant_id = 't' and key = 'k${i}'`, ';'),
+  'calls on keys': (n, table) => list(n, (i) => `select ${table}_put('t', 'k', '${i}')`, ';'),
+  'mixed statements': (n, table) =>
+    list(
+      n,
+      (i) => [`select value from ${table} where tenant_id = 't' and key = 'k'`, 'select 1', 'show timezone'][i % 3]!,
+      ';',
+    ),
+  executes: (n, table) => `${list(n, (i) => `execute a${i}`, ';')}; select 1 from ${table}`,
+  'sort keys': (n, table) => `select key from ${table} order by ${list(n, () => 'key')}`,
+  instants: (n, table) => `select ${list(n, () => 'now()')} from ${table}`,
+  'hexadecimal digits': (n, table) => `select 0x${'1f'.repeat(n * 5)} from ${table}`,
+  'digits of a parameter': (n, table) => `select $${'1'.repeat(n * 10)} from ${table}`,
+  'strings that go on': (n, table) => `select ${"'a'\n".repeat(n)} from ${table}`,
   union: (n, table) => list(n, () => `select 1 from ${table}`, ' union all '),
   with: (n, table) => `with ${list(n, (i) => `a${i} as (select 1 from ${table})`)} select 1`,
   joins: (n, table) => `select 1 from ${table} ${list(n, (i) => `cross join ${table} a${i}`, ' ')}`,
