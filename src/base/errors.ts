@@ -52,6 +52,7 @@ export const ERRORS = {
     'reroute',
     'terminating connection due to idle-in-transaction timeout',
   ),
+  transaction_timeout: kind('25P04', 408, 'reroute', 'terminating connection due to transaction timeout'),
   internal: kind('XX000', 500, 'never', 'internal error'),
 } as const satisfies Record<string, ErrorKind>;
 

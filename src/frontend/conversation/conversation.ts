@@ -31,6 +31,7 @@ import { UnitReader } from '../unit/read-unit.js';
 import { saidAgain } from '../unit/said-again.js';
 import type { Unit } from '../unit/unit.js';
 import { handleUnit, type Way } from './handle-unit.js';
+import { SessionTimeOuts } from './session-time-outs.js';
 
 export type { ConversationServices } from '../exchanges/exchange-context.js';
 
@@ -78,6 +79,7 @@ export class Conversation implements ClientPort<LeasedLane> {
   readonly #beside: readonly Exchange<Unit>[];
   readonly #tap: ProtocolTap | null;
   readonly #output: ClientOutput;
+  readonly #timeOuts: SessionTimeOuts;
   /** The client has said goodbye or closed its side: what it sent before is still answered. */
   #ended = false;
   #terminated = false;
@@ -96,6 +98,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     this.#tap = services.tapFor(session);
     this.#output = new ClientOutput(host.output, this.#tap);
     this.lastActivity = services.clock.now();
+    this.#timeOuts = new SessionTimeOuts(services.clock, (error) => this.terminate(error));
     const lanes = new SessionLanes(homeShard(services.view()), this, options.makeLane);
     this.lanes = lanes;
     const kv = new KvStatements(session, services, options.startSearchPath);
@@ -164,6 +167,7 @@ export class Conversation implements ClientPort<LeasedLane> {
   /** Bytes from the client. */
   received(chunk: Buffer): void {
     this.lastActivity = this.#services.clock.now();
+    this.#timeOuts.heard();
     this.#tap?.fromClient(chunk);
     this.#reader.push(chunk);
     this.takeMessages();
@@ -286,6 +290,7 @@ export class Conversation implements ClientPort<LeasedLane> {
 
   /** Nothing is answered any more. */
   #abandon(): void {
+    this.#timeOuts.stop();
     for (const exchange of this.#beside) exchange.abandon();
     this.#leased.abandon();
     this.session.dropAllStatements();
@@ -312,6 +317,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     if (this.#closed) return;
     if (this.lane.unused) this.#way.merged?.rerunEnded();
     this.flush();
+    if (this.#timeOuts.concerns(this.session.settings)) this.#rest();
     // A message that is not whole yet needs more bytes, however many are there; only what waits for others is held back.
     const tooMuch = blocked && this.#reader.bufferedBytes > this.#services.bufferBytesMax;
     if (tooMuch !== this.#paused) {
@@ -319,6 +325,17 @@ export class Conversation implements ClientPort<LeasedLane> {
       if (tooMuch) this.#host.pauseReading();
       else this.#host.resumeReading();
     }
+  }
+
+  /** The client's own time-outs count from now on, where the client is awaited and no server counts them. */
+  #rest(): void {
+    const { transaction, batch } = this.#context;
+    const { isHere, inBlock, phase } = transaction;
+    // As on a server, a block that has failed is bounded by the other time-out alone.
+    const isHeld = phase === 'held';
+    const isAwaited = batch.state === 'none' && !this.#exchange.busy && !this.#ended;
+    if (isAwaited && isHere) this.#timeOuts.rests('in block here', isHeld);
+    else this.#timeOuts.rests(isAwaited && !inBlock && !this.busy ? 'between transactions' : 'away', isHeld);
   }
 
   /** Returns whether messages may be left that have to wait for a connection, a server or the client. */

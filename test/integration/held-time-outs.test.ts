@@ -1,0 +1,66 @@
+// Time-outs that the client sets, where no server can see that they have passed: pgkv holds BEGIN back, or the session has no
+// connection. The same bytes to Postgres and to pgkv: the same last words, and the connection is closed.
+import t from 'tap';
+import type { FrontendMessage } from '../support/frontend-message.js';
+import { kvRouter, kvServers } from '../support/kv-cluster.js';
+import { errorOf } from '../support/sql-client.js';
+import { WireClient } from '../support/wire-client.js';
+
+const cluster = await kvServers(t, 2);
+const [server] = cluster.servers;
+const login = { user: server!.superuser, database: 'postgres' };
+
+const TIME_OUTS = ['idle_in_transaction_session_timeout', 'transaction_timeout', 'idle_session_timeout'];
+const VALUES = ["'80'", "'0.08s'", '80'];
+const run = (text: string): FrontendMessage[] => [{ parse: text }, { bind: [] }, { execute: '' }, 'sync'];
+/** What the client has said last before it is silent. */
+const LAST: Readonly<Record<string, readonly FrontendMessage[]>> = {
+  BEGIN: [{ query: 'begin' }],
+  'BEGIN, extended': run('begin'),
+  'BEGIN and a savepoint': [{ query: 'begin' }, { query: 'savepoint s' }],
+  'BEGIN that has failed': [{ query: 'begin' }, { query: 'selec' }],
+  'a statement outside a block': [{ query: 'select 1' }],
+  'a block that has ended': [{ query: 'begin' }, { query: 'commit' }],
+};
+
+t.test('the last words are those of Postgres', async (t) => {
+  const router = await kvRouter(t, cluster);
+  const play = async (
+    address: { host: string; port: number },
+    name: string,
+    value: string,
+    last: readonly FrontendMessage[],
+    waitMs: number,
+  ) => {
+    const client = await WireClient.connect(address, login);
+    await client.query(`set ${name} = ${value}`);
+    await client.exchange(last);
+    const { outcome, messages } = await client.wait('closed', waitMs);
+    client.destroy();
+    const told = errorOf(messages);
+    return [outcome, told?.code ?? null, told?.message ?? null];
+  };
+  for (const name of TIME_OUTS) {
+    const each = Object.entries(LAST).map(async ([last, messages], index) => {
+      const value = VALUES[index % VALUES.length]!;
+      const there = await play(server!, name, value, messages, 3_000);
+      // Where nothing ends it, it answers for as long as anybody likes.
+      const here = await play(router, name, value, messages, there[0] === 'reached' ? 30_000 : 300);
+      t.same(here, there, `${name} behind ${last}: ${there}`);
+    });
+    await Promise.all(each);
+  }
+});
+
+t.test('a client that goes on in time is not ended', async (t) => {
+  const router = await kvRouter(t, cluster);
+  const client = await WireClient.connect(router, login);
+  await client.query("set idle_in_transaction_session_timeout = '30s'; set idle_session_timeout = '30s'");
+  for (let round = 0; round < 20; round++) {
+    await client.query('begin');
+    t.equal(errorOf(await client.query("select value from kv where tenant_id = 'a' and key = 'k'")), null);
+    await client.query('commit');
+  }
+  client.destroy();
+  await router.quiet();
+});
