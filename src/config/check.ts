@@ -4,6 +4,9 @@ import { isLoopback, nodeAddress } from './cross-check.js';
 import { SERVICE_CONNECTIONS } from './server-connections.js';
 import type { Settings, ShardSettings } from './settings.js';
 
+/** Pools of fewer connections keep none from leases (backend/pool/shares.ts): one in five is. */
+const SHARED_FROM = 5;
+
 export function describeSettings(settings: Settings): string[] {
   return [
     ...listenLines(settings),
@@ -49,6 +52,12 @@ function arithmeticLines({ pool, workers, clients, shards }: Settings): string[]
   return [
     `connections to each server: (pool.size_max ${pool.sizeMax} + ${SERVICE_CONNECTIONS}) x workers ${workers} = ${perNode}; its`,
     `  max_connections must hold these, superuser_reserved_connections and other users`,
+    ...(pool.sizeMax < SHARED_FROM
+      ? [
+          `  note: with pool.size_max below ${SHARED_FROM} no connection is kept from transactions: clients that hold one each stop`,
+          '  merged statements and log-ins',
+        ]
+      : []),
     `connections to all ${nodes} servers: at most ${perNode * nodes}`,
     `clients: at most ${clients.connectionsMax} x workers ${workers} = ${clients.connectionsMax * workers}; if all were slow, their`,
     `  buffers would take ${bufferMiB} MiB (clients.buffer_bytes_max)`,
