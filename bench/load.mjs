@@ -7,7 +7,7 @@ import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { latenciesBetween, percentile } from './latency-log.mjs';
-import { cpuBetween, machineTicks, usageOf } from './process-usage.mjs';
+import { cpuBetween, machineTicks, ticksPerSecond, usageOf } from './process-usage.mjs';
 import { findProgram } from './processes.mjs';
 import { fixedVariables, pgbenchScript } from './scripts.mjs';
 
@@ -143,8 +143,9 @@ function watchWindow(log, pids, clients, seconds) {
 /**
  * @param {{ generator: string, workload: object, dialect: string, mode: string, keys: string, host: string, port: number, pid?: number, serverPid?: number, user: string, database: string, clients: number, seconds: number, scratch: string }} run
  *   `pid` of the router, if there is one; `serverPid` of the database, if it is one
- * @returns {Promise<{ opsPerSecond: number, operations: number, p50Us: number, p99Us: number, p999Us: number, routerCpuUs?: number, routerRssBytes?: number, serverCpuUs?: number, loadCpuUs?: number, idleShare?: number }>}
- *   latencies of transactions (of whole pipelines), CPU by operation, the share of the machine's cores' time that nobody used
+ * @returns {Promise<{ opsPerSecond: number, operations: number, p50Us: number, p99Us: number, p999Us: number, routerCpuUs?: number, routerRssBytes?: number, serverCpuUs?: number, loadCpuUs?: number, idleShare?: number, othersShare?: number } | undefined>}
+ *   latencies of transactions (of whole pipelines), CPU by operation, the shares of the machine's cores' time that nobody used, and
+ *   that programs which take no part have used; undefined where the machine was too busy for as much work as was wanted
  */
 export async function runLoad(run) {
   const { workload, port, clients, seconds } = run;
@@ -155,9 +156,9 @@ export async function runLoad(run) {
     if (figures !== undefined) return figures;
     loginSeconds.set(like, extra + 1);
   }
-  throw new Error(
-    `${workload.name} on port ${port}, ${clients} clients: no ${seconds} s of work in ${ATTEMPTS} attempts`,
-  );
+  const what = `${workload.name} on port ${port}, ${clients} clients`;
+  console.log(`${what}: not measured, no ${seconds} s of work in ${ATTEMPTS} attempts: is the machine loaded?`);
+  return undefined;
 }
 
 /** Undefined where the load ended before the window did, or nothing was done in it. */
@@ -194,10 +195,18 @@ function figuresOf(sorted, from, to, operationsEach) {
     ...cpuOf('server'),
     ...cpuOf('load'),
     ...(to.router ? { routerRssBytes: to.router.rssBytes } : {}),
-    ...(from.ticks && to.ticks
-      ? { idleShare: (to.ticks.idle - from.ticks.idle) / (to.ticks.all - from.ticks.all) }
-      : {}),
+    ...(from.ticks && to.ticks ? sharesBetween(from, to) : {}),
   };
+}
+
+/** How much of the cores' time nobody used, and how much went to others than those that are measured. */
+function sharesBetween(from, to) {
+  const all = to.ticks.all - from.ticks.all;
+  const idle = to.ticks.idle - from.ticks.idle;
+  const taking = ['router', 'server', 'load'].filter((which) => from[which] && to[which]);
+  const ownUs = taking.reduce((sum, which) => sum + cpuBetween(from[which], to[which]), 0);
+  const own = (ownUs / 1e6) * ticksPerSecond;
+  return { idleShare: idle / all, othersShare: Math.max(0, all - idle - own) / all };
 }
 
 /** pgbench puts its process id behind the prefix. */

@@ -13,6 +13,7 @@ const FIGURES = [
   'serverCpuUs',
   'loadCpuUs',
   'idleShare',
+  'othersShare',
 ];
 const RATIO_FIGURES = ['opsPerSecond', 'p50Us', 'p99Us', 'p999Us'];
 
@@ -35,7 +36,7 @@ function ratioOf(runs, figure, lane, against) {
 }
 
 /**
- * @param {object[]} runs { workload, keys, protocol, clients, lane, mode, round, opsPerSecond, p50Us, p99Us, p999Us, routerCpuUs?, routerRssBytes?, serverCpuUs?, loadCpuUs?, idleShare? }
+ * @param {object[]} runs { workload, keys, protocol, clients, lane, mode, round, opsPerSecond, p50Us, p99Us, p999Us, routerCpuUs?, routerRssBytes?, serverCpuUs?, loadCpuUs?, idleShare?, othersShare? }
  * @returns one entry per cell: { workload, keys, protocol, clients, lanes: { NAME: medians of the figures, and `to` other lanes } }
  */
 export function summarise(runs) {
@@ -85,6 +86,7 @@ const columns = [
   ['servers', ({ lanes }) => shown(own(lanes)?.serverCpuUs, 1)],
   ['load', ({ lanes }) => shown(own(lanes)?.loadCpuUs, 1)],
   ['idle', ({ lanes }) => shown(percent(own(lanes)?.idleShare), 0, ' %')],
+  ['others', ({ lanes }) => shown(percent(own(lanes)?.othersShare), 0, ' %')],
   ['bouncer', ({ lanes }) => shown(lanes.pgbouncer?.routerCpuUs, 1)],
   ['constant', ({ lanes }) => shown(lanes.constant?.routerCpuUs, 1)],
   [
@@ -106,6 +108,16 @@ export function formatTable(summary) {
       .map((cell, column) => (column < TEXT_COLUMNS ? cell.padEnd(widths[column]) : cell.padStart(widths[column])))
       .join('  ');
   return rows.map((row) => line(row).trimEnd()).join('\n');
+}
+
+/** What interrupts take, and what is not seen of processes that come and go, is less. */
+const OTHERS_MAX = 0.1;
+
+/** Says that the machine had other work to do, so that the figures are not to be quoted; '' where it had not. */
+export function loadedNote(runs) {
+  const others = median(runs.map(({ othersShare }) => othersShare));
+  if (others === undefined || others <= OTHERS_MAX) return '';
+  return `the machine is loaded: other programs had ${shown(percent(others), 0, ' %')} of its cores' time. Ratios within a round hold still, if roughly`;
 }
 
 /** The project's promises beside what was measured: `measured` and `met` are undefined where it was not. */

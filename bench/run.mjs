@@ -13,7 +13,7 @@ import { lanes, modeOf, POOL_SIZE, protocols, takes } from './lanes.mjs';
 import { chooseGenerator, runLoad, workSeconds } from './load.mjs';
 import { writePlot } from './plot.mjs';
 import { createScratch, stopServers, stopServersOnSignals } from './processes.mjs';
-import { formatTable, judgeGoals, summarise } from './report.mjs';
+import { formatTable, judgeGoals, loadedNote, summarise } from './report.mjs';
 import { startPostgres } from './servers.mjs';
 import { cellsOf, workloads } from './workloads.mjs';
 
@@ -151,14 +151,14 @@ async function startLanes(options, context) {
   return started;
 }
 
-/** One run of one cell on one lane. */
+/** One run of one cell on one lane; undefined where nothing could be measured. */
 async function measure(cell, { lane, server }, { postgres, generator, seconds, scratch }) {
   const { user, database } = postgres;
   const mode = modeOf(lane, cell.protocol);
   const { host, port, pid } = server;
   const where = { host, port, pid, serverPid: postgres.pid, user, database };
   const figures = await runLoad({ ...cell, ...where, generator, dialect: lane.dialect, mode, seconds, scratch });
-  return { mode, ...figures };
+  return figures && { mode, ...figures };
 }
 
 /** Connections opened, caches filled, JavaScript compiled: none of it belongs to the first run. */
@@ -185,6 +185,7 @@ async function measureRounds({ cells, rounds, deadlineMs }, started, context) {
       for (const way of rotate(started, round).filter(({ lane }) => takes(lane, cell))) {
         const { workload, keys, protocol, clients } = cell;
         const figures = await measure(cell, way, context);
+        if (figures === undefined) continue;
         runs.push({ workload: workload.name, keys, protocol, clients, lane: way.lane.name, round, ...figures });
       }
     }
@@ -261,6 +262,8 @@ mkdirSync(dirname(options.json), { recursive: true });
 writeFileSync(options.json, `${JSON.stringify(results, null, 2)}\n`);
 console.log(`\n${formatTable(results.summary)}\n`);
 printGoals(results.goals);
+const note = loadedNote(results.runs);
+if (note !== '') console.log(note);
 console.log(`results: ${options.json}`);
 if (options.svg !== undefined) writePlot(results, options.svg);
 if (options.assert && results.goals.some(({ met }) => met === false)) process.exitCode = 1;

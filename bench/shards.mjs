@@ -58,11 +58,13 @@ async function startCluster(scratch, count) {
   return { router, shards };
 }
 
-function measure({ router, shards }, scratch, runSeconds) {
+async function measure({ router, shards }, scratch, runSeconds) {
   const { host, port, pid, user, database } = router;
   const clients = clientsPerShard * shards.length;
   const load = { workload, dialect: 'pgkv', mode: 'prepared', keys: 'uniform', clients, seconds: runSeconds };
-  return runLoad({ generator, host, port, pid, user, database, scratch, ...load });
+  const figures = await runLoad({ generator, host, port, pid, user, database, scratch, ...load });
+  if (figures === undefined) throw new Error('the machine is too busy to compare clusters on it');
+  return figures;
 }
 
 /** All clusters stand at the same time, so that they can take turns; those that wait cost nothing but memory. */

@@ -15,8 +15,10 @@ export const PIPELINE_LENGTH = 20;
  *   `quick` are the client counts with --quick
  */
 
+const FEW_TO_MANY = [1, 3, 8, 16, 32, 200];
+
 const kvCells = (quick) => [
-  { keys: 'uniform', protocol: 'prepared', clients: [1, 8, 32, 200], quick },
+  { keys: 'uniform', protocol: 'prepared', clients: FEW_TO_MANY, quick },
   { keys: 'uniform', protocol: 'simple', clients: [1, 8, 32, 200], quick: [] },
   { keys: 'zipf', protocol: 'prepared', clients: [32, 200], quick: [] },
   { keys: 'zipf', protocol: 'simple', clients: [32, 200], quick: [] },
@@ -40,13 +42,13 @@ export const workloads = [
     name: 'literal-read',
     about: 'point-read with the tenant written in the text, as most applications do',
     parts: [{ script: 'literal-read', weight: 1 }],
-    cells: [{ keys: 'uniform', protocol: 'prepared', clients: [1, 8, 32, 200], quick: [32, 200] }],
+    cells: [{ keys: 'uniform', protocol: 'prepared', clients: FEW_TO_MANY, quick: [32, 200] }],
   },
   {
     name: 'literal-upsert',
     about: 'upsert with the tenant written in the text',
     parts: [{ script: 'literal-upsert', weight: 1 }],
-    cells: [{ keys: 'uniform', protocol: 'prepared', clients: [1, 8, 32, 200], quick: [32, 200] }],
+    cells: [{ keys: 'uniform', protocol: 'prepared', clients: FEW_TO_MANY, quick: [32, 200] }],
   },
   {
     name: 'cas-update',
