@@ -1,7 +1,7 @@
 // Settings, roles and session users that code changes without saying so in the client's text: every way to change one ×
 // every carrier of code × both protocols × what becomes of the transaction. A second client on the only server
 // connection must see what a fresh session of plain Postgres sees, and the first what its own session there sees.
-// A seeded part runs each time; PGKV_UNSEEN=all runs the whole product.
+// A seeded part runs each time; PGKV_UNSEEN=all runs the whole product, or those with these words in their names.
 import t from 'tap';
 import { liveRouter } from '../support/live-router.js';
 import { startPostgres } from '../support/postgres-server.js';
@@ -172,6 +172,14 @@ const ENDS: Readonly<Record<string, (run: readonly string[]) => readonly string[
   'rolled back to a savepoint': (run) => ['begin', 'savepoint s', ...run, 'rollback to s', 'commit'],
 };
 
+/** How the session itself has brought the code into the database, else somebody else has. */
+const MAKERS: Readonly<Record<string, (setup: readonly string[], run: readonly string[]) => readonly string[]>> = {
+  itself: (setup, run) => [...setup, ...run],
+  'itself, which keeps its connection': (setup, run) => ['listen pin', ...setup, ...run, 'unlisten pin'],
+  'itself, within the transaction': (setup, run) => ['begin', ...setup, ...run, 'commit'],
+  'itself, in a batch': (setup, run) => [[...setup, ...run].join(';')],
+};
+
 const PROBE = `select current_setting('app.k', true), current_setting('app.own', true),
   current_setting('TimeZone'), current_user, session_user`;
 
@@ -192,7 +200,8 @@ async function play(client: SqlClient, statements: readonly string[], extended: 
 
 interface Case {
   readonly name: string;
-  readonly carrier: Carrier;
+  /** By another session. */
+  readonly setup: readonly string[];
   readonly statements: readonly string[];
   readonly extended: boolean;
 }
@@ -211,11 +220,16 @@ function cases(): Case[] {
       const carrier = make(way.code);
       if (carrier === null) continue;
       const chained = carrier.run.some((sql) => sql.includes('commit'));
-      for (const [end, wrap] of Object.entries(ENDS)) {
-        if (chained && end !== 'alone') continue;
-        for (const extended of [false, true]) {
-          const name = `${way.name} in ${carriedBy}, ${end}, ${extended ? 'extended' : 'simple'}`;
-          all.push({ name, carrier, statements: wrap(carrier.run), extended });
+      for (const extended of [false, true]) {
+        const named = `${way.name} in ${carriedBy}, ${extended ? 'extended' : 'simple'}`;
+        for (const [end, wrap] of Object.entries(ENDS)) {
+          if (chained && end !== 'alone') continue;
+          all.push({ name: `${named}, ${end}`, setup: carrier.setup, statements: wrap(carrier.run), extended });
+        }
+        if (chained || carrier.setup.length === 0) continue;
+        for (const [maker, wrap] of Object.entries(MAKERS)) {
+          const statements = wrap(carrier.setup, carrier.run);
+          all.push({ name: `${named}, made by ${maker}`, setup: [], statements, extended });
         }
       }
     }
@@ -227,8 +241,11 @@ const PART = 80;
 const seed = Number(process.env['PGKV_SEED'] ?? 1);
 const everything = cases();
 const random = new SeededRandom(seed);
+const wanted = process.env['PGKV_UNSEEN'] ?? '';
 const chosen =
-  process.env['PGKV_UNSEEN'] === 'all' ? everything : Array.from({ length: PART }, () => random.pick(everything));
+  wanted === ''
+    ? Array.from({ length: PART }, () => random.pick(everything))
+    : everything.filter(({ name }) => wanted === 'all' || name.includes(wanted));
 
 t.test(
   `nothing that code sets reaches the next session (seed ${seed}, ${chosen.length} of ${everything.length})`,
@@ -238,13 +255,17 @@ t.test(
     const direct = await SqlClient.connect(server, options);
     const [fresh] = await play(direct, [PROBE], false);
     await direct.end();
-    for (const { name, carrier, statements, extended } of chosen) {
-      const maker = await live.connect(options);
-      await maker.run('create schema k', ...carrier.setup);
-      await maker.end();
+    for (const { name, setup, statements, extended } of chosen) {
+      const prepare = async (): Promise<void> => {
+        const maker = await live.connect(options);
+        await maker.run('drop schema if exists k cascade', 'create schema k', ...setup);
+        await maker.end();
+      };
+      await prepare();
       const plain = await SqlClient.connect(server, options);
       const expected = await play(plain, [...statements, PROBE], extended);
       await plain.end();
+      await prepare();
 
       const [first, second] = [await live.connect(options), await live.connect(options)];
       const seen = await play(first, [...statements, PROBE], extended);
@@ -256,9 +277,6 @@ t.test(
       t.strictSame(again, expected.slice(-1), `${name}: still`);
       t.strictSame(await others, [fresh], `${name}: the next session`);
       await second.end();
-      const cleaner = await live.connect(options);
-      await cleaner.run('drop schema k cascade');
-      await cleaner.end();
     }
     await live.quiet();
   },

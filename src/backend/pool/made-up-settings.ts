@@ -63,3 +63,12 @@ export const makesUpNames = (text: string): boolean =>
 /** The custom settings such a text names. */
 export const customNamesIn = (text: string): string[] =>
   [...text.matchAll(NAMES_HERE)].map((match) => match[1]!.toLowerCase());
+
+/** Words that code must have to leave something by itself; what calls itself temporary in its first words is asked for anyway. */
+const LEAVES_STATE =
+  /set_config|pg_settings|advisory|\b(?:re)?set\b|\b(?:listen|execute|load|temp|temporary)\b|u&["']/i;
+const OF_TEMPORARY = /^\s*create\s+temp(?:orary)?\b/i;
+
+/** Whether a text of DDL brings code that may leave something in the session that runs it, whatever routines it calls may do. */
+export const leavesState = (text: string): boolean =>
+  UNREADABLE.test(text) || LEAVES_STATE.test(text.replace(OF_TEMPORARY, ''));

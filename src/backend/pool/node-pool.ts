@@ -19,7 +19,7 @@ import { createPoolCounters, type PoolLimits } from './pool-limits.js';
 import { PoolRoom } from './pool-room.js';
 import { nextWaiter } from './pool-turns.js';
 import { PoolUpkeep } from './pool-upkeep.js';
-import { type AskControl, RoutineLookup } from './routine-lookup.js';
+import { type AskControl, assumedRoutines, RoutineLookup } from './routine-lookup.js';
 import { Shares } from './shares.js';
 
 export type { PoolLimits } from './pool-limits.js';
@@ -43,6 +43,8 @@ export class NodePool {
   readonly noSettings: SettingsGroup;
   /** For processes with connections of their own to the node. */
   onSchemaChanged: (() => void) | null = null;
+  /** Ends the moment for which a session keeps its connection though it need not (lingering.ts): somebody waits for one. */
+  readonly lingering = new Set<() => void>();
   /** Nobody may be connected to that database for what is about to be sent; idle connections everywhere are closed. */
   onDatabaseLeft: ((database: string) => void) | null = null;
   readonly #groups = new PoolGroups();
@@ -198,6 +200,7 @@ export class NodePool {
     group.add(request);
     this.#waitingCount++;
     this.#room.make();
+    if (group.waiting.has(request)) for (const stop of [...this.lingering]) stop();
     if (group.waiting.has(request) && group.lacksConnections(Number.POSITIVE_INFINITY)) this.counters.waitsTotal++;
   }
 
@@ -298,6 +301,17 @@ export class NodePool {
   ensureRoutines(group: PoolGroup, done: () => void): boolean | null {
     if (this.#routines === null || group.role?.isLimited === true) return null;
     return this.#routines.ensure(group, done);
+  }
+
+  /** Makes `group.routines` what is known at this moment, if that is all there is to know. */
+  adoptRoutines(group: PoolGroup): boolean {
+    return this.#routines !== null && group.role?.isLimited !== true && this.#routines.adopt(group);
+  }
+
+  /** Makes `group.routines` what is known at this moment; where DDL has gone through since they were read, the worst. */
+  refreshRoutines(group: PoolGroup): void {
+    if (this.#routines === null || group.role?.isLimited === true) group.routines = assumedRoutines(group.routines);
+    else this.#routines.refresh(group);
   }
 
   /** Calls `known` once the routines that `ensureRoutines` has assumed are known. Returns what calls it off. */

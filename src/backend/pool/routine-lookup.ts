@@ -98,6 +98,19 @@ export class RoutineLookup {
     return false;
   }
 
+  /** The same if all of them are known at this moment. */
+  adopt(group: PoolGroup): boolean {
+    const { read, epoch } = this.#database(group.database);
+    if (read === null || epoch !== this.#epoch()) return false;
+    group.routines = read;
+    return true;
+  }
+
+  /** Makes the group's `routines` what is known at this moment; where DDL has gone through since they were read, the worst. */
+  refresh(group: PoolGroup): void {
+    this.#settled(this.#database(group.database), group, true);
+  }
+
   /**
    * `known` is called once when the routines of the group's database are known, which are asked for until then whether somebody
    * wants a connection or not: those who wait here may hold all there are. Returns what calls it off.
@@ -126,13 +139,9 @@ export class RoutineLookup {
 
   /** Whether there is something to go by without waiting; puts it in place. */
   #settled(database: Database, group: PoolGroup, atOnce = false): boolean {
-    const epoch = this.#epoch();
-    if (database.read !== null && database.epoch === epoch) {
-      group.routines = database.read;
-      return true;
-    }
+    if (this.adopt(group)) return true;
     if (!database.isGivenUp && !atOnce) return false;
-    group.routines = assumed(database.read);
+    group.routines = assumedRoutines(database.read);
     this.#start(database, group);
     return true;
   }
@@ -214,22 +223,23 @@ export class RoutineLookup {
     database.known = found;
     database.epoch = epoch;
     database.isGivenUp = false;
-    // There was more DDL meanwhile: what was read is older than that.
-    if (epoch !== this.#epoch()) return this.#start(database, group);
-    this.#wake(database);
+    const isOutdated = epoch !== this.#epoch();
+    if (!isOutdated) this.#wake(database);
     database.retry?.cancel();
     database.retry = null;
+    // What was assumed before the DDL that was read can be judged, whatever went through meanwhile.
     const assuming = [...database.assuming];
     database.assuming.clear();
     for (const [judge, of] of assuming) {
       of.routines = database.read;
       judge();
     }
+    if (isOutdated) this.#start(database, group);
   }
 }
 
 /** The worst, but for what was known before: names of settings do not go away unnoticed. */
-function assumed(known: Routines | null): Routines {
+export function assumedRoutines(known: Routines | null): Routines {
   let worst: Routines | null = null;
   const query = readRoutines(-1, (routines) => {
     worst = routines;

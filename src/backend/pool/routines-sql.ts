@@ -150,8 +150,8 @@ const BYTE_ORDER = [
 const SNAPSHOT = 'pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())';
 
 /**
- * Rows: 'n' with the name of a custom setting, 'x' with a call of set_config in a node tree, 'd' with the name of a routine that
- * makes names up, 's' for sequences, 'b' for byte order, 't' where writes leave state unseen, 'r' where reads do, with 'm' where
+ * Rows: 'n' with the name of a custom setting, 'x' with a call of set_config in a node tree, 'l' with the name of a routine that
+ * leaves anything, 'd' of one that makes names up, 's' for sequences, 'b' for byte order, 't' where writes leave state unseen, 'r' where reads do, with 'm' where
  * it may be under a name that is made up; 'k' with class and OID of what matters, 'i' with the snapshot.
  */
 export const ROUTINES_SQL = [
@@ -159,6 +159,7 @@ export const ROUTINES_SQL = [
   `SELECT 'n', n FROM (${NAMES} LIMIT ${NAMES_MAX + 1}) q`,
   `UNION ALL SELECT 'x', call FROM (${CALLS_IN_TREES}) q`,
   `UNION ALL SELECT 'd', name FROM (SELECT DISTINCT name FROM leaving WHERE made LIMIT ${NAMES_MAX + 1}) q`,
+  `UNION ALL SELECT 'l', name FROM (SELECT DISTINCT name FROM leaving LIMIT ${NAMES_MAX + 1}) q`,
   `UNION ALL SELECT DISTINCT CASE WHEN reads THEN 'r' ELSE 't' END, CASE WHEN made THEN 'm' ELSE '' END FROM hidden`,
   `UNION ALL SELECT 's', '' WHERE ${HAS_SEQUENCES}`,
   `UNION ALL ${BYTE_ORDER}`,

@@ -2,7 +2,7 @@
 // a statement's text does not show what its triggers do, and no view lists custom settings. Sources are searched for
 // words, so this errs on the side of asking for state that is not there.
 import type { ControlQuery } from '../replies/reply-queue.js';
-import { makesUpNames } from './made-up-settings.js';
+import { leavesState, makesUpNames } from './made-up-settings.js';
 import { NAMES_MAX } from './routines-sql.js';
 
 export interface Routines {
@@ -14,7 +14,9 @@ export interface Routines {
   readonly customNames: readonly string[];
   /** Finds in a text the name of a routine that makes up names of settings, or SQL: nobody can ask for what it sets. */
   readonly mentionsMaker: RegExp | null;
-  /** The same may be done by code that no text mentions: a trigger, a view, an operator … */
+  /** Finds in a text the name of a routine that leaves anything in its session; null: there is none. */
+  readonly mentionsLeaving: RegExp | null;
+  /** What makers do may be done by code that no text mentions: a trigger, a view, an operator … */
   readonly makesUpUnseen: boolean;
   /**
    * Settings, locks, channels or temporary objects may be left behind by a write that does not show it: by a trigger, a
@@ -46,6 +48,7 @@ type Read = (routines: Routines, failure: Buffer | null, landmarks: Landmarks) =
 export function readRoutines(epoch: number, done: Read): ControlQuery {
   const customNames = new Set<string>();
   const makers: string[] = [];
+  const leaving: string[] = [];
   const marks: string[] = [];
   const found = { writesLeaveState: false, readsLeaveState: false, makesUpUnseen: false, hasSequences: false };
   let byteOrder = false;
@@ -59,6 +62,7 @@ export function readRoutines(epoch: number, done: Read): ControlQuery {
       else if (kind === 's') found.hasSequences = true;
       else if (kind === 'b') byteOrder = true;
       else if (kind === 'd') makers.push(name ?? '');
+      else if (kind === 'l') leaving.push(name ?? '');
       else if (kind === 'k') marks.push(name ?? '');
       else if (kind === 'i') snapshot = name ?? '';
       else if (kind === 'n' && typeof name === 'string') customNames.add(name);
@@ -73,17 +77,28 @@ export function readRoutines(epoch: number, done: Read): ControlQuery {
       Object.assign(found, ANY_STATE);
     },
     ready() {
-      // A name in quotes or other letters can be written in ways that a search misses.
-      const findable = makers.length <= NAMES_MAX && makers.every((name) => /^[a-z0-9_$]+$/.test(name));
+      const findable = isFindable(makers);
       if (!findable || customNames.size > NAMES_MAX) found.makesUpUnseen = true;
-      const mentionsMaker =
-        makers.length === 0 || !findable ? null : new RegExp(makers.join('|').replaceAll('$', '\\$'), 'i');
-      const isAssumed = false;
-      const routines = { ...found, epoch, isAssumed, customNames: [...customNames], mentionsMaker, byteOrder };
+      const routines = {
+        ...found,
+        epoch,
+        isAssumed: false,
+        customNames: [...customNames],
+        mentionsMaker: findable ? mentionOf(makers) : null,
+        mentionsLeaving: isFindable(leaving) ? mentionOf(leaving) : ANYTHING,
+        byteOrder,
+      };
       done(routines, failure, { marks, snapshot });
     },
   };
 }
+
+const ANYTHING = /(?:)/;
+/** A name in quotes or other letters can be written in ways that a search misses. */
+const isFindable = (names: readonly string[]): boolean =>
+  names.length <= NAMES_MAX && names.every((name) => /^[a-z0-9_$]+$/.test(name));
+const mentionOf = (names: readonly string[]): RegExp | null =>
+  names.length === 0 ? null : new RegExp(names.join('|').replaceAll('$', '\\$'), 'i');
 
 const FIRST_ARGUMENT = /^:funcid \d+ [^({]*:args \(\{CONST :consttype 25 [^[\]{}]*:constvalue \d+ \[ ([-\d ]+)\]$/;
 const PLAIN_NAME = /^[a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)*$/;
@@ -107,3 +122,7 @@ export function mayHideSettings(text: string, routines: Routines | null): boolea
   if (routines === null || routines.makesUpUnseen || text === '') return true;
   return routines.mentionsMaker?.test(text) === true || makesUpNames(text);
 }
+
+/** Whether DDL of this text may bring code that leaves something in the sessions that run it, or make such code run unseen. */
+export const mayBringState = (text: string, routines: Routines): boolean =>
+  routines.isAssumed || leavesState(text) || routines.mentionsLeaving?.test(text) === true;

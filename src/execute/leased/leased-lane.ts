@@ -28,7 +28,8 @@ import { type AcquiringLane, Acquisition } from './acquisition.js';
 import type { CancelStatement, ClientPort, LaneOptions } from './lane-options.js';
 import { mayDraw, ownLastval, ownSequences } from './sequence-owner.js';
 import { isStalePlan } from './stale-plan.js';
-import { type CheckOutcome, effectsOf, mayChangeMeaning, StateBehindLease } from './state-behind-lease.js';
+import { type CheckOutcome, mayChangeMeaning, StateBehindLease } from './state-behind-lease.js';
+import { askTemporary } from './state-check.js';
 
 export type { CancelStatement, ClientPort } from './lane-options.js';
 
@@ -70,7 +71,7 @@ export class LeasedLane implements AcquiringLane {
     this.#client = options.client;
     this.#clock = options.clock;
     this.#cancelStatement = options.cancelStatement;
-    this.#left = new StateBehindLease(options);
+    this.#left = new StateBehindLease(options, () => this.#judgedAnew(false));
     this.#acquisition = new Acquisition(options, this);
   }
 
@@ -120,15 +121,13 @@ export class LeasedLane implements AcquiringLane {
 
   /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
   note(template: Template, text: string): void {
-    const effects = effectsOf(template, this.#group.routines);
     if (!template.readOnly) this.foresee(template);
     if (ON_DATABASES.has(template.kind)) {
       for (const database of databasesToLeave(text)) this.#pool.onDatabaseLeft?.(database);
     }
     if (mayChangeMeaning(template, text)) this.connection!.unsettle();
-    if (effects === Effect.none) return;
+    const effects = this.#left.note(template, text);
     if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
-    this.#left.note(effects, template, text);
   }
 
   /** A statement is about to be parsed: what has to be sent before a batch begins is sent now (R4). */
@@ -157,8 +156,8 @@ export class LeasedLane implements AcquiringLane {
   }
 
   /** The session keeps its connection for less than it did: what may be left on it is asked anew. */
-  #judgedAnew(): void {
-    if (this.mode === 'leased' && this.connection!.atRest && !this.midMessage) this.#finish();
+  #judgedAnew(mayLinger = true): void {
+    if (this.mode === 'leased' && this.connection!.atRest && !this.midMessage) this.#finish(mayLinger);
   }
 
   /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
@@ -284,15 +283,22 @@ export class LeasedLane implements AcquiringLane {
     connection.resume();
     const quiet = connection.replies.length === 0 && !connection.replies.skipping && !connection.copyIn;
     connection.attach(null);
-    const { mayHoldState } = this.#left;
+    const { mayHoldState, mayBeClean } = this.#left;
     this.#left.clear();
-    if (mode !== 'leased' || !quiet || this.midMessage || mayHoldState) {
+    const release = (): void => this.#pool.release(connection, this.#group);
+    const isAtRest = mode === 'leased' && quiet && !this.midMessage;
+    if (isAtRest && mayBeClean && connection.status === TransactionStatus.idle) {
+      return askTemporary(connection, (exist) => {
+        if (exist === false) release();
+        else this.#pool.destroyUnclean(connection, 'the client is gone, and its temporary objects are not');
+      });
+    }
+    if (!isAtRest || mayHoldState) {
       // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
       // refuses what it is at.
       this.#pool.destroyUnclean(connection, 'the client is gone');
       return;
     }
-    const release = (): void => this.#pool.release(connection, this.#group);
     if (connection.status === TransactionStatus.idle) release();
     else connection.runControl('ROLLBACK', untilReady(release));
   }
@@ -418,7 +424,7 @@ export class LeasedLane implements AcquiringLane {
   }
 
   /** The server is outside a transaction and owes nothing: asks what is left if anything may be, then gives it back. */
-  #finish(): void {
+  #finish(mayLinger = true): void {
     const connection = this.connection!;
     if (connection.cancelsUnderWay > 0) {
       // A cancel that lands late must not hit the next user of the connection.
@@ -427,8 +433,10 @@ export class LeasedLane implements AcquiringLane {
       this.#afterCancel = () => connection.runControl('', landed);
       return;
     }
-    if (this.#left.changesSchema) this.#pool.schemaChanged();
+    this.#left.announceSchema();
+    this.#left.judge();
     if (this.#left.mustAsk) {
+      if (mayLinger && this.#left.lingers(connection)) return this.#keep(connection);
       this.mode = 'preparing';
       this.#left.ask(connection, (outcome) => this.#checked(connection, outcome));
       return;
@@ -445,6 +453,12 @@ export class LeasedLane implements AcquiringLane {
     this.#giveBack(connection);
   }
 
+  #keep(connection: ServerConnection): void {
+    connection.settled();
+    this.mode = 'leased';
+    this.#client.resume();
+  }
+
   #giveBack(connection: ServerConnection): void {
     connection.settled();
     if (this.#left.pinned) {
@@ -453,6 +467,7 @@ export class LeasedLane implements AcquiringLane {
     } else {
       this.mode = 'free';
       this.connection = null;
+      this.#left.gaveBack();
       this.#acquisition.gaveBack(connection);
       connection.resume();
       this.#pool.release(connection, this.#group);

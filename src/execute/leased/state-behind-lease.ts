@@ -9,11 +9,13 @@ import type { SettingsRegistry } from '../../backend/connection/settings-group.j
 import { customNamesIn } from '../../backend/pool/made-up-settings.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
-import type { Routines } from '../../backend/pool/routines.js';
+import type { Clock } from '../../base/clock.js';
 import type { Session } from '../../session/session.js';
-import { Effect, type EffectBits, type StatementKind, type Template } from '../../sql/plan/template.js';
+import { Effect, type EffectBits, type Template } from '../../sql/plan/template.js';
+import { CodeAtHand, SEARCHED_MAX } from './code-at-hand.js';
 import { HiddenSettings } from './hidden-settings.js';
 import type { LaneParts } from './lane-options.js';
+import { Lingering } from './lingering.js';
 import { askState, askTemporary, type SessionState, TEMPORARY_OBJECTS } from './state-check.js';
 
 /** Settings of superusers that pg_settings does not show after SET ROLE: they cannot be carried over. */
@@ -26,18 +28,6 @@ const UNKNOWN_STATE = 'unknown state';
 const SETTINGS_BYTES_MAX = 65_536;
 /** The same for one whose prepared statements (PREPARE) name more custom settings than this. */
 const PREPARED_NAMES_MAX = 1_000;
-/** Texts of code that are longer, in UTF-16 units, are not searched for names of settings. */
-const SEARCHED_MAX = 1024 * 1024;
-/** What runs no code. The end of a transaction may: deferred triggers, held cursors. */
-const WITHOUT_CODE: ReadonlySet<StatementKind> = new Set(['empty', 'show', 'set', 'begin', 'rollback', 'savepoint']);
-
-/** What a statement may leave. Whatever the triggers and views of its database may do, a write or a read may do. */
-export function effectsOf({ effects, kind, readOnly }: Template, routines: Routines | null): EffectBits {
-  if (routines === null || WITHOUT_CODE.has(kind)) return effects;
-  const hidden = routines.readsLeaveState || (!readOnly && routines.writesLeaveState);
-  return hidden ? effects | Effect.unknown : effects;
-}
-
 /** Whether a setting that bears on how texts are parsed may change, if only up to the end of the transaction. */
 export function mayChangeMeaning(template: Template, text: string): boolean {
   const { kind, effects, settingNames } = template;
@@ -83,21 +73,30 @@ export class StateBehindLease {
    * un-define one, so RESET ALL would show '' to the next session. The connection stays with this one and is closed behind it.
    */
   readonly #hidden = new HiddenSettings();
+  readonly #code: CodeAtHand;
+  readonly #lingering: Lingering;
   /** Calls off what would judge anew; null: nothing is assumed, or nobody has asked yet. */
   #callOff: (() => void) | null = null;
   /** The same for currval and lastval, up to DISCARD ALL. */
   #readsSequences = false;
 
-  constructor(options: LaneParts) {
+  /** @param askNow the session has kept its connection for a moment without asking what is left, which is over */
+  constructor(options: LaneParts & { readonly clock: Clock }, askNow: () => void) {
     this.#session = options.session;
     this.#pool = options.pool;
     this.#group = options.group;
     this.#registry = options.registry;
     this.#applicationName = options.applicationName;
+    this.#code = new CodeAtHand(options.pool, options.group);
+    this.#lingering = new Lingering(options.clock, options.pool, askNow);
   }
 
   /** The session keeps its connection between statements. */
   get pinned(): boolean {
+    return this.#isKept || this.#lingering.on;
+  }
+
+  get #isKept(): boolean {
     return this.#hidden.kind !== 'none' || this.#readsSequences || this.pins.length > 0;
   }
 
@@ -111,9 +110,11 @@ export class StateBehindLease {
     return this.pinned || ((this.#effects & ~Effect.settings) | this.#beyondBlock) !== Effect.none;
   }
 
-  /** Tables, routines or types may have changed. */
-  get changesSchema(): boolean {
-    return (this.#effects & Effect.schema) !== 0;
+  /** The server is at rest: if tables, routines or types may have changed, everybody is told. */
+  announceSchema(): void {
+    if ((this.#effects & Effect.schema) === 0) return;
+    this.#effects &= ~Effect.schema;
+    this.#code.announce();
   }
 
   /** The connection must not change hands before `ask` has been answered. */
@@ -121,10 +122,12 @@ export class StateBehindLease {
     return (this.#effects & CHECKED) !== 0;
   }
 
-  /** A statement with `effects` is about to be sent. `text` is read where it brings code along. */
-  note(effects: EffectBits, template: Template, text: string): void {
+  /** A statement is about to be sent; returns what it may leave. `text` is read where it brings code along. */
+  note(template: Template, text: string): EffectBits {
+    const effects = this.#code.take(template, text, this.#effects === Effect.none);
+    if (effects === Effect.none) return effects;
     // There is nothing to give up.
-    if (template.releases && !this.mayHoldState) return;
+    if (template.releases && !this.mayHoldState) return effects;
     this.#effects |= effects;
     // What stands before a BEGIN, or behind a COMMIT, of one text is none of the block's.
     if (template.kind === 'multi') this.#beyondBlock |= effects;
@@ -137,6 +140,7 @@ export class StateBehindLease {
       if (isTimeOut(name)) this.#setsTimeOut = true;
       if (name.includes('.')) this.#noteCustomName(name);
     }
+    return effects;
   }
 
   /** A block begins with what is about to be sent: what was noted before is not undone with it. */
@@ -144,10 +148,25 @@ export class StateBehindLease {
     this.#beyondBlock = this.#effects;
   }
 
+  /** Nothing but temporary objects may have been left since the last answer. */
+  #isDdlAlone(connection: ServerConnection): boolean {
+    return (this.#effects & ANYTHING) === 0 && !this.pins.includes(UNKNOWN_STATE) && !this.#timesOut(connection);
+  }
+
+  /** Whether the session keeps its connection for a moment before the server is asked, as if it had temporary objects. */
+  lingers(connection: ServerConnection): boolean {
+    return this.#isDdlAlone(connection) && this.#code.broughtNothing && this.#lingering.begin();
+  }
+
+  /** Whether the connection of a client that has gone may be used again, which only temporary objects can be in the way of. */
+  get mayBeClean(): boolean {
+    return this.#lingering.on && !this.#isKept && (this.#effects & ~(Effect.temporary | Effect.schema)) === 0;
+  }
+
   /** Asks the server what is left. Only at rest; nothing else may be sent before `done`. */
   ask(connection: ServerConnection, done: (outcome: CheckOutcome) => void): void {
-    const isDdlAlone = (this.#effects & ANYTHING) === 0 && !this.pins.includes(UNKNOWN_STATE);
-    if (!isDdlAlone || this.#timesOut(connection)) return this.#askAll(connection, done);
+    this.#lingering.end();
+    if (!this.#isDdlAlone(connection)) return this.#askAll(connection, done);
     // Settings, locks, cursors and the like are as they were: a tenth of what asking for all costs.
     askTemporary(connection, (exist) => {
       if (exist === null) return this.#askAll(connection, done);
@@ -175,16 +194,26 @@ export class StateBehindLease {
     askState(connection, question, answered);
   }
 
+  /** What was assumed of the database's code is judged if it is known by now. */
+  judge(): void {
+    const { routines } = this.#code;
+    // What that code may have left is asked for by the names that are known now.
+    if (routines !== null && this.#hidden.judge(routines)) this.#effects |= Effect.unknown;
+  }
+
   /** Has `known` called when what was assumed of the database's code can be judged. Only at rest. */
   awaitRoutines(known: () => void): void {
     if (this.#hidden.kind !== 'assumed' || this.#callOff !== null) return;
     this.#callOff = this.#pool.whenRoutinesKnown(this.#group, () => {
       this.#callOff = null;
-      const { routines } = this.#group;
-      // What that code may have left is asked for by the names that are known now.
-      if (routines !== null && this.#hidden.judge(routines)) this.#effects |= Effect.unknown;
+      this.judge();
       known();
     });
+  }
+
+  /** The connection has gone to somebody else, with nothing left on it. */
+  gaveBack(): void {
+    this.#code.forget();
   }
 
   #awaitNothing(): void {
@@ -207,6 +236,8 @@ export class StateBehindLease {
     this.#effects = this.#beyondBlock = Effect.none;
     this.#customNames = this.#preparedNames = null;
     this.#setsTimeOut = false;
+    this.#code.forget();
+    this.#lingering.end();
     this.#hidden.clear();
     this.#awaitNothing();
     this.#readsSequences = false;
@@ -215,16 +246,27 @@ export class StateBehindLease {
 
   /** Code is about to run: what `text` brings along, what it calls, or what nobody sees. */
   #noteCode(template: Template, text: string): void {
+    if (this.#code.runs === 'hides') return this.#hidden.prove();
+    // What DDL only brings does not run yet.
+    if (template.kind === 'schema' && (template.effects & Effect.unknown) === 0) return this.#noteUnseen(text);
     // What EXECUTE runs was read when it was prepared.
     const runsPrepared = template.kind !== 'multi' && template.statementNames.some(({ verb }) => verb === 'execute');
     const read = runsPrepared ? text.replace(/\bexecute\b/i, '') : text;
     if (text.length > SEARCHED_MAX) return this.#hidden.prove();
-    this.#hidden.note(read, this.#group.routines, this.#pool.schemaEpoch);
+    this.#hidden.note(read, this.#code.routines, this.#pool.schemaEpoch);
     for (const name of customNamesIn(text)) this.#noteCustomName(name);
   }
 
+  /** DDL may run code that its text does not show. */
+  #noteUnseen(text: string): void {
+    const { routines } = this.#code;
+    if (routines?.makesUpUnseen !== true) return;
+    if (routines.isAssumed) this.#hidden.assume(text, this.#pool.schemaEpoch);
+    else this.#hidden.prove();
+  }
+
   #notePrepared(text: string): void {
-    this.#hidden.note(text, this.#group.routines, this.#pool.schemaEpoch);
+    this.#hidden.note(text, this.#code.routines, this.#pool.schemaEpoch);
     this.#preparedNames ??= new Set();
     for (const name of customNamesIn(text)) this.#preparedNames.add(name);
     if (this.#preparedNames.size > PREPARED_NAMES_MAX) this.#hidden.prove();
@@ -256,6 +298,7 @@ export class StateBehindLease {
     if (unknown) {
       for (const name of this.#group.routines?.customNames ?? []) names.add(name);
       for (const name of this.#preparedNames ?? []) names.add(name);
+      for (const name of this.#code.names) names.add(name);
     }
     for (const name of this.#customNames ?? []) names.add(name);
     return names;

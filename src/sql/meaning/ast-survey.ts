@@ -187,8 +187,9 @@ function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): voi
   found.sets = true;
   const change = changeBySetConfig(call);
   if (change === null) {
-    // A custom setting shows in no list of the server's: one whose name is not known cannot be carried over.
-    found.effects |= isLocalCall(call) ? Effect.settings : Effect.settings | Effect.sticky;
+    // A custom setting shows in no list of the server's: one whose name is not known cannot be carried over. A local one leaves a
+    // trace ('' instead of nothing), which RESET ALL leaves, too.
+    found.effects |= Effect.settings | Effect.sticky;
     found.settingNames.push('*');
     return;
   }

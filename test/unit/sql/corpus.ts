@@ -96,7 +96,7 @@ export const CORPUS: readonly CorpusGroup[] = [
     settings: ['request.claims'],
     texts: ["SELECT set_config('request.claims', '{}', true)"],
   },
-  { kind: 'read', effects: 'settings', settings: ['*'], texts: ['SELECT set_config($1, $2, true)'] },
+  { kind: 'read', effects: 'settings sticky', settings: ['*'], texts: ['SELECT set_config($1, $2, true)'] },
   {
     kind: 'read',
     effects: 'settings sticky',
@@ -110,7 +110,7 @@ export const CORPUS: readonly CorpusGroup[] = [
   },
   {
     kind: 'read',
-    effects: 'settings',
+    effects: 'settings sticky',
     settings: ['*', 'a.b'],
     texts: ["SELECT set_config('a.b', '1', false), set_config(c, d, true) FROM t"],
   },
