@@ -208,16 +208,19 @@ t.test('DDL through one worker under load on all: nobody sees an error', async (
   };
   const loads = Promise.all(clients.map(load));
   loads.catch(() => undefined);
+  /** Until some more answers have come, of each client about three: a slow machine takes its time. */
+  const more = async () => {
+    for (const wanted = answers + 3 * clients.length; answers < wanted; ) await Promise.race([loads, sleep(5)]);
+  };
   for (const column of ['note', 'extra', 'more']) {
-    await sleep(150);
+    await more();
     await admin.run(`ALTER TABLE notes ADD COLUMN ${column} text`);
   }
-  await sleep(150);
+  await more();
   await admin.run('ALTER TABLE notes DROP COLUMN more');
-  await sleep(150);
+  await more();
   done = true;
   await t.resolves(loads);
-  t.ok(answers > 100, `${answers} answers`);
   t.ok(widths.has(2) && widths.has(5), 'rows from before and after were seen');
   await admin.run('DROP TABLE notes');
 });

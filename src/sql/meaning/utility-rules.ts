@@ -23,12 +23,18 @@ const RULES: readonly (readonly [StatementKind, EffectBits, string])[] = [
   [
     'schema',
     Effect.schema,
+    `AlterTableMoveAllStmt GrantStmt GrantRoleStmt AlterDefaultPrivilegesStmt CreateFdwStmt AlterFdwStmt
+    CreateForeignServerStmt AlterForeignServerStmt CreateUserMappingStmt AlterUserMappingStmt DropUserMappingStmt
+    CreatePublicationStmt AlterPublicationStmt CreateSubscriptionStmt AlterSubscriptionStmt DropSubscriptionStmt
+    CreateEventTrigStmt AlterEventTrigStmt CreateAmStmt`,
+  ],
+  // No statement means anything else behind them, and no code comes with them: defaults of settings are those of later sessions.
+  [
+    'schema',
+    Effect.none,
     `CreatedbStmt DropdbStmt AlterDatabaseStmt AlterDatabaseRefreshCollStmt AlterDatabaseSetStmt CreateTableSpaceStmt
-    DropTableSpaceStmt AlterTableSpaceOptionsStmt AlterTableMoveAllStmt CreateRoleStmt AlterRoleStmt AlterRoleSetStmt
-    DropRoleStmt GrantStmt GrantRoleStmt AlterDefaultPrivilegesStmt CreateFdwStmt AlterFdwStmt CreateForeignServerStmt
-    AlterForeignServerStmt CreateUserMappingStmt AlterUserMappingStmt DropUserMappingStmt CreatePublicationStmt
-    AlterPublicationStmt CreateSubscriptionStmt AlterSubscriptionStmt DropSubscriptionStmt CreateEventTrigStmt
-    AlterEventTrigStmt CreateAmStmt CommentStmt SecLabelStmt`,
+    DropTableSpaceStmt AlterTableSpaceOptionsStmt CreateRoleStmt AlterRoleStmt AlterRoleSetStmt DropRoleStmt
+    CommentStmt SecLabelStmt`,
   ],
   // They run an extension's script, a language's handler, a foreign server's code.
   [
