@@ -4,9 +4,23 @@ import { TypeOid } from '../wire/type-oids.js';
 
 const TEXT_OIDS: ReadonlySet<number> = new Set([TypeOid.text, TypeOid.varchar]);
 
+/** Explicit bounds of one dimension: `[5:7]=`, or the upper one alone, behind a lower one of 1. */
+const BOUNDS = /^\[(?:([+-]?\d{1,10}):)?([+-]?\d{1,10})\][ \t\n\r\v\f]*=[ \t\n\r\v\f]*(?=\{)/;
+const INT4_MAX = 2 ** 31 - 1;
+
 /** Elements of a one-dimensional array literal; null where it is none. @param nulls an unquoted NULL is NULL, as array_nulls says */
 export function arrayElements(literal: string, nulls = true): (string | null)[] | null {
   const text = literal.trim();
+  const bounds = text.startsWith('[') ? BOUNDS.exec(text) : null;
+  if (bounds === null) return bracedElements(text, nulls);
+  const [lower, upper] = [Number(bounds[1] ?? 1), Number(bounds[2])];
+  const elements = bracedElements(text.slice(bounds[0].length), nulls);
+  // Postgres has errors of its own for other counts, and for none.
+  const isRight = Math.abs(lower) < INT4_MAX && Math.abs(upper) < INT4_MAX && upper >= lower;
+  return isRight && elements?.length === upper - lower + 1 ? elements : null;
+}
+
+function bracedElements(text: string, nulls: boolean): (string | null)[] | null {
   if (!text.startsWith('{') || !text.endsWith('}')) return null;
   const elements: (string | null)[] = [];
   let at = 1;

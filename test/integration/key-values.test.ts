@@ -170,8 +170,16 @@ for (const version of ['15', 'embedded'] satisfies PostgresVersion[]) {
         '\\ NULL',
       ];
       let accepted = 0;
-      for (const inner of [...more, ...literals]) {
-        const output = `{${inner}}`;
+      const bounded = [
+        '[1:1]={a}',
+        '[0:1]={a,b}',
+        '[-3:-2]= {a,NULL}',
+        ' [2]={a,b} ',
+        '[1:2]={a}',
+        '[2:1]={}',
+        '[+1:1]={a}',
+      ];
+      for (const output of [...bounded, ...[...more, ...literals].map((inner) => `{${inner}}`)]) {
         const mine = arrayElements(output);
         if (mine === null) continue;
         accepted++;

@@ -62,6 +62,8 @@ export const kvFunctions: Theme = {
         `select * from kv_get_many('{cart,cart}', '{"{7}:count","{7}:gone"}')`,
         bound('select * from kv_get_many($1, $2)', '{cart,cart}', '{"{7}:total","{7}:count"}'),
         `select ord, ttl from kv_ttl_many(array['cart', 'cart'], array['{7}:count', '{7}:gone'])`,
+        `select * from kv_get_many('[5:6]={cart,cart}', '[0:1]={"{7}:count","{7}:gone"}')`,
+        bound('select * from kv_get_many($1, $2)', '[5:6]={cart,cart}', '{"{7}:total","{7}:count"}'),
         `select * from kv_get_many('{}', '{}')`,
         `select * from kv_get_many(null, null)`,
         bound('select * from kv_get_many($1, $2)', '{cart,cart}', '{"{7}:total"}'),

@@ -24,6 +24,12 @@ t.test('elements of an array literal', async (t) => {
     // A backslash makes it a string.
     ['{\\NULL,NU\\LL}', ['NULL', 'NULL']],
     ['{\u00a0a\u00a0}', ['\u00a0a\u00a0']],
+    // Explicit bounds: which they are is all the same to a list.
+    ['[0:1]={a,b}', ['a', 'b']],
+    ['[1:1]={a}', ['a']],
+    ['[5:5]={t}', ['t']],
+    [' [-1:+0] =\t{ a , NULL } ', ['a', null]],
+    ['[2]={a,b}', ['a', 'b']],
   ];
   for (const [literal, elements] of CASES) t.same(arrayElements(literal), elements, literal);
 });
@@ -53,8 +59,16 @@ t.test('what is no one-dimensional array', async (t) => {
     '{"a"b}',
     '{"a""b"}',
     '{a\\}',
-    '[0:1]={a,b}',
-    '[1:1]={a}',
+    '[0:2]={a,b}',
+    '[2:1]={a}',
+    '[1:1]={}',
+    '[1:0]={}',
+    '[1:1]=a',
+    '[1:1]{a}',
+    '[1:1][1:1]={{a}}',
+    '[ 1:1]={a}',
+    '[1 :1]={a}',
+    '[2147483648:2147483648]={a}',
     '{a{b}',
     '{a,{b}}',
   ];
