@@ -38,9 +38,6 @@ export type TransactionState<Branch> =
 
 export type TransactionPhase = TransactionState<unknown>['kind'];
 
-const OTHER_ISOLATION = /serializable|repeatable\s+read/i;
-/** START TRANSACTION, behind comments. */
-const STARTS = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)*start\b/i;
 /** Statements kept for being said again. */
 const PROLOGUE_MAX = 100;
 /** And their messages: a block with more stays where it is. */
@@ -49,12 +46,6 @@ const PROLOGUE_BYTES_MAX = 65_536;
 const hasRoom = (prologue: readonly PrologueStatement[], { bytes }: Said): boolean =>
   prologue.length < PROLOGUE_MAX &&
   prologue.reduce((sum, { said }) => sum + said.bytes.length, bytes.length) <= PROLOGUE_BYTES_MAX;
-
-/** The command tag of one BEGIN, in whatever form: none of them fails outside a block. Null: it is something else. */
-export function beginTag({ kind }: Template, text: string): 'BEGIN' | 'START TRANSACTION' | null {
-  if (kind !== 'begin') return null;
-  return STARTS.test(text) ? 'START TRANSACTION' : 'BEGIN';
-}
 
 /** The command tag of one COMMIT or ROLLBACK behind which no block is open; null: it is something else. */
 export function endTag({ kind, leavesBlock }: Template): 'COMMIT' | 'ROLLBACK' | null {
@@ -73,8 +64,6 @@ const STATUS: Readonly<Record<TransactionPhase, number>> = {
 };
 /** Kinds that set nothing. */
 const CONTROL: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint']);
-/** Statements that may set another isolation level. */
-const BEARS_ON_ISOLATION: ReadonlySet<StatementKind> = new Set(['begin', 'set', 'multi']);
 
 const NONE = { kind: 'none' } as const;
 const FAILED_HERE = { kind: 'failed', branch: null, prologue: null } as const;
@@ -148,7 +137,7 @@ export class Transaction<Branch extends object> {
   /** A BEGIN was answered here. */
   hold(template: Template, text: string, said: Said): void {
     assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
-    this.#state = { kind: 'held', prologue: [{ template, text, said }], readCommitted: !OTHER_ISOLATION.test(text) };
+    this.#state = { kind: 'held', prologue: [{ template, text, said }], readCommitted: !template.setsOtherIsolation };
   }
 
   /** The held block is about to be opened by `branch`. @returns what opens it */
@@ -192,7 +181,7 @@ export class Transaction<Branch extends object> {
       case 'ending': {
         if (template.leavesBlock !== 'open') return;
         const movable = template.movable && isFirst;
-        const readCommitted = movable && !OTHER_ISOLATION.test(text);
+        const readCommitted = movable && !template.setsOtherIsolation;
         const prologue = movable ? [{ template, text, said: this.#said() }] : null;
         this.#state = { kind: 'open', branch, prologue, readCommitted };
         return;
@@ -224,7 +213,7 @@ export class Transaction<Branch extends object> {
       return;
     }
     // AND CHAIN hands the block's isolation level on.
-    const readCommitted = state.readCommitted && !(BEARS_ON_ISOLATION.has(kind) && OTHER_ISOLATION.test(text));
+    const readCommitted = state.readCommitted && !template.setsOtherIsolation;
     let kept = prologue !== null && template.movable ? prologue : null;
     // A BEGIN inside a block is a warning, and its options hold: it is said again.
     if (kept !== null && !template.readOnly && !template.releases) {

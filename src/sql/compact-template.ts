@@ -13,7 +13,7 @@ const MORE_FIELDS_BYTES = 16;
 const MORE_FIELDS_STEP = 3;
 const ARRAY_BYTES = 48;
 const POINTER_BYTES = 8;
-const TEMPLATE_FIELDS = 22;
+const TEMPLATE_FIELDS = 24;
 /** Shorter strings are never slices of others. */
 const SLICE_MIN = 13;
 /** A plan that is run leaves a MergedStatement on each lane, and a count of its parameters: 260 bytes, seen over 3,000. */
@@ -41,6 +41,8 @@ export function compactTemplate(template: Template): Template {
     showName: copier.copy(template.showName),
     leavesBlock: template.leavesBlock,
     textDependent: template.textDependent,
+    beginsBy: template.beginsBy,
+    setsOtherIsolation: template.setsOtherIsolation,
     kv: copier.copy(kv),
     neutral: template.neutral,
     readsCatalogue: template.readsCatalogue,

@@ -161,3 +161,16 @@ t.test('what a server owes is said where it is sent: nobody but backend/ puts it
     [],
   );
 });
+
+t.test('texts of statements are read in sql/ alone: whoever is behind that goes by the Template', async (t) => {
+  const readers = /\.test\(text\)|\.exec\(text\)|\btext\.(?:match|matchAll|search|replace|replaceAll|split)\(/;
+  // What a text that runs code says of settings and of names is to become the template's as well; texts in route/ are values.
+  const known = ['execute/leased/hidden-settings.ts', 'execute/leased/state-behind-lease.ts'];
+  const found = files.filter(
+    (file) => ['session', 'execute'].includes(part(file)) && readers.test(readFileSync(file, 'utf8')),
+  );
+  t.same(
+    found.map((file) => relative(SRC, file)),
+    known,
+  );
+});

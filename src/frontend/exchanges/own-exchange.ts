@@ -6,7 +6,7 @@ import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import { declaredTypes } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import { beginTag, endTag } from '../../session/transaction.js';
+import { endTag } from '../../session/transaction.js';
 import { highestParameter } from '../../sql/text/text-parts.js';
 import { valueCount } from '../../wire/bind-message.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
@@ -122,7 +122,7 @@ export class OwnExchange implements Exchange<Unit> {
         return backendStatement(unit, route.call, this.#context);
       case 'control': {
         const { kind } = transaction.state;
-        const begun = kind === 'none' && this.#holdsBlocks(unit) ? beginTag(template, text) : null;
+        const begun = kind === 'none' && this.#holdsBlocks(unit) ? template.beginsBy : null;
         if (begun !== null) {
           return atOnce(null, () => {
             transaction.hold(template, text, saidAsQuery(template, text, session));

@@ -4,6 +4,7 @@
 import type { A_Const, FuncCall, InsertStmt, Node, RangeVar, TypeName } from 'libpg-query';
 import { Effect, type EffectBits } from '../plan/template.js';
 import { functionChanges, functionEffects, isAdvisoryUnlock, isSetConfig } from './function-effects.js';
+import { isIsolationSetting } from './isolation.js';
 import { changeOfSetting, type SettingChange } from './setting-effects.js';
 
 export interface Survey {
@@ -16,6 +17,8 @@ export interface Survey {
   changes: boolean;
   /** A setting is changed. */
   sets: boolean;
+  /** Among them may be the isolation level. */
+  setsIsolation: boolean;
   /** INSERT, UPDATE, DELETE or MERGE stands in it. */
   writes: boolean;
   /** SELECT … INTO stands in it. */
@@ -36,6 +39,7 @@ export const emptySurvey = (): Survey => ({
   settingNames: [],
   changes: false,
   sets: false,
+  setsIsolation: false,
   writes: false,
   createsTable: false,
   textDependent: false,
@@ -186,6 +190,8 @@ function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): voi
   }
   found.sets = true;
   const change = changeBySetConfig(call);
+  const name = nameBySetConfig(call);
+  if (name === undefined || isIsolationSetting(name)) found.setsIsolation = true;
   if (change === null) {
     // A custom setting shows in no list of the server's: one whose name is not known cannot be carried over. A local one leaves a
     // trace ('' instead of nothing), which RESET ALL leaves, too.
@@ -200,9 +206,13 @@ function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): voi
 
 /** Null where the name is no literal: it may be any setting. */
 function changeBySetConfig(call: FuncCall): SettingChange | null {
-  const [nameNode] = call.args ?? [];
-  const name = nameNode !== undefined && 'A_Const' in nameNode ? nameNode.A_Const.sval?.sval : undefined;
+  const name = nameBySetConfig(call);
   return name === undefined ? null : changeOfSetting(name, isLocalCall(call));
+}
+
+function nameBySetConfig(call: FuncCall): string | undefined {
+  const [node] = call.args ?? [];
+  return node !== undefined && 'A_Const' in node ? node.A_Const.sval?.sval : undefined;
 }
 
 function isLocalCall(call: FuncCall): boolean {

@@ -6,6 +6,7 @@ import { Effect, type EffectBits, type StatementKind, type Template, UNREAD_TEMP
 import { utf16Offsets } from '../text/byte-offsets.js';
 import { emptySurvey, type IsKnownFunction, type Survey, survey } from './ast-survey.js';
 import { backendCallOf } from './backend-calls.js';
+import { setsOtherIsolation } from './isolation.js';
 import type { ParsedStatement } from './parse.js';
 import { changeOfSetting, resetOfSetting, type SettingChange } from './setting-effects.js';
 import { locateNames, type NamedStatement } from './statement-names.js';
@@ -30,6 +31,8 @@ interface Findings {
   readsCatalogue: boolean;
   releases: boolean;
   releasesUntilEnd: boolean;
+  beginsBy: Template['beginsBy'];
+  setsOtherIsolation: boolean;
   endsFailure: boolean;
 }
 
@@ -59,6 +62,7 @@ export function classify(
     findings.readsCatalogue = findings.kind === 'read' && found.readsCatalogue;
     findings.neutral = isNeutral(statement.node, findings, found);
     findings.releases = !findings.neutral && isRelease(statement.node, findings, found);
+    findings.setsOtherIsolation = found.setsIsolation || setsOtherIsolation(statement.node);
     findings.releasesUntilEnd = isUndoneWithBlock(statement.node);
     all.push(findings);
     for (const name of names) named.push({ ...name, statement });
@@ -163,6 +167,8 @@ function unite(all: readonly Findings[]): Findings {
     neutral: all.every(isNeutralPart),
     readsCatalogue: all.some((one) => one.readsCatalogue),
     releases: all.some((one) => one.releases) && all.every((one) => one.releases || (one.neutral && one.readOnly)),
+    beginsBy: null,
+    setsOtherIsolation: all.some((one) => one.setsOtherIsolation),
     releasesUntilEnd: all.some((one) => one.releasesUntilEnd),
     endsFailure: only.endsFailure,
   };
@@ -183,6 +189,8 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
   readsCatalogue: false,
   releases: false,
   releasesUntilEnd: false,
+  beginsBy: null,
+  setsOtherIsolation: false,
   endsFailure: false,
 });
 
@@ -265,8 +273,9 @@ type Body<Type extends string> = Wrapped<Type> extends Record<Type, infer Conten
 function transaction(kind: Body<'TransactionStmt'>['kind'], chain: boolean): Findings {
   switch (kind) {
     case 'TRANS_STMT_BEGIN':
+      return { ...findings('begin', Effect.none), leavesBlock: 'open', beginsBy: 'BEGIN' };
     case 'TRANS_STMT_START':
-      return { ...findings('begin', Effect.none), leavesBlock: 'open' };
+      return { ...findings('begin', Effect.none), leavesBlock: 'open', beginsBy: 'START TRANSACTION' };
     case 'TRANS_STMT_COMMIT':
       return { ...findings('commit', Effect.none), leavesBlock: chain ? 'open' : 'closed', endsFailure: true };
     case 'TRANS_STMT_ROLLBACK':

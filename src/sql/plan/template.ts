@@ -90,6 +90,10 @@ export interface Template {
   readonly leavesBlock: 'open' | 'closed' | null;
   /** The values of literals had a say in the above, or offsets are given: good for this very text only. */
   readonly textDependent: boolean;
+  /** The one statement of the text begins a block, if none is open; the tag by which Postgres answers it. */
+  readonly beginsBy: 'BEGIN' | 'START TRANSACTION' | null;
+  /** The isolation level of a transaction may be another one than READ COMMITTED behind it. */
+  readonly setsOtherIsolation: boolean;
   /** What it does to a key-value table; null where it names none. */
   readonly kv: KvPlan | Refusal | null;
   /**
@@ -134,6 +138,8 @@ const unread = (effects: EffectBits): Template => ({
   showName: null,
   leavesBlock: null,
   textDependent: true,
+  beginsBy: null,
+  setsOtherIsolation: true,
   kv: null,
   neutral: false,
   readsCatalogue: false,
@@ -170,6 +176,8 @@ export const NEUTRAL_TEMPLATE: Template = {
   showName: null,
   leavesBlock: null,
   textDependent: false,
+  beginsBy: null,
+  setsOtherIsolation: false,
   kv: null,
   neutral: true,
   readsCatalogue: false,

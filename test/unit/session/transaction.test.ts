@@ -1,7 +1,7 @@
 // The client's block against a Postgres session that gets the same statements, pipelined at random: what pgkv says of the block
 // is what that session would say, wherever BEGIN was held back, the block was moved, or its connection broke.
 import t from 'tap';
-import { beginTag, endTag, Transaction } from '../../../src/session/transaction.js';
+import { endTag, Transaction } from '../../../src/session/transaction.js';
 import { loadParser } from '../../../src/sql/meaning/parse.js';
 import type { Template } from '../../../src/sql/plan/template.js';
 import { readTemplate } from '../../../src/sql/read-template.js';
@@ -75,7 +75,7 @@ class Client {
     const template = TEMPLATES.get(text)!;
     this.plain.run(text);
     const { phase } = transaction;
-    if (phase === 'none' && this.#owed.length === 0 && beginTag(template, text) !== null)
+    if (phase === 'none' && this.#owed.length === 0 && template.beginsBy !== null)
       return transaction.hold(template, text, SAID);
     if (phase === 'held') {
       if (isEnd(text)) return transaction.endedHere();

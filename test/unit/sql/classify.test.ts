@@ -285,3 +285,28 @@ t.test('large texts are read with short values, or not at all', async (t) => {
     t.equal(templateOf(text).effects, everything);
   }
 });
+
+t.test('what begins a block, and what may set another isolation level than READ COMMITTED', async (t) => {
+  const of = (text: string) => {
+    const { beginsBy, setsOtherIsolation } = templateOf(text);
+    return [beginsBy, setsOtherIsolation];
+  };
+  const expected: readonly (readonly [string, string | null, boolean])[] = [
+    ['/* start */ begin -- serializable', 'BEGIN', false],
+    ['-- begin\nSTART /* x */ TRANSACTION read only', 'START TRANSACTION', false],
+    ['begin isolation level read uncommitted', 'BEGIN', false],
+    ['begin isolation level repeatable/**/ read', 'BEGIN', true],
+    ['start transaction read only, isolation level serializable', 'START TRANSACTION', true],
+    ["set application_name = 'serializable'", null, false],
+    ["set local transaction_isolation = 'Read Committed'", null, false],
+    ["set transaction_isolation to 'repeatable read'", null, true],
+    ['set transaction_isolation to default', null, true],
+    ['set transaction isolation level read committed', null, false],
+    ['set session characteristics as transaction isolation level serializable', null, true],
+    ["select set_config('transaction_isolation', 'serializable', true)", null, true],
+    ["select set_config('app.level', 'serializable', true)", null, false],
+    ['begin; set transaction isolation level serializable', null, true],
+    ["select 'repeatable read'", null, false],
+  ];
+  for (const [text, begins, sets] of expected) t.same(of(text), [begins, sets], text);
+});
