@@ -3,10 +3,8 @@
 import type { HashSlot } from '../cluster/cluster-view.js';
 import { hashPartBytes, hashSlotInBuffer, hashSlotOf, UNREAD } from '../cluster/key-hash.js';
 import type { KvPlan, ValueRef } from '../sql/plan/kv-plan.js';
-import { BindMessage } from '../wire/bind-message.js';
+import type { BindMessage } from '../wire/bind-message.js';
 import { type StatementValues, TEXT_TYPES } from './key-values.js';
-
-const message = new BindMessage();
 
 /** Where the only key of an extended statement is. */
 export interface KeyPlaces {
@@ -59,19 +57,15 @@ function placeOf(
 }
 
 /**
- * The slot of the only key of the Bind message whose count of parameter formats is at `formatsAt`, and which ends at `end`.
+ * The slot of the only key of the Bind message that was read.
  * @returns UNREAD where `route` has to find out: what is not short and plain, and whatever is wrong with it
  */
 export function slotOfBind(
   { tenantAt, keyAt, tenant, key, slot }: KeyPlaces,
-  buffer: Buffer,
-  formatsAt: number,
-  end: number,
+  { buffer, count, offsets }: BindMessage,
 ): HashSlot | typeof UNREAD {
-  if (!message.readBehindNames(buffer, formatsAt, end)) return UNREAD;
-  if (tenantAt >= message.count || keyAt >= message.count) return UNREAD;
+  if (tenantAt >= count || keyAt >= count) return UNREAD;
   if (tenantAt < 0 && keyAt < 0) return slot;
-  const { offsets } = message;
   const tenantStart = tenantAt < 0 ? 0 : offsets[2 * tenantAt]!;
   const tenantBytes = tenantAt < 0 ? 0 : offsets[2 * tenantAt + 1]!;
   const keyStart = keyAt < 0 ? 0 : offsets[2 * keyAt]!;

@@ -3,7 +3,7 @@
 
 import { literalValue } from '../../sql/text/literal-value.js';
 import { LITERAL_STRIDE } from '../../sql/text/shape-lexer.js';
-import { BindMessage } from '../../wire/bind-message.js';
+import type { BindMessage } from '../../wire/bind-message.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import type { Constants } from './bound-statements.js';
 import type { MergedForm } from './merged-form.js';
@@ -13,11 +13,9 @@ import { type MergedRequest, VALUES_MAX } from './merged-request.js';
 const VALUE_BYTES_MAX = 64 * 1024;
 const BINARY = 1;
 const JSONB_VERSION = 1;
-/** Read and used up within one call. */
-const bind = new BindMessage();
 
 /**
- * Values as they stand in a Bind whose names end at `formatsAt`: text as it is, some types of binary as text; and behind them
+ * Values as they stand in the Bind that was read: text as it is, some types of binary as text; and behind them
  * those that stand in the statement's text.
  * @returns the format of all result columns, 0 or 1; -1: it is not to be run with others, or is not as it should be
  */
@@ -25,12 +23,11 @@ export function bindValues(
   request: MergedRequest,
   { types, plan, columnCount }: MergedForm,
   constants: Constants,
-  buffer: Buffer,
-  formatsAt: number,
-  bindEnd: number,
+  bind: BindMessage,
 ): number {
   const count = plan.refs.length - constants.offsets.length / 2;
-  if (!bind.readBehindNames(buffer, formatsAt, bindEnd) || bind.count !== count) return -1;
+  if (bind.count !== count) return -1;
+  const { buffer } = bind;
   // One format for all columns, one for each, or none; where there is no result Postgres does not look.
   const formats = bind.resultFormatCount;
   if (formats > 1 && columnCount > 0 && formats !== columnCount) return -1;

@@ -4,6 +4,7 @@
 //   single     it cannot be merged; its clients use leases
 // From any of them back to unknown where the schema, or a plan, is no longer what was learnt.
 import type { SettingsGroup } from '../../backend/connection/settings-group.js';
+import type { Clock } from '../../base/clock.js';
 import type { KvTable } from '../../cluster/kv-table.js';
 import type { MergedForm } from './merged-form.js';
 import type { RequestQueue } from './merged-request.js';
@@ -49,13 +50,13 @@ export class MergedStatement {
   #bannedUntil = 0;
 
   /** Whether it may be merged now. */
-  usable(now: number): boolean {
+  usable(clock: Clock): boolean {
     if (this.answerBytes > STREAMED_BYTES) {
       // Answers that long are better streamed; it is tried again after a while.
       this.answerBytes = STREAMED_BYTES / 2;
-      this.#bannedUntil = now + BANNED_MS;
+      this.#bannedUntil = clock.now() + BANNED_MS;
     }
-    return this.stage === 'merged' && now >= this.#bannedUntil;
+    return this.stage === 'merged' && (this.#bannedUntil === 0 || clock.now() >= this.#bannedUntil);
   }
 
   /** While it is being learnt. */

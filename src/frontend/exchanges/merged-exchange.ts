@@ -27,12 +27,13 @@ import type { Session } from '../../session/session.js';
 import { type SingleStatement, singleStatement } from '../../sql/batch/batch-statement.js';
 import type { KvPlan } from '../../sql/plan/kv-plan.js';
 import type { Template } from '../../sql/plan/template.js';
-import { type ClientEncoding, UTF8 } from '../../sql/text/client-encoding.js';
+import { canBeSaidInUtf8 } from '../../sql/text/client-encoding.js';
+import { BindMessage } from '../../wire/bind-message.js';
 import { Frame } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeError, READY_IDLE } from '../../wire/server-messages.js';
 import type { KvStatement, KvStatements } from '../unit/kv-statements.js';
-import { type SingleBatch, scanPipeline, scanSingleBatch } from '../unit/single-batch.js';
+import { type SingleBatch, sameName, scanPipeline, scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
@@ -57,6 +58,9 @@ interface MergedUnit {
   readonly shard: ShardView;
   readonly slot: HashSlot;
 }
+
+/** The Bind at hand, read once: of a pipeline once to find its shard and once for its values. */
+const bind = new BindMessage();
 
 type Keyed = Route & { kind: 'keyed' };
 
@@ -130,8 +134,16 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
    */
   #offer(buffer: Buffer, start: number): number {
     const batch = scanSingleBatch(buffer, start);
-    if (batch !== null && batch.end !== buffer.length) return 0;
-    const batches = batch === null ? scanPipeline(buffer, start) : [batch];
+    if (batch === null) return this.#offerUnits(buffer, start);
+    if (batch.end !== buffer.length) return 0;
+    const unit = this.#unit(buffer, batch, null);
+    if (unit === null || !this.#offerOne(unit)) return 0;
+    this.#noteParsed(unit);
+    return buffer.length - start;
+  }
+
+  #offerUnits(buffer: Buffer, start: number): number {
+    const batches = scanPipeline(buffer, start);
     if (batches === null) return 0;
     const units: MergedUnit[] = [];
     let parsed = false;
@@ -144,14 +156,14 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
       if (last === null) return 0;
       units.push(last);
     }
-    if (!(units.length === 1 ? this.#offerOne(units[0]!, buffer) : this.#offerPipeline(units, buffer))) return 0;
+    if (!this.#offerPipeline(units, buffer)) return 0;
     for (const unit of units) this.#noteParsed(unit);
     return buffer.length - start;
   }
 
-  /** @param last the one before it, which is often the same statement */
+  /** Leaves its Bind read. @param last the one before it, which is often the same statement */
   #unit(buffer: Buffer, batch: SingleBatch, last: MergedUnit | null): MergedUnit | null {
-    if (!batch.all) return null;
+    if (!batch.all || !bind.readBehindNames(buffer, batch.formatsAt, batch.bindEnd)) return null;
     const isSame = last !== null && sameName(buffer, last.batch, batch);
     const source = isSame ? last.source : this.#extended.batchSource(buffer, batch, 0);
     const plan = source?.template.kv ?? null;
@@ -160,7 +172,7 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
     if (!canBeSaidInUtf8(source.rewritten ?? source)) return null;
     const bound = isSame ? last.bound : this.#services.bound.of(source, plan);
     if (bound === null) return null;
-    const slot = bound.places === null ? UNREAD : slotOfBind(bound.places, buffer, batch.formatsAt, batch.bindEnd);
+    const slot = bound.places === null ? UNREAD : slotOfBind(bound.places, bind);
     if (slot !== UNREAD) return { plan, source, bound, batch, shard: shardOf(this.#kv.view, slot), slot };
     const route = this.#kv.route(this.#kv.bound(plan, source, buffer, batch.bindStart, batch.bindEnd), this.#kv.view);
     if (route.kind !== 'keyed' || !isBatchable(plan, route)) return null;
@@ -178,8 +190,9 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
     this.#session.unnamed.set(source);
   }
 
-  #offerOne(unit: MergedUnit, buffer: Buffer): boolean {
-    if (this.#prepare(unit, buffer, this.#request) < 0) return false;
+  /** Its Bind is the one that was read last. */
+  #offerOne(unit: MergedUnit): boolean {
+    if (this.#prepare(unit, this.#request) < 0) return false;
     this.#begin();
     return true;
   }
@@ -199,7 +212,8 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
       const unit = units[index]!;
       // All in one batch for each shard: see MergedPipeline.
       if (unit.plan.writes || unit.source !== source) return false;
-      const own = this.#prepare(unit, buffer, pipeline.request(index));
+      bind.readBehindNames(buffer, unit.batch.formatsAt, unit.batch.bindEnd);
+      const own = this.#prepare(unit, pipeline.request(index));
       if (own < 0 || (index > 0 && own !== format)) return false;
       format = own;
     }
@@ -209,16 +223,16 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
   }
 
   /**
-   * Reads the values into the request, which is then ready to be offered.
+   * Takes the values of the Bind that was read into the request, which is then ready to be offered.
    * @returns the format of its result; -1: it may not be merged
    */
-  #prepare(unit: MergedUnit, buffer: Buffer, request: ClientRequest): number {
+  #prepare(unit: MergedUnit, request: ClientRequest): number {
     const { batch, shard, slot } = unit;
     const { shared, constants } = unit.bound;
     const known = this.#usable(shared, shard) ?? this.#askBound(shared, shard);
     if (known === null) return -1;
     const form = known.form!;
-    const format = bindValues(request, form, constants, buffer, batch.formatsAt, batch.bindEnd);
+    const format = bindValues(request, form, constants, bind);
     if (format < 0 || !this.#complete(request, known, shard, slot, format)) return -1;
     request.prefix = prefixOf(form, batch.parses, batch.describes, format, false);
     return format;
@@ -327,7 +341,7 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
   #usable(identity: object, shard: ShardView): MergedStatement | null {
     const lane = this.#services.lane(shard);
     const known = lane.statement(identity);
-    return known.usable(this.#services.clock.now()) && known.schemaEpoch === lane.pool.schemaEpoch ? known : null;
+    return known.usable(this.#services.clock) && known.schemaEpoch === lane.pool.schemaEpoch ? known : null;
   }
 
   /** A statement that was unknown is merged now. */
@@ -376,21 +390,4 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
       statement.schemaEpoch = lane.pool.schemaEpoch;
     }
   }
-}
-
-/** Texts of batches, and the literals among their values, are written in UTF-8, which servers may read as something else. */
-function canBeSaidInUtf8(statement: { readonly text: string; readonly encoding?: ClientEncoding }): boolean {
-  const encoding = statement.encoding ?? UTF8;
-  return encoding.isUtf8 || !BEYOND_ASCII.test(statement.text);
-}
-const BEYOND_ASCII = /[\u0080-\uffff]/;
-
-/** Whether both bind the same statement by its name. */
-function sameName(buffer: Buffer, one: SingleBatch, other: SingleBatch): boolean {
-  const length = one.nameEnd - one.nameStart;
-  if (one.parses || other.parses || other.nameEnd - other.nameStart !== length) return false;
-  for (let at = 0; at < length; at++) {
-    if (buffer[one.nameStart + at] !== buffer[other.nameStart + at]) return false;
-  }
-  return true;
 }

@@ -119,3 +119,13 @@ function scanUnit(buffer: Buffer, start: number, batch: SingleBatch): boolean {
   batch.end = executeEnd;
   return true;
 }
+
+/** Whether both bind the same statement by its name. */
+export function sameName(buffer: Buffer, one: SingleBatch, other: SingleBatch): boolean {
+  const length = one.nameEnd - one.nameStart;
+  if (one.parses || other.parses || other.nameEnd - other.nameStart !== length) return false;
+  for (let at = 0; at < length; at++) {
+    if (buffer[one.nameStart + at] !== buffer[other.nameStart + at]) return false;
+  }
+  return true;
+}

@@ -251,3 +251,10 @@ export function exactText(encoding: ClientEncoding, bytes: Buffer): string | nul
   const text = encoding.read(bytes);
   return text === null ? null : encoding.exact(text);
 }
+
+/** Texts of batches, and the literals among their values, are written in UTF-8, which servers may read as something else. */
+export function canBeSaidInUtf8(statement: { readonly text: string; readonly encoding?: ClientEncoding }): boolean {
+  const encoding = statement.encoding ?? UTF8;
+  return encoding.isUtf8 || !BEYOND_ASCII.test(statement.text);
+}
+const BEYOND_ASCII = /[\u0080-\uffff]/;

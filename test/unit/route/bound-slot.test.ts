@@ -11,6 +11,7 @@ import { route } from '../../../src/route/route.js';
 import { loadParser } from '../../../src/sql/meaning/parse.js';
 import type { KvPlan } from '../../../src/sql/plan/kv-plan.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
+import { BindMessage } from '../../../src/wire/bind-message.js';
 import { type BindOptions, bindValues, literalsOf } from './bind-values.js';
 
 await loadParser();
@@ -37,7 +38,8 @@ type Values = readonly (string | null)[];
 
 function shortWay(plan: KvPlan, { buffer, offset, end, types }: BindValues, text = '', at = end): number {
   const places = keyPlaces(plan, types, new StatementValues(text, literalsOf(text), null));
-  return places === null ? UNREAD : slotOfBind(places, buffer, offset, at);
+  const bind = new BindMessage();
+  return places === null || !bind.readBehindNames(buffer, offset, at) ? UNREAD : slotOfBind(places, bind);
 }
 
 function bothWays(
