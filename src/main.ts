@@ -56,6 +56,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
           health: (shard) => health.of(shard),
           workers: null,
         }),
+      warmsUp: options.warmsUp === true,
       siblings: null,
     });
     plane = serving;

@@ -73,6 +73,7 @@ async function startDevRouter(cluster: EmbeddedCluster, options: DevOptions, log
     version: packageVersion(),
     probeAs: { user: ROLE, database: DATABASE },
     catalog,
+    warmsUp: true,
   });
 }
 

@@ -20,7 +20,7 @@ export async function runStart(options: StartOptions, signals: EndSignals): Prom
   if (catalog !== null) await requireState(catalog, cluster);
   try {
     const start = settings.workers > 1 ? startWorkers : startRouter;
-    const router = await start({ settings, log, version: packageVersion(), catalog });
+    const router = await start({ settings, log, version: packageVersion(), catalog, warmsUp: true });
     process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
     let inForce = settings;
     const reload = (): Readonly<Record<string, unknown>> => {

@@ -31,6 +31,7 @@ import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
 import { boundHeapGrowth } from './heap-growth.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
+import { warmUp } from './warm-up.js';
 
 export interface DataPlaneOptions extends PoolServices {
   readonly log: Logger;
@@ -40,6 +41,8 @@ export interface DataPlaneOptions extends PoolServices {
   /** For stand-ins of unknown roles' verifiers: 32 unpredictable bytes. */
   readonly mockSecret: Buffer;
   readonly service: ServiceNodes;
+  /** See RouterOptions. */
+  readonly warmsUp: boolean;
   /** `SHOW pgkv.status`. */
   status(): Record<string, unknown>;
   /** Null: there are no other data processes. */
@@ -83,6 +86,7 @@ const NOT_ADMIN = { message: 'SHOW pgkv.status is for the roles that admin.roles
 export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
   await Promise.all([loadParser(), loadKeyHash()]);
   const { settings, log, clock, random, registry, views, siblings, service } = options;
+  if (options.warmsUp) warmUp(views.current);
   const counters = createCounters();
   const errorsBefore = new Map(errorsWritten);
   const nodes = clientNodes(views, options, service, log, (pool, shard) => {
