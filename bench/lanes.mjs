@@ -1,6 +1,6 @@
-// The ways to the same Postgres that a run compares, and how each speaks a protocol. A new lane is a row in `lanes`. PgBouncer 1.18
-// knows no protocol-level prepared statements in transaction mode: beside prepared ones it gets `-M extended` (parse, bind,
-// execute each time).
+// The ways to the same Postgres that a run compares, and how each speaks a protocol. A new lane is a row in `lanes`. PgBouncer before
+// 1.21 knows no protocol-level prepared statements in transaction mode: beside prepared ones it gets `-M extended` (parse, bind,
+// execute each time). The first `pgbouncer` in PATH is taken.
 
 import { startConstantServer, startPgbouncer, startPgkv } from './servers.mjs';
 
@@ -66,4 +66,5 @@ export const lanes = [
 ];
 
 export const takes = (lane, cell) => lane.takes?.(cell) ?? true;
-export const modeOf = (lane, protocol) => lane.modes[protocol] ?? protocol;
+/** @param server of the lane, which may have a say in it */
+export const modeOf = (lane, protocol, server) => (server.modes ?? lane.modes)[protocol] ?? protocol;

@@ -154,7 +154,7 @@ async function startLanes(options, context) {
 /** One run of one cell on one lane; undefined where nothing could be measured. */
 async function measure(cell, { lane, server }, { postgres, generator, seconds, scratch }) {
   const { user, database } = postgres;
-  const mode = modeOf(lane, cell.protocol);
+  const mode = modeOf(lane, cell.protocol, server);
   const { host, port, pid } = server;
   const where = { host, port, pid, serverPid: postgres.pid, user, database };
   const figures = await runLoad({ ...cell, ...where, generator, dialect: lane.dialect, mode, seconds, scratch });

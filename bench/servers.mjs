@@ -125,13 +125,20 @@ export async function startPostgres({ scratch, label, user, password, database, 
 /** Where a router in front of `postgres` is found: beside its files if Postgres is asked on a Unix socket, too. */
 const hostLike = (postgres, folder) => (postgres.host === LOOPBACK ? LOOPBACK : folder);
 
-/** PgBouncer in transaction mode with trust, or undefined where it is not installed. */
+/** Since 1.21 PgBouncer prepares statements on servers for its clients. */
+const prepares = (version) => {
+  const [major, minor] = version.split('.').map(Number);
+  return major > 1 || minor >= 21;
+};
+
+/** PgBouncer in transaction mode with trust, or undefined where it is not installed; `modes`: see lanes.mjs. */
 export async function startPgbouncer({ scratch, postgres, poolSize }) {
   const program = findProgram('pgbouncer');
   if (program === undefined) return undefined;
   const folder = makeOwnedFolder(join(scratch, 'pgbouncer'));
   const port = await freePort();
   const host = hostLike(postgres, folder);
+  const version = runToEnd(program, ['--version'], {}).match(/\d+(\.\d+)*/)[0];
   const files = {
     'users.txt': `"${postgres.user}" ""\n`,
     'pgbouncer.ini': `[databases]
@@ -146,17 +153,16 @@ pool_mode = transaction
 default_pool_size = ${poolSize}
 max_client_conn = 5000
 ignore_startup_parameters = extra_float_digits
-`,
+${prepares(version) ? 'max_prepared_statements = 200\n' : ''}`,
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text, { mode: 0o644 });
-  const version = runToEnd(program, ['--version'], {}).match(/\d+(\.\d+)*/)[0];
   const server = launch(`PgBouncer ${version}`, program, [join(folder, 'pgbouncer.ini')], {
     ...unprivilegedIdentity(),
     cwd: folder,
     stopSignal: 'SIGINT',
   });
   await waitUntil(server, () => acceptsConnections(port), { timeoutMs: 10_000 });
-  return Object.assign(server, { host, port, version });
+  return Object.assign(server, { host, port, version, ...(prepares(version) ? { modes: {} } : {}) });
 }
 
 const SERVICE_PASSWORD = 'service secret';
