@@ -15,8 +15,9 @@ const COMMITS_NOTHING: ReadonlySet<StatementKind> = new Set([
   'copy-out',
 ]);
 
-const writesByItself = ({ kinds, effects, kv }: Template): boolean =>
-  kinds.some((one) => !COMMITS_NOTHING.has(one)) ||
+/** What only gives up what its session holds on a connection ends with that anyway. */
+const writesByItself = ({ kinds, effects, kv, releases }: Template): boolean =>
+  (!releases && kinds.some((one) => !COMMITS_NOTHING.has(one))) ||
   (kv?.kind === 'kv' && kv.writes) ||
   (effects & Effect.unknown) !== 0;
 
@@ -59,9 +60,9 @@ function deedOfKind(kind: StatementKind, reads: boolean): Deed {
 
 /** @param rollsBack it ends a block, which cannot have been committed by it */
 export function deedOf(template: Template, rollsBack: boolean): Deed {
-  const { kind, readOnly, leavesBlock } = template;
+  const { kind, readOnly, leavesBlock, releases } = template;
   if (rollsBack && leavesBlock === 'closed') return 'rolls back';
-  if (readOnly) return 'reads';
+  if (readOnly || releases) return 'reads';
   const ends = kind === 'commit' || kind === 'rollback';
   // AND CHAIN: another block is open behind it.
   return ends && leavesBlock !== 'closed' ? 'recovers' : deedOfKind(kind, false);
@@ -71,6 +72,7 @@ export function deedOf(template: Template, rollsBack: boolean): Deed {
 export function deedsOf(template: Template): Deeds {
   const { kinds } = template;
   if (kinds.length === 0) return null;
+  if (template.releases) return kinds.map(() => 'reads');
   const reads = !mayWrite(template);
   return kinds.map((kind) => deedOfKind(kind, reads));
 }
