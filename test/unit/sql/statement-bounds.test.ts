@@ -91,9 +91,10 @@ function cpuMs(run: () => void): number {
   return (user + system) / 1000;
 }
 
-function costOf(text: string): number {
+/** CPU time of reading a text for the first time; once more where it is over the limit, since others may have been at work. */
+function costOf(text: string, limit: number): number {
   let least = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < 2; round++) {
+  for (let round = 0; round < 2 && least > limit; round++) {
     const cache = new TemplateCache({ bytesMax: 2 ** 26 });
     least = Math.min(
       least,
@@ -114,7 +115,7 @@ t.test('it is read in bounded time, and others go on', async (t) => {
   t.comment(`a megabyte is lexed in ${unit.toFixed(1)} ms`);
   // Code that has never run costs more once.
   for (let round = 0; round < 3; round++) {
-    for (const kind of Object.keys(KINDS)) costOf(textOf(kind, 500, 'kv'));
+    for (const kind of Object.keys(KINDS)) costOf(textOf(kind, 500, 'kv'), 0);
   }
   for (const kind of Object.keys(KINDS)) {
     for (const table of ['kv', 'other']) {
@@ -122,10 +123,10 @@ t.test('it is read in bounded time, and others go on', async (t) => {
       const costs: string[] = [];
       for (const n of [100, 2_000, 5_000, 8_000, 30_000, 400_000]) {
         const text = textOf(kind, n, table);
-        const cost = costOf(text);
-        costs.push(`${n}: ${cost.toFixed(0)}`);
         // What is read in full is bounded by its tokens, the rest by its bytes.
         const limit = 40 * unit + 8 * unit * (text.length / 2 ** 20) + 20;
+        const cost = costOf(text, limit);
+        costs.push(`${n}: ${cost.toFixed(0)}`);
         if (cost > limit) t.fail(`${kind} on ${table}, ${n} parts: ${cost.toFixed(0)} ms, at most ${limit.toFixed(0)}`);
         // A statement nobody has sent yet, which must find a parser.
         const { kv } = new TemplateCache({ bytesMax: 2 ** 20 }).get(

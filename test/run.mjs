@@ -1,0 +1,146 @@
+// Runs compiled test files for `npm test` and `npm run check`, each in a process of its own, as many at once as the machine
+// has cores, and says what each did: `node test/run.mjs [--jobs=N] [--output-file=FILE] FOLDER…` (folders of build/test).
+//
+// `tap run` starts each file with four loaders, one of them in every child process of it, and reads every assertion again to
+// show it: 0.65 s of CPU a file, of 190. Here a file is plain `node`: it passes if it exits with 0 and sums up no failure.
+// The files that take longest start first, so that none runs by itself at the end. `tap run` goes on working for single files.
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const TESTS = join(ROOT, 'build', 'test');
+/** A file ends itself after that time and says what it waited for; a while later it is ended. */
+const TIMEOUT_SECONDS = Number(/^timeout: (\d+)$/m.exec(readFileSync(join(ROOT, '.taprc'), 'utf8'))[1]);
+const GRACE_SECONDS = 20;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { jobs: { type: 'string' }, 'output-file': { type: 'string' } },
+});
+const jobs = Number(values.jobs ?? Math.max(2, availableParallelism()));
+if (!(jobs >= 1)) throw new Error(`--jobs=${values.jobs}: a number from 1`);
+
+/** The test files in the folders, those of LONGEST first, in its order. */
+function testFiles() {
+  const files = positionals.flatMap((folder) =>
+    readdirSync(join(TESTS, folder), { recursive: true })
+      .filter((name) => name.endsWith('.test.js'))
+      .map((name) => join(folder, name).replaceAll('\\', '/')),
+  );
+  const longest = readFileSync(join(ROOT, 'test', 'longest-files.txt'), 'utf8')
+    .split('\n')
+    .filter(Boolean);
+  for (const file of longest) if (!existsSync(join(TESTS, file))) throw new Error(`longest-files.txt: no ${file}`);
+  const rank = (file) => (longest.indexOf(file) + longest.length + 1) % (longest.length + 1);
+  return files.sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
+}
+
+/** Counts of `# { total: 5, pass: 3, fail: 1, skip: 1 }`, the line a file ends with; null without one. */
+function countsOf(output) {
+  const found = [...output.matchAll(/^# \{ (total: .*) \}$/gm)].at(-1);
+  if (found === undefined) return null;
+  const count = (name) => Number(new RegExp(`\\b${name}: (\\d+)`).exec(found[1])?.[1] ?? 0);
+  return { total: count('total'), pass: count('pass'), fail: count('fail'), skip: count('skip'), todo: count('todo') };
+}
+
+const running = new Set();
+
+/** Runs one file: what it printed, how it ended, and in how many seconds. */
+function runFile(file) {
+  return new Promise((resolve) => {
+    const started = performance.now();
+    const child = spawn(process.execPath, ['--enable-source-maps', relative(ROOT, join(TESTS, file))], {
+      cwd: ROOT,
+      env: { ...process.env, TAP_TIMEOUT: String(TIMEOUT_SECONDS) },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    running.add(child);
+    const output = [];
+    const errors = [];
+    child.stdout.on('data', (chunk) => output.push(chunk));
+    child.stderr.on('data', (chunk) => errors.push(chunk));
+    const limit = setTimeout(() => child.kill('SIGKILL'), (TIMEOUT_SECONDS + GRACE_SECONDS) * 1000);
+    // A grandchild that lives on holds the pipes open: the end of the file is the end of its process.
+    child.on('exit', () => setTimeout(() => child.stdout.destroy() && child.stderr.destroy(), 2000).unref());
+    child.on('close', (code, signal) => {
+      clearTimeout(limit);
+      running.delete(child);
+      resolve({
+        file,
+        code,
+        signal,
+        seconds: (performance.now() - started) / 1000,
+        output: Buffer.concat(output).toString(),
+        errors: Buffer.concat(errors).toString(),
+      });
+    });
+  });
+}
+
+/** Each `not ok` with the lines of its explanation, as far as they matter to a reader. */
+function failuresIn(output) {
+  const lines = output.split('\n');
+  const shown = lines.flatMap((line, at) => (/^ *not ok /.test(line) ? [...lines.slice(at, at + 30), ''] : []));
+  return shown
+    .slice(0, 300)
+    .map((line) => line.slice(0, 2000))
+    .join('\n');
+}
+
+const sum = { total: 0, pass: 0, fail: 0, skip: 0, todo: 0 };
+const failed = [];
+const written = ['TAP version 14'];
+let number = 0;
+
+function tell(run) {
+  const counts = countsOf(run.output);
+  const passed = run.code === 0 && counts !== null && counts.fail === 0;
+  for (const name of Object.keys(sum)) sum[name] += counts?.[name] ?? 0;
+  // A file that was ended, or ended early, has failed, whatever it had told until then.
+  if (!passed && (counts?.fail ?? 0) === 0) {
+    sum.fail++;
+    sum.total++;
+  }
+  const line = `${passed ? 'ok' : 'not ok'} ${++number} - ${run.file} # time=${Math.round(run.seconds * 1000)}ms`;
+  written.push(`# Subtest: ${run.file}`, run.output.replace(/^TAP version 14\n/, '').replace(/^(?=.)/gm, '    '), line);
+  console.log(`${line}${counts === null ? '' : `, ${counts.total}`}`);
+  if (passed) {
+    for (const [skipped] of run.output.matchAll(/^ *ok .*# SKIP.*$/gm)) console.log(`    ${skipped.trim()}`);
+    return;
+  }
+  failed.push(run.file);
+  console.log(failuresIn(run.output));
+  console.log(run.errors);
+  const how = run.signal === null ? `exit code ${run.code}` : `ended by ${run.signal}`;
+  console.log(`${run.file}: ${how}${counts === null ? ', without a summary' : ''}`);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => {
+    for (const child of running) child.kill(signal);
+    process.exit(130);
+  });
+}
+
+const waiting = testFiles();
+if (waiting.length === 0) throw new Error(`no test files in ${positionals.join(', ')}`);
+const started = performance.now();
+const workers = Array.from({ length: jobs }, async () => {
+  for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) tell(await runFile(file));
+});
+await Promise.all(workers);
+
+const counts = Object.entries(sum).filter(([name, count]) => count > 0 || name === 'total' || name === 'pass');
+const summary = [
+  `1..${number}`,
+  `# { ${counts.map(([name, count]) => `${name}: ${count}`).join(', ')} }`,
+  `# time=${Math.round(performance.now() - started)}ms`,
+].join('\n');
+if (values['output-file'] !== undefined) writeFileSync(values['output-file'], `${[...written, summary].join('\n')}\n`);
+if (failed.length > 0) console.log(`\nfailed: ${failed.join(', ')}`);
+console.log(`${number - failed.length} of ${number} files passed\n${summary}`);
+process.exitCode = failed.length > 0 ? 1 : 0;
