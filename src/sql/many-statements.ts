@@ -142,6 +142,8 @@ function unite(all: readonly Read[], unlike: readonly Template[]): Template | nu
     kinds: all.map(({ template }) => template.kinds[0]!),
     readOnly,
     showName: null,
+    beginsBy: null,
+    setsOtherIsolation: unlike.some((one) => one.setsOtherIsolation),
     leavesBlock: all.reduce<Template['leavesBlock']>((block, { template }) => template.leavesBlock ?? block, null),
     neutral: !hasKeys && unlike.every(({ neutral, kind }) => neutral || kind === 'begin'),
     readsCatalogue: unlike.some((one) => one.readsCatalogue),
