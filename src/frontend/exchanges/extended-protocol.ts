@@ -1,13 +1,13 @@
 // Messages of the extended protocol on their way to a server: the client's statement names are translated to the ones
 // on the connection that serves it at the moment. Errors are left to the server wherever it can word them itself.
-// What a message names is NamedStatements' to find, which names hang on answers to come UnsettledNames'.
+// What a message names is NamedStatements' to find, which names hang on answers to come UnsettledNames', what statements are
+// called on a connection ServerNames', and what drops them behind the protocol StatementDrops'.
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
 
 import { isUtf8 } from 'node:buffer';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
 import {
-  type Assumption,
   assuming,
   bindAfterLocalParse,
   describing,
@@ -19,13 +19,10 @@ import {
   provokedError,
   Reply,
   type ReplyKind,
-  swallowed,
 } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
-import { PgkvError } from '../../base/errors.js';
 import { namesOwnStatements, type RenamedText, replaceStatementNames } from '../../execute/leased/statement-names.js';
 import type { Session } from '../../session/session.js';
-import type { UnnamedChange } from '../../session/unnamed-statement.js';
 import { Effect, type StatementNameReference, type Template } from '../../sql/plan/template.js';
 import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
@@ -35,26 +32,10 @@ import type { NamedStatements } from '../unit/named-statements.js';
 import type { SingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { UnsettledNames } from '../unit/unsettled-names.js';
+import { ServerNames } from './server-names.js';
+import { StatementDrops } from './statement-drops.js';
 
 const STATEMENT = 0x53;
-/** Statements that name others, kept for a connection. */
-const NAMED_FOR_MAX = 64;
-/** Portals of one block that drop statements. */
-const DROPPING_MAX = 100;
-/** Names left on a connection by `#duplicate`; the oldest one is closed to make room. */
-const STRAY_NAMES_MAX = 64;
-const TOO_MANY_DROPPING = `more than ${DROPPING_MAX} portals of DEALLOCATE or DISCARD ALL are open`;
-
-/** Whether statements prepared at the protocol level may be gone behind it. */
-const dropsStatements = ({ effects, statementNames }: Template): boolean =>
-  (effects & Effect.deallocatesAll) !== 0 || statementNames.some(({ verb }) => verb === 'deallocate');
-
-/** The portal that a Bind or Execute names, as bytes in latin1. */
-export const portalIn = ({ buffer, start, end }: Unit): string =>
-  buffer[start + 5] === 0
-    ? ''
-    : buffer.toString('latin1', start + 5, Math.max(stringEnd(buffer, start + 5, end), start + 5));
-
 const STALE_PLAN = encodeErrorResponse({
   S: 'ERROR',
   V: 'ERROR',
@@ -71,37 +52,22 @@ const behindBind = (does: 'reads' | 'anything'): readonly [readonly Owed[], read
 };
 const BEHIND_BIND = { reads: behindBind('reads'), anything: behindBind('anything') };
 
-/** Names on a connection, and what the client calls them. */
-type Names = ReadonlyMap<string, string>;
-
-/** A statement that names others, as a connection has it. */
-interface Renamed {
-  readonly source: StatementSource;
-  readonly names: Names;
-}
-
+/** Keeps nothing of a message itself: what it changes is the session's, or belongs to one of the parts beside it. */
 export class ExtendedProtocol {
   readonly #session: Session;
   readonly #schemaEpoch: () => number;
   readonly #named: NamedStatements;
   readonly #unsettled = new UnsettledNames();
-  /** Names that simple queries under way deallocate, in order. */
-  readonly #deallocated: string[] = [];
-  /** Portals whose statement drops others, by name; see portalsEnd. */
-  readonly #dropping = new Map<string, Template>();
-  /** Portals whose statement names others, by name, and the names as they were sent. */
-  readonly #naming = new Map<string, Names>();
-  /** Statements that name others, as each connection has them. */
-  readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, Renamed>>();
-  /** What was owed for a Bind last: a session that goes on with its statement allocates nothing for it. */
-  #lastBind: Owed | null = null;
-  #lastNames: readonly [server: string, client: string] = ['', ''];
+  readonly #drops: StatementDrops;
+  readonly #names: ServerNames;
 
   /** @param schemaEpoch the one in force */
   constructor(session: Session, named: NamedStatements, schemaEpoch: () => number) {
     this.#session = session;
     this.#schemaEpoch = schemaEpoch;
     this.#named = named;
+    this.#drops = new StatementDrops(session, this.#unsettled);
+    this.#names = new ServerNames(session, named);
   }
 
   /**
@@ -147,7 +113,7 @@ export class ExtendedProtocol {
     const bind = encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name);
     const owed = BEHIND_BIND[source.template.readOnly ? 'reads' : 'anything'][batch.describes ? 1 : 0];
     const called = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
-    connection.send(bind, batch.parses ? bindAfterLocalParse : this.#binding(name, called));
+    connection.send(bind, batch.parses ? bindAfterLocalParse : this.#names.binding(name, called));
     connection.sendAll(buffer.subarray(batch.bindEnd, batch.end), owed);
   }
 
@@ -214,34 +180,22 @@ export class ExtendedProtocol {
       if (template.statementNames.some(isMissing)) return null;
     }
     connection.watchTags = true;
-    // A text with names waits for the answers to those before it: what is left of them has failed.
-    this.#deallocated.length = 0;
-    return replaceStatementNames(text, template, session, connection, this.#deallocated);
+    return replaceStatementNames(text, template, session, connection, this.#drops.begin());
   }
 
   /** A simple query was sent: it may drop statements of any name. */
   sentSql(template: Template, connection: ServerConnection): void {
-    if (dropsStatements(template)) this.#unsettled.allChanged(connection.replies);
+    this.#drops.sentSql(template, connection);
   }
 
-  /** All that was sent has been answered: a DEALLOCATE that failed drops nothing. */
+  /** All that was sent has been answered. */
   settledAll(): void {
-    this.#deallocated.length = 0;
+    this.#drops.settledAll();
   }
 
   /** A simple query's tag on its way to the client. */
   tag(tag: string, connection: ServerConnection): void {
-    if (tag === 'DEALLOCATE') {
-      const name = this.#deallocated.shift();
-      const source = name === undefined ? undefined : this.#session.statement(name);
-      if (source === undefined) return;
-      connection.dropPrepared(source);
-      this.#session.dropStatement(name!);
-    } else if (tag === 'DEALLOCATE ALL' || tag === 'DISCARD ALL') {
-      connection.forgetAllPrepared();
-      this.#session.dropAllStatements();
-      this.#deallocated.length = 0;
-    }
+    this.#drops.tag(tag, connection);
   }
 
   /** Passes on one message. @param does what the statement bound last does */
@@ -263,64 +217,17 @@ export class ExtendedProtocol {
 
   /** There are none any more: a server has said that it is outside a block, and owes nothing behind that. */
   portalsEnd(): void {
-    this.#dropping.clear();
-    this.#naming.clear();
-  }
-
-  /**
-   * Remembers what a portal drops: names are resolved when it is executed, not when it was parsed.
-   * @param names those of others that its statement was sent with
-   */
-  #noteBound(unit: Unit, source: StatementSource | null, names: Names | null): void {
-    const name = portalIn(unit);
-    // Of more than that, errors are told with the names that they have by then.
-    if (names !== null && this.#naming.size < DROPPING_MAX) this.#naming.set(name, names);
-    else if (this.#naming.size > 0) this.#naming.delete(name);
-    if (source !== null && dropsStatements(source.template)) {
-      if (this.#dropping.size >= DROPPING_MAX) throw new PgkvError('limit_exceeded', { detail: TOO_MANY_DROPPING });
-      this.#dropping.set(name, source.template);
-    } else if (this.#dropping.size > 0) this.#dropping.delete(name);
+    this.#drops.portalsEnd();
+    this.#names.portalsEnd();
   }
 
   #execute(unit: Unit, connection: ServerConnection, does: Deed): void {
-    const dropping = this.#dropping.size === 0 ? undefined : this.#dropping.get(portalIn(unit));
     const bytes = unit.buffer.subarray(unit.start, unit.end);
-    const names = this.#naming.size === 0 ? undefined : this.#naming.get(portalIn(unit));
-    const assumption = dropping === undefined ? null : this.#drop(dropping, connection);
+    const names = this.#names.within(unit);
+    const assumption = this.#drops.executed(unit, connection);
     if (names !== undefined) connection.send(bytes, { ...naming(Reply.execute, names), assumption });
     else if (assumption === null) connection.send(bytes, doing(Reply.execute, does));
     else connection.send(bytes, assuming(Reply.execute, false, assumption));
-  }
-
-  /** Drops what a DEALLOCATE or DISCARD ALL does; taken back where the server refuses or skips it. */
-  #drop(template: Template, connection: ServerConnection): Assumption {
-    const session = this.#session;
-    if ((template.effects & Effect.deallocatesAll) !== 0) {
-      const before = session.takeAllStatements();
-      const here = [...connection.prepared];
-      connection.forgetAllPrepared();
-      this.#unsettled.allChanged(connection.replies);
-      const undo = (): void => {
-        session.putBackStatements(before);
-        for (const [source, known] of here) connection.putBackPrepared(source, known);
-      };
-      return { undo };
-    }
-    const dropped = template.statementNames.flatMap(({ verb, name }) => {
-      const source = verb === 'deallocate' ? session.statement(name) : undefined;
-      if (source === undefined) return [];
-      const known = connection.dropPrepared(source);
-      session.dropStatement(name);
-      this.#unsettled.changed(name, connection.replies, connection.replies.nextPlace);
-      return [{ name, source, known }];
-    });
-    const undo = (): void => {
-      for (const { name, source, known } of dropped) {
-        if (session.statement(name) === undefined) session.setStatement(name, source);
-        if (known !== undefined) connection.putBackPrepared(source, known);
-      }
-    };
-    return { undo };
   }
 
   #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
@@ -349,31 +256,11 @@ export class ExtendedProtocol {
       return;
     }
     if (session.statement(name) !== undefined) {
-      return this.#duplicate(buffer.toString('latin1', start + 5, nameEnd), source, connection);
+      return this.#names.duplicate(buffer.toString('latin1', start + 5, nameEnd), source, connection);
     }
     this.#named.keep(name, source);
     connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
     this.#unsettled.changed(name, connection.replies);
-  }
-
-  /** What `#duplicate` left under a name is not the client's statement, which is gone by now. */
-  #closeStray(name: string, connection: ServerConnection): void {
-    if (!connection.strayNames.delete(name)) return;
-    const undo = (): void => {
-      connection.strayNames.add(name);
-    };
-    connection.send(encodeNamed(Frontend.close, 'S', name), assuming(Reply.close, true, { undo }));
-  }
-
-  /** The name is taken: prepares it twice under its own name, so that the server words the error. */
-  #duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
-    const [first] = connection.strayNames;
-    if (first !== undefined && connection.strayNames.size >= STRAY_NAMES_MAX) this.#closeStray(first, connection);
-    connection.send(encodeParse(name, source.parseTail), swallowed(Reply.parse));
-    connection.send(encodeParse(name, source.parseTail), forwarded(Reply.parse));
-    // That name stays on the connection, which therefore serves nobody else.
-    connection.strayNames.add(name);
-    connection.retired = true;
   }
 
   #bind(unit: Unit, source: StatementSource | null, connection: ServerConnection): void {
@@ -388,29 +275,21 @@ export class ExtendedProtocol {
       );
       return;
     }
-    const name = nameEnd < 0 ? null : this.#serverName(buffer, nameStart, nameEnd, connection);
+    const name = nameEnd < 0 ? null : this.#names.of(buffer, nameStart, nameEnd, connection);
     if (name === null) this.#raw(Reply.bind, buffer, start, end, connection);
     else {
-      const owed = this.#binding(name, this.#named.name(buffer, nameStart, nameEnd));
+      const owed = this.#names.binding(name, this.#named.name(buffer, nameStart, nameEnd));
       connection.send(encodeBindFor(buffer, start, end, nameStart, nameEnd, name), owed);
     }
-    const renamed = source === null ? undefined : this.#withNames.get(connection)?.get(source);
-    this.#noteBound(unit, source, renamed?.names ?? null);
-  }
-
-  #binding(server: string, client: string): Owed {
-    const [lastServer, lastClient] = this.#lastNames;
-    if (this.#lastBind !== null && lastServer === server && lastClient === client) return this.#lastBind;
-    this.#lastNames = [server, client];
-    this.#lastBind = naming(Reply.bind, new Map([[server, client]]));
-    return this.#lastBind;
+    this.#names.bound(unit, source, connection);
+    this.#drops.bound(unit, source);
   }
 
   #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
     const nameEnd = stringEnd(buffer, start + 6, end);
     const kind = buffer[start + 5] === STATEMENT && nameEnd >= 0 ? Reply.describeStatement : Reply.describePortal;
     if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
-    const name = this.#serverName(buffer, start + 6, nameEnd, connection);
+    const name = this.#names.of(buffer, start + 6, nameEnd, connection);
     if (name === null) {
       connection.send(buffer.subarray(start, end), this.#describing(buffer, start + 6, nameEnd, null));
       return;
@@ -430,61 +309,16 @@ export class ExtendedProtocol {
     return describing(false, described, server === null ? null : new Map([[server, name]]));
   }
 
-  /** What a statement is called on this connection; null where the client's own words are to be passed on. */
-  #serverName(buffer: Buffer, nameStart: number, nameEnd: number, connection: ServerConnection): string | null {
-    const session = this.#session;
-    const source = this.#named.prepared(buffer, nameStart, nameEnd);
-    if (source !== undefined && source !== unknownStatement) {
-      const { template } = source;
-      if (template.statementNames.length > 0 && namesOwnStatements(template, session)) {
-        return connection.prepare(this.#namedFor(source, connection), session.settings.semantics);
-      }
-      if (nameStart === nameEnd && connection.unnamed === source) return null;
-      return connection.prepare(source, session.settings.semantics);
-    }
-    if (nameStart === nameEnd) {
-      // Another session's unnamed statement must not answer: the server is made to say that there is none.
-      if (connection.unnamed !== null) this.#closeUnnamed(connection, true);
-      return null;
-    }
-    const name = buffer.toString('latin1', nameStart, nameEnd);
-    this.#closeStray(name, connection);
-    // The prefix is pgkv's own: what stands under it on a server is not the client's to reach.
-    return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
-  }
-
-  /** A statement that names others of this session, as this connection has them now: they are prepared here first. */
-  #namedFor(source: StatementSource, connection: ServerConnection): StatementSource {
-    const { text, names } = replaceStatementNames(source.text, source.template, this.#session, connection, []);
-    let known = this.#withNames.get(connection);
-    if (known === undefined) {
-      known = new Map();
-      this.#withNames.set(connection, known);
-    }
-    const last = known.get(source);
-    if (last?.source.text === text) {
-      known.set(source, { source: last.source, names });
-      return last.source;
-    }
-    if (known.size >= NAMED_FOR_MAX) known.clear();
-    const types = source.parseTail.slice(source.parseTail.indexOf('\0'));
-    const parseTail = Buffer.from(text, 'utf8').toString('latin1') + types;
-    const made = { ...source, text, parseTail, namesNow: 0, namesEver: 0 };
-    known.set(source, { source: made, names });
-    return made;
-  }
-
   #close(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
     const session = this.#session;
     const target = buffer[start + 5];
     const nameEnd = stringEnd(buffer, start + 6, end);
     if (target !== STATEMENT || nameEnd < 0) {
-      if (this.#dropping.size > 0)
-        this.#dropping.delete(buffer.toString('latin1', start + 6, Math.max(nameEnd, start + 6)));
+      this.#drops.closed(buffer, start + 6, nameEnd);
       return this.#raw(Reply.close, buffer, start, end, connection);
     }
     if (nameEnd === start + 6) {
-      this.#closeUnnamed(connection, false, session.unnamed.change(null, connection.replies));
+      this.#names.closeUnnamed(connection, false, session.unnamed.change(null, connection.replies));
       this.#unsettled.changed('', connection.replies);
       return;
     }
@@ -501,15 +335,6 @@ export class ExtendedProtocol {
     };
     connection.replyLocally(CLOSE_COMPLETE, { undo });
     this.#unsettled.changed(name, connection.replies);
-  }
-
-  #closeUnnamed(connection: ServerConnection, swallow: boolean, change: UnnamedChange | null = null): void {
-    connection.unnamed = null;
-    const undo = (refused: boolean): void => {
-      if (change !== null) this.#session.unnamed.undo(change, refused);
-      if (connection.unnamed === null) connection.unnamed = unknownStatement;
-    };
-    connection.send(encodeNamed(Frontend.close, 'S', ''), assuming(Reply.close, swallow, { undo }));
   }
 
   #raw(kind: ReplyKind, buffer: Buffer, start: number, end: number, connection: ServerConnection): void {

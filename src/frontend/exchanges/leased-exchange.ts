@@ -14,11 +14,12 @@ import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template
 import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
+import { portalIn } from '../unit/named-statements.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { deedOf, deedsOf, mayCommit, mayWrite } from './deeds-of.js';
 import type { ExchangeContext } from './exchange-context.js';
-import { type ExtendedProtocol, portalIn } from './extended-protocol.js';
+import type { ExtendedProtocol } from './extended-protocol.js';
 import { type BlockSpan, LostAnswers } from './lost-answers.js';
 import type { MergedExchange } from './merged-exchange.js';
 import type { OwnAnswers } from './own-answers.js';

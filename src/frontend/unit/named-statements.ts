@@ -4,6 +4,7 @@ import type { StatementSource, StatementSources, TextReading } from '../../backe
 import { PgkvError } from '../../base/errors.js';
 import type { TableScope } from '../../cluster/table-scope.js';
 import type { Session } from '../../session/session.js';
+import { stringEnd } from '../../wire/client-messages.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { KvStatements } from './kv-statements.js';
 
@@ -137,6 +138,12 @@ export class NamedStatements {
     return this.#session.description(this.name(buffer, nameStart, nameEnd))?.stale === true;
   }
 }
+
+/** The portal that a Bind or Execute names, as bytes in latin1. */
+export const portalIn = ({ buffer, start, end }: Message): string =>
+  buffer[start + 5] === 0
+    ? ''
+    : buffer.toString('latin1', start + 5, Math.max(stringEnd(buffer, start + 5, end), start + 5));
 
 /** Whether these bytes, all ASCII, are `text`. */
 function spells(text: string, buffer: Buffer, start: number, length: number): boolean {

@@ -1,0 +1,149 @@
+// What the statements of a session are called on the server connection at hand: pgkv's own names, which sessions share, and
+// what the client calls them, for errors. A statement that names others is prepared there with their names of the moment.
+// Owns what is kept of that, and the names on a connection that must not be taken for the client's: its unnamed statement of
+// another session, and those that were left to make the server word an error. Invariant: all of it is bounded.
+import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
+import { assuming, forwarded, naming, type Owed, Reply, swallowed } from '../../backend/replies/reply-queue.js';
+import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
+import { namesOwnStatements, replaceStatementNames } from '../../execute/leased/statement-names.js';
+import type { Session } from '../../session/session.js';
+import type { UnnamedChange } from '../../session/unnamed-statement.js';
+import { encodeNamed, encodeParse } from '../../wire/client-messages.js';
+import { Frontend } from '../../wire/protocol.js';
+import { type NamedStatements, portalIn } from '../unit/named-statements.js';
+import type { Unit } from '../unit/unit.js';
+
+/** Statements that name others, kept for a connection. */
+const NAMED_FOR_MAX = 64;
+/** Portals of one block whose statement names others. */
+const NAMING_MAX = 100;
+/** Names left on a connection by `duplicate`; the oldest one is closed to make room. */
+const STRAY_NAMES_MAX = 64;
+
+/** Names on a connection, and what the client calls them. */
+type Names = ReadonlyMap<string, string>;
+
+/** A statement that names others, as a connection has it. */
+interface Renamed {
+  readonly source: StatementSource;
+  readonly names: Names;
+}
+
+/** A portal stands in `#naming` from its Bind until it is bound to something else, or its block ends. */
+export class ServerNames {
+  readonly #session: Session;
+  readonly #named: NamedStatements;
+  /** Portals whose statement names others, by name, and the names as they were sent. */
+  readonly #naming = new Map<string, Names>();
+  /** Statements that name others, as each connection has them. */
+  readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, Renamed>>();
+  /** What was owed for a Bind last: a session that goes on with its statement allocates nothing for it. */
+  #lastBind: Owed | null = null;
+  #lastNames: readonly [server: string, client: string] = ['', ''];
+
+  constructor(session: Session, named: NamedStatements) {
+    this.#session = session;
+    this.#named = named;
+  }
+
+  /** What a statement is called on this connection; null where the client's own words are to be passed on. */
+  of(buffer: Buffer, nameStart: number, nameEnd: number, connection: ServerConnection): string | null {
+    const session = this.#session;
+    const source = this.#named.prepared(buffer, nameStart, nameEnd);
+    if (source !== undefined && source !== unknownStatement) {
+      const { template } = source;
+      if (template.statementNames.length > 0 && namesOwnStatements(template, session)) {
+        return connection.prepare(this.#namedFor(source, connection), session.settings.semantics);
+      }
+      if (nameStart === nameEnd && connection.unnamed === source) return null;
+      return connection.prepare(source, session.settings.semantics);
+    }
+    if (nameStart === nameEnd) {
+      // Another session's unnamed statement must not answer: the server is made to say that there is none.
+      if (connection.unnamed !== null) this.closeUnnamed(connection, true);
+      return null;
+    }
+    const name = buffer.toString('latin1', nameStart, nameEnd);
+    this.#closeStray(name, connection);
+    // The prefix is pgkv's own: what stands under it on a server is not the client's to reach.
+    return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
+  }
+
+  /** What is owed for a Bind of the statement that the server and the client call so. */
+  binding(server: string, client: string): Owed {
+    const [lastServer, lastClient] = this.#lastNames;
+    if (this.#lastBind !== null && lastServer === server && lastClient === client) return this.#lastBind;
+    this.#lastNames = [server, client];
+    this.#lastBind = naming(Reply.bind, new Map([[server, client]]));
+    return this.#lastBind;
+  }
+
+  /** A Bind was sent: remembers the names of others that its statement was sent with. */
+  bound(unit: Unit, source: StatementSource | null, connection: ServerConnection): void {
+    const renamed = source === null ? undefined : this.#withNames.get(connection)?.get(source);
+    // Of more than that, errors are told with the names that they have by then.
+    if (renamed !== undefined && this.#naming.size < NAMING_MAX) this.#naming.set(portalIn(unit), renamed.names);
+    else if (this.#naming.size > 0) this.#naming.delete(portalIn(unit));
+  }
+
+  /** Those of others that the statement of an Execute's portal was sent with. */
+  within(unit: Unit): Names | undefined {
+    return this.#naming.size === 0 ? undefined : this.#naming.get(portalIn(unit));
+  }
+
+  /** There are none any more: a server has said that it is outside a block, and owes nothing behind that. */
+  portalsEnd(): void {
+    this.#naming.clear();
+  }
+
+  /** The name is taken: prepares it twice under its own name, so that the server words the error. */
+  duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
+    const [first] = connection.strayNames;
+    if (first !== undefined && connection.strayNames.size >= STRAY_NAMES_MAX) this.#closeStray(first, connection);
+    connection.send(encodeParse(name, source.parseTail), swallowed(Reply.parse));
+    connection.send(encodeParse(name, source.parseTail), forwarded(Reply.parse));
+    // That name stays on the connection, which therefore serves nobody else.
+    connection.strayNames.add(name);
+    connection.retired = true;
+  }
+
+  /** @param change the client's, whose answer it gets unless `swallow` is set */
+  closeUnnamed(connection: ServerConnection, swallow: boolean, change: UnnamedChange | null = null): void {
+    connection.unnamed = null;
+    const undo = (refused: boolean): void => {
+      if (change !== null) this.#session.unnamed.undo(change, refused);
+      if (connection.unnamed === null) connection.unnamed = unknownStatement;
+    };
+    connection.send(encodeNamed(Frontend.close, 'S', ''), assuming(Reply.close, swallow, { undo }));
+  }
+
+  /** What `duplicate` left under a name is not the client's statement, which is gone by now. */
+  #closeStray(name: string, connection: ServerConnection): void {
+    if (!connection.strayNames.delete(name)) return;
+    const undo = (): void => {
+      connection.strayNames.add(name);
+    };
+    connection.send(encodeNamed(Frontend.close, 'S', name), assuming(Reply.close, true, { undo }));
+  }
+
+  /** A statement that names others of this session, as this connection has them now: they are prepared here first. */
+  #namedFor(source: StatementSource, connection: ServerConnection): StatementSource {
+    const { text, names } = replaceStatementNames(source.text, source.template, this.#session, connection, []);
+    let known = this.#withNames.get(connection);
+    if (known === undefined) {
+      known = new Map();
+      this.#withNames.set(connection, known);
+    }
+    const last = known.get(source);
+    if (last?.source.text === text) {
+      known.set(source, { source: last.source, names });
+      return last.source;
+    }
+    if (known.size >= NAMED_FOR_MAX) known.clear();
+    const types = source.parseTail.slice(source.parseTail.indexOf('\0'));
+    const parseTail = Buffer.from(text, 'utf8').toString('latin1') + types;
+    const made = { ...source, text, parseTail, namesNow: 0, namesEver: 0 };
+    known.set(source, { source: made, names });
+    return made;
+  }
+}
