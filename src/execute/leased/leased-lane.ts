@@ -1,7 +1,7 @@
 // The leased lane: one client session on one server connection, exclusively, from the first message until the server is
-// outside a transaction and owes nothing. Owns the modes below, and gives the connection back, keeps it (pinned) or closes
-// it. How a lane comes by a connection is acquisition.ts's, what may be left on it state-behind-lease.ts's, whose draws from
-// sequences it shows sequence-owner.ts's.
+// outside a transaction and owes nothing. Owns the modes below. How a lane comes by a connection is acquisition.ts's, how it
+// gives it back or keeps it giving-back.ts's, what may be left on it state-behind-lease.ts's, whose draws from sequences it
+// shows sequence-owner.ts's, cancel requests under way are lane-cancels.ts's, the client's block lane-block.ts's.
 //
 // Modes, and what must hold in each:
 //   free      no connection
@@ -13,33 +13,31 @@
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
-import { IGNORED, untilReady } from '../../backend/replies/control-answers.js';
-import { type ControlQuery, Reply } from '../../backend/replies/reply-queue.js';
+import { untilReady } from '../../backend/replies/control-answers.js';
+import { Reply } from '../../backend/replies/reply-queue.js';
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import type { PrologueStatement } from '../../session/transaction.js';
 import { databasesToLeave } from '../../sql/meaning/database-statements.js';
 import { Effect, type Template } from '../../sql/plan/template.js';
 import type { ErrorFields } from '../../wire/error-fields.js';
 import { TransactionStatus } from '../../wire/protocol.js';
 import { type AcquiringLane, Acquisition } from './acquisition.js';
-import type { CancelStatement, ClientPort, LaneOptions } from './lane-options.js';
+import { GivingBack } from './giving-back.js';
+import { type BlockLane, LaneBlock } from './lane-block.js';
+import { LaneCancels } from './lane-cancels.js';
+import type { ClientPort, LaneOptions } from './lane-options.js';
 import { mayDraw, ownLastval, ownSequences } from './sequence-owner.js';
 import { isStalePlan } from './stale-plan.js';
-import { type CheckOutcome, mayChangeMeaning, StateBehindLease } from './state-behind-lease.js';
-import { askTemporary } from './state-check.js';
+import { mayChangeMeaning, StateBehindLease } from './state-behind-lease.js';
 
 export type { CancelStatement, ClientPort } from './lane-options.js';
-
-/** Fails before it has a portal, which would stay there in a failed block. */
-const FAIL = 'SELECT "pgkv lost"';
 
 /** Among them are statements on whole databases. */
 const ON_DATABASES: ReadonlySet<string> = new Set(['schema', 'other', 'multi']);
 
-export class LeasedLane implements AcquiringLane {
+export class LeasedLane implements AcquiringLane, BlockLane {
   mode: 'free' | 'waiting' | 'preparing' | 'leased' | 'ended' = 'free';
   connection: ServerConnection | null = null;
   /** True while a streamed client message has been passed on in part. */
@@ -49,20 +47,19 @@ export class LeasedLane implements AcquiringLane {
   shapeIsTold = false;
 
   readonly session: Session;
+  /** The client's block on this server. */
+  readonly block: LaneBlock;
   readonly #pool: NodePool;
   readonly #group: PoolGroup;
   readonly #client: ClientPort<LeasedLane>;
   readonly #clock: Clock;
-  readonly #cancelStatement: CancelStatement;
   readonly #left: StateBehindLease;
   readonly #acquisition: Acquisition;
-  /** A block is being left in which nothing has happened: nothing is lost with the connection. */
-  #leaving = false;
+  readonly #cancels: LaneCancels;
+  readonly #givingBack: GivingBack;
   /** A statement waits for the connection to be prepared; and it has been cancelled meanwhile. */
   #starting = false;
   #cancelled = false;
-  /** What waits for cancel requests under way to have landed. */
-  #afterCancel: (() => void) | null = null;
 
   constructor(options: LaneOptions<LeasedLane>) {
     this.session = options.session;
@@ -70,9 +67,13 @@ export class LeasedLane implements AcquiringLane {
     this.#group = options.group;
     this.#client = options.client;
     this.#clock = options.clock;
-    this.#cancelStatement = options.cancelStatement;
-    this.#left = new StateBehindLease(options, () => this.#judgedAnew(false));
+    this.#left = new StateBehindLease(options, () => this.judgedAnew(false));
     this.#acquisition = new Acquisition(options, this);
+    this.#cancels = new LaneCancels(this, options.cancelStatement);
+    const { pool, group } = options;
+    const parts = { pool, group, left: this.#left, cancels: this.#cancels, acquisition: this.#acquisition };
+    this.#givingBack = new GivingBack(parts, this);
+    this.block = new LaneBlock(this, { ...parts, givingBack: this.#givingBack });
   }
 
   /** Whether the session is in a transaction block or in the middle of something. */
@@ -156,63 +157,8 @@ export class LeasedLane implements AcquiringLane {
   }
 
   /** The session keeps its connection for less than it did: what may be left on it is asked anew. */
-  #judgedAnew(mayLinger = true): void {
+  judgedAnew(mayLinger = true): void {
     if (this.mode === 'leased' && this.connection!.atRest && !this.midMessage) this.#finish(mayLinger);
-  }
-
-  /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
-  openBlock(prologue: readonly PrologueStatement[]): void {
-    this.blockBegins();
-    for (const { template, text } of prologue) this.note(template, text);
-    const connection = this.connection!;
-    const told: ControlQuery = {
-      row: () => undefined,
-      // Without its block, what follows would be committed by itself.
-      failed: () => connection.destroy('what was said in a block before it was moved could not be said again'),
-      ready: () => this.#acquisition.tellParameters(connection),
-    };
-    for (const { said } of prologue) connection.sayAgain(said, told);
-  }
-
-  /** A block begins with what is about to be sent: what was set before is not undone with it. */
-  blockBegins(): void {
-    this.#left.blockBegins();
-  }
-
-  /**
-   * The same for a block that has failed, which the client may end here.
-   * @param prologue null where it was lost with its connection, and what was said in it
-   */
-  openFailedBlock(prologue: readonly PrologueStatement[] | null): void {
-    if (prologue !== null) this.openBlock(prologue);
-    this.connection!.sendControl(prologue === null ? `BEGIN; ${FAIL}` : FAIL, IGNORED);
-  }
-
-  /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
-  leaveBlock(): void {
-    this.mode = 'preparing';
-    this.#leaving = true;
-    const ended = untilReady(() => {
-      this.#leaving = false;
-      this.mode = 'leased';
-      this.#finish();
-    });
-    this.connection!.runControl('ROLLBACK', ended);
-  }
-
-  /**
-   * Ends the implicit transaction of a batch that the client has not ended yet. `resume` follows.
-   * @param done whether the client was sent an error, so that the rest of its batch is to be skipped
-   */
-  endSegment(done: (errorTold: boolean) => void): void {
-    this.mode = 'preparing';
-    const connection = this.connection!;
-    connection.endBatchQuietly((errorTold) => {
-      done(errorTold);
-      this.mode = 'leased';
-      if (connection.atRest) this.#finish();
-      else this.#client.resume();
-    });
   }
 
   /** The default collation of the database is byte order, as far as it is known. */
@@ -250,14 +196,7 @@ export class LeasedLane implements AcquiringLane {
     const { connection } = this;
     // While its batch is being ended, the server is at the client's statements still.
     if (connection === null || !this.#isAtClients(connection)) return;
-    connection.cancelsUnderWay++;
-    this.#cancelStatement(connection, () => {
-      connection.cancelsUnderWay--;
-      if (connection.cancelsUnderWay > 0 || connection.dead || connection.receiver !== this) return;
-      const resume = this.#afterCancel;
-      this.#afterCancel = null;
-      resume?.();
-    });
+    this.#cancels.send(connection);
   }
 
   /** Whether the server is at what the client has sent. */
@@ -270,7 +209,7 @@ export class LeasedLane implements AcquiringLane {
   stop(): void {
     const { connection } = this;
     if (connection === null || !this.#isAtClients(connection)) return;
-    this.#cancelStatement(connection, () => undefined);
+    this.#cancels.sendLast(connection);
   }
 
   /** The client is gone. What it had begun ends as it would if the server had seen it go. */
@@ -281,26 +220,7 @@ export class LeasedLane implements AcquiringLane {
     if (connection === null) return;
     this.connection = null;
     connection.resume();
-    const quiet = connection.replies.length === 0 && !connection.replies.skipping && !connection.copyIn;
-    connection.attach(null);
-    const { mayHoldState, mayBeClean } = this.#left;
-    this.#left.clear();
-    const release = (): void => this.#pool.release(connection, this.#group);
-    const isAtRest = mode === 'leased' && quiet && !this.midMessage;
-    if (isAtRest && mayBeClean && connection.status === TransactionStatus.idle) {
-      return askTemporary(connection, (exist) => {
-        if (exist === false) release();
-        else this.#pool.destroyUnclean(connection, 'the client is gone, and its temporary objects are not');
-      });
-    }
-    if (!isAtRest || mayHoldState) {
-      // Closing the socket is exactly what the server would have seen: it aborts what is open, and finishes or
-      // refuses what it is at.
-      this.#pool.destroyUnclean(connection, 'the client is gone');
-      return;
-    }
-    if (connection.status === TransactionStatus.idle) release();
-    else connection.runControl('ROLLBACK', untilReady(release));
+    this.#givingBack.orphaned(connection, mode === 'leased' && !this.midMessage);
   }
 
   /** A streamed message has been passed on to its end. */
@@ -361,14 +281,13 @@ export class LeasedLane implements AcquiringLane {
   }
 
   serverLost(loss: ServerLoss): void {
-    const left = this.#leaving;
+    const left = this.block.lost();
     // What was set in a block is undone with it.
     const undone = left || loss.status !== TransactionStatus.idle;
     const hadState = undone ? this.#left.mayHoldStateBeyondBlock : this.#left.mayHoldState;
-    this.#leaving = false;
     this.connection = null;
     this.#left.clear();
-    this.#afterCancel = null;
+    this.#cancels.clear();
     this.midMessage = false;
     if (this.mode === 'ended') return;
     this.mode = 'free';
@@ -423,55 +342,24 @@ export class LeasedLane implements AcquiringLane {
     this.#client.resume();
   }
 
-  /** The server is outside a transaction and owes nothing: asks what is left if anything may be, then gives it back. */
   #finish(mayLinger = true): void {
-    const connection = this.connection!;
-    if (connection.cancelsUnderWay > 0) {
-      // A cancel that lands late must not hit the next user of the connection.
-      this.mode = 'preparing';
-      const landed = untilReady(() => this.#finish());
-      this.#afterCancel = () => connection.runControl('', landed);
-      return;
-    }
-    this.#left.announceSchema();
-    this.#left.judge();
-    if (this.#left.mustAsk) {
-      if (mayLinger && this.#left.lingers(connection)) return this.#keep(connection);
-      this.mode = 'preparing';
-      this.#left.ask(connection, (outcome) => this.#checked(connection, outcome));
-      return;
-    }
-    this.#left.nothingLeft();
-    this.#giveBack(connection);
+    this.#givingBack.begin(this.connection!, mayLinger);
   }
 
-  /** What the statements of the lease have left is known, or cannot be. */
-  #checked(connection: ServerConnection, outcome: CheckOutcome): void {
-    if (outcome === 'unanswered') return this.#goOn();
-    // It goes on, if need be, when what RESET ALL took away has been put back.
-    if (outcome === 'reset' && !this.#acquisition.carryOver(connection)) return;
-    this.#giveBack(connection);
+  connectionChecked(): void {
+    this.mode = 'preparing';
   }
 
-  #keep(connection: ServerConnection): void {
-    connection.settled();
+  connectionKept(): void {
     this.mode = 'leased';
-    this.#client.resume();
   }
 
-  #giveBack(connection: ServerConnection): void {
-    connection.settled();
-    if (this.#left.pinned) {
-      this.mode = 'leased';
-      this.#left.awaitRoutines(() => this.#judgedAnew());
-    } else {
-      this.mode = 'free';
-      this.connection = null;
-      this.#left.gaveBack();
-      this.#acquisition.gaveBack(connection);
-      connection.resume();
-      this.#pool.release(connection, this.#group);
-    }
+  connectionGivenUp(): void {
+    this.mode = 'free';
+    this.connection = null;
+  }
+
+  goesOn(): void {
     this.#client.resume();
   }
 }

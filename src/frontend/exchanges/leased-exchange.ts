@@ -305,7 +305,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#placement.sending(template, text);
     const after = transaction.phase;
     if (before !== after && before !== 'held') this.#noteEdge(after);
-    else if (template.kind === 'commit' && template.leavesBlock === 'open') this.#lane.blockBegins();
+    else if (template.kind === 'commit' && template.leavesBlock === 'open') this.#lane.block.begins();
     if (mayWrite(template)) this.#block.mayHaveWritten = true;
     if (mayCommit(template, before)) this.#block.mayHaveCommitted = true;
     if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
@@ -315,7 +315,7 @@ export class LeasedExchange implements Exchange<Unit> {
   #noteEdge(after: TransactionPhase): void {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
-      this.#lane.blockBegins();
+      this.#lane.block.begins();
       const { mayHaveCommitted, mayHaveWritten, through } = this.#block;
       // The end of the block before is not answered: what becomes of its writes is told with the batch that ends it.
       const isOpen = mayHaveCommitted && mayHaveWritten && through > 0;

@@ -76,7 +76,7 @@ export class ShardPlacement {
     const lane = this.#lanes.current;
     if (lane.connection !== null && lane.connection.replies.length > 0) return 'wait';
     this.#transaction.leftFailed();
-    lane.leaveBlock();
+    lane.block.leave();
     return 'wait';
   }
 
@@ -114,10 +114,10 @@ export class ShardPlacement {
     const transaction = this.#transaction;
     const lane = this.#lanes.current;
     const { state } = transaction;
-    if (state.kind === 'held') lane.openBlock(transaction.opened(lane));
+    if (state.kind === 'held') lane.block.open(transaction.opened(lane));
     else if (state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) {
       if (state.kind === 'lost') transaction.lossTold();
-      lane.openFailedBlock(state.kind === 'failed' ? state.prologue : null);
+      lane.block.openFailed(state.kind === 'failed' ? state.prologue : null);
       transaction.reopened(lane);
     }
     const comesBack = this.#comesBack(template);
@@ -173,7 +173,7 @@ export class ShardPlacement {
       if (state.prologue === null) return LEAVES_SHARD(why);
       this.#portals.leave();
       this.#transaction.moved();
-      lane.leaveBlock();
+      lane.block.leave();
       return 'wait';
     }
     lane.restIfUnused();
@@ -196,7 +196,7 @@ export class ShardPlacement {
     if (!inBlock && !this.#portals.mayLeave) return LEAVES_SHARD('too many portals are open on it');
     if (!inBlock) this.#portals.leave();
     if (this.#batchRuns) this.#batch.ranElsewhere();
-    lane.endSegment((errorTold) => {
+    lane.block.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();
       this.#transaction.answered(connection.status, lane);
     });
