@@ -8,7 +8,8 @@ import { type Owed, ReplyQueue } from '../../src/backend/replies/reply-queue.js'
 import { LeasedLane } from '../../src/execute/leased/leased-lane.js';
 import { Conversation } from '../../src/frontend/conversation/conversation.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
-import { type BlockSpan, LostAnswers } from '../../src/frontend/exchanges/lost-answers.js';
+import type { BlockPlace } from '../../src/frontend/exchanges/block-span.js';
+import { LostAnswers } from '../../src/frontend/exchanges/lost-answers.js';
 import { OwnExchange } from '../../src/frontend/exchanges/own-exchange.js';
 import { Transaction } from '../../src/session/transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
@@ -118,7 +119,7 @@ const SABOTAGE: Readonly<Record<string, () => () => void>> = {
 
   'a COMMIT under way is forgotten when the connection is lost': () =>
     replaceMethod(LostAnswers.prototype, 'connectionLost', (original, _, [loss, block]) =>
-      original(loss, { ...(block as BlockSpan), mayHaveCommitted: false }),
+      original(loss, { ...(block as BlockPlace), mayHaveCommitted: false }),
     ),
 
   'a lost transaction is forgotten': () =>

@@ -1,27 +1,32 @@
 // Passes the client's messages on to the server of the current lane, one method for each kind; their answers are forwarded as
-// they come. Owns what has to be remembered of messages until they are answered: a batch that may have to be sent again, and
-// whether later texts may have to be read in another way.
+// they come. Of what has to be remembered of messages until they are answered it owns whether a simple query stands in the middle
+// of a batch. A batch that may have to be sent again is GuardedBatch's, where the block stands among the answers BlockSpan's,
+// how later texts are to be read OpenReading's, refusals of the message at hand LaneReadiness's.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
 import { doing, forwarded, type Owed, queryOf, Reply, renamedQuery } from '../../backend/replies/reply-queue.js';
-import { type RewrittenText, rewrittenBytes, type StatementSource } from '../../backend/replies/statement-source.js';
-import { assert } from '../../base/assert.js';
+import { type RewrittenText, rewrittenBytes } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { TransactionPhase } from '../../session/transaction.js';
-import { Effect, NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
+import { NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
 import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
-import { deedOf, deedsOf, mayCommit, mayWrite } from './deeds-of.js';
+import { BlockSpan } from './block-span.js';
+import { passCopyMessage } from './copy-messages.js';
+import { deedOf, deedsOf } from './deeds-of.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
-import { type BlockSpan, LostAnswers } from './lost-answers.js';
+import { GuardedBatch } from './guarded-batch.js';
+import { LaneReadiness } from './lane-readiness.js';
+import { LostAnswers } from './lost-answers.js';
 import type { MergedExchange } from './merged-exchange.js';
+import { OpenReading } from './open-reading.js';
 import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
 import type { ShardPlacement } from './placement.js';
@@ -29,23 +34,13 @@ import type { ShardPlacement } from './placement.js';
 const EMPTY_MESSAGE_BYTES = 5;
 const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
 
-/** Whether texts behind it may have to be read in another encoding, or with another meaning of backslashes. */
-const mayChangeReading = ({ effects, settingNames }: Template): boolean =>
-  (effects & Effect.unknown) !== 0 ||
-  settingNames.some((name) => name === '*' || name === 'client_encoding' || name === 'standard_conforming_strings');
-
 /** It is all the same to it whether it is the first of its batch. */
 const isAlikeIfFirst = ({ kind }: Template): boolean => kind === 'read' || kind === 'write';
 
-/** All that is owed belongs to the block, if there is one. */
-const WHOLE: BlockSpan = {
-  outside: 0,
-  through: Number.POSITIVE_INFINITY,
-  mayHaveCommitted: false,
-  mayHaveWritten: false,
-  commitsBefore: false,
-};
-
+/**
+ * `#queryInBatch` holds from a simple query inside a batch up to the batch's next message or its Sync; a lost connection ends
+ * it. `#boundDoes` is that of the last Bind, and is read only where a portal is executed.
+ */
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
   readonly busy = false;
@@ -58,20 +53,15 @@ export class LeasedExchange implements Exchange<Unit> {
   readonly #lost: LostAnswers;
   readonly #extended: ExtendedProtocol;
   readonly #merged: MergedExchange | null;
-  /** Set while a message is handled, when its lane cannot serve it: the ErrorResponse. */
-  #refusal: Buffer | null = null;
-  #ensuring = false;
+  readonly #guarded: GuardedBatch;
+  readonly #readiness: LaneReadiness;
+  readonly #reading = new OpenReading();
   /** Where the block stands among the ReadyForQuery messages owed. */
-  #block: BlockSpan = { ...WHOLE };
+  readonly #block = new BlockSpan();
   /** What the statement bound last does. */
   #boundDoes: Deed = 'anything';
-  /** A single batch that may have to be sent again, and its statement. */
-  #repeatable: Buffer | null = null;
-  #repeatSource: StatementSource | null = null;
   /** A simple query was sent behind messages of its batch, and none of them behind it. */
   #queryInBatch = false;
-  /** What was sent may change how texts are to be read: those behind it wait for its answer. */
-  #readsTextAnew = false;
 
   constructor(
     context: ExchangeContext,
@@ -87,6 +77,8 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#answers = answers;
     this.#lost = new LostAnswers(context);
     this.#extended = extended;
+    this.#readiness = new LaneReadiness(context, answers);
+    this.#guarded = new GuardedBatch(extended);
     this.#merged = merged;
   }
 
@@ -96,45 +88,30 @@ export class LeasedExchange implements Exchange<Unit> {
 
   /** How texts are to be read hangs on an answer that is still to come. */
   readingIsOpen(): boolean {
-    if (!this.#readsTextAnew) return false;
-    const { connection } = this.#lane;
-    // Without a Sync the answers would not come: a batch is read as it began.
-    if (connection !== null && connection.replies.length > 0) return !connection.replies.unsynced();
-    this.#readsTextAnew = false;
-    return false;
+    return this.#reading.awaited(this.#lane.connection);
   }
 
   /** All that was sent has been answered, and the lane is free. */
   laneIsFree(): void {
-    this.#repeatable = null;
+    this.#guarded.clear();
     this.#extended.settledAll();
   }
 
   /** A server's ReadyForQuery has gone out. */
   readied(status: number, lane: LeasedLane): void {
     const { transaction } = this.#context;
-    const block = this.#block;
-    if (block.outside > 0) block.outside--;
-    if (block.through > 0) block.through--;
+    this.#block.readied();
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
     if (status === TransactionStatus.idle) this.#context.batch.transactionEnded();
     if (status === TransactionStatus.idle) this.#extended.portalsEnd();
     else if (status === TransactionStatus.failed) this.#portals.forgetElsewhere();
-    block.mayHaveCommitted = false;
-    if (!transaction.inBlock) block.mayHaveWritten = false;
+    this.#block.settled(transaction.inBlock);
   }
 
   /** Sends the single batch again whose plan had gone stale. */
   repeat(): void {
-    const bytes = this.#repeatable;
-    const source = this.#repeatSource;
-    const { connection } = this.#lane;
-    this.#repeatable = null;
-    assert(bytes !== null && source !== null && connection !== null, 'only a batch that was kept is repeated');
-    connection.forget(source);
-    this.#extended.sendBatch(bytes, scanSingleBatch(bytes, 0)!, source, connection);
-    connection.output.flush();
+    this.#guarded.repeat(this.#lane);
   }
 
   /** @param rewritten the text as the lane's shard gets it; null: as the client sent it */
@@ -160,27 +137,26 @@ export class LeasedExchange implements Exchange<Unit> {
   }
 
   lost(loss: ServerLoss): void {
-    this.#repeatable = null;
+    this.#guarded.clear();
     this.#queryInBatch = false;
     this.#lost.connectionLost(loss, this.#block);
-    this.#block = { ...WHOLE };
+    this.#block.clear();
     this.#extended.portalsEnd();
     this.#portals.forgetElsewhere();
   }
 
   abandon(): void {
-    this.#repeatable = null;
+    this.#guarded.clear();
   }
 
   /** Whether the message at hand is handled now, so that a refusal is its answer. */
   refused(bytes: Buffer): boolean {
-    if (this.#ensuring) this.#refusal = bytes;
-    return this.#ensuring;
+    return this.#readiness.refused(bytes);
   }
 
   /** Has a server's parser word the error of a text that pgkv could not parse. */
   askServer(unit: Unit, error: PgkvError): Handling {
-    const ensured = this.#ensure(unit, NEUTRAL_TEMPLATE);
+    const ensured = this.#readiness.ensure(unit, NEUTRAL_TEMPLATE);
     if (ensured !== 'ready') return ensured;
     this.#sending(NEUTRAL_TEMPLATE, '');
     this.#answers.askServer(unit.text, error);
@@ -196,7 +172,7 @@ export class LeasedExchange implements Exchange<Unit> {
       // What the names stand for may depend on answers to come. Without a Sync they would not come before this.
       if (replies.length > 0 && !replies.unsynced()) return 'wait';
     }
-    const ensured = this.#ensure(unit, template);
+    const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
     // Nothing can be prepared in the failed block that is to be opened on it.
@@ -219,7 +195,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (renamed === null) connection.send(buffer.subarray(start, end), owed);
     else connection.send(encodeQuery(renamed.text), renamedQuery(renamed.names, owed.does));
     this.#extended.sentSql(template, connection);
-    if (mayChangeReading(template)) this.#readsTextAnew = true;
+    this.#reading.sent(template);
     return 'taken';
   }
 
@@ -244,7 +220,7 @@ export class LeasedExchange implements Exchange<Unit> {
 
   #functionCall(unit: Unit): Handling {
     const { template, buffer, start, end } = unit;
-    const ensured = this.#ensure(unit, template);
+    const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     this.#sending(template, '');
     this.#lane.note(template, '');
@@ -272,7 +248,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const lane = this.#lane;
     if (lane.connection !== null && extended.dependsOnAnswers(type, buffer, start, end, lane.connection)) return 'wait';
     const template = isBind || type === Frontend.parse ? unit.template : NEUTRAL_TEMPLATE;
-    const ensured = this.#ensure(unit, template);
+    const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
     const mayBeFirst = isBind || type === Frontend.parse;
@@ -293,7 +269,7 @@ export class LeasedExchange implements Exchange<Unit> {
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);
-    if (isBind && mayChangeReading(template)) this.#readsTextAnew = true;
+    if (isBind) this.#reading.sent(template);
     return 'taken';
   }
 
@@ -306,8 +282,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const after = transaction.phase;
     if (before !== after && before !== 'held') this.#noteEdge(after);
     else if (template.kind === 'commit' && template.leavesBlock === 'open') this.#lane.block.begins();
-    if (mayWrite(template)) this.#block.mayHaveWritten = true;
-    if (mayCommit(template, before)) this.#block.mayHaveCommitted = true;
+    this.#block.sending(template, before);
     if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
   }
 
@@ -316,18 +291,8 @@ export class LeasedExchange implements Exchange<Unit> {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
       this.#lane.block.begins();
-      const { mayHaveCommitted, mayHaveWritten, through } = this.#block;
-      // The end of the block before is not answered: what becomes of its writes is told with the batch that ends it.
-      const isOpen = mayHaveCommitted && mayHaveWritten && through > 0;
-      const inThisBatch = isOpen && through === owed + 1;
-      this.#block = {
-        outside: owed,
-        through: Number.POSITIVE_INFINITY,
-        mayHaveCommitted: inThisBatch,
-        mayHaveWritten: inThisBatch,
-        commitsBefore: isOpen && through <= owed,
-      };
-    } else if (after === 'ending') this.#block.through = owed + 1;
+      this.#block.begins(owed);
+    } else if (after === 'ending') this.#block.ends(owed);
   }
 
   /** Whether what begins at hand, if it is one batch, may go to the current lane as a whole. */
@@ -345,7 +310,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (batch === null || batch.end !== buffer.length) return 'ready';
     const source = this.#extended.batchSource(buffer, batch);
     if (source === null) return 'ready';
-    const ensured = this.#ensure(unit, source.template);
+    const ensured = this.#readiness.ensure(unit, source.template);
     if (ensured !== 'ready') return ensured;
     const lane = this.#lane;
     this.#merged?.sentOnLease();
@@ -353,11 +318,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#portals.closeAll();
     lane.note(source.template, source.text);
     services.counters.statements++;
-    this.#repeatable = buffer.subarray(start, batch.end);
-    this.#repeatSource = source;
-    lane.connection!.guarded = true;
-    lane.shapeIsTold = batch.parses || batch.describes;
-    this.#extended.sendBatch(buffer, batch, source, lane.connection!);
+    this.#guarded.send(buffer, start, batch, source, lane);
     clientBatch.takeWhole();
     reader.skipTo(batch.end);
     return 'taken';
@@ -377,22 +338,11 @@ export class LeasedExchange implements Exchange<Unit> {
     // In the middle of a batch pgkv cannot ask: its Sync would end the batch's transaction.
     if (replies?.unsynced() === true) return 'ready';
     if (replies === undefined || replies.length === 0) {
-      const ensured = this.#ensure(unit, doubtful.source.template);
+      const ensured = this.#readiness.ensure(unit, doubtful.source.template);
       if (ensured !== 'ready') return ensured;
       lane.askShape(doubtful.source, (shape) => this.#extended.settle(doubtful.name, shape, epoch));
     }
     return 'wait';
-  }
-
-  /** Has the current lane take the message at hand; where it cannot serve it, the message is answered. */
-  #ensure(unit: Unit, template: Template): Handling | 'ready' {
-    this.#ensuring = true;
-    const ready = this.#lane.ensure(template);
-    this.#ensuring = false;
-    const refusal = this.#refusal;
-    this.#refusal = null;
-    if (ready) return 'ready';
-    return refusal === null ? 'wait' : this.#answers.refuse(unit, refusal);
   }
 
   #flush({ type, buffer, start, end }: Unit): Handling {
@@ -431,27 +381,8 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#answers.sync();
   }
 
-  /**
-   * CopyData, CopyDone, CopyFail. Outside a copy they are ignored, as Postgres does: the copy has failed and the client
-   * does not know yet.
-   * @param whole the message's end is at hand
-   */
+  /** CopyData, CopyDone, CopyFail. @param whole the message's end is at hand */
   copy(type: number, whole: boolean): void {
-    const lane = this.#lane;
-    const { connection } = lane;
-    const { batch, reader } = this.#context;
-    if (connection === null || batch.state === 'failed') return;
-    const { buffer, start, end } = reader;
-    const bytes = buffer.subarray(start, end);
-    // The end of one that is sent before the server has said that it is in a copy counts from when it says so.
-    const isEarlyEnd = type !== Frontend.copyData && !connection.copyIn && connection.replies.length > 0;
-    if (isEarlyEnd) connection.send(bytes, forwarded(Reply.copyEnd));
-    else connection.output.push(bytes);
-    if (type !== Frontend.copyData) connection.copyIn = false;
-    if (!whole) lane.midMessage = true;
-    else if (lane.midMessage) {
-      connection.output.flush();
-      lane.messageFinished();
-    }
+    passCopyMessage(this.#context, type, whole);
   }
 }

@@ -18,23 +18,10 @@ import {
   READY_IDLE,
   readyOf,
 } from '../../wire/server-messages.js';
+import type { BlockPlace } from './block-span.js';
 import type { ExchangeContext } from './exchange-context.js';
 
 const ROLLED_BACK = encodeCommandComplete('ROLLBACK');
-
-/** Where a block stands among the ReadyForQuery messages that are owed. */
-export interface BlockSpan {
-  /** Something sent in it may have committed it. */
-  mayHaveCommitted: boolean;
-  /** Something sent in it may have written. */
-  mayHaveWritten: boolean;
-  /** What was sent before it may commit what a block before has written. */
-  commitsBefore: boolean;
-  /** How many belong to what was sent before it. */
-  outside: number;
-  /** How many go up to its end, that one included. */
-  through: number;
-}
 
 /** One batch of those that are owed, the last of which may be without its Sync. */
 type Batch = readonly Owed[];
@@ -50,7 +37,7 @@ export class LostAnswers {
    * The current lane's connection broke, and the session goes on: answers all that is owed.
    * @param block where the last block stands among what is owed
    */
-  connectionLost(loss: ServerLoss, block: BlockSpan): void {
+  connectionLost(loss: ServerLoss, block: BlockPlace): void {
     const { batch, output, transaction } = this.#context;
     const { owedReadies } = loss;
     if (owedReadies === 0 && !batch.isOwed) {
@@ -111,7 +98,7 @@ export class LostAnswers {
   /** The error of a batch of the block. */
   #inBlock(
     loss: ServerLoss,
-    { outside, mayHaveCommitted, mayHaveWritten }: BlockSpan,
+    { outside, mayHaveCommitted, mayHaveWritten }: BlockPlace,
     batches: readonly Batch[],
   ): Buffer {
     const { told, done, status } = loss;
@@ -166,7 +153,7 @@ export class LostAnswers {
  * What the session takes for its block was begun behind an error that the client was told, in the same batch: a server skips
  * that, and the block is none.
  */
-function wasSkipped({ told, done, status }: ServerLoss, { outside }: BlockSpan, batches: readonly Batch[]): boolean {
+function wasSkipped({ told, done, status }: ServerLoss, { outside }: BlockPlace, batches: readonly Batch[]): boolean {
   if (!told || outside > 0) return false;
   const isOpen = done.begun || (!done.ended && status !== TransactionStatus.idle);
   return !isOpen && !batches.slice(1).flat().some(begins);
