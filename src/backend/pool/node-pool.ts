@@ -1,7 +1,7 @@
-// The server connections to one node, shared by all users of it. Owns how many there are and whose turn it is; knows
-// nothing of statements. What is idle and who waits stands in groups (pool-group.ts); how a connection is opened is
-// connection-opener.ts's. Invariant: open + opening ≤ sizeMax; the waiting queue is bounded; a connection that is not at
-// rest is never handed on.
+// The server connections to one node, shared by all users of it: who gets one, at once or in turn, and what becomes of it when
+// it comes back. Knows nothing of statements. What is idle and who waits stands in groups (pool-group.ts); all there are are
+// pool-connections.ts's, all who wait pool-queue.ts's. Invariant: open + opening ≤ sizeMax; the waiting queue is bounded; a
+// connection that is not at rest is never handed on.
 import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { ConnectionOpener } from '../connection/connection-opener.js';
@@ -13,9 +13,11 @@ import { addressText, type OpenStream, type ServerAddress } from '../connection/
 import { endsWhenIdle } from '../connection/settings-change.js';
 import type { SettingsGroup } from '../connection/settings-group.js';
 import { AnswerDeadlines } from './answer-deadlines.js';
+import { PoolConnections } from './pool-connections.js';
 import type { LeaseRequest, PoolGroup, RoleIdentity } from './pool-group.js';
 import { PoolGroups } from './pool-groups.js';
 import { createPoolCounters, type PoolLimits } from './pool-limits.js';
+import { PoolQueue } from './pool-queue.js';
 import { PoolRoom } from './pool-room.js';
 import { nextWaiter } from './pool-turns.js';
 import { PoolUpkeep } from './pool-upkeep.js';
@@ -27,6 +29,10 @@ export type { PoolLimits } from './pool-limits.js';
 const roleGone = (user: string): PgkvError =>
   new PgkvError('invalid_authorization', { message: `role "${user}" was dropped or made anew: log in again` });
 
+/**
+ * A connection here is opening, idle in its group, leased (granted, and not yet released) or gone; a request waits or has had
+ * its one answer. Behind every change of either, PoolRoom brings the two together. Closed, it grants and opens nothing.
+ */
 export class NodePool {
   readonly address: ServerAddress;
   /** For messages: the node, and its shard where there are several. */
@@ -34,7 +40,6 @@ export class NodePool {
   readonly counters = createPoolCounters();
   readonly #limits: PoolLimits;
   readonly #clock: Clock;
-  readonly #opener: ConnectionOpener;
   readonly #deadlines: AnswerDeadlines;
   readonly #shares: Shares;
   readonly #room: PoolRoom;
@@ -48,12 +53,8 @@ export class NodePool {
   /** Nobody may be connected to that database for what is about to be sent; idle connections everywhere are closed. */
   onDatabaseLeft: ((database: string) => void) | null = null;
   readonly #groups = new PoolGroups();
-  readonly #connections = new Set<ServerConnection>();
-  #waitingCount = 0;
-  #schemaEpoch = 0;
-  /** Bytes of connections that are closed by now. */
-  #bytesInBefore = 0;
-  #bytesOutBefore = 0;
+  readonly #queue = new PoolQueue(this.#groups);
+  readonly #connections: PoolConnections;
   #closed = false;
 
   constructor(options: {
@@ -73,21 +74,29 @@ export class NodePool {
     this.label = (options.shardName ?? null) === null ? node : `shard ${options.shardName}, ${node}`;
     this.#limits = options.limits;
     this.#clock = options.clock;
-    this.#opener = new ConnectionOpener({
-      ...options,
-      errorCounts: this.counters.errors,
-      proof: options.proof ?? null,
+    this.#connections = new PoolConnections({
+      opener: new ConnectionOpener({ ...options, errorCounts: this.counters.errors, proof: options.proof ?? null }),
+      groups: this.#groups,
+      opened: (group, connection) => this.release(connection, group),
+      failed: (group, failure) => this.#openFailed(group, failure),
+      closed: (connection) => {
+        this.#shares.ended(connection);
+        this.#room.make();
+      },
     });
     this.#shares = new Shares(options.limits.sizeMax, options.limits.roleShare);
     this.#room = new PoolRoom({
       groups: this.#groups,
       roomOf: this.#roomOf,
       clock: options.clock,
-      isAsleep: () => this.#waitingCount === 0 || this.#closed,
-      hasPlace: () => this.#connections.size + this.#opener.attemptCount < options.limits.sizeMax,
-      open: (group) => this.#open(this.#groups.current(group)),
+      isAsleep: () => this.#queue.count === 0 || this.#closed,
+      hasPlace: () => this.#connections.placesTaken < options.limits.sizeMax,
+      open: (group) => {
+        this.counters.connectsTotal++;
+        this.#connections.open(this.#groups.current(group));
+      },
       serve: (request, connection) => {
-        this.#leaveQueue(request);
+        this.#queue.leave(request);
         this.#grant(request, connection);
       },
     });
@@ -101,7 +110,7 @@ export class NodePool {
     });
     this.noSettings = options.noSettings;
     const { clock, control = null } = options;
-    this.#routines = control === null ? null : new RoutineLookup(clock, control, () => this.#schemaEpoch);
+    this.#routines = control === null ? null : new RoutineLookup(clock, control, () => this.schemaEpoch);
     new PoolUpkeep({
       clock,
       limits: options.limits,
@@ -120,7 +129,7 @@ export class NodePool {
   }
 
   get openCount(): number {
-    return this.#connections.size;
+    return this.#connections.openCount;
   }
 
   /** Who asks for a lease now has to wait until one comes back, however long that is held. */
@@ -129,7 +138,7 @@ export class NodePool {
   }
 
   get waitingCount(): number {
-    return this.#waitingCount;
+    return this.#queue.count;
   }
 
   get idleCount(): number {
@@ -138,16 +147,12 @@ export class NodePool {
 
   /** Bytes received from the node in all, logins not counted. */
   get bytesIn(): number {
-    let bytes = this.#bytesInBefore;
-    for (const connection of this.#connections) bytes += connection.bytesReceived;
-    return bytes;
+    return this.#connections.bytesIn;
   }
 
   /** Bytes sent to the node in all, logins not counted. */
   get bytesOut(): number {
-    let bytes = this.#bytesOutBefore;
-    for (const connection of this.#connections) bytes += connection.output.bytesWritten;
-    return bytes;
+    return this.#connections.bytesOut;
   }
 
   connections(): Iterable<ServerConnection> {
@@ -166,7 +171,7 @@ export class NodePool {
       for (const connection of [...group.idle]) {
         if (this.#groups.isOutdated(group, connection)) connection.terminate();
       }
-      if (this.#groups.isGone(group)) this.#refuseAll(group, roleGone(user), null);
+      if (this.#groups.isGone(group)) this.#queue.refuseAll(group, roleGone(user), null);
     }
     if (concerned.length > 0) this.#room.make();
   }
@@ -189,16 +194,14 @@ export class NodePool {
       const connection = group.takeIdle(request.settings);
       if (connection !== null) return this.#grant(request, connection);
     }
-    if (this.#waitingCount >= this.#limits.queueMax) {
+    if (this.#queue.count >= this.#limits.queueMax) {
       this.counters.waitsRefusedTotal++;
       this.#groups.forgetIfUnused(group);
-      const detail = `${this.#waitingCount} statements wait for ${this.label} (pool.queue_max)`;
+      const detail = `${this.#queue.count} statements wait for ${this.label} (pool.queue_max)`;
       request.refused(new PgkvError('pool_queue_full', { detail }), null);
       return;
     }
-    request.queuedAt = this.#clock.now();
-    group.add(request);
-    this.#waitingCount++;
+    this.#queue.add(group, request, this.#clock.now());
     this.#room.make();
     if (group.waiting.has(request)) for (const stop of [...this.lingering]) stop();
     if (group.waiting.has(request) && group.lacksConnections(Number.POSITIVE_INFINITY)) this.counters.waitsTotal++;
@@ -216,18 +219,10 @@ export class NodePool {
 
   /** Withdraws a request that is still waiting. Returns whether it was. */
   withdraw(request: LeaseRequest): boolean {
-    const wasWaiting = this.#leaveQueue(request);
+    const wasWaiting = this.#queue.leave(request);
     // Others may have a larger share now.
     if (wasWaiting) this.#room.make();
     return wasWaiting;
-  }
-
-  #leaveQueue(request: LeaseRequest): boolean {
-    const group = this.#groups.removeWaiting(request);
-    if (group === null) return false;
-    this.#waitingCount--;
-    this.#groups.forgetIfUnused(group);
-    return true;
   }
 
   /** Takes a particular connection if it is idle: for a session that needs the one it used last. */
@@ -275,7 +270,7 @@ export class NodePool {
     }
     const next = nextWaiter(group, connection, this.#groups, this.#roomOf, now);
     if (next !== null) {
-      this.#leaveQueue(next);
+      this.#queue.leave(next);
       this.#grant(next, connection);
     } else {
       if (this.#groups.isLeft(group, now)) return connection.terminate();
@@ -321,7 +316,7 @@ export class NodePool {
 
   /** Counts the times DDL went through. */
   get schemaEpoch(): number {
-    return this.#schemaEpoch;
+    return this.#connections.schemaEpoch;
   }
 
   /** DDL went through: every connection prepares its statements anew before their next use. */
@@ -332,8 +327,7 @@ export class NodePool {
 
   /** The same for DDL that another process passed on. */
   schemaChangedElsewhere(): void {
-    this.#schemaEpoch++;
-    for (const connection of this.#connections) connection.schemaChanged(this.#schemaEpoch);
+    this.#connections.schemaChanged();
     this.#routines?.schemaChanged(this.#groups);
   }
 
@@ -347,48 +341,15 @@ export class NodePool {
     this.#closed = true;
     for (const group of this.#groups) {
       for (const connection of [...group.idle]) connection.terminate();
-      this.#refuseAll(group, new PgkvError('shutting_down'), null);
+      this.#queue.refuseAll(group, new PgkvError('shutting_down'), null);
     }
-    this.#opener.giveUpAll();
+    this.#connections.giveUpOpening();
   }
 
   /** Ends every connection at once. */
   destroy(): void {
     this.close();
-    for (const connection of [...this.#connections]) connection.destroy('pgkv is stopping');
-  }
-
-  #open(group: PoolGroup): void {
-    group.opening++;
-    this.counters.connectsTotal++;
-    this.#opener.open(group, {
-      opened: (connection) => {
-        group.opening--;
-        this.#opened(group, connection);
-      },
-      failed: (failure) => {
-        group.opening--;
-        this.#openFailed(group, failure);
-      },
-    });
-  }
-
-  #opened(group: PoolGroup, connection: ServerConnection): void {
-    connection.schemaChanged(this.#schemaEpoch);
-    this.#connections.add(connection);
-    group.open++;
-    group.parameters = connection.parameters;
-    connection.onClosed = () => {
-      this.#connections.delete(connection);
-      this.#shares.ended(connection);
-      this.#bytesInBefore += connection.bytesReceived;
-      this.#bytesOutBefore += connection.output.bytesWritten;
-      group.open--;
-      group.removeIdle(connection);
-      this.#groups.forgetIfUnused(group);
-      this.#room.make();
-    };
-    this.release(connection, group);
+    this.#connections.destroyAll('pgkv is stopping');
   }
 
   #openFailed(group: PoolGroup, failure: LoginFailure): void {
@@ -398,24 +359,17 @@ export class NodePool {
     const serverFull = failure.sqlstate === '53300' && group.open > 0;
     if (!serverFull) {
       const error = loginError(this.label, failure);
-      this.#refuseAll(group, error, failure.message);
+      this.#queue.refuseAll(group, error, failure.message);
     } else if (group.waiting.size > 0) this.#room.evictIdle();
     this.#groups.forgetIfUnused(group);
     // The place is free for those who wait for another group's connection.
     if (!serverFull) this.#room.make();
   }
 
-  #refuseAll(group: PoolGroup, error: PgkvError, message: Buffer | null): void {
-    const waiting = [...group.waiting];
-    for (const request of waiting) {
-      if (this.#leaveQueue(request)) request.refused(error, message);
-    }
-  }
-
   #timedOut(request: LeaseRequest): void {
     const { waitTimeoutMs } = this.#limits;
     this.counters.waitTimeoutsTotal++;
-    this.#leaveQueue(request);
+    this.#queue.leave(request);
     const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held`;
     request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
   }
