@@ -1,37 +1,30 @@
 // One client's conversation after login: takes its messages one after the other, in the client's order, and hears from
 // the session's lanes what became of them. Owns when a message is taken and how the session ends. What is done with a message
-// is handle-unit.ts's, and the exchange's that answers it; at most one exchange besides the current lane is under way.
+// is handle-unit.ts's, and the exchange's that answers it (open-way.ts makes them); at most one exchange besides the current
+// lane is under way.
 import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { homeShard } from '../../cluster/cluster-view.js';
-import { ClientBatch, type Exchange, type Handling } from '../../execute/exchange.js';
+import type { Exchange } from '../../execute/exchange.js';
 import type { ClientPort, LeasedLane } from '../../execute/leased/leased-lane.js';
 import { type MakeLane, SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
-import { Transaction } from '../../session/transaction.js';
-import { FLUSH } from '../../wire/client-messages.js';
 import { Frame, type FrameReader } from '../../wire/frame-reader.js';
 import type { Output } from '../../wire/output.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { ClientOutput } from '../exchanges/client-output.js';
 import type { ConversationServices, ExchangeContext } from '../exchanges/exchange-context.js';
-import { ExtendedProtocol } from '../exchanges/extended-protocol.js';
-import { LeasedExchange } from '../exchanges/leased-exchange.js';
-import { MergedExchange, type MergedServices } from '../exchanges/merged-exchange.js';
-import { OwnAnswers } from '../exchanges/own-answers.js';
-import { OwnExchange } from '../exchanges/own-exchange.js';
-import { OwnPortals } from '../exchanges/own-portals.js';
-import { ShardPlacement } from '../exchanges/placement.js';
+import type { ExtendedProtocol } from '../exchanges/extended-protocol.js';
+import type { LeasedExchange } from '../exchanges/leased-exchange.js';
+import type { MergedServices } from '../exchanges/merged-exchange.js';
 import type { ProtocolTap } from '../exchanges/protocol-tap.js';
-import { ScatterExchange } from '../exchanges/scatter-exchange.js';
-import { KvStatements } from '../unit/kv-statements.js';
-import { NamedStatements } from '../unit/named-statements.js';
-import { UnitReader } from '../unit/read-unit.js';
-import { saidAgain } from '../unit/said-again.js';
+import type { UnitReader } from '../unit/read-unit.js';
 import type { Unit } from '../unit/unit.js';
-import { handleUnit, type Way } from './handle-unit.js';
+import type { Way } from './handle-unit.js';
+import { openWay } from './open-way.js';
 import { SessionTimeOuts } from './session-time-outs.js';
+import { laneHoldsBack, takeMessage } from './take-message.js';
 
 export type { ConversationServices } from '../exchanges/exchange-context.js';
 
@@ -46,9 +39,6 @@ export interface ConversationHost {
   resumeReading(): void;
 }
 
-/** Owed replies at which a pipelining client has to wait for some of them. */
-const PIPELINE_MAX = 10_000;
-
 /** What a conversation is made with. */
 export interface ConversationOptions {
   readonly session: Session;
@@ -61,6 +51,11 @@ export interface ConversationOptions {
   readonly merged: MergedServices | null;
 }
 
+/**
+ * Takes messages until `#ended` (what the client sent before is still answered) or `#terminated` (not even what has come is
+ * read any more); `#closed`, it answers nothing. `#pumping`: messages are being taken, further down the stack.
+ * `#paused`: what waits to be taken is more than is held for a client, who sends no more until it is less.
+ */
 export class Conversation implements ClientPort<LeasedLane> {
   readonly session: Session;
   readonly lanes: SessionLanes;
@@ -99,37 +94,27 @@ export class Conversation implements ClientPort<LeasedLane> {
     this.#output = new ClientOutput(host.output, this.#tap);
     this.lastActivity = services.clock.now();
     this.#timeOuts = new SessionTimeOuts(services.clock, (error) => this.terminate(error));
-    const lanes = new SessionLanes(homeShard(services.view()), this, options.makeLane);
-    this.lanes = lanes;
-    const kv = new KvStatements(session, services, options.startSearchPath);
-    const context: ExchangeContext = {
-      session,
+    this.lanes = new SessionLanes(homeShard(services.view()), this, options.makeLane);
+    const { way, units, extended, beside } = openWay({
       services,
+      session,
       reader,
       output: this.#output,
-      lanes,
-      batch: new ClientBatch(),
-      transaction: new Transaction(() => saidAgain(this.#units.unit, session)),
-      kv,
-      named: new NamedStatements(session, services.sources, kv, services.statementBytesMax),
+      lanes: this.lanes,
+      startSearchPath: options.startSearchPath,
+      merged: options.merged,
       resume: () => {
         if (this.#context.transaction.inBlock) this.#answeredInBlock = services.clock.now();
         this.resume();
       },
       takeMessages: () => this.takeMessages(),
-    };
-    this.#context = context;
-    this.#units = new UnitReader(reader, kv, context.named, services.templateOf);
-    this.#extended = new ExtendedProtocol(session, context.named, () => lanes.home.schemaEpoch);
-    const answers = new OwnAnswers(context);
-    const portals = new OwnPortals(this.#output);
-    const placement = new ShardPlacement(context, portals);
-    const merged = options.merged === null ? null : new MergedExchange(context, options.merged, this.#extended);
-    const scatter = new ScatterExchange(context, answers, portals);
-    const own = new OwnExchange(context, answers, portals, merged !== null);
-    this.#leased = new LeasedExchange(context, placement, portals, answers, this.#extended, merged);
-    this.#way = { context, placement, portals, answers, own, leased: this.#leased, scatter, merged };
-    this.#beside = merged === null ? [scatter, own] : [merged, scatter, own];
+    });
+    this.#way = way;
+    this.#context = way.context;
+    this.#leased = way.leased;
+    this.#units = units;
+    this.#extended = extended;
+    this.#beside = beside;
   }
 
   /** The lane whose answers the client gets at present. */
@@ -342,35 +327,21 @@ export class Conversation implements ClientPort<LeasedLane> {
   #takeWhilePossible(): boolean {
     const reader = this.#reader;
     while (!this.#closed) {
-      if (this.#mustWait()) return true;
+      const { clogged, lane } = this;
+      if (clogged || this.#exchange.busy || laneHoldsBack(lane, this.#leased)) return true;
       const found = this.#terminated ? Frame.none : reader.next();
       if (found === Frame.none) {
         if (this.#ended) this.#endIfAnswered();
         return false;
       }
-      if (this.#take(found) === 'wait') {
+      const taken = takeMessage(this.#way, this.#units, found);
+      if (taken === 'goodbye') this.#ended = this.#terminated = true;
+      else if (taken === 'wait') {
         reader.unread();
         return true;
       }
     }
     return false;
-  }
-
-  /** Whether no message, of whatever kind, can be taken for now. */
-  #mustWait(): boolean {
-    const { mode, connection } = this.lane;
-    if (mode === 'waiting' || mode === 'preparing' || this.clogged || this.#exchange.busy) return true;
-    if (connection !== null) {
-      // What is sent behind a guarded batch would be answered before its repetition.
-      if (connection.guarded) return true;
-      if (connection.output.blocked) return true;
-      if (connection.replies.length >= PIPELINE_MAX) {
-        // The Sync for which the server keeps its answers may be among what has to wait.
-        if (connection.replies.unsynced()) connection.output.push(FLUSH);
-        return true;
-      }
-    }
-    return this.#leased.readingIsOpen();
   }
 
   /** The client sends no more: ends the session once everything that can be answered has been. */
@@ -381,37 +352,6 @@ export class Conversation implements ClientPort<LeasedLane> {
     if (answersToCome && !connection.copyIn) return;
     if (this.#lastWords !== null) this.#output.send(this.#lastWords);
     this.#finish();
-  }
-
-  /** Handles the message found. `wait`: messages are taken again when what it waits for is there. */
-  #take(found: number): Handling {
-    const { type } = this.#reader;
-    const { batch } = this.#context;
-    switch (type) {
-      case Frontend.copyData:
-      case Frontend.copyDone:
-      case Frontend.copyFail:
-        this.#leased.copy(type, found === Frame.whole || found === Frame.last);
-        return 'taken';
-      case Frontend.terminate:
-        this.#ended = this.#terminated = true;
-        return 'taken';
-      case Frontend.sync: {
-        if (this.#leased.syncWaits) return 'wait';
-        const failed = batch.state === 'failed';
-        batch.take(type);
-        this.#leased.sync(failed);
-        return 'taken';
-      }
-    }
-    if (batch.skipping) return 'taken';
-    if ((type === Frontend.parse || type === Frontend.bind) && this.#way.merged?.takeBatch() === true) return 'wait';
-    // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
-    if (type === Frontend.query) this.session.unnamed.set(null);
-    batch.take(type);
-    const handled = handleUnit(this.#way, this.#units.read());
-    if (handled === 'wait') batch.putBack();
-    return handled;
   }
 
   #violation(error: unknown): void {

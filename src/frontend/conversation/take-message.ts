@@ -1,0 +1,64 @@
+// One message of the client, as it comes: whether the current lane lets any be taken for now, and what becomes of those that are
+// no units: COPY data, Sync, Terminate, and what is skipped behind an error. All others are handle-unit.ts's.
+// Invariant: a message that has to wait can be put back and taken again, with the same outcome.
+import type { Handling } from '../../execute/exchange.js';
+import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import { FLUSH } from '../../wire/client-messages.js';
+import { Frame } from '../../wire/frame-reader.js';
+import { Frontend } from '../../wire/protocol.js';
+import type { LeasedExchange } from '../exchanges/leased-exchange.js';
+import type { UnitReader } from '../unit/read-unit.js';
+import { handleUnit, type Way } from './handle-unit.js';
+
+/** Owed replies at which a pipelining client has to wait for some of them. */
+const PIPELINE_MAX = 10_000;
+
+/** Whether no message, of whatever kind, can be taken for now, for what is under way on the lane. */
+export function laneHoldsBack({ mode, connection }: LeasedLane, leased: LeasedExchange): boolean {
+  if (mode === 'waiting' || mode === 'preparing') return true;
+  if (connection !== null) {
+    // What is sent behind a guarded batch would be answered before its repetition.
+    if (connection.guarded) return true;
+    if (connection.output.blocked) return true;
+    if (connection.replies.length >= PIPELINE_MAX) {
+      // The Sync for which the server keeps its answers may be among what has to wait.
+      if (connection.replies.unsynced()) connection.output.push(FLUSH);
+      return true;
+    }
+  }
+  return leased.readingIsOpen();
+}
+
+/**
+ * Handles the message that the reader stands at, found as `found`. `wait`: messages are taken again when what it waits for is
+ * there. `goodbye`: the client sends no more.
+ */
+export function takeMessage(way: Way, units: UnitReader, found: number): Handling | 'goodbye' {
+  const { context, leased, merged } = way;
+  const { batch, reader, session } = context;
+  const { type } = reader;
+  switch (type) {
+    case Frontend.copyData:
+    case Frontend.copyDone:
+    case Frontend.copyFail:
+      leased.copy(type, found === Frame.whole || found === Frame.last);
+      return 'taken';
+    case Frontend.terminate:
+      return 'goodbye';
+    case Frontend.sync: {
+      if (leased.syncWaits) return 'wait';
+      const failed = batch.state === 'failed';
+      batch.take(type);
+      leased.sync(failed);
+      return 'taken';
+    }
+  }
+  if (batch.skipping) return 'taken';
+  if ((type === Frontend.parse || type === Frontend.bind) && merged?.takeBatch() === true) return 'wait';
+  // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
+  if (type === Frontend.query) session.unnamed.set(null);
+  batch.take(type);
+  const handled = handleUnit(way, units.read());
+  if (handled === 'wait') batch.putBack();
+  return handled;
+}
