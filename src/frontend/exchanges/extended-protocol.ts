@@ -118,29 +118,6 @@ export class ExtendedProtocol {
   }
 
   /**
-   * The statement a Bind names where the client was told of its result before DDL went through and cannot notice what
-   * has changed; else null.
-   */
-  doubtful({ buffer, start, end }: Unit, epoch: number): { name: string; source: StatementSource } | null {
-    const nameStart = stringEnd(buffer, start + 5, end) + 1;
-    const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
-    if (nameEnd < 0) return null;
-    const name = this.#named.name(buffer, nameStart, nameEnd);
-    const description = this.#session.description(name);
-    if (description === undefined || description.stale || description.epoch === epoch) return null;
-    const source = this.#named.prepared(buffer, nameStart, nameEnd);
-    return source === undefined || source === unknownStatement ? null : { name, source };
-  }
-
-  /** What the server says now of the result of a doubtful statement. */
-  settle(name: string, shape: string | null, epoch: number): void {
-    const description = this.#session.description(name);
-    if (description === undefined) return;
-    const stale = shape !== null && shape !== description.shape;
-    this.#session.setDescription(name, { shape: description.shape, epoch, stale });
-  }
-
-  /**
    * Whether what this message names cannot be told yet: an earlier batch made or dropped a statement of that name, or
    * prepares it on this connection, and the server may still skip that. Messages of one batch are skipped together.
    */

@@ -20,6 +20,7 @@ import type { Unit } from '../unit/unit.js';
 import { BlockSpan } from './block-span.js';
 import { passCopyMessage } from './copy-messages.js';
 import { deedOf, deedsOf } from './deeds-of.js';
+import { DescribedResults } from './described-results.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
 import { GuardedBatch } from './guarded-batch.js';
@@ -55,6 +56,7 @@ export class LeasedExchange implements Exchange<Unit> {
   readonly #merged: MergedExchange | null;
   readonly #guarded: GuardedBatch;
   readonly #readiness: LaneReadiness;
+  readonly #described: DescribedResults;
   readonly #reading = new OpenReading();
   /** Where the block stands among the ReadyForQuery messages owed. */
   readonly #block = new BlockSpan();
@@ -78,6 +80,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#lost = new LostAnswers(context);
     this.#extended = extended;
     this.#readiness = new LaneReadiness(context, answers);
+    this.#described = new DescribedResults(context, this.#readiness);
     this.#guarded = new GuardedBatch(extended);
     this.#merged = merged;
   }
@@ -238,7 +241,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (isBind) {
       const taken = this.#portals.obstacleElsewhere(unit);
       if (taken !== null) return this.#answers.refuse(unit, taken);
-      const settled = this.#settleDescription(unit);
+      const settled = this.#described.check(unit);
       if (settled !== 'ready') return settled;
     }
     if (this.#mayBatch(type)) {
@@ -322,27 +325,6 @@ export class LeasedExchange implements Exchange<Unit> {
     clientBatch.takeWhole();
     reader.skipTo(batch.end);
     return 'taken';
-  }
-
-  /**
-   * Where DDL went through since the client was told of the result of the statement it binds: asks whether that still
-   * holds.
-   */
-  #settleDescription(unit: Unit): Handling | 'ready' {
-    const { lanes } = this.#context;
-    const epoch = lanes.home.schemaEpoch;
-    const doubtful = this.#extended.doubtful(unit, epoch);
-    if (doubtful === null) return 'ready';
-    const lane = this.#lane;
-    const replies = lane.connection?.replies;
-    // In the middle of a batch pgkv cannot ask: its Sync would end the batch's transaction.
-    if (replies?.unsynced() === true) return 'ready';
-    if (replies === undefined || replies.length === 0) {
-      const ensured = this.#readiness.ensure(unit, doubtful.source.template);
-      if (ensured !== 'ready') return ensured;
-      lane.askShape(doubtful.source, (shape) => this.#extended.settle(doubtful.name, shape, epoch));
-    }
-    return 'wait';
   }
 
   #flush({ type, buffer, start, end }: Unit): Handling {
