@@ -52,7 +52,10 @@ const behindBind = (does: 'reads' | 'anything'): readonly [readonly Owed[], read
 };
 const BEHIND_BIND = { reads: behindBind('reads'), anything: behindBind('anything') };
 
-/** Keeps nothing of a message itself: what it changes is the session's, or belongs to one of the parts beside it. */
+/**
+ * What the client's names stand for is as if all that was sent succeeded; what a server refuses or skips is undone by the
+ * assumption that was sent along. Until that is settled, messages of later batches that hang on it wait: dependsOnAnswers.
+ */
 export class ExtendedProtocol {
   readonly #session: Session;
   readonly #schemaEpoch: () => number;
