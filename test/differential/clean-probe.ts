@@ -47,9 +47,13 @@ const PROBES: readonly (readonly [string, readonly FrontendMessage[]])[] = [
   ['portal p1', [{ execute: 'p1' }, 'sync']],
 ];
 
-export async function probeCleanliness(writer: TranscriptWriter, target: Target): Promise<void> {
+export async function probeCleanliness(
+  writer: TranscriptWriter,
+  target: Target,
+  timeoutMs = PROBE_TIMEOUT_MS,
+): Promise<void> {
   const session = 'probe';
-  const client = await WireClient.open(target, PROBE_TIMEOUT_MS);
+  const client = await WireClient.open(target, timeoutMs);
   try {
     writer.write('probe: start', session, await client.startUp(target));
     for (const [name, messages] of PROBES) {

@@ -28,6 +28,8 @@ export interface PlayOptions {
   readonly serverSide: ServerSide;
   /** The target gives key-value tables their meaning, where Postgres only has tables. */
   readonly routesKeys?: boolean;
+  /** How long a step may take; default 30 s. */
+  readonly timeoutMs?: number;
   /** Called between the steps. */
   readonly betweenSteps?: () => Promise<void>;
 }
@@ -119,8 +121,7 @@ class Stage {
   }
 
   async #open(session: string, bytes: Buffer, label: string, until: Parameters<WireClient['wait']>[0]): Promise<void> {
-    const client = await WireClient.open(this.#options.target, STEP_TIMEOUT_MS);
-    this.#clients.set(session, client);
+    const client = await this.#enter(session);
     client.sendBytes(bytes);
     this.writer.write(label, session, await client.wait(until));
   }
@@ -129,11 +130,16 @@ class Stage {
     const existing = this.#clients.get(session);
     if (existing) return existing;
     const { target } = this.#options;
-    const client = await WireClient.open(target, STEP_TIMEOUT_MS);
-    this.#clients.set(session, client);
+    const client = await this.#enter(session);
     const options = this.#scenario.sessions?.[session];
     const startup: Exchange = await client.startUp({ user: target.user, database: target.database, ...options });
     this.writer.write(`${this.#mode}: start of ${session}`, session, startup);
+    return client;
+  }
+  async #enter(session: string): Promise<WireClient> {
+    const { target, timeoutMs = STEP_TIMEOUT_MS } = this.#options;
+    const client = await WireClient.open(target, timeoutMs);
+    this.#clients.set(session, client);
     return client;
   }
 }
