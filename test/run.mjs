@@ -1,5 +1,6 @@
-// Runs compiled test files for `npm test` and `npm run check`, each in a process of its own, as many at once as the machine
-// has cores, and says what each did: `node test/run.mjs [--jobs=N] [--output-file=FILE] FOLDER…` (folders of build/test).
+// Runs compiled test files for `npm test` and `npm run check` and says what each did, each file in a process of its own, one
+// more at once than the machine has cores, since they wait for servers:
+// `node test/run.mjs [--jobs=N] [--output-file=FILE] FOLDER…` (folders of build/test).
 //
 // `tap run` starts each file with four loaders, one of them in every child process of it, and reads every assertion again to
 // show it: 0.65 s of CPU a file, of 190. Here a file is plain `node`: it passes if it exits with 0 and sums up no failure.
@@ -21,7 +22,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { jobs: { type: 'string' }, 'output-file': { type: 'string' } },
 });
-const jobs = Number(values.jobs ?? Math.max(2, availableParallelism()));
+const jobs = Number(values.jobs ?? availableParallelism() + 1);
 if (!(jobs >= 1)) throw new Error(`--jobs=${values.jobs}: a number from 1`);
 
 /** The test files in the folders, those of LONGEST first, in its order. */

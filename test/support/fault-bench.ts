@@ -5,6 +5,7 @@ import { serverAtRest } from './bystander.js';
 import { type Fault, FaultProxy } from './fault-proxy.js';
 import type { FrontendMessage } from './frontend-message.js';
 import { type LiveRouter, liveRouter, type RouterOverrides } from './live-router.js';
+import { stretched } from './machine-speed.js';
 import { type PostgresServer, startPostgres } from './postgres-server.js';
 import { errorOf, SqlClient } from './sql-client.js';
 import type { Exchange } from './wire-client.js';
@@ -50,7 +51,11 @@ export class FaultBench {
     const proxy = await FaultProxy.start(this.server, DATABASE);
     // Torn down behind the router, which would else be left by its servers first.
     t.teardown(() => proxy.down());
-    const settings = { pool: { sizeMax: 1 }, servers: { connectTimeoutMs: 400 }, ...overrides };
+    const settings = {
+      pool: { sizeMax: 1 },
+      servers: { connectTimeoutMs: Math.ceil(await stretched(400)) },
+      ...overrides,
+    };
     return { live: await liveRouter(t, [proxy.standInFor(this.server)], settings), proxy };
   }
 
