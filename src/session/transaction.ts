@@ -101,6 +101,11 @@ export class Transaction<Branch extends object> {
     return this.#state.kind === 'held' || this.isLeft;
   }
 
+  /** What stands for a block that is held here and in order: no other block has it. */
+  get heldBlock(): object | null {
+    return this.#state.kind === 'held' ? this.#state.prologue : null;
+  }
+
   /** A failed block that no server has: whoever gets its end opens it anew, as a failed one. */
   get isLeft(): boolean {
     const state = this.#state;

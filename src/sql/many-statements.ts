@@ -84,6 +84,7 @@ function statementsOf(text: string, { key, literals }: Shape): readonly Statemen
 const QUOTE = 39;
 const DOUBLE_QUOTE = 34;
 const SEMICOLON = 59;
+const SPACE = 32;
 
 /** The shape of a text, cut at its semicolons; null where the value of a literal is part of it. */
 function shapesOf(key: string): { readonly key: string; readonly literals: number }[] | null {
@@ -100,12 +101,21 @@ function shapesOf(key: string): { readonly key: string; readonly literals: numbe
       if (mark === 'e' || mark === 'u') return null;
       literals++;
     } else if (code === SEMICOLON) {
-      shapes.push({ key: key.slice(start, at).trim(), literals });
+      shapes.push({ key: withoutSpaces(key, start, at), literals });
       start = at + 1;
       literals = 0;
     }
   }
   return shapes;
+}
+
+/** Of a shape, in which every blank is a space: what else JavaScript would trim is part of a name to Postgres. */
+function withoutSpaces(key: string, from: number, to: number): string {
+  let start = from;
+  let end = to;
+  while (start < end && key.charCodeAt(start) === SPACE) start++;
+  while (end > start && key.charCodeAt(end - 1) === SPACE) end--;
+  return key.slice(start, end);
 }
 
 const KINDS: ReadonlySet<StatementKind> = new Set(['read', 'write', 'begin', 'commit', 'rollback', 'savepoint']);

@@ -52,6 +52,27 @@ t.test('the last words are those of Postgres', async (t) => {
   }
 });
 
+t.test('each block has its own time, and the next one that comes in the same bytes', async (t) => {
+  const router = await kvRouter(t, cluster);
+  const [live, ended] = await Promise.all([WireClient.connect(router, login), WireClient.connect(router, login)]);
+  const start = performance.now();
+  for (const client of [live!, ended!]) await client.query("set transaction_timeout = '1200ms'");
+  await live!.query('begin');
+  await ended!.query('begin');
+  const first = await ended!.wait('closed', 30_000);
+  t.equal(errorOf(first.messages)?.code, '25P04');
+  live!.destroy();
+  const again = await WireClient.connect(router, login);
+  await again.query("set transaction_timeout = '1200ms'");
+  for (let block = 0; performance.now() - start < 4_000; block++) {
+    // Commit and begin are taken together: no moment without a block is seen.
+    await again.exchange(block === 0 ? [{ query: 'begin' }] : [{ query: 'commit' }, { query: 'begin' }]);
+    const { outcome } = await again.wait('closed', 300);
+    t.not(outcome, 'reached', `block ${block}`);
+  }
+  again.destroy();
+});
+
 t.test('a client that goes on in time is not ended', async (t) => {
   const router = await kvRouter(t, cluster);
   const client = await WireClient.connect(router, login);

@@ -164,6 +164,13 @@ const CARRIERS: Readonly<Record<string, Carry>> = {
     carry([plpgsql('k.f()', statement)], 'prepare p as select k.f()', 'execute p', 'deallocate p'),
 };
 
+/** The same for a temporary table, which the next session must not find. */
+const TEMPORARY: Readonly<Record<string, string>> = {
+  'CREATE TEMP TABLE': 'create temp table if not exists left_behind (a int)',
+  'CREATE TABLE in pg_temp': 'create table if not exists pg_temp.left_behind (a int)',
+  'SELECT INTO TEMP': `drop table if exists pg_temp.left_behind; execute 'select 1 as a into temp left_behind'`,
+};
+
 /** What becomes of the transaction in which it runs. */
 const ENDS: Readonly<Record<string, (run: readonly string[]) => readonly string[]>> = {
   alone: (run) => run,
@@ -181,7 +188,8 @@ const MAKERS: Readonly<Record<string, (setup: readonly string[], run: readonly s
 };
 
 const PROBE = `select current_setting('app.k', true), current_setting('app.own', true),
-  current_setting('TimeZone'), current_user, session_user`;
+  current_setting('TimeZone'), current_user, session_user,
+  (select count(*) from pg_class where relname = 'left_behind' and relnamespace = pg_my_temp_schema())`;
 
 /** The outcome of each statement: its rows, or what it was refused with. */
 async function play(client: SqlClient, statements: readonly string[], extended: boolean): Promise<unknown[]> {
@@ -212,7 +220,10 @@ function cases(): Case[] {
       name,
       code: { expression, statement: `perform ${expression}` },
     })),
-    ...Object.entries(STATEMENTS).map(([name, statement]) => ({ name, code: { expression: null, statement } })),
+    ...Object.entries({ ...STATEMENTS, ...TEMPORARY }).map(([name, statement]) => ({
+      name,
+      code: { expression: null, statement },
+    })),
   ];
   const all: Case[] = [];
   for (const way of ways) {

@@ -66,7 +66,7 @@ export const customNamesIn = (text: string): string[] =>
 
 /** Words that code must have to leave something by itself; what calls itself temporary in its first words is asked for anyway. */
 const LEAVES_STATE =
-  /set_config|pg_settings|advisory|\b(?:re)?set\b|\b(?:listen|execute|load|temp|temporary)\b|u&["']/i;
+  /set_config|pg_settings|advisory|\b(?:re)?set\b|\b(?:listen|execute|load|temp|temporary)\b|pg_temp|u&["']/i;
 const OF_TEMPORARY = /^\s*create\s+temp(?:orary)?\b/i;
 
 /** Whether a text of DDL brings code that may leave something in the session that runs it, whatever routines it calls may do. */

@@ -305,8 +305,9 @@ export class NodePool {
 
   /** Makes `group.routines` what is known at this moment; where DDL has gone through since they were read, the worst. */
   refreshRoutines(group: PoolGroup): void {
-    if (this.#routines === null || group.role?.isLimited === true) group.routines = assumedRoutines(group.routines);
-    else this.#routines.refresh(group);
+    if (this.#routines === null || group.role?.isLimited === true) {
+      if (group.routines?.isAssumed !== true) group.routines = assumedRoutines(group.routines);
+    } else this.#routines.refresh(group);
   }
 
   /** Calls `known` once the routines that `ensureRoutines` has assumed are known. Returns what calls it off. */

@@ -141,7 +141,7 @@ export class RoutineLookup {
   #settled(database: Database, group: PoolGroup, atOnce = false): boolean {
     if (this.adopt(group)) return true;
     if (!database.isGivenUp && !atOnce) return false;
-    group.routines = assumedRoutines(database.read);
+    if (group.routines?.isAssumed !== true) group.routines = assumedRoutines(database.read);
     this.#start(database, group);
     return true;
   }

@@ -8,7 +8,7 @@ import { CUSTOM_NAMES_SQL, MADE_UP_NAMES_SQL } from './made-up-settings.js';
 
 /** Statements of code, and calls, that leave something in the session which a probe can see. */
 const LEAVES_STATE = [
-  String.raw`set_config|pg_settings|pg_(?:try_)?advisory_lock|\ylisten\y|\yexecute\y|\ytemp(?:orary)?\y`,
+  String.raw`set_config|pg_settings|pg_(?:try_)?advisory_lock|\ylisten\y|\yexecute\y|\ytemp(?:orary)?\y|pg_temp`,
   // SET and RESET where a statement begins, which may be behind a comment.
   String.raw`(?:^|;|\ybegin|\yatomic|\ythen|\yelse|\yloop|>>|\*/|--[^\n]*\n)\s*(?:re)?set(?:\s|/|-|")`,
 ].join('|');

@@ -63,6 +63,8 @@ export class StateBehindLease {
   #effects: EffectBits = Effect.none;
   /** Those of them that stand though the block now open be undone. */
   #beyondBlock: EffectBits = Effect.none;
+  /** Something was noted since it was last decided whether to ask. */
+  #isNew = false;
   #customNames: Set<string> | null = null;
   /** Custom settings that statements of PREPARE name: EXECUTE may set them. */
   #preparedNames: Set<string> | null = null;
@@ -129,6 +131,7 @@ export class StateBehindLease {
     // There is nothing to give up.
     if (template.releases && !this.mayHoldState) return effects;
     this.#effects |= effects;
+    this.#isNew = true;
     // What stands before a BEGIN, or behind a COMMIT, of one text is none of the block's.
     if (template.kind === 'multi') this.#beyondBlock |= effects;
     if ((effects & Effect.sticky) !== 0) this.#hidden.prove();
@@ -155,6 +158,10 @@ export class StateBehindLease {
 
   /** Whether the session keeps its connection for a moment before the server is asked, as if it had temporary objects. */
   lingers(connection: ServerConnection): boolean {
+    const isNew = this.#isNew;
+    this.#isNew = false;
+    // What left nothing does not put the question off.
+    if (!isNew) return this.#lingering.on;
     return this.#isDdlAlone(connection) && this.#code.broughtNothing && this.#lingering.begin();
   }
 
@@ -170,7 +177,7 @@ export class StateBehindLease {
     // Settings, locks, cursors and the like are as they were: a tenth of what asking for all costs.
     askTemporary(connection, (exist) => {
       if (exist === null) return this.#askAll(connection, done);
-      this.#effects = Effect.none;
+      this.nothingLeft();
       this.pins = [...this.pins.filter((pin) => pin !== TEMPORARY_OBJECTS), ...(exist ? [TEMPORARY_OBJECTS] : [])];
       done('known');
     });

@@ -315,12 +315,11 @@ export class Conversation implements ClientPort<LeasedLane> {
   /** The client's own time-outs count from now on, where the client is awaited and no server counts them. */
   #rest(): void {
     const { transaction, batch } = this.#context;
-    const { isHere, inBlock, phase } = transaction;
     // As on a server, a block that has failed is bounded by the other time-out alone.
-    const isHeld = phase === 'held';
+    const { isHere, inBlock, heldBlock } = transaction;
     const isAwaited = batch.state === 'none' && !this.#exchange.busy && !this.#ended;
-    if (isAwaited && isHere) this.#timeOuts.rests('in block here', isHeld);
-    else this.#timeOuts.rests(isAwaited && !inBlock && !this.busy ? 'between transactions' : 'away', isHeld);
+    if (isAwaited && isHere) this.#timeOuts.rests('in block here', heldBlock);
+    else this.#timeOuts.rests(isAwaited && !inBlock && !this.busy ? 'between transactions' : 'away', heldBlock);
   }
 
   /** Returns whether messages may be left that have to wait for a connection, a server or the client. */

@@ -19,6 +19,8 @@ export class SessionTimeOuts {
   #transaction = 0;
   #session = 0;
   #idleTimer: Timer | null = null;
+  /** The one that the timer counts for. */
+  #block: object | null = null;
   #blockTimer: Timer | null = null;
 
   constructor(clock: Clock, end: (error: PgkvError) => void) {
@@ -38,10 +40,14 @@ export class SessionTimeOuts {
     this.#idleTimer = null;
   }
 
-  /** All that has come is taken. @param isHeld pgkv holds a block that is in order, whether or not the client is awaited */
-  rests(resting: Resting, isHeld: boolean): void {
-    if (!isHeld) this.#leaveBlock();
-    else if (this.#transaction > 0 && this.#blockTimer === null) {
+  /**
+   * All that has come is taken.
+   * @param held the block in order that pgkv holds, whether or not the client is awaited: an object that no other block has
+   */
+  rests(resting: Resting, held: object | null): void {
+    if (held !== this.#block) this.#leaveBlock();
+    this.#block = held;
+    if (held !== null && this.#transaction > 0 && this.#blockTimer === null) {
       this.#blockTimer = this.#clock.after(this.#transaction, () => this.#end(new PgkvError('transaction_timeout')));
     }
     if (resting === 'away') return this.heard();
@@ -60,6 +66,7 @@ export class SessionTimeOuts {
   }
 
   #leaveBlock(): void {
+    this.#block = null;
     this.#blockTimer?.cancel();
     this.#blockTimer = null;
   }

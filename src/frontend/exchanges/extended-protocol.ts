@@ -8,12 +8,10 @@ import { isUtf8 } from 'node:buffer';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
 import {
-  assuming,
   bindAfterLocalParse,
   describing,
   doing,
   forwarded,
-  naming,
   type Owed,
   parsing,
   provokedError,
@@ -205,9 +203,9 @@ export class ExtendedProtocol {
     const bytes = unit.buffer.subarray(unit.start, unit.end);
     const names = this.#names.within(unit);
     const assumption = this.#drops.executed(unit, connection);
-    if (names !== undefined) connection.send(bytes, { ...naming(Reply.execute, names), assumption });
-    else if (assumption === null) connection.send(bytes, doing(Reply.execute, does));
-    else connection.send(bytes, assuming(Reply.execute, false, assumption));
+    const owed = doing(Reply.execute, does);
+    const isPlain = names === undefined && assumption === null;
+    connection.send(bytes, isPlain ? owed : { ...owed, names: names ?? null, assumption });
   }
 
   #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {

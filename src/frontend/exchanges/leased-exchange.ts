@@ -286,7 +286,9 @@ export class LeasedExchange implements Exchange<Unit> {
     if (before !== after && before !== 'held') this.#noteEdge(after);
     else if (template.kind === 'commit' && template.leavesBlock === 'open') this.#lane.block.begins();
     this.#block.sending(template, before);
-    if (template.leavesBlock !== null || template.kind === 'multi') this.#portals.closeAll();
+    // In a block that has failed, what does not begin with its end ends nothing.
+    const isRefused = before === 'failed' && !template.endsFailure;
+    if (!isRefused && (template.leavesBlock !== null || template.kind === 'multi')) this.#portals.closeAll();
   }
 
   /** A block begins or ends with what is about to be sent. */

@@ -82,6 +82,8 @@ const OTHERS: readonly ((random: Random) => string)[] = [
   (r) => `copy kv from stdin -- ${r(3)}`,
 ];
 const GAPS = ['', ' ', '\n', ' /* ; */ ', ' -- it\'s; "x\n', '\t\n', '/* a /* ; */ " */', '\r\n'];
+/** Blanks to JavaScript, letters to Postgres. */
+const LETTERS = ['\u00a0', '\ufeff', '\u3000', '\u2028'];
 
 function textOf(random: Random): string {
   // Most texts are of one sort.
@@ -92,7 +94,8 @@ function textOf(random: Random): string {
   if (random(4) === 0) statements.push('commit');
   let text = pick(random, GAPS);
   for (const statement of statements) {
-    text += `${statement}${pick(random, GAPS)};${random(8) === 0 ? ';' : ''}${pick(random, GAPS)}`;
+    if (random(300) === 0) text += pick(random, LETTERS);
+    text += `${statement}${random(300) === 0 ? pick(random, LETTERS) : ''}${pick(random, GAPS)};${random(8) === 0 ? ';' : ''}${pick(random, GAPS)}`;
   }
   return random(2) === 0 ? text : text.slice(0, text.lastIndexOf(';'));
 }
