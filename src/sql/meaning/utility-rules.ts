@@ -26,15 +26,14 @@ const RULES: readonly (readonly [StatementKind, EffectBits, string])[] = [
     `AlterTableMoveAllStmt GrantStmt GrantRoleStmt AlterDefaultPrivilegesStmt CreateFdwStmt AlterFdwStmt
     CreateForeignServerStmt AlterForeignServerStmt CreateUserMappingStmt AlterUserMappingStmt DropUserMappingStmt
     CreatePublicationStmt AlterPublicationStmt CreateSubscriptionStmt AlterSubscriptionStmt DropSubscriptionStmt
-    CreateEventTrigStmt AlterEventTrigStmt CreateAmStmt`,
+    CreateEventTrigStmt AlterEventTrigStmt CreateAmStmt CommentStmt SecLabelStmt`,
   ],
   // No statement means anything else behind them, and no code comes with them: defaults of settings are those of later sessions.
   [
     'schema',
     Effect.none,
     `CreatedbStmt DropdbStmt AlterDatabaseStmt AlterDatabaseRefreshCollStmt AlterDatabaseSetStmt CreateTableSpaceStmt
-    DropTableSpaceStmt AlterTableSpaceOptionsStmt CreateRoleStmt AlterRoleStmt AlterRoleSetStmt DropRoleStmt
-    CommentStmt SecLabelStmt`,
+    DropTableSpaceStmt AlterTableSpaceOptionsStmt CreateRoleStmt AlterRoleStmt AlterRoleSetStmt DropRoleStmt`,
   ],
   // They run an extension's script, a language's handler, a foreign server's code.
   [

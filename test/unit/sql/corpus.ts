@@ -522,6 +522,8 @@ export const CORPUS: readonly CorpusGroup[] = [
       'CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()',
       'ALTER EVENT TRIGGER e DISABLE',
       'CREATE ACCESS METHOD a TYPE TABLE HANDLER heap_tableam_handler',
+      "COMMENT ON TABLE t IS 'x'",
+      "SECURITY LABEL ON TABLE t IS 'x'",
     ],
   },
   {
@@ -541,8 +543,6 @@ export const CORPUS: readonly CorpusGroup[] = [
       'ALTER ROLE r CREATEDB',
       "ALTER ROLE r IN DATABASE d SET work_mem = '1MB'",
       'DROP ROLE r',
-      "COMMENT ON TABLE t IS 'x'",
-      "SECURITY LABEL ON TABLE t IS 'x'",
     ],
   },
   {
