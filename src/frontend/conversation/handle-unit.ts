@@ -1,5 +1,6 @@
 // The one way of every message that brings or names a statement: Unit → Route → where it may run now → the Exchange that
 // answers it. Pure of sockets and of what stands in texts: it goes by the Unit, the open block and the open batch.
+import { PgkvError } from '../../base/errors.js';
 import { refusalError } from '../../base/refusals.js';
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
@@ -38,6 +39,11 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
   if (placement.endIsOpen) return 'wait';
   if (portals.has(unit)) {
+    const { kind } = way.context.transaction.state;
+    if ((kind === 'failed' || kind === 'lost') && portals.isRefusedInFailed(unit)) {
+      if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
+      return way.answers.refuse(unit, new PgkvError('transaction_failed'));
+    }
     if (unit.type === Frontend.execute) way.context.batch.ranElsewhere();
     return here(way, unit, BY_PGKV, () => portals.take(unit), true);
   }

@@ -280,6 +280,7 @@ export class OwnExchange implements Exchange<Unit> {
       next = this.#sendRows(statement, rows!, format, next, rowsMax);
     };
     this.#portals.bind(name, {
+      endsBlock: endTag(unit.template) !== null,
       describe: () => output.send(described(statement, format)),
       execute: (rowsMax) => {
         // As Postgres answers a portal that has been run to its end.

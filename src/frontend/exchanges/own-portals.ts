@@ -14,6 +14,8 @@ import type { Unit } from '../unit/unit.js';
 import type { ClientOutput } from './client-output.js';
 
 export interface OwnPortal {
+  /** Its statement ends a block, which it may though that has failed. */
+  readonly endsBlock: boolean;
   /** @param executeFollows the Execute of this portal is the next message, and has arrived */
   describe(executeFollows: boolean): void;
   /** @param rowsMax rows after which the portal is suspended; 0: never */
@@ -103,6 +105,11 @@ export class OwnPortals {
   /** Whether it is a Describe, Execute or Close of a portal that is here. */
   has(unit: Unit): boolean {
     return this.#portals.size > 0 && this.#found(unit) !== undefined;
+  }
+
+  /** Whether a block that has failed refuses what such a message asks for. */
+  isRefusedInFailed(unit: Unit): boolean {
+    return unit.type !== Frontend.close && this.#found(unit)?.portal.endsBlock !== true;
   }
 
   /** Takes such a message. */

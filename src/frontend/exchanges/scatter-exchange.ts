@@ -143,6 +143,7 @@ export class ScatterExchange implements Exchange<Unit> {
       isAsked = false;
     };
     return {
+      endsBlock: false,
       describe: (executeFollows) => {
         if (description !== null) return output.send(description);
         isAsked = true;

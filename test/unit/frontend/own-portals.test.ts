@@ -17,6 +17,7 @@ function bench() {
   const portals = new OwnPortals({ send: () => undefined } as unknown as ClientOutput);
   for (const name of ['p', 'pp', '']) {
     portals.bind(name, {
+      endsBlock: false,
       describe: (executeFollows) => told.push(`${name} described, ${executeFollows ? 'then' : 'not'} executed`),
       execute: (rowsMax) => told.push(`${name} executed for ${rowsMax}`),
       close: () => undefined,
