@@ -329,7 +329,7 @@ export class NodePool {
   /** The same for DDL that another process passed on. */
   schemaChangedElsewhere(): void {
     this.#connections.schemaChanged();
-    this.#routines?.schemaChanged(this.#groups);
+    this.#routines?.schemaChanged(() => this.#groups);
   }
 
   /** Closes those that are idle in the database, and those that would be in the next moment. */

@@ -15,6 +15,8 @@ import { type Routines, readRoutines } from './routines.js';
 
 /** How long who holds a connection waits. Most look-ups take a few milliseconds; to assume the worst costs a session its pooling. */
 const PATIENCE_MS = 2_000;
+/** Migrations run one statement after the other: one look-up for some of them. */
+const BURST_MS = 5;
 /** Not oftener is tried what was refused: a locked view is locked for longer. */
 const RETRY_MS = 1_000;
 /** The connection of a look-up broke: the next one may be good, and is tried as long as somebody has patience. */
@@ -71,6 +73,8 @@ export class RoutineLookup {
   readonly #control: AskControl;
   readonly #epoch: () => number;
   readonly #databases = new Map<string, Database>();
+  /** The look-ups behind a burst of DDL. */
+  #later: Timer | null = null;
 
   /** @param epoch of the schema, as the pool counts it */
   constructor(clock: Clock, control: AskControl, epoch: () => number) {
@@ -146,12 +150,20 @@ export class RoutineLookup {
     return true;
   }
 
-  /** DDL went through: the look-up for it begins before anybody waits. */
-  schemaChanged(groups: Iterable<PoolGroup>): void {
+  /** DDL went through: unless somebody wants to know before, the look-up for it begins when more of it may have come. */
+  schemaChanged(groups: () => Iterable<PoolGroup>): void {
+    this.#later ??= this.#clock.after(BURST_MS, () => {
+      this.#later = null;
+      this.#startAll(groups());
+    });
+  }
+
+  #startAll(groups: Iterable<PoolGroup>): void {
     for (const group of groups) {
       if (group.role?.isLimited === true) continue;
       const database = this.#databases.get(group.database);
-      if (database !== undefined && database.read !== null) this.#start(database, group);
+      if (database !== undefined && database.read !== null && database.epoch !== this.#epoch())
+        this.#start(database, group);
     }
   }
 
