@@ -443,7 +443,7 @@ export class ProtocolOracle {
     if (this.#copy !== 'none' || this.#columns >= 0) {
       return this.#violate('missing answer', `ReadyForQuery in the middle of the answer to ${nameOf(front)}`);
     }
-    const wrong = this.#told.ready(statusOf(body), front.tag === 'Q' && this.#ranInBatch);
+    const wrong = this.#told.ready(statusOf(body), front.tag !== 'S' && this.#ranInBatch);
     if (wrong !== null) this.#violate('status', wrong);
     if (front.tag === 'S') this.#skipping = this.#ranInBatch = false;
     this.#done();

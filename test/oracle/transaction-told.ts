@@ -68,7 +68,7 @@ export class TransactionTold {
 
   /**
    * Returns what is wrong about the status, or null.
-   * @param inBatch of a simple query behind something executed in a batch: what is open may be the batch's transaction alone
+   * @param inBatch of a simple query or FunctionCall behind something executed in a batch: what is open may be the batch's transaction alone
    */
   ready(status: string, inBatch = false): string | null {
     const bit = BITS[status];

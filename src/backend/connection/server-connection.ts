@@ -6,15 +6,7 @@
 import type { Duplex } from 'node:stream';
 import { PgkvError } from '../../base/errors.js';
 import type { ErrorCounts } from '../../telemetry/counters.js';
-import {
-  encodeBareBind,
-  encodeExecute,
-  encodeNamed,
-  encodeParse,
-  encodeQuery,
-  SYNC,
-  TERMINATE,
-} from '../../wire/client-messages.js';
+import { EMPTY_PARSE, EMPTY_SELECT, encodeNamed, encodeQuery, SYNC, TERMINATE } from '../../wire/client-messages.js';
 import { Output } from '../../wire/output.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { untilReady } from '../replies/control-answers.js';
@@ -65,13 +57,6 @@ export interface ServerConnectionOptions {
   /** Counts the errors that receivers are given. */
   readonly errorCounts: ErrorCounts;
 }
-
-/** Not the empty text, which counts as nothing. */
-const EMPTY_SELECT = Buffer.concat([
-  encodeParse('', Buffer.from('SELECT\0\0\0')),
-  encodeBareBind(''),
-  encodeExecute(''),
-]);
 
 export class ServerConnection implements MatchedConnection {
   readonly address: string;
@@ -249,6 +234,19 @@ export class ServerConnection implements MatchedConnection {
     this.output.push(EMPTY_SELECT);
   }
 
+  /** Starts a command of the open transaction, where none is and what follows would start none: see ReplyQueue.isStopped. */
+  restart(): void {
+    if (!this.replies.isStopped) return;
+    this.unnamed = unknownStatement;
+    this.send(EMPTY_PARSE, swallowed(Reply.parse));
+  }
+
+  /** Ends the open batch, if there is one. */
+  sync(bytes: Buffer, owed: Owed): void {
+    this.restart();
+    this.send(bytes, owed);
+  }
+
   /** Says a statement of the client again, whose answer it has had; see sendControl. */
   sayAgain({ isQuery, bytes }: Said, control: ControlQuery): void {
     const { replies } = this;
@@ -286,8 +284,8 @@ export class ServerConnection implements MatchedConnection {
 
   /** Ends an open batch with a Sync of our own. `done` hears whether an error of the batch was forwarded. */
   endBatchQuietly(done: (errorTold: boolean) => void): void {
-    this.output.push(SYNC);
-    this.replies.push(
+    this.sync(
+      SYNC,
       controlSync(
         untilReady(() => {
           const { told } = this.#matcher;

@@ -312,6 +312,7 @@ export class ReplyMatcher {
       this.told = false;
     }
     this.#replies.pop();
+    if (status === TransactionStatus.idle) this.#replies.idle();
     this.#forwarder.flush();
     this.#emitLocal();
     // Told last: the receiver may send its next statement, or give the connection back, at once.

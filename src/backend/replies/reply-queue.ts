@@ -169,6 +169,11 @@ export class ReplyQueue {
   #gone = 0;
   /** Place of the last entry that ends a batch. */
   #batchEnd = -1;
+  /**
+   * Place of the last Query or FunctionCall behind messages of its batch, up to what starts a transaction command behind it, to
+   * the Sync, or to the server's word that it is outside a transaction; -1: none. See `isStopped`.
+   */
+  #stopped = -1;
 
   /** The place that the next entry gets. */
   get nextPlace(): number {
@@ -206,11 +211,43 @@ export class ReplyQueue {
       }
       this.#skipping = false;
     }
-    if (entry.kind !== Reply.local && entry.kind !== Reply.copyEnd) this.#batchOpen = !endsBatch(entry.kind);
-    if (endsBatch(entry.kind)) this.#batchEnd = this.nextPlace;
+    this.#follow(entry.kind);
     if (this.length === this.#ring.length) this.#grow();
     this.#ring[(this.#head + this.length) & (this.#ring.length - 1)] = entry;
     this.length++;
+  }
+
+  /** What is sent opens a batch, goes on with it or ends it. */
+  #follow(kind: ReplyKind): void {
+    if (kind === Reply.local || kind === Reply.copyEnd) return;
+    if (!endsBatch(kind)) {
+      this.#batchOpen = true;
+      if (kind !== Reply.close) this.#stopped = -1;
+      return;
+    }
+    const isStopped = kind !== Reply.sync && (this.#batchOpen || this.isStopped);
+    this.#batchEnd = this.nextPlace;
+    this.#stopped = isStopped ? this.#batchEnd : -1;
+    this.#batchOpen = false;
+  }
+
+  /**
+   * A batch's transaction may be open whose last command a Query or FunctionCall has ended, and none was started behind it: Close
+   * starts none, nor does what is answered here. A Sync does not commit that (PostgreSQL to 18.4): the next statement on the
+   * connection is an error (XX000), and undoes what the batch wrote.
+   */
+  get isStopped(): boolean {
+    return this.#stopped >= 0;
+  }
+
+  /** The same, and the message that stopped it has not been answered. */
+  get stopIsOwed(): boolean {
+    return this.#stopped >= this.#gone;
+  }
+
+  /** The server, with what it has just answered, says that it is outside a transaction. */
+  idle(): void {
+    if (this.#stopped < this.#gone) this.#stopped = -1;
   }
 
   /** The head has been answered. */
@@ -287,6 +324,7 @@ export class ReplyQueue {
     while (this.length > 0) this.#drop(dropped);
     this.done.clear();
     this.#skipping = this.#batchOpen = false;
+    this.#stopped = -1;
     undoLatestFirst(dropped, null);
   }
 

@@ -27,7 +27,7 @@ export class DescribedResults {
     const lane = lanes.current;
     const replies = lane.connection?.replies;
     // In the middle of a batch pgkv cannot ask: its Sync would end the batch's transaction.
-    if (replies?.unsynced() === true) return 'ready';
+    if (replies?.unsynced() === true || replies?.isStopped === true) return 'ready';
     if (replies === undefined || replies.length === 0) {
       const ensured = this.#readiness.ensure(unit, doubtful.source.template);
       if (ensured !== 'ready') return ensured;

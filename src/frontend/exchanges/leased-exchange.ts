@@ -1,6 +1,5 @@
 // Passes the client's messages on to the server of the current lane, one method for each kind; their answers are forwarded as
-// they come. Of what has to be remembered of messages until they are answered it owns whether a simple query stands in the middle
-// of a batch. A batch that may have to be sent again is GuardedBatch's, where the block stands among the answers BlockSpan's,
+// they come. Of what has to be remembered of messages until they are answered it owns what the statement bound last does. A batch that may have to be sent again is GuardedBatch's, where the block stands among the answers BlockSpan's,
 // how later texts are to be read OpenReading's, refusals of the message at hand LaneReadiness's.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
@@ -38,10 +37,7 @@ const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message
 /** It is all the same to it whether it is the first of its batch. */
 const isAlikeIfFirst = ({ kind }: Template): boolean => kind === 'read' || kind === 'write';
 
-/**
- * `#queryInBatch` holds from a simple query inside a batch up to the batch's next message or its Sync; a lost connection ends
- * it. `#boundDoes` is that of the last Bind, and is read only where a portal is executed.
- */
+/** `#boundDoes` is that of the last Bind, and is read only where a portal is executed. */
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
   readonly busy = false;
@@ -62,8 +58,6 @@ export class LeasedExchange implements Exchange<Unit> {
   readonly #block = new BlockSpan();
   /** What the statement bound last does. */
   #boundDoes: Deed = 'anything';
-  /** A simple query was sent behind messages of its batch, and none of them behind it. */
-  #queryInBatch = false;
 
   constructor(
     context: ExchangeContext,
@@ -141,7 +135,6 @@ export class LeasedExchange implements Exchange<Unit> {
 
   lost(loss: ServerLoss): void {
     this.#guarded.clear();
-    this.#queryInBatch = false;
     this.#lost.connectionLost(loss, this.#block);
     this.#block.clear();
     this.#extended.portalsEnd();
@@ -183,7 +176,6 @@ export class LeasedExchange implements Exchange<Unit> {
     const early = isReopened ? this.#extended.ownNames(template, text, connection) : null;
     // What its ReadyForQuery says is its batch's transaction, too.
     if (this.#placement.isTakenForFirst) connection.beginPipeline();
-    if (connection.replies.unsynced()) this.#queryInBatch = true;
     this.#sending(template, text);
     lane.note(template, text);
     services.counters.statements++;
@@ -225,9 +217,11 @@ export class LeasedExchange implements Exchange<Unit> {
     const { template, buffer, start, end } = unit;
     const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
+    const connection = this.#lane.connection!;
+    // As of a simple query.
+    if (this.#placement.isTakenForFirst) connection.beginPipeline();
     this.#sending(template, '');
     this.#lane.note(template, '');
-    const connection = this.#lane.connection!;
     connection.send(buffer.subarray(start, end), forwarded(Reply.functionCall));
     return 'taken';
   }
@@ -268,7 +262,8 @@ export class LeasedExchange implements Exchange<Unit> {
       services.counters.statements++;
       this.#notice(template, connection);
     }
-    this.#queryInBatch = false;
+    // Of an empty text it starts nothing, and behind one that begins a copy nothing else can.
+    if (type === Frontend.execute) connection.restart();
     // Its portal is nearly always the one executed next.
     if (isBind) this.#boundDoes = this.#deed(template);
     extended.forward(unit, source, connection, this.#boundDoes);
@@ -337,12 +332,13 @@ export class LeasedExchange implements Exchange<Unit> {
   }
 
   /**
-   * Whether a Sync has to wait: PostgreSQL (to 18.4) does not commit a batch whose last message is a simple query, and fails
-   * the next statement on the connection (XX000, with the loss of what the batch wrote), whosesoever it is. The query's answer
-   * says whether there is anything to commit.
+   * Whether a Sync has to wait for the answer of what has stopped its batch's transaction (ReplyQueue.isStopped), which says
+   * whether there is anything to commit. Not for more: what stands behind that is answered when the Sync has come. In a copy the
+   * server ignores it.
    */
   get syncWaits(): boolean {
-    return this.#queryInBatch && (this.#lane.connection?.replies.length ?? 0) > 0;
+    const { connection } = this.#lane;
+    return connection?.replies.stopIsOwed === true && !connection.copyIn;
   }
 
   /** @param failed the batch that it ends had its error here, and no server knows of it */
@@ -352,13 +348,11 @@ export class LeasedExchange implements Exchange<Unit> {
     if (!transaction.inBlock) this.#portals.closeAll();
     this.#placement.endBatch();
     const { buffer, start, end } = reader;
-    if (this.#queryInBatch && connection?.status === TransactionStatus.open) connection.beginPipeline();
-    this.#queryInBatch = false;
     // A connection that is kept at rest knows of no block that is here.
     const isHere = failed || (transaction.isHere && connection?.replies.unsynced() !== true);
     if (!isHere && connection !== null && this.#lane.mode === 'leased') {
       if (connection.copyIn) connection.output.push(buffer.subarray(start, end));
-      else connection.send(buffer.subarray(start, end), forwarded(Reply.sync));
+      else connection.sync(buffer.subarray(start, end), forwarded(Reply.sync));
       return;
     }
     if (end - start !== EMPTY_MESSAGE_BYTES) output.send(INVALID_FORMAT);
