@@ -93,7 +93,9 @@ function query(way: Way, unit: Unit): Handling {
     case 'scattered':
       return onShards(way, unit);
     default:
-      if (template.readsCatalogue && way.placement.openElsewhere) return beside(way, unit);
+      // A text of several statements may end the block, and is run as one.
+      if (template.readsCatalogue && template.kinds.length === 1 && way.placement.openElsewhere)
+        return beside(way, unit);
       return onLane(way, unit, way.placement.laneFor(template), ON_HOME);
   }
 }

@@ -47,8 +47,9 @@ export class ShardPlacement {
     const { current, home } = this.#lanes;
     if (!current.busy || template.readsCatalogue) return home;
     if (ofBlock(template)) return current;
-    // What the session holds is given up where it is held.
-    return template.releases && (home === current || home.pins.length === 0) ? current : home;
+    // What the session holds is given up where it is held; control of the block may stand beside that.
+    const mayStay = template.releases || (template.kind === 'multi' && template.movable);
+    return mayStay && (home === current || home.pins.length === 0) ? current : home;
   }
 
   /** Whether messages of the extended protocol were sent on the current lane and no Sync behind them yet. */

@@ -423,6 +423,31 @@ export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Pack
       control('commit'),
       read(other),
     ),
+  'a text of several reads a catalogue, and ends a block that is elsewhere': ({ other }) =>
+    steps(
+      control('begin'),
+      put(other),
+      [query(catalogue("select count(*) from pg_class where relname = 'note'"), control('commit and no chain'))],
+      [query(remove(other)), query(control('begin'))],
+      [query(catalogue("select 'note'::regclass::text"), control('rollback'))],
+    ),
+  'a text ends a block that is elsewhere, and gives up what nobody has': ({ other }) =>
+    steps(
+      control('begin'),
+      put(other),
+      [query(control('commit and chain'), neutral('discard plans'))],
+      read(other),
+      [query(control('rollback'), neutral('deallocate all'))],
+    ),
+  'what pgkv answers itself is refused in a block that has failed': ({ other }) =>
+    steps(
+      control('begin'),
+      [{ parse: count, name: '', types: [] }, { bind: [], portal: 'p1', statement: '', resultFormats: [] }, 'sync'],
+      put(other),
+      put(other),
+      [{ execute: 'p1', rows: 0 }, 'sync'],
+      [query(control('rollback'))],
+    ),
   ...givenUpScripts(),
   'SET LOCAL behind a read of several shards': () =>
     steps([...run(count), ...run(neutral("set local work_mem = '3MB'")), ...run(neutral('show work_mem')), 'sync']),

@@ -68,6 +68,8 @@ export class Bindings {
   #hasPortal = false;
   /** The open batch, in earlier packets, has run what is no read. */
   #batchSets = false;
+  /** When the open batch began. */
+  #inBlock = false;
 
   constructor(shards: number) {
     this.#shards = shards;
@@ -102,7 +104,12 @@ export class Bindings {
     for (const touch of this.#touches(part)) {
       if (touch.kind !== 'catalog') for (const shard of this.#shardsOf(touch)) this.#bound.add(shard);
     }
-    this.#batchSets = status === null && (this.#batchSets || JSON.stringify(part).match(SETS) !== null);
+    if (status === null) this.#batchSets ||= JSON.stringify(part).match(SETS) !== null;
+    else {
+      // What was set in front of a BEGIN of the same batch is the block's.
+      this.#batchSets &&= status !== 'I' && !this.#inBlock;
+      this.#inBlock = status !== 'I';
+    }
     if (bindsPortal(part)) this.#hasPortal = true;
     if (status === 'E') this.#hasFailed = true;
     if (status === 'I') {
