@@ -432,13 +432,9 @@ export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Pack
       [query(catalogue("select 'note'::regclass::text"), control('rollback'))],
     ),
   'a text ends a block that is elsewhere, and gives up what nobody has': ({ other }) =>
-    steps(
-      control('begin'),
-      put(other),
-      [query(control('commit and chain'), neutral('discard plans'))],
-      read(other),
-      [query(control('rollback'), neutral('deallocate all'))],
-    ),
+    steps(control('begin'), put(other), [query(control('commit and chain'), neutral('discard plans'))], read(other), [
+      query(control('rollback'), neutral('deallocate all')),
+    ]),
   'what pgkv answers itself is refused in a block that has failed': ({ other }) =>
     steps(
       control('begin'),
