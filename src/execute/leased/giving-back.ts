@@ -118,7 +118,8 @@ export class GivingBack {
     this.#left.clear();
     const release = (): void => this.#pool.release(connection, this.#group);
     const isAtRest = isLeased && quiet;
-    if (isAtRest && mayBeClean && connection.status === TransactionStatus.idle) {
+    // Not in a batch that is open: PostgreSQL 15 would commit that with the question.
+    if (isAtRest && mayBeClean && connection.atRest) {
       return askTemporary(connection, (exist) => {
         if (exist === false) release();
         else this.#pool.destroyUnclean(connection, 'the client is gone, and its temporary objects are not');

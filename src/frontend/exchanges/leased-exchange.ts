@@ -1,6 +1,7 @@
 // Passes the client's messages on to the server of the current lane, one method for each kind; their answers are forwarded as
-// they come. Of what has to be remembered of messages until they are answered it owns what the statement bound last does. A batch that may have to be sent again is GuardedBatch's, where the block stands among the answers BlockSpan's,
-// how later texts are to be read OpenReading's, refusals of the message at hand LaneReadiness's.
+// they come. Of what has to be remembered of messages until they are answered it owns what the statement bound last does. A batch
+// that may have to be sent again is GuardedBatch's, where the block stands among the answers BlockSpan's, how later texts are to
+// be read OpenReading's, refusals of the message at hand LaneReadiness's.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
 import { doing, forwarded, type Owed, queryOf, Reply, renamedQuery } from '../../backend/replies/reply-queue.js';
