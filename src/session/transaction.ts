@@ -31,6 +31,8 @@ export type TransactionState<Branch> =
       readonly prologue: PrologueStatement[] | null;
       /** As far as is known, each statement sees what was committed before it. */
       readonly readCommitted: boolean;
+      /** False: the text that is to begin it may fail before it does, which its answer tells. */
+      readonly isSure: boolean;
     }
   | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
   | { readonly kind: 'failed'; readonly branch: Branch | null; readonly prologue: PrologueStatement[] | null }
@@ -149,7 +151,7 @@ export class Transaction<Branch extends object> {
   opened(branch: Branch): readonly PrologueStatement[] {
     const state = this.#state;
     assert(state.kind === 'held', 'only a block that is held is opened');
-    this.#state = { ...state, kind: 'open', branch };
+    this.#state = { ...state, kind: 'open', branch, isSure: true };
     return state.prologue;
   }
 
@@ -188,7 +190,7 @@ export class Transaction<Branch extends object> {
         const movable = template.movable && isFirst;
         const readCommitted = movable && !template.setsOtherIsolation;
         const prologue = movable ? [{ template, text, said: this.#said() }] : null;
-        this.#state = { kind: 'open', branch, prologue, readCommitted };
+        this.#state = { kind: 'open', branch, prologue, readCommitted, isSure: template.kind === 'begin' };
         return;
       }
       case 'open':
@@ -202,7 +204,7 @@ export class Transaction<Branch extends object> {
         this.#state =
           template.leavesBlock === 'closed'
             ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
-            : { kind: 'open', branch, prologue: null, readCommitted: false };
+            : { kind: 'open', branch, prologue: null, readCommitted: false, isSure: true };
         return;
       case 'held':
       case 'lost':
@@ -227,7 +229,7 @@ export class Transaction<Branch extends object> {
       else kept = null;
     }
     if (kept !== prologue || readCommitted !== state.readCommitted) {
-      this.#state = { kind: 'open', branch, prologue: kept, readCommitted };
+      this.#state = { ...state, prologue: kept, readCommitted };
     }
   }
 
@@ -239,8 +241,8 @@ export class Transaction<Branch extends object> {
     if (status === TransactionStatus.idle) this.#state = NONE;
     else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch, prologue: null };
     else if (state.kind !== 'open' || state.branch !== branch) {
-      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false };
-    }
+      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false, isSure: true };
+    } else if (!state.isSure) this.#state = { ...state, isSure: true };
   }
 
   /** An error of pgkv's own is told without a server: a block that is open fails. */

@@ -77,6 +77,7 @@ for (const version of ['embedded', '15'] as const) {
       ...routines,
       customNames: [...routines.customNames].sort(),
       mentionsMaker: String(routines.mentionsMaker),
+      mentionsLeaving: String(routines.mentionsLeaving),
     });
     const goOn = async (known: Known | null): Promise<Known> => {
       const next = await readNews(ask, known);
@@ -126,7 +127,7 @@ for (const version of ['embedded', '15'] as const) {
     for (const [what, make] of Object.entries(routines)) {
       await client.run(make);
       known = await goOn(known);
-      t.strictSame(facts(known), { ...clean, customNames: ['app.f'] }, what);
+      t.strictSame(facts(known), { ...clean, customNames: ['app.f'], mentionsLeaving: '/f/i' }, what);
       await client.run('CREATE VIEW uses AS SELECT f() AS x');
       known = await goOn(known);
       t.match(facts(known), { readsLeaveState: true, makesUpUnseen: false }, `${what}: a view uses it`);

@@ -37,7 +37,7 @@ const ON_HOME = 'the statement is for the home shard';
 
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
-  if (placement.endIsOpen) return 'wait';
+  if (placement.edgeIsOpen) return 'wait';
   if (portals.has(unit)) {
     const { kind } = way.context.transaction.state;
     if ((kind === 'failed' || kind === 'lost') && portals.isRefusedInFailed(unit)) {

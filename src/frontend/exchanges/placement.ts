@@ -101,12 +101,13 @@ export class ShardPlacement {
   }
 
   /**
-   * What follows the end of a block in another batch waits for its answer: it decides where that runs, and what the loss of what
-   * is owed means (of one block, see lost-answers.ts).
+   * What follows the end of a block, or a text that may have begun one, in another batch waits for the answer: it decides
+   * where that runs, and what the loss of what is owed means (of one block, see lost-answers.ts).
    */
-  get endIsOpen(): boolean {
+  get edgeIsOpen(): boolean {
     const { connection } = this.#lanes.current;
-    if (this.#transaction.state.kind !== 'ending' || connection === null) return false;
+    const { state } = this.#transaction;
+    if (connection === null || !(state.kind === 'ending' || (state.kind === 'open' && !state.isSure))) return false;
     return connection.replies.length > 0 && this.#batch.begins;
   }
 

@@ -126,8 +126,11 @@ t.test('what the caches say they hold is what they hold, within a quarter', asyn
     for (const kind of kinds) {
       // The middle one of several: code is compiled meanwhile, and forgotten.
       const looks: [number, number][] = [];
-      while (looks.length < 3) looks.push(await held(kind, read, COUNT));
-      const [bytes, said] = looks.sort(([one], [other]) => one - other)[1]!;
+      const middle = () => looks.sort(([one], [other]) => one - other)[looks.length >> 1]!;
+      // More of them where other programs keep V8 from what it does beside: then they differ.
+      while (looks.length < 3 || (looks.length < 9 && middle()[1] <= 0.6 * middle()[0]))
+        looks.push(await held(kind, read, COUNT));
+      const [bytes, said] = middle();
       const shown = `${name}: ${Math.round(bytes / COUNT)} bytes a text, ${Math.round(said / COUNT)} counted: ${kind(7).slice(0, 60)}`;
       t.comment(shown);
       // One kind by itself is some 500 KB, of which V8's own comings and goings are a part.

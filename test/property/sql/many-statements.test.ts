@@ -83,7 +83,7 @@ const OTHERS: readonly ((random: Random) => string)[] = [
 ];
 const GAPS = ['', ' ', '\n', ' /* ; */ ', ' -- it\'s; "x\n', '\t\n', '/* a /* ; */ " */', '\r\n'];
 /** Blanks to JavaScript, letters to Postgres. */
-const LETTERS = ['\u00a0', '\ufeff', '\u3000', '\u2028'];
+const LETTERS = ['\u00a0', '\ufeff', '\u3000', '\u2003'];
 
 function textOf(random: Random): string {
   // Most texts are of one sort.
