@@ -106,7 +106,8 @@ t.test('a change of settings that is swallowed: nothing was sent, so that all is
   const { counters } = live.router;
   const { mergedBatches } = counters;
   t.same(codesOf(await into(proxy, SWALLOWED, () => together(clients, incr))), ['']);
-  t.equal(counters.mergedBatches, mergedBatches, 'it was the change that met the fault');
+  // Clients that were heard a moment later may make a batch of their own, which the fault does not meet.
+  t.ok(counters.mergedBatches <= mergedBatches + 1, `it was the change that met the fault: ${counters.mergedBatches}`);
   const after = Object.fromEntries(Object.entries(before).map(([key, count]) => [key, count + 1]));
   t.same(await counts(), after, 'each once');
 });

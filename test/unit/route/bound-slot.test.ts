@@ -83,7 +83,7 @@ t.test(
   (t) => {
     const part = fc.oneof(
       fc.string({ unit: 'grapheme', maxLength: 20 }),
-      fc.constantFrom('', '{', 'a{b}c', '{b}', "it's", 'ü', '😀', 'x'.repeat(300), 'x'.repeat(5_000)),
+      fc.constantFrom('', '{', 'a{b}c', '{b}', "it's", 'ü', '😀', 'x'.repeat(300), 'x'.repeat(2_000)),
     );
     const written = fc.constantFrom(
       (value: string) => `'${value.replaceAll("'", "''")}'`,
