@@ -1,5 +1,5 @@
 // How long one client's long statement keeps another client waiting, for each kind of text that is long for a reason of its own
-// (but for rows of signs, which keep Postgres itself at work for hours): `node bench/long-statements.mjs [--mib 16] [--rounds 3]
+// (but for rows of signs, which keep Postgres itself at work for hours): `node bench/long-statements.mjs [--mib 12] [--rounds 3]
 // [--assert]`. The other client asks, without a pause, what pgkv answers itself, so that neither a server nor a pool has a part
 // in its waiting time. The texts are sent by a thread of its own; each is one that pgkv has not seen. The goal is meant for an
 // idle machine as the one it was set on: what misses it is measured against what the same work takes here and now.
@@ -15,7 +15,7 @@ import { bindMessage, executeMessage, parseMessage, queryMessage, syncMessage, W
 const GOAL_MS = 100;
 const MIB = 2 ** 20;
 /** The default of clients.query_bytes_max. */
-const LIMIT_MIB = 16;
+const LIMIT_MIB = 12;
 
 /** Texts of about so many bytes. */
 const long = {

@@ -140,7 +140,7 @@ const clients = z
     idle_in_transaction_timeout_ms: milliseconds(0, 0, 'The same inside a transaction, which is lost; 0 = off.'),
     keepalive_ms: milliseconds(0, 60000, 'Idle time before TCP keepalive probes on client connections; 0 = off.'),
     message_bytes_max: count(1024, POSTGRES_MESSAGE_BYTES_MAX, 256 * MIB, 'Largest message of a client.'),
-    query_bytes_max: count(1024, POSTGRES_MESSAGE_BYTES_MAX, 16 * MIB, 'Largest SQL text of one Query or Parse.'),
+    query_bytes_max: count(1024, POSTGRES_MESSAGE_BYTES_MAX, 12 * MIB, 'Largest SQL text of one Query or Parse.'),
     buffer_bytes_max: count(16384, 1024 * MIB, MIB / 4, 'Bytes held for one slow client before its server waits.'),
   })
   .prefault({});

@@ -220,7 +220,8 @@ export class StatementSources {
       scope,
       typeBytes: end - textEnd,
       ownBytes,
-      readsClock: readsClock(text, reading.standardStrings),
+      // A long text is not looked through for it.
+      readsClock: end - start > SHARED_LENGTH_MAX || readsClock(text, reading.standardStrings),
       noisy: false,
       uses: 0,
       namesNow: 0,
