@@ -11,6 +11,7 @@ import {
   timeOutsOf,
 } from '../../backend/connection/settings-change.js';
 import { untilReady } from '../../backend/replies/control-answers.js';
+import { milliseconds } from '../../session/milliseconds.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 
 /** Settings whose session value belongs to the transaction, or cannot be set again by set_config. */
@@ -164,7 +165,7 @@ class StateAnswer {
     const settings = new Map(inForce);
     for (const [index, name] of this.#timeOuts.entries()) {
       const value = this.#relieved[index] ?? '0';
-      if (millisecondsOf(value) === this.#defaults.get(name)) settings.delete(name);
+      if (milliseconds(value) === this.#defaults.get(name)) settings.delete(name);
       else settings.set(name, value);
     }
     return { ...known, settings };
@@ -178,12 +179,4 @@ class StateAnswer {
     this.#connection.sendControl(`SELECT ${calls.join(',')}`, untilReady(done));
     this.#connection.output.flush();
   }
-}
-
-const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, min: 60_000, h: 3_600_000, d: 86_400_000 };
-
-/** Of a time-out as Postgres shows it: "0", "1500ms", "2min". */
-export function millisecondsOf(shown: string): number {
-  const [, number = '', unit = ''] = /^(\d+)([a-z]*)$/.exec(shown) ?? [];
-  return Number(number) * (UNIT_MS[unit] ?? 1);
 }

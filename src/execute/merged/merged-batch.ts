@@ -5,8 +5,9 @@
 //   held       has one, which is brought to its settings and asked about the statement; nothing of it was sent
 //   sent       the statement is with the server, which is awaited no longer than the deadline
 //   ended      the connection is given back, closed or lost, and the members hear how it ended
-// One that went well is used for another batch (`idle` until then). From gathered and held it may end at once. Invariants: a member hears exactly once; of a batch that failed nothing was
-// applied, so its members run by themselves; of a batch whose connection was lost nobody knows, so writes get 08007.
+// One that went well is used for another batch (`idle` until then). From gathered and held it may end at once. Invariants: a
+// member hears exactly once; of a batch that failed nothing was applied, so its members run by themselves; of a batch whose
+// connection was lost nobody knows, so writes get 08007.
 
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { SettingsGroup } from '../../backend/connection/settings-group.js';

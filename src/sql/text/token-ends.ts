@@ -51,7 +51,7 @@ export const isDigit = (code: number): boolean => code >= ZERO && code <= 57;
 
 export const mayBeginBlank = (code: number): boolean => CLASSES[code] === BLANK || code === MINUS || code === SLASH;
 
-/** What is longer than this is walked by regular expressions, at 1 ns a character instead of 3 to 6: a text has up to 64 MiB. */
+/** What is longer than this is walked by regular expressions, at 1 ns a character instead of 3 to 6: a text has megabytes. */
 const SHORT_MAX = 64;
 const NO_BLANK = /[^ \t\n\r\f\v]/g;
 const LINE_END = /[\n\r]/g;
