@@ -64,9 +64,13 @@ export const makesUpNames = (text: string): boolean =>
 export const customNamesIn = (text: string): string[] =>
   [...text.matchAll(NAMES_HERE)].map((match) => match[1]!.toLowerCase());
 
-/** Words that code must have to leave something by itself; what calls itself temporary in its first words is asked for anyway. */
-const LEAVES_STATE =
-  /set_config|pg_settings|advisory|\b(?:re)?set\b|\b(?:listen|execute|load|temp|temporary)\b|pg_temp|u&["']/i;
+/** Words of code that leaves something in its session which a probe can see; SET and RESET beside them. */
+export const LEAVING_WORDS_SQL = [
+  'set_config|pg_settings|pg_(?:try_)?advisory_lock',
+  String.raw`\ylisten\y|\yexecute\y|\ytemp(?:orary)?\y|pg_temp`,
+].join('|');
+/** Anywhere in DDL, whose text holds the code in quotes; what calls itself temporary in its first words is asked for anyway. */
+const LEAVES_STATE = here(String.raw`${LEAVING_WORDS_SQL}|\y(?:(?:re)?set|load)\y|u&["']`, 'i');
 const OF_TEMPORARY = /^\s*create\s+temp(?:orary)?\b/i;
 
 /** Whether a text of DDL brings code that may leave something in the session that runs it, whatever routines it calls may do. */

@@ -4,11 +4,11 @@
 // catalogues hold, for the OIDs of built-in functions. Only to show them as text would tables be locked.
 // All names are qualified: the first also runs on clients' own connections, under their search_path.
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
-import { CUSTOM_NAMES_SQL, MADE_UP_NAMES_SQL } from './made-up-settings.js';
+import { CUSTOM_NAMES_SQL, LEAVING_WORDS_SQL, MADE_UP_NAMES_SQL } from './made-up-settings.js';
 
 /** Statements of code, and calls, that leave something in the session which a probe can see. */
 const LEAVES_STATE = [
-  String.raw`set_config|pg_settings|pg_(?:try_)?advisory_lock|\ylisten\y|\yexecute\y|\ytemp(?:orary)?\y|pg_temp`,
+  LEAVING_WORDS_SQL,
   // SET and RESET where a statement begins, which may be behind a comment.
   String.raw`(?:^|;|\ybegin|\yatomic|\ythen|\yelse|\yloop|>>|\*/|--[^\n]*\n)\s*(?:re)?set(?:\s|/|-|")`,
 ].join('|');

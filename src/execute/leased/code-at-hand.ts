@@ -75,7 +75,8 @@ export class CodeAtHand {
 
   /** DDL of the session has gone through: tells everybody. */
   announce(): void {
-    const { routines, schemaEpoch } = { routines: this.routines, schemaEpoch: this.#pool.schemaEpoch };
+    const { routines } = this;
+    const { schemaEpoch } = this.#pool;
     const isSound = routines !== null && (routines.epoch === schemaEpoch || this.#own?.epoch === schemaEpoch);
     this.#pool.schemaChanged();
     this.#own = isSound ? { routines, epoch: this.#pool.schemaEpoch } : null;
