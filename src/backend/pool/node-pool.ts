@@ -21,7 +21,7 @@ import { PoolQueue } from './pool-queue.js';
 import { PoolRoom } from './pool-room.js';
 import { nextWaiter } from './pool-turns.js';
 import { PoolUpkeep } from './pool-upkeep.js';
-import { type AskControl, assumedRoutines, RoutineLookup } from './routine-lookup.js';
+import { type AskControl, assumedRoutines, type Judge, RoutineLookup } from './routine-lookup.js';
 import { Shares } from './shares.js';
 
 export type { PoolLimits } from './pool-limits.js';
@@ -135,6 +135,11 @@ export class NodePool {
   /** Who asks for a lease now has to wait until one comes back, however long that is held. */
   get leasesAreTaken(): boolean {
     return this.#shares.held >= this.#shares.leasesMax;
+  }
+
+  /** How many leases are held for what; '' if none is. */
+  get heldFor(): string {
+    return this.#shares.heldFor();
   }
 
   get waitingCount(): number {
@@ -311,7 +316,7 @@ export class NodePool {
   }
 
   /** Calls `known` once the routines that `ensureRoutines` has assumed are known. Returns what calls it off. */
-  whenRoutinesKnown(group: PoolGroup, known: () => void): () => void {
+  whenRoutinesKnown(group: PoolGroup, known: Judge): () => void {
     return this.#routines?.whenKnown(group, known) ?? (() => undefined);
   }
 
@@ -371,7 +376,7 @@ export class NodePool {
     const { waitTimeoutMs } = this.#limits;
     this.counters.waitTimeoutsTotal++;
     this.#queue.leave(request);
-    const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held`;
+    const detail = `${this.label}: waited ${waitTimeoutMs} ms (pool.wait_timeout_ms), ${this.#shares.held} of ${this.#shares.leasesMax} leases are held: ${this.heldFor}`;
     request.refused(new PgkvError('pool_wait_timeout', { detail }), null);
   }
 }

@@ -50,6 +50,9 @@ export type AskControl = (
   sql: string,
 ) => Promise<(string | null)[][]>;
 
+/** Judges anew what was assumed, by what was read: DDL that has gone through meanwhile is of no concern to it. */
+export type Judge = (read: Routines) => void;
+
 interface Database {
   /** The last answer, and the schema epoch for which it holds; null: there was none yet. */
   read: Routines | null;
@@ -63,7 +66,7 @@ interface Database {
   waiting: (() => void)[];
   patience: Timer | null;
   /** Sessions that judge anew what they assumed, with a group to ask for. */
-  readonly assuming: Map<() => void, PoolGroup>;
+  readonly assuming: Map<Judge, PoolGroup>;
   /** The next look-up for them. */
   retry: Timer | null;
 }
@@ -119,7 +122,7 @@ export class RoutineLookup {
    * `known` is called once when the routines of the group's database are known, which are asked for until then whether somebody
    * wants a connection or not: those who wait here may hold all there are. Returns what calls it off.
    */
-  whenKnown(group: PoolGroup, known: () => void): () => void {
+  whenKnown(group: PoolGroup, known: Judge): () => void {
     const database = this.#database(group.database);
     database.assuming.set(known, group);
     this.#retryLater(database);
@@ -244,7 +247,7 @@ export class RoutineLookup {
     database.assuming.clear();
     for (const [judge, of] of assuming) {
       of.routines = database.read;
-      judge();
+      judge(database.read);
     }
     if (isOutdated) this.#start(database, group);
   }

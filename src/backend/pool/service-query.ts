@@ -45,6 +45,7 @@ export function serviceQuery(
         const deadline = clock.after(pool.answerTimeoutMs, () => pool.missedDeadline(connection));
         // Statements of pgkv's own are answered to the query's handler; the lease itself only hears of a loss.
         connection.attach({
+          heldFor: "pgkv's own questions",
           holdsBytes: false,
           serverBytes: () => undefined,
           serverPaused: () => undefined,

@@ -24,6 +24,16 @@ export class Shares {
     return this.#held.size;
   }
 
+  /** How many leases are held for what, for those who wait for one. */
+  heldFor(): string {
+    const counts = new Map<string, number>();
+    for (const { receiver } of this.#held.keys()) {
+      const reason = receiver?.heldFor ?? 'clients that have gone';
+      counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    }
+    return [...counts].map(([reason, count]) => `${count} for ${reason}`).join(', ');
+  }
+
   /** A request was granted. */
   granted({ purpose, group }: LeaseRequest, connection: ServerConnection): void {
     if (purpose === undefined) this.leased(group, connection);

@@ -7,6 +7,8 @@ import type { StatementSource } from './statement-source.js';
 
 /** Whoever holds the lease of a connection: gets the replies meant for the client. Called synchronously. */
 export interface ReplyReceiver {
+  /** Why it has the connection, for those who wait for one: "a statement under way", "temporary objects" … */
+  readonly heldFor: string;
   /** Whether bytes it was given are still to be read from where they were: its socket has not taken them yet. */
   readonly holdsBytes: boolean;
   /** Bytes to forward, whole messages or parts of streamed ones, in order. Valid during the call; views may be kept. */

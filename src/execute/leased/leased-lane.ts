@@ -91,6 +91,12 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     return this.#left.pins;
   }
 
+  get heldFor(): string {
+    if (this.mode !== 'leased') return 'what has to be asked or set';
+    if (!this.connection!.atRest) return this.idleInTransaction ? 'idle transactions' : 'statements under way';
+    return this.#left.heldFor;
+  }
+
   get holdsState(): boolean {
     return this.#left.mayHoldState;
   }

@@ -102,6 +102,14 @@ export class StateBehindLease {
     return this.#hidden.kind !== 'none' || this.#readsSequences || this.pins.length > 0;
   }
 
+  /** Why, for those who wait for a connection. */
+  get heldFor(): string {
+    if (this.pins.length > 0) return this.pins.join(' and ');
+    if (this.#hidden.kind !== 'none') return `hidden settings (${this.#hidden.kind})`;
+    if (this.#readsSequences) return 'what was drawn from sequences';
+    return this.#lingering.on ? 'a moment behind DDL' : 'no reason';
+  }
+
   /** Something may be lost with the connection, or be found by the next session. */
   get mayHoldState(): boolean {
     return this.pinned || this.#effects !== Effect.none;
@@ -202,8 +210,7 @@ export class StateBehindLease {
   }
 
   /** What was assumed of the database's code is judged if it is known by now. */
-  judge(): void {
-    const { routines } = this.#code;
+  judge(routines = this.#code.routines): void {
     // What that code may have left is asked for by the names that are known now.
     if (routines !== null && this.#hidden.judge(routines)) this.#effects |= Effect.unknown;
   }
@@ -211,9 +218,9 @@ export class StateBehindLease {
   /** Has `known` called when what was assumed of the database's code can be judged. Only at rest. */
   awaitRoutines(known: () => void): void {
     if (this.#hidden.kind !== 'assumed' || this.#callOff !== null) return;
-    this.#callOff = this.#pool.whenRoutinesKnown(this.#group, () => {
+    this.#callOff = this.#pool.whenRoutinesKnown(this.#group, (read) => {
       this.#callOff = null;
-      this.judge();
+      this.judge(read);
       known();
     });
   }

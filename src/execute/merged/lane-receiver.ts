@@ -3,6 +3,7 @@
 import type { ReplyReceiver, ServerLoss } from '../../backend/connection/server-connection.js';
 
 export abstract class LaneReceiver implements ReplyReceiver {
+  readonly heldFor = 'merged statements';
   readonly holdsBytes = false;
 
   abstract serverBytes(bytes: Buffer): void;

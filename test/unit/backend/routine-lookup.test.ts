@@ -114,13 +114,14 @@ t.test('what was assumed is told to be known as soon as the server answers, thou
     t.ok(group.routines!.isAssumed && group.routines!.epoch !== 1, 'it is asked again before each lease');
     let known = 0;
     for (let session = 0; session < 3; session++) {
-      lookup.whenKnown(group, () => {
-        known++;
+      lookup.whenKnown(group, (read) => {
+        // Whatever has gone through since it was asked for, this is what is judged by.
+        group.routines = null;
+        if (!read.isAssumed && read.epoch === 1) known++;
       });
     }
     await clock.runUntil(() => known > 0);
     t.equal(known, 3);
-    t.notOk(group.routines!.isAssumed);
     t.equal(clock.now(), failures * 1_000);
     t.equal(clock.pending, 0);
     t.ok(asked() <= failures + 3, `${asked()} questions`);
