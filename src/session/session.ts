@@ -27,6 +27,8 @@ const bytesOfDescription = (name: string, { shape }: Description): number =>
 
 /** What Describe told a client of a statement. */
 export interface Description {
+  /** The statement it was told of: its answer may come when the name stands for another one. */
+  readonly source: StatementSource;
   /** See row-shape.ts. */
   readonly shape: string;
   /** Schema epoch in which that was known to hold. */
@@ -88,9 +90,12 @@ export class Session {
     return this.unnamed.source === source ? '' : undefined;
   }
 
-  /** What the client was told of a statement's result ("": its unnamed one), until it is parsed anew. */
+  /** What the client was told of the result of the statement that the name stands for ("": its unnamed one). */
   description(name: string): Description | undefined {
-    return this.#descriptions?.get(name);
+    const description = this.#descriptions?.get(name);
+    if (description === undefined) return undefined;
+    const stands = name === '' ? this.unnamed.source : this.statement(name);
+    return description.source === stands ? description : undefined;
   }
 
   setDescription(name: string, description: Description): void {
@@ -115,8 +120,15 @@ export class Session {
     source.namesEver++;
   }
 
-  /** The same statement, read anew. */
+  /** The same statement ("": the unnamed one), read anew: what was told of it was told of this. */
   renewStatement(name: string, renewed: StatementSource): void {
+    const description = this.description(name);
+    if (description !== undefined) this.#descriptions!.set(name, { ...description, source: renewed });
+    if (name === '') {
+      const { source } = this.unnamed;
+      if (source !== null) this.unnamed.renew(source, renewed);
+      return;
+    }
     const source = this.#statements?.get(name);
     if (source === undefined) return;
     this.#statements!.set(name, renewed);

@@ -58,6 +58,6 @@ export class DescribedResults {
     const description = session.description(name);
     if (description === undefined) return;
     const stale = shape !== null && shape !== description.shape;
-    session.setDescription(name, { shape: description.shape, epoch, stale });
+    session.setDescription(name, { ...description, epoch, stale });
   }
 }

@@ -279,10 +279,11 @@ export class ExtendedProtocol {
     const name = this.#named.name(buffer, nameStart, nameEnd);
     const epoch = this.#schemaEpoch();
     const session = this.#session;
+    const source = name === '' ? session.unnamed.source : session.statement(name);
     const described = (shape: string): void => {
       // It may have been closed behind the Describe, or be one that PREPARE has made.
-      if (name === '' || session.statement(name) !== undefined)
-        session.setDescription(name, { shape, epoch, stale: false });
+      if (source && (name === '' || session.statement(name) !== undefined))
+        session.setDescription(name, { source, shape, epoch, stale: false });
     };
     return describing(false, described, server === null ? null : new Map([[server, name]]));
   }

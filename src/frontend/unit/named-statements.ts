@@ -94,8 +94,7 @@ export class NamedStatements {
     if (source === undefined || source.reading === null || source.scope === this.#kv.scope) return source;
     // A table has become a key-value table, or is none any more, since it was parsed (D25).
     const renewed = this.#sources.renewed(source, source.reading, this.#kv.scope);
-    if (name === '') session.unnamed.renew(source, renewed);
-    else session.renewStatement(name, renewed);
+    session.renewStatement(name, renewed);
     return renewed;
   }
 

@@ -112,8 +112,10 @@ t.test('whatever sessions do, their bytes and names are those of what they have'
       const what = random.integer(12);
       if (what < 4 && one.statement(name) === undefined) one.setStatement(name, random.pick(sources));
       else if (what < 6) one.dropStatement(name);
-      else if (what < 8) one.setDescription(name, { shape: 'x'.repeat(random.integer(99)), epoch: 1, stale: false });
-      else if (what === 8) one.dropDescription(name);
+      else if (what < 8) {
+        const shape = 'x'.repeat(random.integer(99));
+        one.setDescription(name, { source: random.pick(sources), shape, epoch: 1, stale: false });
+      } else if (what === 8) one.dropDescription(name);
       else if (what === 9) one.renewStatement(name, random.pick(sources));
       else if (what === 10) {
         taken = one.takeAllStatements();
