@@ -54,7 +54,7 @@ export class LeasedExchange implements Exchange<Unit> {
   readonly #guarded: GuardedBatch;
   readonly #readiness: LaneReadiness;
   readonly #described: DescribedResults;
-  readonly #reading = new OpenReading();
+  readonly #reading: OpenReading;
   /** Where the block stands among the ReadyForQuery messages owed. */
   readonly #block = new BlockSpan();
   /** What the statement bound last does. */
@@ -73,6 +73,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#portals = portals;
     this.#answers = answers;
     this.#lost = new LostAnswers(context);
+    this.#reading = new OpenReading(context.session);
     this.#extended = extended;
     this.#readiness = new LaneReadiness(context, answers);
     this.#described = new DescribedResults(context, this.#readiness);
@@ -86,7 +87,7 @@ export class LeasedExchange implements Exchange<Unit> {
 
   /** How texts are to be read hangs on an answer that is still to come. */
   readingIsOpen(): boolean {
-    return this.#reading.awaited(this.#lane.connection);
+    return this.#reading.awaited(this.#lane.connection, this.#context.transaction.inBlock);
   }
 
   /** All that was sent has been answered, and the lane is free. */
