@@ -14,40 +14,25 @@ import type { Said } from '../backend/connection/server-connection.js';
 import { assert } from '../base/assert.js';
 import type { StatementKind, Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
-
-/** Something said in a block that can be said again on another server. */
-export interface PrologueStatement {
-  readonly template: Template;
-  readonly text: string;
-  readonly said: Said;
-}
+import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf } from './prologue.js';
 
 export type TransactionState<Branch> =
   | { readonly kind: 'none' }
-  | { readonly kind: 'held'; readonly prologue: PrologueStatement[]; readonly readCommitted: boolean }
+  | { readonly kind: 'held'; readonly prologue: Prologue; readonly readCommitted: boolean }
   | {
       readonly kind: 'open';
       readonly branch: Branch;
-      readonly prologue: PrologueStatement[] | null;
+      readonly prologue: Prologue | null;
       /** As far as is known, each statement sees what was committed before it. */
       readonly readCommitted: boolean;
       /** False: the text that is to begin it may fail before it does, which its answer tells. */
       readonly isSure: boolean;
     }
   | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
-  | { readonly kind: 'failed'; readonly branch: Branch | null; readonly prologue: PrologueStatement[] | null }
+  | { readonly kind: 'failed'; readonly branch: Branch | null; readonly prologue: Prologue | null }
   | { readonly kind: 'lost' };
 
 export type TransactionPhase = TransactionState<unknown>['kind'];
-
-/** Statements kept for being said again. */
-const PROLOGUE_MAX = 100;
-/** And their messages: a block with more stays where it is. */
-const PROLOGUE_BYTES_MAX = 65_536;
-
-const hasRoom = (prologue: readonly PrologueStatement[], { bytes }: Said): boolean =>
-  prologue.length < PROLOGUE_MAX &&
-  prologue.reduce((sum, { said }) => sum + said.bytes.length, bytes.length) <= PROLOGUE_BYTES_MAX;
 
 /** The command tag of one COMMIT or ROLLBACK behind which no block is open; null: it is something else. */
 export function endTag({ kind, leavesBlock }: Template): 'COMMIT' | 'ROLLBACK' | null {
@@ -136,7 +121,7 @@ export class Transaction<Branch extends object> {
     if (state.kind === 'open' && state.prologue !== null) this.#state = { ...state, prologue: null };
   }
 
-  get #prologue(): PrologueStatement[] | null {
+  get #prologue(): Prologue | null {
     const state = this.#state;
     return state.kind === 'held' || state.kind === 'open' ? state.prologue : null;
   }
@@ -144,7 +129,8 @@ export class Transaction<Branch extends object> {
   /** A BEGIN was answered here. */
   hold(template: Template, text: string, said: Said): void {
     assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
-    this.#state = { kind: 'held', prologue: [{ template, text, said }], readCommitted: !template.setsOtherIsolation };
+    const prologue = prologueOf([], template, text, said);
+    this.#state = { kind: 'held', prologue, readCommitted: !template.setsOtherIsolation };
   }
 
   /** The held block is about to be opened by `branch`. @returns what opens it */
@@ -179,17 +165,17 @@ export class Transaction<Branch extends object> {
 
   /**
    * A statement is about to be sent on `branch`.
-   * @param isFirst a block that it begins holds nothing of what was sent before it
+   * @param before what a block that it begins holds of what was sent before it; null: something that cannot be said again
    */
-  sent(template: Template, text: string, branch: Branch, isFirst: boolean): void {
+  sent(template: Template, text: string, branch: Branch, before: Prologue | null): void {
     const state = this.#state;
     switch (state.kind) {
       case 'none':
       case 'ending': {
         if (template.leavesBlock !== 'open') return;
-        const movable = template.movable && isFirst;
-        const readCommitted = movable && !template.setsOtherIsolation;
-        const prologue = movable ? [{ template, text, said: this.#said() }] : null;
+        const prologue = template.movable && before !== null ? prologueOf(before, template, text, this.#said()) : null;
+        const isOther = template.setsOtherIsolation || before?.some((one) => one.template.setsOtherIsolation) === true;
+        const readCommitted = prologue !== null && !isOther;
         this.#state = { kind: 'open', branch, prologue, readCommitted, isSure: template.kind === 'begin' };
         return;
       }
@@ -221,16 +207,23 @@ export class Transaction<Branch extends object> {
     }
     // AND CHAIN hands the block's isolation level on.
     const readCommitted = state.readCommitted && !template.setsOtherIsolation;
-    let kept = prologue !== null && template.movable ? prologue : null;
     // A BEGIN inside a block is a warning, and its options hold: it is said again.
-    if (kept !== null && !template.readOnly && !template.releases) {
-      const said = this.#said();
-      if (hasRoom(kept, said)) kept.push({ template, text, said });
-      else kept = null;
-    }
+    const isKept = prologue !== null && template.movable && noteSaid(prologue, template, text, this.#said);
+    const kept = isKept ? prologue : null;
     if (kept !== prologue || readCommitted !== state.readCommitted) {
       this.#state = { ...state, prologue: kept, readCommitted };
     }
+  }
+
+  /** A query of the block runs beside its server. @returns whether that has to be told, for which the block has had one by then */
+  readBeside(): boolean {
+    const prologue = this.#prologue;
+    return prologue !== null && noteRead(prologue) && this.#state.kind === 'open';
+  }
+
+  /** Its server has said that the block has failed, and owes more of it: what it has refused would fail again elsewhere. */
+  failedMeanwhile(): void {
+    this.bound();
   }
 
   /** `branch` has said where it stands, and owes nothing behind that. */

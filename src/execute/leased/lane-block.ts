@@ -3,9 +3,9 @@
 // session/transaction.ts. Invariant: a block that cannot be said again is never gone on with: what follows would be
 // committed by itself.
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
-import { IGNORED, untilReady } from '../../backend/replies/control-answers.js';
+import { untilReady } from '../../backend/replies/control-answers.js';
 import type { ControlQuery } from '../../backend/replies/reply-queue.js';
-import type { PrologueStatement } from '../../session/transaction.js';
+import type { PrologueStatement } from '../../session/prologue.js';
 import type { Template } from '../../sql/plan/template.js';
 import type { Acquisition } from './acquisition.js';
 import type { GivingBack, GivingLane } from './giving-back.js';
@@ -13,6 +13,8 @@ import type { StateBehindLease } from './state-behind-lease.js';
 
 /** Fails before it has a portal, which would stay there in a failed block. */
 const FAIL = 'SELECT "pgkv lost"';
+/** Takes a snapshot, behind which it is too late for options of the transaction. */
+const READ = 'SELECT';
 
 /** The lane that has the block. */
 export interface BlockLane extends GivingLane {
@@ -64,7 +66,17 @@ export class LaneBlock {
    */
   openFailed(prologue: readonly PrologueStatement[] | null): void {
     if (prologue !== null) this.open(prologue);
-    this.#lane.connection!.sendControl(prologue === null ? `BEGIN; ${FAIL}` : FAIL, IGNORED);
+    const connection = this.#lane.connection!;
+    const failed = untilReady(() => this.#parts.acquisition.tellParameters(connection));
+    connection.sendControl(prologue === null ? `BEGIN; ${FAIL}` : FAIL, failed);
+  }
+
+  /** A query of the block runs beside its server, which is to know that it has had one. `resume` follows. */
+  readBeside(): void {
+    this.#lane.connection!.runControl(
+      READ,
+      untilReady(() => this.#lane.goesOn()),
+    );
   }
 
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
@@ -88,6 +100,8 @@ export class LaneBlock {
     this.#lane.connectionChecked();
     const connection = this.#lane.connection!;
     connection.endBatchQuietly((errorTold) => {
+      // With the client's own Sync the server would have told it what was set, or is so no longer behind an error.
+      this.#parts.acquisition.tellParameters(connection);
       done(errorTold);
       this.#lane.connectionKept();
       if (connection.atRest) this.#parts.givingBack.begin(connection, true);

@@ -52,6 +52,7 @@ export function openWay(parts: WayParts): OpenedWay {
   const kv = new KvStatements(session, services, parts.startSearchPath);
   const named = new NamedStatements(session, services.sources, kv, services.statementBytesMax);
   const units = new UnitReader(reader, kv, named, services.templateOf);
+  const say = () => saidAgain(units.unit, session);
   const context: ExchangeContext = {
     session,
     services,
@@ -59,7 +60,7 @@ export function openWay(parts: WayParts): OpenedWay {
     output,
     lanes,
     batch: new ClientBatch(),
-    transaction: new Transaction<LeasedLane>(() => saidAgain(units.unit, session)),
+    transaction: new Transaction<LeasedLane>(say),
     kv,
     named,
     resume: parts.resume,
@@ -68,7 +69,7 @@ export function openWay(parts: WayParts): OpenedWay {
   const extended = new ExtendedProtocol(session, named, () => lanes.home.schemaEpoch);
   const answers = new OwnAnswers(context);
   const portals = new OwnPortals(output);
-  const placement = new ShardPlacement(context, portals);
+  const placement = new ShardPlacement(context, portals, say);
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);
   const own = new OwnExchange(context, answers, portals, merged !== null);

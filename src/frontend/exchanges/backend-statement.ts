@@ -11,6 +11,7 @@ import { Frontend } from '../../wire/protocol.js';
 import { BOOL_COLUMN, encodeWarning, INT4_COLUMN } from '../../wire/server-messages.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import type { Unit } from '../unit/unit.js';
+import { readBeside } from './block-instant.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnOutcome, OwnStatement } from './own-statement.js';
 
@@ -35,13 +36,20 @@ export function backendStatement(unit: Unit, call: BackendCall, context: Exchang
   // A parameter's value decides when it is bound.
   const given = unit.type === Frontend.parse ? boundLater(call) : argumentsOf(unit, call);
   if (given === null) return null;
-  if (isPid) return { column, run: (done) => done(row(session.pid)) };
+  const asQuery = (run: OwnStatement['run']): OwnStatement => ({
+    column,
+    run: (done) => {
+      readBeside(context);
+      run(done);
+    },
+  });
+  if (isPid) return asQuery((done) => done(row(session.pid)));
   const { pid, timeout } = given;
-  if (pid === null || timeout === null) return { column, run: (done) => done(row(null)) };
+  if (pid === null || timeout === null) return asQuery((done) => done(row(null)));
   // What is wrong with a time-out the server says before it looks at the pid.
   if (pid === undefined || pid < FIRST_SESSION_PID || (timeout ?? 0) < 0) return null;
   const what: SessionSignal = call.function === 'pg_cancel_backend' ? 'cancel' : 'terminate';
-  return { column, run: (done) => run(pid, what, context, done) };
+  return asQuery((done) => run(pid, what, context, done));
 }
 
 function run(

@@ -7,6 +7,11 @@ import type { InstantSource } from '../../execute/scatter/scatter-request.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { ExchangeContext } from './exchange-context.js';
 
+/** A query of the block, if one is open, runs beside its server. */
+export function readBeside({ transaction, lanes }: ExchangeContext): void {
+  if (transaction.readBeside()) lanes.current.block.readBeside();
+}
+
 export class BlockInstant {
   readonly #context: ExchangeContext;
   /** now(), by the block's prologue, which it keeps as long as reads may run beside it. */

@@ -99,6 +99,7 @@ export class LeasedExchange implements Exchange<Unit> {
   /** A server's ReadyForQuery has gone out. */
   readied(status: number, lane: LeasedLane): void {
     const { transaction } = this.#context;
+    if (status === TransactionStatus.failed && this.#block.outside === 0) transaction.failedMeanwhile();
     this.#block.readied();
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
@@ -259,7 +260,7 @@ export class LeasedExchange implements Exchange<Unit> {
       this.#portals.boundElsewhere(portal);
       // One without a name is dropped by the next Bind or query, which alone would move the block.
       if (portal !== '') this.#context.transaction.bound();
-      this.#placement.sendingBound(template);
+      this.#placement.sendingBound(template, text);
       lane.note(template, text);
       services.counters.statements++;
       this.#notice(template, connection);

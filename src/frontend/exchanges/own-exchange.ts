@@ -155,7 +155,9 @@ export class OwnExchange implements Exchange<Unit> {
     if (hasValues(unit) && !('error' in readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), false)))
       return false;
     const { placed, view } = unit;
-    return placed && view.shards.length > 1 && !this.#context.lanes.current.busy;
+    const { lanes, batch } = this.#context;
+    // Options are too late behind what has run in its batch, as a server says that is told of it.
+    return placed && view.shards.length > 1 && !lanes.current.busy && !batch.hasRunElsewhere;
   }
 
   #explain({ template, statement, view }: Unit): OwnOutcome {

@@ -2,11 +2,13 @@
 // that is open, and else the home shard. It moves the conversation from one lane to another when nothing is owed there,
 // so that answers stay in the client's order; where a transaction would have to leave its shard, it refuses (D13).
 // Invariant: while a block is open on a branch, that is the current lane.
+import type { Said } from '../../backend/connection/server-connection.js';
 import type { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
+import { noteRead, noteSaid, onlyReads, type Prologue } from '../../session/prologue.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
@@ -29,12 +31,18 @@ export class ShardPlacement {
   readonly #transaction: Transaction<LeasedLane>;
   readonly #batch: ClientBatch;
   readonly #portals: OwnPortals;
-  /** A statement of the open batch may have written, so that its implicit transaction cannot be split. */
-  #batchWrites = false;
+  readonly #say: () => Said;
+  /**
+   * What statements of the open batch, outside a block, have done on the current lane, for a BEGIN behind them; null: something
+   * that cannot be said again. With more than reads in it the batch's implicit transaction cannot be split.
+   */
+  #batchSaid: Prologue | null = [];
   /** Statements of the open batch were bound on the current lane. */
   #batchRuns = false;
 
-  constructor({ session, lanes, transaction, batch }: ExchangeContext, portals: OwnPortals) {
+  /** @param say the statement at hand, once more */
+  constructor({ session, lanes, transaction, batch }: ExchangeContext, portals: OwnPortals, say: () => Said) {
+    this.#say = say;
     this.#session = session;
     this.#lanes = lanes;
     this.#transaction = transaction;
@@ -123,24 +131,37 @@ export class ShardPlacement {
       transaction.reopened(lane);
     }
     const comesBack = this.#comesBack(template);
-    transaction.sent(template, text, lane, !this.#batchWrites);
+    transaction.sent(template, text, lane, this.#before());
+    // A block that begins has taken over what stands before it; what stands before the end of one is decided by that.
+    if (template.leavesBlock !== null && this.#batchSaid?.length !== 0) this.#batchSaid = [];
     if (comesBack) transaction.bound();
   }
 
   /** The statement is one of an extended batch. */
-  sendingBound(template: Template): void {
+  sendingBound(template: Template, text: string): void {
     this.#batchRuns = template.leavesBlock !== 'closed';
-    if (!this.#batchRuns) {
-      // What stands before the end of a block is decided by it.
-      this.#batchWrites = false;
-      this.#batch.transactionEnded();
-    } else if (!template.readOnly && (this.#comesBack(template) || !this.#isSaidAgain(template)))
-      this.#batchWrites = true;
+    if (!this.#batchRuns) this.#batch.transactionEnded();
+    else if (
+      !this.#transaction.inBlock &&
+      this.#batchSaid !== null &&
+      !this.#isSaidAgain(template, text, this.#batchSaid)
+    )
+      this.#batchSaid = null;
   }
 
-  /** A block begins with it, or can be left with what it did. */
-  #isSaidAgain({ movable, releases, kind }: Template): boolean {
-    return releases || (movable && (kind === 'begin' || this.#transaction.movable));
+  /** Outside a block: it is noted, or need not be. */
+  #isSaidAgain(template: Template, text: string, said: Prologue): boolean {
+    const isMovable = template.readOnly || (template.movable && !this.#comesBack(template));
+    return isMovable && noteSaid(said, template, text, this.#say);
+  }
+
+  /** What a block that begins now holds. What has run elsewhere in its batch were reads (D12). */
+  #before(): Prologue | null {
+    const said = this.#batchSaid;
+    if (said === null || !this.#batch.hasRunElsewhere) return said;
+    const before: Prologue = [];
+    noteRead(before);
+    return [...before, ...said];
   }
 
   /** It gives up what the session may hold here, up to the end of the transaction, which decides: that has to be here. */
@@ -155,7 +176,8 @@ export class ShardPlacement {
 
   /** A Sync ends the open batch. */
   endBatch(): void {
-    this.#batchWrites = this.#batchRuns = false;
+    if (this.#batchSaid?.length !== 0) this.#batchSaid = [];
+    this.#batchRuns = false;
   }
 
   /**
@@ -193,11 +215,13 @@ export class ShardPlacement {
     if (!connection.replies.unsynced()) return connection.replies.length > 0 ? 'wait' : null;
     const { state } = this.#transaction;
     const inBlock = state.kind === 'open';
-    const leaves = !(beside && inBlock) && (this.#batchWrites || (inBlock && state.prologue === null));
+    const isBound = inBlock ? state.prologue === null : this.#batchSaid === null || !onlyReads(this.#batchSaid);
+    const leaves = isBound && !(beside && inBlock);
     if (leaves || connection.copyIn) return LEAVES_SHARD(why);
     if (!inBlock && !this.#portals.mayLeave) return LEAVES_SHARD('too many portals are open on it');
     if (!inBlock) this.#portals.leave();
     if (this.#batchRuns) this.#batch.ranElsewhere();
+    if (!inBlock) this.#batchSaid = [];
     lane.block.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();
       this.#transaction.answered(connection.status, lane);

@@ -11,7 +11,7 @@ import { ScatterRun } from '../../execute/scatter/scatter-run.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
-import { BlockInstant } from './block-instant.js';
+import { BlockInstant, readBeside } from './block-instant.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 import { type OwnPortal, OwnPortals } from './own-portals.js';
@@ -190,6 +190,7 @@ export class ScatterExchange implements Exchange<Unit> {
   #begin(request: ScatterRequest, client: RunClient): ScatterRun {
     const { output } = this.#context;
     const { instant } = request;
+    readBeside(this.#context);
     const timed = instant === null ? request : { ...request, instant: this.#blockInstant.source(instant.source) };
     const run = new ScatterRun(timed, {
       described: client.described,

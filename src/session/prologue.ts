@@ -1,0 +1,79 @@
+// What was said in a transaction that can be said again on another server, in order, so that a block can go there (D13): its
+// BEGIN, what it sets, and, in place of all that it only read, that it has read: behind that it is too late for options of the
+// transaction. Invariant: it has a bound; who can say no more of it stays where the transaction is.
+import type { Said } from '../backend/connection/server-connection.js';
+import { NEUTRAL_TEMPLATE, type StatementKind, type Template } from '../sql/plan/template.js';
+import { encodeQuery } from '../wire/client-messages.js';
+
+/** Something said in a transaction that can be said again on another server. */
+export interface PrologueStatement {
+  readonly template: Template;
+  readonly text: string;
+  readonly said: Said;
+}
+
+export type Prologue = PrologueStatement[];
+
+/** Statements kept for being said again. */
+const PROLOGUE_MAX = 100;
+/** And their messages: a block with more stays where it is. */
+const PROLOGUE_BYTES_MAX = 65_536;
+
+const ofPgkv = (sql: string): PrologueStatement => ({
+  template: NEUTRAL_TEMPLATE,
+  text: '',
+  said: { isQuery: true, bytes: encodeQuery(sql) },
+});
+/** The transaction has taken a snapshot. */
+const HAS_READ = ofPgkv('SELECT');
+/** Opens the block in which is said what stood in front of the client's BEGIN, which is a warning behind it, and whose options hold. */
+const BEGUN_BEFORE = ofPgkv('BEGIN');
+
+/** Kinds that take no snapshot: PlannedStmtRequiresSnapshot() in pquery.c. */
+const READS_NOTHING: ReadonlySet<StatementKind> = new Set([
+  'begin',
+  'commit',
+  'rollback',
+  'savepoint',
+  'set',
+  'show',
+  'empty',
+  'other',
+]);
+
+/** What is given up takes one, but for UNLISTEN; SET CONSTRAINTS takes none. */
+const takesSnapshot = ({ kind, kinds, releases, releasesUntilEnd }: Template): boolean =>
+  kind === 'other' ? releases && !releasesUntilEnd : kinds.some((one) => !READS_NOTHING.has(one));
+
+const hasRoom = (prologue: Prologue, { bytes }: Said): boolean =>
+  prologue.length < PROLOGUE_MAX &&
+  prologue.reduce((sum, { said }) => sum + said.bytes.length, bytes.length) <= PROLOGUE_BYTES_MAX;
+
+/** Something was read in the transaction. @returns false where it was known */
+export function noteRead(prologue: Prologue): boolean {
+  if (prologue.at(-1) === HAS_READ) return false;
+  prologue.push(HAS_READ);
+  return true;
+}
+
+/** Notes a statement whose Template is `movable`, or reads only. @returns false where there is no room */
+export function noteSaid(prologue: Prologue, template: Template, text: string, say: () => Said): boolean {
+  if (!template.readOnly && !template.releases) {
+    const said = say();
+    if (!hasRoom(prologue, said)) return false;
+    prologue.push({ template, text, said });
+  }
+  if (takesSnapshot(template)) noteRead(prologue);
+  return true;
+}
+
+/** @param before what was said in the same batch, in front of the BEGIN */
+export function prologueOf(before: Prologue, template: Template, text: string, said: Said): Prologue {
+  const prologue = before.length === 0 ? [] : [BEGUN_BEFORE, ...before];
+  prologue.push({ template, text, said });
+  if (takesSnapshot(template)) noteRead(prologue);
+  return prologue;
+}
+
+/** No more than reads were said. */
+export const onlyReads = (prologue: Prologue): boolean => prologue.every((one) => one === HAS_READ);
