@@ -2,30 +2,36 @@
 // Postgres would not give, but for refusals with their reason.
 //   PGKV_SEED=7                     scripts of that seed on
 //   PGKV_FUZZ_SCRIPTS=500           so many of each kind
+//   PGKV_FUZZ_KIND=BEGIN            only the kinds with that in their name
 import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
 import { portalScript, queryScript } from './batch-scripts.js';
+import { blockScript } from './block-scripts.js';
 import { NAME_SCRIPTS } from './name-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 2_000_000);
 const SCRIPTS = Number(process.env['PGKV_FUZZ_SCRIPTS'] ?? 90);
+const KIND = process.env['PGKV_FUZZ_KIND'] ?? '';
 const FAULTS_MAX = Number(process.env['PGKV_FUZZ_FAULTS'] ?? 3);
 const skip = findPostgres('embedded') ? false : 'no embedded Postgres';
 
 const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> = {
   'portals bound before others are executed': portalScript,
   'simple queries in front of the Sync': queryScript,
+  'what stands around the BEGIN of a block': blockScript,
 };
 
 t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {
   const arena = await Arena.open([1, 3, 5]);
   t.teardown(() => arena.close());
   // Names are a matter of a connection, whatever the number of shards.
-  await t.test('errors that name a statement', async (t) => t.equal(await playNames(t, arena.rings.at(-1)!), 0));
+  if (KIND === '')
+    await t.test('errors that name a statement', async (t) => t.equal(await playNames(t, arena.rings.at(-1)!), 0));
   for (const [name, generate] of Object.entries(KINDS)) {
+    if (!name.includes(KIND)) continue;
     await t.test(name, async (t) => {
       const refusals: RefusalCounts = new Map();
       let faults = 0;

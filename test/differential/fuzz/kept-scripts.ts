@@ -1,71 +1,30 @@
 // Scripts by hand of faults that were met once, by whoever found them: each says a sequence, not one of its cases; the keys
 // come from the number of shards, so that it crosses them wherever there are several.
-import { hashSlotOf } from '../../../src/cluster/key-hash.js';
-import { TAGS } from './kv-statements.js';
-import { shardOf } from './refusals.js';
-import type { FuzzMessage, Packet, Statement, Touch } from './script.js';
-
-const TENANT = 't0';
-const CONTROL: Touch = { kind: 'control' };
-const NONE: Touch = { kind: 'none' };
-const HOME: Touch = { kind: 'home' };
-
-/** Keys on the home shard, on a second and on a third one, where there are so many. */
-interface Keys {
-  readonly home: string;
-  readonly other: string;
-  readonly third: string;
-}
-
-function keysFor(shards: number): Keys {
-  const on = (shard: number): string => {
-    const tag = TAGS.find((name) => shardOf(hashSlotOf(TENANT, `{${name}}1`), shards) === shard % shards);
-    if (tag === undefined) throw new Error(`no key of the fuzzer lies on shard ${shard} of ${shards}`);
-    return `{${tag}}1`;
-  };
-  return { home: on(0), other: on(1), third: on(2) };
-}
-
-const control = (sql: string): Statement => ({ sql, touch: CONTROL });
-const neutral = (sql: string): Statement => ({ sql, touch: NONE });
-const atHome = (sql: string): Statement => ({ sql, touch: HOME });
-const catalogue = (sql: string): Statement => ({ sql, touch: { kind: 'catalog' } });
-const keyed = (sql: string, key: string, writes = false): Statement => ({
-  sql: sql.replaceAll('KEY', `tenant_id = '${TENANT}' and key = '${key}'`),
-  touch: { kind: 'keys', keys: [[TENANT, key]], writes },
-});
-const read = (key: string) => keyed('select key, value, version from kv where KEY', key);
-const remove = (key: string) => keyed('delete from kv where KEY', key, true);
-const put = (key: string): Statement => ({
-  sql: `insert into kv (tenant_id, key, value) values ('${TENANT}', '${key.replace('1', '7')}', '5')`,
-  touch: { kind: 'keys', keys: [[TENANT, key]], writes: true },
-});
-const WRONG = neutral('select 1 / 0');
-const count: Statement = {
-  sql: `select count(*) from kv where tenant_id = '${TENANT}'`,
-  touch: { kind: 'every', writes: false },
-};
-
-const query = (...statements: readonly Statement[]): FuzzMessage => ({ query: statements });
-const parse = (statement: Statement, name = ''): FuzzMessage => ({ parse: statement, name, types: [] });
-const bound = (statement = ''): FuzzMessage => ({ bind: [], portal: '', statement, resultFormats: [] });
-const execute: FuzzMessage = { execute: '', rows: 0 };
-const run = (statement: Statement): FuzzMessage[] => [
-  parse(statement),
-  bound(),
-  { describe: 'portal', name: '' },
+import {
+  again,
+  atHome,
+  catalogue,
+  control,
+  count,
   execute,
-];
-const again = (name: string): FuzzMessage[] => [bound(name), execute];
-
-type Step = readonly FuzzMessage[] | Statement;
-
-/** Of one session, or with the number of the session before each step. */
-const steps = (...list: readonly Step[]): Packet[] => list.map((step) => packet(0, step));
-const packet = (session: number, step: Step): Packet => ({
-  session,
-  messages: 'sql' in step ? [query(step)] : step,
-});
+  type Keys,
+  keysFor,
+  NONE,
+  neutral,
+  packet,
+  parse,
+  put,
+  query,
+  read,
+  remove,
+  run,
+  type Step,
+  steps,
+  TENANT,
+  WRONG,
+} from './by-hand.js';
+import { BLOCK_SCRIPTS } from './kept-blocks.js';
+import type { FuzzMessage, Packet, Statement } from './script.js';
 
 /** What a transaction gives up of a session comes back with its end, wherever the keys of the transaction are. */
 function givenUpScripts(): Record<string, (keys: Keys) => readonly Packet[]> {
@@ -445,6 +404,7 @@ export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Pack
       [query(control('rollback'))],
     ),
   ...givenUpScripts(),
+  ...BLOCK_SCRIPTS,
   'SET LOCAL behind a read of several shards': () =>
     steps([...run(count), ...run(neutral("set local work_mem = '3MB'")), ...run(neutral('show work_mem')), 'sync']),
 };

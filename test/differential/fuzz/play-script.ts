@@ -138,8 +138,10 @@ function compareUnits(
 
 function endsBlock([first]: readonly FuzzMessage[]): boolean {
   if (first === undefined || typeof first === 'string' || !('query' in first)) return false;
-  const { kind } = first.query[0]!.touch;
-  return kind === 'unsupported' || (kind === 'control' && first.query.length > 1);
+  // An empty statement is none to a server.
+  const statements = first.query.filter(({ sql }) => sql !== '');
+  const kind = statements[0]?.touch.kind;
+  return kind === 'unsupported' || (kind === 'control' && statements.length > 1);
 }
 
 /** What the client was told of settings in the end; in which message is not compared. */
