@@ -1,6 +1,6 @@
 // Runs compiled test files for `npm test` and `npm run check` and says what each did, each file in a process of its own, one
 // more at once than the machine has cores, since they wait for servers:
-// `node test/run.mjs [--jobs=N] [--output-file=FILE] FOLDER…` (folders of build/test).
+// `node test/run.mjs [--jobs=N] [--output-file=FILE] FOLDER…` (folders of build/test, or files there without `.test.js`).
 //
 // `tap run` starts each file with four loaders, one of them in every child process of it, and reads every assertion again to
 // show it: 0.65 s of CPU a file, of 190. Here a file is plain `node`: it passes if it exits with 0 and sums up no failure.
@@ -27,11 +27,13 @@ if (!(jobs >= 1)) throw new Error(`--jobs=${values.jobs}: a number from 1`);
 
 /** The test files in the folders, those of LONGEST first, in its order. */
 function testFiles() {
-  const files = positionals.flatMap((folder) =>
-    readdirSync(join(TESTS, folder), { recursive: true })
+  const files = positionals.flatMap((place) => {
+    const file = `${place}.test.js`;
+    if (existsSync(join(TESTS, file))) return [file];
+    return readdirSync(join(TESTS, place), { recursive: true })
       .filter((name) => name.endsWith('.test.js'))
-      .map((name) => join(folder, name).replaceAll('\\', '/')),
-  );
+      .map((name) => join(place, name).replaceAll('\\', '/'));
+  });
   const longest = readFileSync(join(ROOT, 'test', 'longest-files.txt'), 'utf8')
     .split('\n')
     .filter(Boolean);

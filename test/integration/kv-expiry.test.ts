@@ -268,7 +268,7 @@ async function countAll(t: Test, all: readonly Mortal[], prefix: string, end: nu
     if (number < least || number > most) t.fail(`count(*) is ${number}, not ${least} to ${most}`);
     counted++;
   }
-  t.ok(counted > 8, `${counted} counts`);
+  t.ok(counted > 0, `${counted} counts`);
   await client.end();
 }
 
