@@ -9,7 +9,7 @@ import { partsOf } from './answers.js';
 import { bytesOf, type FuzzMessage } from './script.js';
 
 const PROTOCOL_3_0 = 3 << 16;
-const PATIENCE_MS = 6_000;
+const PATIENCE_MS = 20_000;
 /** Messages that end what a Parse, Bind, Describe, Execute or Close is answered with. */
 const ENDS = new Set([
   'ParseComplete',
