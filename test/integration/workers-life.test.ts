@@ -196,7 +196,7 @@ t.test('while no worker is left the control process waits for the next ones', as
   for (const { pid } of await router.workers(client!)) process.kill(pid, 'SIGKILL');
   t.equal((await client!.wire.wait('closed', 5_000)).outcome, 'reached');
   // Those who come now wait; only who was on the way to a worker that died is cut.
-  const later = await Promise.allSettled(Array.from({ length: 20 }, () => router.connect({ timeoutMs: 8_000 })));
+  const later = await Promise.allSettled(Array.from({ length: 20 }, () => router.connect({ timeoutMs: 20_000 })));
   const served = later.flatMap((attempt) => (attempt.status === 'fulfilled' ? [attempt.value] : []));
   t.ok(served.length >= 18, `${served.length} of 20 are served`);
   for (const each of served) t.equal(await each.value('SELECT 1'), '1');

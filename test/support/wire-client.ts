@@ -6,6 +6,7 @@ import { connect as connectSocket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type BackendMessage, BackendMessageReader, type BackendMessageType } from './backend-message.js';
 import { encodeAll, encodeStartup, type FrontendMessage, frame, readyForQueryCount } from './frontend-message.js';
+import { stretched } from './machine-speed.js';
 import { ScramClient } from './scram-client.js';
 
 export interface WireAddress {
@@ -45,7 +46,7 @@ interface Waiter {
   /** Up to where `received` has been searched. */
   searched: number;
   readonly resolve: (exchange: Exchange) => void;
-  readonly timer: NodeJS.Timeout;
+  timer: NodeJS.Timeout;
 }
 
 export const PROTOCOL_3_0 = 3 << 16;
@@ -200,10 +201,18 @@ export class WireClient {
   #wait(isWanted: Waiter['isWanted'], count = 1, timeoutMs = this.#timeoutMs): Promise<Exchange> {
     if (this.#waiter) throw new Error('this client already waits for an answer');
     return new Promise((resolve) => {
-      const timer = setTimeout(() => this.#finish('timeout', this.received.length), timeoutMs);
+      const timer = setTimeout(() => void this.#waitLonger(timeoutMs), timeoutMs);
       this.#waiter = { isWanted, missing: count, searched: this.#taken, resolve, timer };
       this.#settle();
     });
+  }
+
+  /** Time is up, as it goes on an idle machine: a slower one has more of it. */
+  async #waitLonger(timeoutMs: number): Promise<void> {
+    const waiter = this.#waiter!;
+    const restMs = (await stretched(timeoutMs)) - timeoutMs;
+    if (this.#waiter !== waiter) return;
+    waiter.timer = setTimeout(() => this.#finish('timeout', this.received.length), restMs);
   }
 
   #settle(): void {
