@@ -1,5 +1,5 @@
 // One message of the client, as it comes: whether the current lane lets any be taken for now, and what becomes of those that are
-// no units: COPY data, Sync, Terminate, and what is skipped behind an error. All others are handle-unit.ts's.
+// no units: COPY data, all that stands in its place, Sync, Terminate, and what is skipped behind an error. All others are handle-unit.ts's.
 // Invariant: a message that has to wait can be put back and taken again, with the same outcome.
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
@@ -17,6 +17,8 @@ const PIPELINE_MAX = 10_000;
 export function laneHoldsBack({ mode, connection }: LeasedLane, leased: LeasedExchange): boolean {
   if (mode === 'waiting' || mode === 'preparing') return true;
   if (connection !== null) {
+    // Nothing is answered before the copy has ended, which only the client can do.
+    if (connection.copyIn) return connection.output.blocked;
     // What is sent behind a guarded batch would be answered before its repetition.
     if (connection.guarded) return true;
     if (connection.output.blocked) return true;
@@ -54,6 +56,7 @@ export function takeMessage(way: Way, units: UnitReader, found: number): Handlin
     }
   }
   if (batch.skipping) return 'taken';
+  if (leased.passInCopy()) return 'taken';
   if ((type === Frontend.parse || type === Frontend.bind) && merged?.takeBatch() === true) return 'wait';
   // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
   if (type === Frontend.query) session.unnamed.set(null);

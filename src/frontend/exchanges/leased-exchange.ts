@@ -362,6 +362,18 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#answers.sync();
   }
 
+  /**
+   * A server that waits for COPY data refuses whatever else comes, and ends the connection: that is the client's answer. To wait
+   * for the copy with it, as for any text that goes before, would be for ever. @returns whether the server is in a copy
+   */
+  passInCopy(): boolean {
+    const { connection } = this.#lane;
+    if (connection === null || !connection.copyIn) return false;
+    const { buffer, start, end } = this.#context.reader;
+    connection.output.push(buffer.subarray(start, end));
+    return true;
+  }
+
   /** CopyData, CopyDone, CopyFail. @param whole the message's end is at hand */
   copy(type: number, whole: boolean): void {
     passCopyMessage(this.#context, type, whole);
