@@ -12,19 +12,21 @@
 // a BEGIN, or from `open` with a prologue.
 import type { Said } from '../backend/connection/server-connection.js';
 import { assert } from '../base/assert.js';
-import type { StatementKind, Template } from '../sql/plan/template.js';
+import { Effect, type Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
 import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf } from './prologue.js';
 
 export type TransactionState<Branch> =
   | { readonly kind: 'none' }
-  | { readonly kind: 'held'; readonly prologue: Prologue; readonly readCommitted: boolean }
+  | { readonly kind: 'held'; readonly prologue: Prologue; readonly readCommitted: boolean; readonly sets: boolean }
   | {
       readonly kind: 'open';
       readonly branch: Branch;
       readonly prologue: Prologue | null;
       /** As far as is known, each statement sees what was committed before it. */
       readonly readCommitted: boolean;
+      /** Something is set in it, or may be, which nothing outside it runs under. */
+      readonly sets: boolean;
       /** False: the text that is to begin it may fail before it does, which its answer tells. */
       readonly isSure: boolean;
     }
@@ -49,8 +51,9 @@ const STATUS: Readonly<Record<TransactionPhase, number>> = {
   // The client has not been told.
   lost: TransactionStatus.open,
 };
-/** Kinds that set nothing. */
-const CONTROL: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint']);
+/** Whether it may set something beside the options of a BEGIN. */
+const setsSomething = ({ kinds, settingNames, effects }: Template): boolean =>
+  settingNames.length > 0 || (effects & Effect.unknown) !== 0 || kinds.includes('set');
 
 const NONE = { kind: 'none' } as const;
 const FAILED_HERE = { kind: 'failed', branch: null, prologue: null } as const;
@@ -105,9 +108,10 @@ export class Transaction<Branch extends object> {
     return (state.kind === 'held' || state.kind === 'open') && state.readCommitted;
   }
 
-  /** Something beside BEGIN and savepoints was said in it: settings that end with it, which nothing outside it runs under. */
+  /** Something is set in it, or may be, that may end with it: nothing outside it runs under that. */
   get hasSettings(): boolean {
-    return this.#prologue?.some(({ template: { kinds } }) => !kinds.every((kind) => CONTROL.has(kind))) === true;
+    const state = this.#state;
+    return (state.kind === 'held' || state.kind === 'open') && state.sets;
   }
 
   /** Whether the block can still go to any shard. */
@@ -130,7 +134,8 @@ export class Transaction<Branch extends object> {
   hold(template: Template, text: string, said: Said): void {
     assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
     const prologue = prologueOf([], template, text, said);
-    this.#state = { kind: 'held', prologue, readCommitted: !template.setsOtherIsolation };
+    const readCommitted = !template.setsOtherIsolation;
+    this.#state = { kind: 'held', prologue, readCommitted, sets: setsSomething(template) };
   }
 
   /** The held block is about to be opened by `branch`. @returns what opens it */
@@ -145,7 +150,8 @@ export class Transaction<Branch extends object> {
   moved(): void {
     const state = this.#state;
     assert(state.kind === 'open' && state.prologue !== null, 'a block that is bound does not move');
-    this.#state = { kind: 'held', prologue: state.prologue, readCommitted: state.readCommitted };
+    const { prologue, readCommitted, sets } = state;
+    this.#state = { kind: 'held', prologue, readCommitted, sets };
   }
 
   /** The branch of a failed block is left: the client ends it elsewhere. */
@@ -176,7 +182,8 @@ export class Transaction<Branch extends object> {
         const prologue = template.movable && before !== null ? prologueOf(before, template, text, this.#said()) : null;
         const isOther = template.setsOtherIsolation || before?.some((one) => one.template.setsOtherIsolation) === true;
         const readCommitted = prologue !== null && !isOther;
-        this.#state = { kind: 'open', branch, prologue, readCommitted, isSure: template.kind === 'begin' };
+        const sets = [template, ...(before ?? []).map((one) => one.template)].some(setsSomething);
+        this.#state = { kind: 'open', branch, prologue, readCommitted, sets, isSure: template.kind === 'begin' };
         return;
       }
       case 'open':
@@ -190,7 +197,7 @@ export class Transaction<Branch extends object> {
         this.#state =
           template.leavesBlock === 'closed'
             ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
-            : { kind: 'open', branch, prologue: null, readCommitted: false, isSure: true };
+            : { kind: 'open', branch, prologue: null, readCommitted: false, sets: true, isSure: true };
         return;
       case 'held':
       case 'lost':
@@ -210,8 +217,9 @@ export class Transaction<Branch extends object> {
     // A BEGIN inside a block is a warning, and its options hold: it is said again.
     const isKept = prologue !== null && template.movable && noteSaid(prologue, template, text, this.#said);
     const kept = isKept ? prologue : null;
-    if (kept !== prologue || readCommitted !== state.readCommitted) {
-      this.#state = { ...state, prologue: kept, readCommitted };
+    const sets = !(kind === 'commit' || kind === 'rollback') && (state.sets || setsSomething(template));
+    if (kept !== prologue || readCommitted !== state.readCommitted || sets !== state.sets) {
+      this.#state = { ...state, prologue: kept, readCommitted, sets };
     }
   }
 
@@ -234,7 +242,7 @@ export class Transaction<Branch extends object> {
     if (status === TransactionStatus.idle) this.#state = NONE;
     else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch, prologue: null };
     else if (state.kind !== 'open' || state.branch !== branch) {
-      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false, isSure: true };
+      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false, sets: true, isSure: true };
     } else if (!state.isSure) this.#state = { ...state, isSure: true };
   }
 

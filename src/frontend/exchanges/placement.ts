@@ -95,11 +95,17 @@ export class ShardPlacement {
     return state.kind === 'open' && state.branch !== this.#lanes.home;
   }
 
-  /** Whether a read of home's catalogues may run beside the block that is open elsewhere, which cannot have changed them. */
+  /**
+   * Whether a read of home's catalogues may run beside the block that is open elsewhere, which cannot have changed them. It runs as
+   * a session of its own: without what the block has set, and without temporary tables, cursors and the like of the session's.
+   */
   mayReadBeside(): PgkvError | null {
-    return this.#isReadCommitted
-      ? null
-      : LEAVES_SHARD('the statement reads catalogues, which are those of the home shard');
+    const { home } = this.#lanes;
+    const refused = (why: string): PgkvError =>
+      LEAVES_SHARD(`the statement reads catalogues, which are those of the home shard, ${why}`);
+    if (!this.#isReadCommitted) return refused('and would not see them as the transaction does');
+    if (this.#transaction.hasSettings) return refused('and would not run there under the settings of the transaction');
+    return home.holdsState ? refused('and would not see what the session holds there') : null;
   }
 
   /** Each statement of the block sees what was committed before it. */

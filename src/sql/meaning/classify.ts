@@ -59,7 +59,7 @@ export function classify(
     for (const place of found.constants) constants.push(place);
     const names: Named[] = [];
     const findings = findingsOf(statement.node, found, names);
-    findings.readsCatalogue = findings.kind === 'read' && found.readsCatalogue;
+    findings.readsCatalogue = isCatalogueRead(findings, found);
     findings.neutral = isNeutral(statement.node, findings, found);
     findings.releases = !findings.neutral && isRelease(statement.node, findings, found);
     findings.setsOtherIsolation = found.setsIsolation || setsOtherIsolation(statement.node);
@@ -127,6 +127,10 @@ function kindsOf(all: readonly Findings[]): readonly StatementKind[] {
   return kinds;
 }
 
+/** See Template.readsCatalogue. What acts, too, or hangs on what was drawn from sequences, belongs to the transaction at hand. */
+const isCatalogueRead = ({ kind, readOnly, effects }: Findings, found: Survey): boolean =>
+  found.readsCatalogue && kind === 'read' && readOnly && effects === Effect.none;
+
 /** Kinds that set something, or that look at it. */
 const NEUTRAL_KINDS: ReadonlySet<StatementKind> = new Set(['empty', 'set', 'show', 'savepoint']);
 
@@ -135,7 +139,9 @@ function isNeutral(node: Node, { kind, readOnly, effects }: Findings, found: Sur
   if ('ConstraintsSetStmt' in node) return node.ConstraintsSetStmt.constraints === undefined;
   if (NEUTRAL_KINDS.has(kind)) return (effects & ~Effect.settings) === Effect.none;
   if (kind !== 'read' || found.readsTables || found.changes) return false;
-  return readOnly ? effects === Effect.none : found.sets && (effects & ~Effect.settings) === Effect.none;
+  if (readOnly) return effects === Effect.none;
+  // The value may be a name of what is in the database, which is home's.
+  return found.sets && !found.readsCatalogue && (effects & ~Effect.settings) === Effect.none;
 }
 
 /** See Template.releases. A cursor by name is one that the client knows to be open. */
@@ -143,7 +149,7 @@ function isRelease(node: Node, { kind }: Findings, found: Survey): boolean {
   if ('DeallocateStmt' in node || 'UnlistenStmt' in node) return true;
   if ('ClosePortalStmt' in node) return node.ClosePortalStmt.portalname === undefined;
   if ('DiscardStmt' in node) return node.DiscardStmt.target !== 'DISCARD_ALL';
-  if (kind !== 'read' || found.readsTables || found.changes) return false;
+  if (kind !== 'read' || found.readsTables || found.readsCatalogue || found.changes) return false;
   return found.unlocks && found.effects === Effect.none;
 }
 

@@ -101,7 +101,10 @@ export interface Template {
    * where it sets something it can be run again (D13).
    */
   readonly neutral: boolean;
-  /** Reads what a catalogue tells of the database: the home shard's, which alone has the client's other tables. */
+  /**
+   * Reads what a catalogue tells of the database, and nothing more: the home shard's, which alone has the client's other tables.
+   * Beside a transaction that is elsewhere it runs on a connection of its own, where nothing may be done or left.
+   */
   readonly readsCatalogue: boolean;
   /**
    * Does nothing but give up what the session may hold on a connection: DEALLOCATE, CLOSE ALL, UNLISTEN, advisory unlocks,
