@@ -69,10 +69,11 @@ export function handleUnit(way: Way, unit: Unit): Handling {
       return parse(way, unit);
     case Frontend.bind:
       return bind(way, unit);
-    default: {
-      const { current, home } = way.context.lanes;
-      return current.connection === null ? onLane(way, unit, home, ON_HOME) : leased.take(unit);
-    }
+    default:
+      // What is asked of portals goes where they were bound.
+      if (unit.type === Frontend.flush || (unit.source === null && way.context.lanes.current.busy))
+        return leased.take(unit);
+      return onLane(way, unit, laneForParse(way, unit, unit.template.kv !== null).target, ON_HOME);
   }
 }
 

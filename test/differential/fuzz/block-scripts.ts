@@ -45,6 +45,7 @@ const OPTIONS = [
 const ENDS = ['commit', 'rollback', 'commit and chain', 'rollback and chain', 'rollback and chain'];
 const SAVEPOINTS = ['savepoint a', 'release a', 'rollback to a', 'rollback to a'];
 const WRONG = ['select 1 / 0', 'release nothing', 'selec 1', 'set work_mem = nothing'];
+const ON_HOME: Statement = { sql: 'select count(*) from note', touch: { kind: 'home' } };
 const ENCODINGS = ['LATIN1', 'WIN1251', 'UTF8', 'UTF8'];
 
 class BlockWriter {
@@ -99,8 +100,34 @@ class BlockWriter {
     return { query: [this.#marked(this.#statement())], latin1: true };
   }
 
+  /** What names a statement, which may be there or not, and may be one on a table at home. */
+  #named(): FuzzMessage[] {
+    const random = this.#random;
+    const name = random.pick(['s1', 's2']);
+    const statement = random.chance(0.3) ? ON_HOME : this.#statement();
+    return random.weighted<() => FuzzMessage[]>([
+      [2, () => [{ describe: 'statement', name }]],
+      [2, () => [{ close: 'statement', name }]],
+      [
+        2,
+        () => [
+          { close: 'statement', name },
+          { parse: statement, name, types: [] },
+        ],
+      ],
+      [
+        3,
+        () => [
+          { bind: [], portal: '', statement: name, resultFormats: [] },
+          { execute: '', rows: 0 },
+        ],
+      ],
+    ])();
+  }
+
   #run(): FuzzMessage[] {
     const random = this.#random;
+    if (random.chance(0.15)) return this.#named();
     if (random.chance(0.05))
       return [
         { bind: [], portal: '', statement: 's9', resultFormats: [] },

@@ -119,6 +119,32 @@ export const BLOCK_SCRIPTS: Scripts = {
         control('rollback'),
       ),
     ),
+  'a batch begins with what names a statement, sets something and has its key elsewhere': ({ other }) => {
+    const first: FuzzMessage[] = [
+      { describe: 'statement', name: 's1' },
+      { describe: 'statement', name: 's3' },
+      { close: 'statement', name: 's9' },
+      { close: 'portal', name: 'p9' },
+    ];
+    return first.flatMap((message) =>
+      steps(
+        [parse(control('begin'), 's1'), parse(read(other), 's3'), 'sync'],
+        [message, ...run(neutral(TOKYO)), ...run(read(other)), 'sync'],
+        neutral('deallocate all'),
+      ),
+    );
+  },
+  'a statement on a table at home is described in a block elsewhere': ({ other }) =>
+    steps(
+      [parse(atHome('select id from note'), 's1'), parse(read(other), 's3'), 'sync'],
+      control('begin'),
+      [{ describe: 'statement', name: 's1' }, 'sync'],
+      [{ describe: 'statement', name: 's3' }, 'sync'],
+      put(other),
+      [{ describe: 'statement', name: 's3' }, 'sync'],
+      [{ describe: 'statement', name: 's1' }, 'sync'],
+      control('rollback'),
+    ),
   'what a block has set is told as it is when the block has failed': ({ other }) =>
     steps(
       [...run(control('begin')), ...run(neutral(TOKYO)), 'sync'],

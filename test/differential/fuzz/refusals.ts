@@ -130,6 +130,8 @@ export class Bindings {
         touches.push(message.parse.touch);
       }
       if ('bind' in message) touches.push(...(this.#named.get(message.statement) ?? []));
+      if ('describe' in message && message.describe === 'statement')
+        touches.push(...(this.#named.get(message.name) ?? []));
     }
     return touches;
   }
