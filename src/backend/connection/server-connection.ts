@@ -72,8 +72,6 @@ export class ServerConnection implements MatchedConnection {
   /** Statements of pgkv's own, see PreparedStatements. */
   readonly prepared: ReadonlyMap<StatementSource, PreparedOnServer>;
   readonly orphans: ReadonlyMap<PreparedOnServer, StatementSource>;
-  /** Statements that stand here under clients' own names, as bytes in latin1. */
-  readonly strayNames = new Set<string>();
   /** Custom settings ever defined on this connection. */
   readonly placeholders = new Set<string>();
   settings: SettingsGroup;

@@ -234,7 +234,7 @@ export class ExtendedProtocol {
       return;
     }
     if (session.statement(name) !== undefined) {
-      return this.#names.duplicate(buffer.toString('latin1', start + 5, nameEnd), source, connection);
+      return this.#names.duplicate(buffer.toString('utf8', start + 5, nameEnd), source, connection);
     }
     this.#named.keep(name, source);
     connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));

@@ -1,9 +1,9 @@
 // What the statements of a session are called on the server connection at hand: pgkv's own names, which sessions share, and
 // what the client calls them, for errors. A statement that names others is prepared there with their names of the moment.
-// Owns what is kept of that, and the names on a connection that must not be taken for the client's: its unnamed statement of
-// another session, and those that were left to make the server word an error. Invariant: all of it is bounded.
+// Owns what is kept of that, and has a connection's unnamed statement of another session not be taken for the client's.
+// Invariants: all of it is bounded; under a name of the client's, nothing stands on a server but what its own SQL has put there.
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
-import { assuming, forwarded, naming, type Owed, Reply, swallowed } from '../../backend/replies/reply-queue.js';
+import { assuming, naming, type Owed, Reply, swallowed } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { namesOwnStatements, replaceStatementNames } from '../../execute/leased/statement-names.js';
 import type { Session } from '../../session/session.js';
@@ -17,8 +17,9 @@ import type { Unit } from '../unit/unit.js';
 const NAMED_FOR_MAX = 64;
 /** Portals of one block whose statement names others. */
 const NAMING_MAX = 100;
-/** Names left on a connection by `duplicate`; the oldest one is closed to make room. */
-const STRAY_NAMES_MAX = 64;
+/** What `duplicate` prepares. */
+const TAKEN = `${STATEMENT_NAME_PREFIX}taken`;
+const CLOSE_TAKEN = encodeNamed(Frontend.close, 'S', TAKEN);
 
 /** Names on a connection, and what the client calls them. */
 type Names = ReadonlyMap<string, string>;
@@ -64,7 +65,6 @@ export class ServerNames {
       return null;
     }
     const name = buffer.toString('latin1', nameStart, nameEnd);
-    this.#closeStray(name, connection);
     // The prefix is pgkv's own: what stands under it on a server is not the client's to reach.
     return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
   }
@@ -96,15 +96,12 @@ export class ServerNames {
     this.#naming.clear();
   }
 
-  /** The name is taken: prepares it twice under its own name, so that the server words the error. */
+  /** The name is taken: the statement is prepared twice under one of pgkv's, so that the server words the error. */
   duplicate(name: string, source: StatementSource, connection: ServerConnection): void {
-    const [first] = connection.strayNames;
-    if (first !== undefined && connection.strayNames.size >= STRAY_NAMES_MAX) this.#closeStray(first, connection);
-    connection.send(encodeParse(name, source.parseTail), swallowed(Reply.parse));
-    connection.send(encodeParse(name, source.parseTail), forwarded(Reply.parse));
-    // That name stays on the connection, which therefore serves nobody else.
-    connection.strayNames.add(name);
-    connection.retired = true;
+    const parse = encodeParse(TAKEN, source.parseTail);
+    connection.send(CLOSE_TAKEN, swallowed(Reply.close));
+    connection.send(parse, swallowed(Reply.parse));
+    connection.send(parse, naming(Reply.parse, new Map([[TAKEN, name]])));
   }
 
   /** @param change the client's, whose answer it gets unless `swallow` is set */
@@ -115,15 +112,6 @@ export class ServerNames {
       if (connection.unnamed === null) connection.unnamed = unknownStatement;
     };
     connection.send(encodeNamed(Frontend.close, 'S', ''), assuming(Reply.close, swallow, { undo }));
-  }
-
-  /** What `duplicate` left under a name is not the client's statement, which is gone by now. */
-  #closeStray(name: string, connection: ServerConnection): void {
-    if (!connection.strayNames.delete(name)) return;
-    const undo = (): void => {
-      connection.strayNames.add(name);
-    };
-    connection.send(encodeNamed(Frontend.close, 'S', name), assuming(Reply.close, true, { undo }));
   }
 
   /** A statement that names others of this session, as this connection has them now: they are prepared here first. */
