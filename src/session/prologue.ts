@@ -29,6 +29,10 @@ const HAS_READ = ofPgkv('SELECT');
 /** Opens the block in which is said what stood in front of the client's BEGIN, which is a warning behind it, and whose options hold. */
 const BEGUN_BEFORE = ofPgkv('BEGIN');
 
+/** Of a batch that has done nothing yet, and of one that has only read: shared by all, and never changed. */
+export const NOTHING_SAID: Prologue = [];
+const ONLY_READ: Prologue = [HAS_READ];
+
 /** Kinds that take no snapshot: PlannedStmtRequiresSnapshot() in pquery.c. */
 const READS_NOTHING: ReadonlySet<StatementKind> = new Set([
   'begin',
@@ -66,6 +70,23 @@ export function noteSaid(prologue: Prologue, template: Template, text: string, s
   if (takesSnapshot(template)) noteRead(prologue);
   return true;
 }
+
+/** A batch whose statements have said `before` reads something. @returns what they have said then */
+export function readBehind(before: Prologue): Prologue {
+  if (before === NOTHING_SAID) return ONLY_READ;
+  noteRead(before);
+  return before;
+}
+
+/** The same of any statement that can be said again or is only a read. @returns null where there is no room */
+export function saidBehind(before: Prologue, template: Template, text: string, say: () => Said): Prologue | null {
+  if (template.readOnly || template.releases) return takesSnapshot(template) ? readBehind(before) : before;
+  const after = before === NOTHING_SAID || before === ONLY_READ ? [...before] : before;
+  return noteSaid(after, template, text, say) ? after : null;
+}
+
+/** A server takes a snapshot to parse it. */
+export const isReadToParse = ({ kind }: Template): boolean => kind === 'read' || kind === 'write';
 
 /** @param before what was said in the same batch, in front of the BEGIN */
 export function prologueOf(before: Prologue, template: Template, text: string, said: Said): Prologue {

@@ -223,8 +223,11 @@ export class Transaction<Branch extends object> {
     }
   }
 
-  /** A query of the block runs beside its server. @returns whether that has to be told, for which the block has had one by then */
-  readBeside(): boolean {
+  /**
+   * Something is read in the block, or beside it.
+   * @returns its server does not know that yet, if it is beside
+   */
+  noteRead(): boolean {
     const prologue = this.#prologue;
     return prologue !== null && noteRead(prologue) && this.#state.kind === 'open';
   }

@@ -9,7 +9,7 @@ import type { ExchangeContext } from './exchange-context.js';
 
 /** A query of the block, if one is open, runs beside its server. */
 export function readBeside({ transaction, lanes }: ExchangeContext): void {
-  if (transaction.readBeside()) lanes.current.block.readBeside();
+  if (transaction.noteRead()) lanes.current.block.readBeside();
 }
 
 export class BlockInstant {

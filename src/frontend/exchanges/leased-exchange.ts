@@ -15,7 +15,7 @@ import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
-import { scanSingleBatch } from '../unit/single-batch.js';
+import { beginsRun, scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { BlockSpan } from './block-span.js';
 import { passCopyMessage } from './copy-messages.js';
@@ -35,8 +35,9 @@ import type { ShardPlacement } from './placement.js';
 const EMPTY_MESSAGE_BYTES = 5;
 const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
 
-/** It is all the same to it whether it is the first of its batch. */
-const isAlikeIfFirst = ({ kind }: Template): boolean => kind === 'read' || kind === 'write';
+/** It is run, and all the same to it whether it is the first of its batch. */
+const isAlikeIfFirst = ({ kind }: Template, { buffer, start }: Unit): boolean =>
+  (kind === 'read' || kind === 'write') && beginsRun(buffer, start);
 
 /** `#boundDoes` is that of the last Bind, and is read only where a portal is executed. */
 export class LeasedExchange implements Exchange<Unit> {
@@ -251,10 +252,13 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
-    const mayBeFirst = isBind || type === Frontend.parse;
-    if (mayBeFirst && !isAlikeIfFirst(template) && this.#placement.isTakenForFirst) connection.beginPipeline();
+    const mayBeFirst = type !== Frontend.execute && this.#placement.isTakenForFirst;
+    if (mayBeFirst && !isAlikeIfFirst(template, unit)) connection.beginPipeline();
     this.#sending(isBind ? template : NEUTRAL_TEMPLATE, text);
-    if (type === Frontend.parse) lane.foresee(template);
+    if (type === Frontend.parse) {
+      lane.foresee(template);
+      this.#placement.sendingParsed(template);
+    }
     if (isBind) {
       const portal = portalIn(unit);
       this.#portals.boundElsewhere(portal);

@@ -8,7 +8,14 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
-import { noteRead, noteSaid, onlyReads, type Prologue } from '../../session/prologue.js';
+import {
+  isReadToParse,
+  NOTHING_SAID,
+  onlyReads,
+  type Prologue,
+  readBehind,
+  saidBehind,
+} from '../../session/prologue.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
@@ -36,7 +43,7 @@ export class ShardPlacement {
    * What statements of the open batch, outside a block, have done on the current lane, for a BEGIN behind them; null: something
    * that cannot be said again. With more than reads in it the batch's implicit transaction cannot be split.
    */
-  #batchSaid: Prologue | null = [];
+  #batchSaid: Prologue | null = NOTHING_SAID;
   /** Statements of the open batch were bound on the current lane. */
   #batchRuns = false;
 
@@ -137,9 +144,9 @@ export class ShardPlacement {
       transaction.reopened(lane);
     }
     const comesBack = this.#comesBack(template);
-    transaction.sent(template, text, lane, this.#before());
+    transaction.sent(template, text, lane, template.leavesBlock === 'open' ? this.#before() : null);
     // A block that begins has taken over what stands before it; what stands before the end of one is decided by that.
-    if (template.leavesBlock !== null && this.#batchSaid?.length !== 0) this.#batchSaid = [];
+    if (template.leavesBlock !== null) this.#batchSaid = NOTHING_SAID;
     if (comesBack) transaction.bound();
   }
 
@@ -147,27 +154,23 @@ export class ShardPlacement {
   sendingBound(template: Template, text: string): void {
     this.#batchRuns = template.leavesBlock !== 'closed';
     if (!this.#batchRuns) this.#batch.transactionEnded();
-    else if (
-      !this.#transaction.inBlock &&
-      this.#batchSaid !== null &&
-      !this.#isSaidAgain(template, text, this.#batchSaid)
-    )
-      this.#batchSaid = null;
+    else if (!this.#transaction.inBlock && this.#batchSaid !== null) {
+      const isSaidAgain = template.readOnly || (template.movable && !this.#comesBack(template));
+      this.#batchSaid = isSaidAgain ? saidBehind(this.#batchSaid, template, text, this.#say) : null;
+    }
   }
 
-  /** Outside a block: it is noted, or need not be. */
-  #isSaidAgain(template: Template, text: string, said: Prologue): boolean {
-    const isMovable = template.readOnly || (template.movable && !this.#comesBack(template));
-    return isMovable && noteSaid(said, template, text, this.#say);
+  /** A statement is about to be parsed on the current lane. */
+  sendingParsed(template: Template): void {
+    if (!isReadToParse(template)) return;
+    if (this.#transaction.inBlock) this.#transaction.noteRead();
+    else if (this.#batchSaid !== null) this.#batchSaid = readBehind(this.#batchSaid);
   }
 
   /** What a block that begins now holds. What has run elsewhere in its batch were reads (D12). */
   #before(): Prologue | null {
     const said = this.#batchSaid;
-    if (said === null || !this.#batch.hasRunElsewhere) return said;
-    const before: Prologue = [];
-    noteRead(before);
-    return [...before, ...said];
+    return said !== null && this.#batch.hasRunElsewhere ? [...readBehind(NOTHING_SAID), ...said] : said;
   }
 
   /** It gives up what the session may hold here, up to the end of the transaction, which decides: that has to be here. */
@@ -182,7 +185,7 @@ export class ShardPlacement {
 
   /** A Sync ends the open batch. */
   endBatch(): void {
-    if (this.#batchSaid?.length !== 0) this.#batchSaid = [];
+    this.#batchSaid = NOTHING_SAID;
     this.#batchRuns = false;
   }
 
@@ -227,7 +230,7 @@ export class ShardPlacement {
     if (!inBlock && !this.#portals.mayLeave) return LEAVES_SHARD('too many portals are open on it');
     if (!inBlock) this.#portals.leave();
     if (this.#batchRuns) this.#batch.ranElsewhere();
-    if (!inBlock) this.#batchSaid = [];
+    if (!inBlock) this.#batchSaid = NOTHING_SAID;
     lane.block.endSegment((errorTold) => {
       if (errorTold) this.#batch.failed();
       this.#transaction.answered(connection.status, lane);

@@ -63,6 +63,9 @@ export function scanSingleBatch(buffer: Buffer, start: number): SingleBatch | nu
   return only.end === executeEnd + 5 ? only : null;
 }
 
+/** Whether a Parse or Bind at `start` is the beginning of a unit, up to its Execute. */
+export const beginsRun = (buffer: Buffer, start: number): boolean => scanUnit(buffer, start, only);
+
 /** Units of a pipeline beyond which it is not looked at as one. */
 const UNITS_MAX = 128;
 

@@ -138,7 +138,7 @@ class Client {
     const { phase, movable } = this.transaction;
     if (this.#owed.length > 0 || !movable || (phase !== 'held' && phase !== 'open')) return;
     this.plain.run('SELECT 1');
-    if (this.transaction.readBeside()) this.#server.run('SELECT');
+    if (this.transaction.noteRead()) this.#server.run('SELECT');
   }
 
   answer(): void {
