@@ -134,6 +134,39 @@ export const BLOCK_SCRIPTS: Scripts = {
       ),
     );
   },
+  'behind what has run elsewhere, a batch goes on at home with what runs nothing': ({ other }) => {
+    const idle: FuzzMessage[][] = [
+      [parse(atHome('select text from note'), 's1')],
+      [parse(atHome('select text from note'))],
+      [{ describe: 'statement', name: 's2' }],
+      [{ close: 'statement', name: 's2' }],
+      [parse(neutral('show work_mem'), 's1'), { describe: 'statement', name: 's1' }],
+    ];
+    return idle.flatMap((messages) =>
+      steps(
+        [parse(atHome('select id from note'), 's2'), 'sync'],
+        [...run(read(other)), ...messages, ...run(neutral(TOKYO)), 'sync'],
+        [...run(count), ...messages, ...run(neutral('set transaction deferrable')), 'sync'],
+        neutral('deallocate all'),
+      ),
+    );
+  },
+  'a name was taken, and stands for nothing in the end': ({ other }) => {
+    const taken: FuzzMessage[] = [parse(neutral('select 7'), 's1'), 'sync', { close: 'statement', name: 's1' }, 'sync'];
+    const gone: FuzzMessage[] = [...again('s9'), ...again('s1'), 'sync', ...again('s1'), 'sync'];
+    return [control('begin'), neutral('select 1')].flatMap((first) =>
+      steps(
+        first,
+        [parse(read(other), 's1'), 'sync'],
+        taken,
+        gone,
+        control('rollback'),
+        [parse(read(other), 's1'), 'sync', ...taken, ...gone],
+        [parse(read(other), 's1'), 'sync', parse(neutral('selec 1'), 's1'), 'sync', ...taken, ...taken],
+        control('rollback'),
+      ),
+    );
+  },
   'a statement on a table at home is described in a block elsewhere': ({ other }) =>
     steps(
       [parse(atHome('select id from note'), 's1'), parse(read(other), 's3'), 'sync'],

@@ -136,7 +136,14 @@ function compareUnits(
   return null;
 }
 
-function endsBlock([first]: readonly FuzzMessage[]): boolean {
+function endsBlock(part: readonly FuzzMessage[]): boolean {
+  const [first] = part;
+  if (
+    part.some(
+      (message) => typeof message !== 'string' && 'parse' in message && message.parse.touch.kind === 'unsupported',
+    )
+  )
+    return true;
   if (first === undefined || typeof first === 'string' || !('query' in first)) return false;
   // An empty statement is none to a server.
   const statements = first.query.filter(({ sql }) => sql !== '');
