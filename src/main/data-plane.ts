@@ -17,6 +17,7 @@ import { FailedLogins } from '../frontend/door/failed-logins.js';
 import type { FrontendServices } from '../frontend/door/frontend-services.js';
 import { Listener } from '../frontend/door/listener.js';
 import { PendingStartups } from '../frontend/door/pending-startups.js';
+import { RefusedClients } from '../frontend/door/refused-clients.js';
 import { RoleSource } from '../frontend/door/role-source.js';
 import { SessionSignals } from '../frontend/door/session-signals.js';
 import type { TlsMaterial } from '../frontend/door/tls-material.js';
@@ -195,7 +196,14 @@ function roleSource({ settings, clock, views, service, siblings }: DataPlaneOpti
   });
 }
 
-type ClientServices = 'clock' | 'limits' | 'cancelStatement' | 'conversation' | 'failedLogins' | 'tlsRequired';
+type ClientServices =
+  | 'clock'
+  | 'limits'
+  | 'cancelStatement'
+  | 'conversation'
+  | 'failedLogins'
+  | 'refusedClients'
+  | 'tlsRequired';
 
 /** What has no state that others share. */
 function conversationServices(
@@ -257,6 +265,7 @@ function conversationServices(
       },
     },
     failedLogins: new FailedLogins(clock, (fields, message) => log.info(fields, message)),
+    refusedClients: new RefusedClients(clock, counters, (fields) => log.warn(fields, 'clients refused')),
     tlsRequired: settings.tls.required,
   };
 }

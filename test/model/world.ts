@@ -15,6 +15,7 @@ import { ClientConnection } from '../../src/frontend/door/client-connection.js';
 import { FailedLogins } from '../../src/frontend/door/failed-logins.js';
 import type { FrontendServices } from '../../src/frontend/door/frontend-services.js';
 import { PendingStartups } from '../../src/frontend/door/pending-startups.js';
+import { RefusedClients } from '../../src/frontend/door/refused-clients.js';
 import { TemplateCache } from '../../src/sql/template-cache.js';
 import { TextBudget } from '../../src/sql/text-budget.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
@@ -223,7 +224,7 @@ class World {
           dawdles,
           connect: (name) => {
             const [own, other] = this.#connect(name);
-            const accepted = new ClientConnection(own.asDuplex() as Socket, this.#services, (over) =>
+            const accepted = new ClientConnection(own.asDuplex() as Socket, this.#services, null, (over) =>
               this.#openConnections.delete(over),
             );
             this.#openConnections.add(accepted);
@@ -285,6 +286,7 @@ class World {
       allowed: () => ALLOWED,
       pending: new PendingStartups(),
       failedLogins: new FailedLogins(clock, () => undefined),
+      refusedClients: new RefusedClients(clock, this.#counters, () => undefined),
       conversation: {
         clock,
         counters,

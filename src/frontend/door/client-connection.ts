@@ -27,14 +27,22 @@ export class ClientConnection implements ConversationHost, StartupHost {
   #ended = false;
   readonly #over: (connection: ClientConnection) => void;
 
-  /** @param over the connection has been closed */
-  constructor(socket: Socket, services: FrontendServices, over: (connection: ClientConnection) => void) {
+  /**
+   * @param refusal null: it may log in; else what it is told behind its StartupMessage
+   * @param over the connection has been closed
+   */
+  constructor(
+    socket: Socket,
+    services: FrontendServices,
+    refusal: PgkvError | null,
+    over: (connection: ClientConnection) => void,
+  ) {
     this.#over = over;
     this.#socket = socket;
     this.#services = services;
     this.#stream = socket;
     this.output = new Output(socket);
-    this.#startup = new ClientStartup(this, services);
+    this.#startup = new ClientStartup(this, services, refusal);
     this.#listen(socket);
   }
 
@@ -99,7 +107,8 @@ export class ClientConnection implements ConversationHost, StartupHost {
 
   startTls(context: SecureContext, early: Buffer): TLSSocket {
     const socket = this.#socket;
-    for (const event of ['data', 'drain', 'end', 'error', 'close'] as const) socket.removeAllListeners(event);
+    for (const event of ['data', 'drain', 'end', 'error'] as const) socket.removeAllListeners(event);
+    socket.off('close', this.#onGone); // others count open sockets by it
     socket.pause();
     if (early.length > 0) socket.unshift(early);
     const secure = new TLSSocket(socket, { isServer: true, secureContext: context, ALPNProtocols: ['postgresql'] });

@@ -82,6 +82,8 @@ export class ClientStartup {
   /** A closed socket has none. */
   readonly #address: string | undefined;
   readonly #local: boolean;
+  /** Null: it may log in. */
+  readonly #refusal: PgkvError | null;
   readonly #deadline: Timer;
   #stage: 'packets' | 'authenticating' | 'greeting' | 'over' = 'packets';
   #early: Buffer = NOTHING;
@@ -93,12 +95,18 @@ export class ClientStartup {
   #greeting: Greeting | null = null;
   #superusersAllowed = true;
 
-  constructor(host: StartupHost, services: FrontendServices) {
+  /** @param refusal what the client is told instead of being let in */
+  constructor(host: StartupHost, services: FrontendServices, refusal: PgkvError | null) {
     this.#host = host;
     this.#services = services;
     this.#address = host.remoteAddress;
     this.#local = isLocal(this.#address);
-    const { startupTimeoutMs } = services.limits;
+    this.#refusal = refusal;
+    const { startupTimeoutMs, closeGraceMs } = services.limits;
+    if (refusal !== null) {
+      this.#deadline = services.clock.after(Math.min(closeGraceMs, startupTimeoutMs), () => this.#turnAway(refusal));
+      return;
+    }
     this.#deadline = services.clock.after(startupTimeoutMs, () => {
       services.counters.startupsTimedOut++;
       const hint = `the login has to be finished within ${startupTimeoutMs} ms (clients.startup_timeout_ms)`;
@@ -231,6 +239,7 @@ export class ClientStartup {
     const host = this.#host;
     const { output } = host;
     const { parameters, protocolOptions } = packet;
+    if (this.#refusal !== null) return this.#turnAway(this.#refusal);
     // A Unix socket has no remote address and needs no TLS.
     if (services.tlsRequired && !this.#secure && host.remoteAddress !== undefined) {
       throw new PgkvError('invalid_authorization', { hint: 'this pgkv requires TLS (tls.required)' });
@@ -268,6 +277,12 @@ export class ClientStartup {
     );
     this.#authentication.begin(this.#local, this.#endPointHash);
     if (this.#stage === 'authenticating') output.flush();
+  }
+
+  /** Before roles and passwords are looked at, as Postgres does. */
+  #turnAway(refusal: PgkvError): void {
+    this.#services.refusedClients.note(this.#address, refusal);
+    this.#host.fatal(refusal);
   }
 
   /** By auth.allow. */
@@ -365,6 +380,7 @@ export class ClientStartup {
     if (this.#stage === 'over') return false;
     this.#stage = 'over';
     this.#deadline.cancel();
+    if (this.#refusal !== null) return true;
     this.#services.counters.startupsPending--;
     this.#services.pending.left(this.#address);
     return true;

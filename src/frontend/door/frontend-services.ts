@@ -13,6 +13,7 @@ import type { AuthenticationServices } from './authentication.js';
 import type { CancelRegistry } from './cancel-registry.js';
 import type { FailedLogins } from './failed-logins.js';
 import type { PendingStartups } from './pending-startups.js';
+import type { RefusedClients } from './refused-clients.js';
 import type { TlsMaterial } from './tls-material.js';
 
 export interface FrontendLimits {
@@ -53,6 +54,7 @@ export interface FrontendServices {
   allowed(): AllowList;
   readonly pending: PendingStartups;
   readonly failedLogins: FailedLogins;
+  readonly refusedClients: RefusedClients;
   readonly conversation: ConversationServices;
   readonly tlsRequired: boolean;
   /** The certificate in force, null without TLS. */

@@ -2,7 +2,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Timer } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
-import { encodeError } from '../../wire/server-messages.js';
 import { ClientConnection } from './client-connection.js';
 import type { FrontendServices } from './frontend-services.js';
 
@@ -41,15 +40,11 @@ export async function listenAt(
 }
 
 const SWEEP_INTERVAL_MS = 250;
-/** Refused clients that may take their time to close; beyond this number they are cut off without a word. */
-const REFUSED_OPEN_MAX = 1_000;
 
 export class Listener {
   readonly connections = new Set<ClientConnection>();
   readonly #services: FrontendServices;
   readonly #servers: Server[] = [];
-  /** Clients that were refused and have not closed their side yet. */
-  readonly #refused = new Set<Socket>();
   /** To clients that are gone by now. */
   #bytesOutBefore = 0;
   #draining = false;
@@ -107,24 +102,27 @@ export class Listener {
       if (!connection.inStartup) sessions++;
       connection.cut(new PgkvError('shutting_down'));
     }
-    for (const socket of this.#refused) socket.destroy();
+    this.#services.refusedClients.destroy();
     return sessions;
   }
 
   /** A client has come, here or by way of another process. */
   accept(socket: Socket): void {
-    const { counters } = this.#services;
-    counters.clientsAccepted++;
-    const limit = this.#limitReached(socket.remoteAddress);
-    if (limit !== null || this.#draining) {
-      counters.clientsRefused++;
-      const error = this.#draining
-        ? new PgkvError('shutting_down')
-        : new PgkvError('too_many_connections', { detail: `the limit ${limit} is reached` });
-      this.#refuse(socket, error);
-      return;
+    this.#services.counters.clientsAccepted++;
+    const refusal = this.#refusalOf(socket.remoteAddress);
+    if (refusal === null) {
+      this.connections.add(
+        new ClientConnection(socket, this.#services, null, (connection) => this.#forget(connection)),
+      );
+    } else if (this.#services.refusedClients.admit(socket, refusal)) {
+      new ClientConnection(socket, this.#services, refusal, (connection) => this.#countBytes(connection));
     }
-    this.connections.add(new ClientConnection(socket, this.#services, (connection) => this.#forget(connection)));
+  }
+
+  #refusalOf(address: string | undefined): PgkvError | null {
+    if (this.#draining) return new PgkvError('shutting_down');
+    const limit = this.#limitReached(address);
+    return limit === null ? null : new PgkvError('too_many_connections', { detail: `the limit ${limit} is reached` });
   }
 
   /** The setting that keeps another client from `address` out; null: none does. */
@@ -136,35 +134,20 @@ export class Listener {
     return null;
   }
 
-  #refuse(socket: Socket, error: PgkvError): void {
-    socket.on('error', () => socket.destroy());
-    if (this.#refused.size >= REFUSED_OPEN_MAX) {
-      socket.destroy();
-      return;
-    }
-    this.#refused.add(socket);
-    const timer = this.#services.clock.after(this.#services.limits.closeGraceMs, () => socket.destroy());
-    socket.on('close', () => {
-      timer.cancel();
-      this.#refused.delete(socket);
-    });
-    // Read to its end: closing on unread bytes would reset the connection, and the error would be lost with it.
-    socket.on('end', () => socket.destroy());
-    socket.resume();
-    const message = encodeError(error, 'FATAL');
-    this.#bytesOutBefore += message.length;
-    socket.end(message);
+  #forget(connection: ClientConnection): void {
+    if (this.connections.delete(connection)) this.#countBytes(connection);
+    if (this.#draining && this.connections.size === 0) this.#drained?.();
   }
 
-  #forget(connection: ClientConnection): void {
-    if (this.connections.delete(connection)) this.#bytesOutBefore += connection.output.bytesWritten;
-    if (this.#draining && this.connections.size === 0) this.#drained?.();
+  #countBytes({ output }: ClientConnection): void {
+    this.#bytesOutBefore += output.bytesWritten;
   }
 
   #scheduleSweep(): void {
     this.#sweepTimer = this.#services.clock.after(SWEEP_INTERVAL_MS, () => {
       this.#sweep();
       this.#services.failedLogins.tellRest();
+      this.#services.refusedClients.tellRest();
       this.#scheduleSweep();
     });
   }
