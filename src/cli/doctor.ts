@@ -22,11 +22,9 @@ import {
 import { readShardState } from './cluster/shard-state.js';
 import { kvFault, readTableDefinition } from './cluster/table-definition.js';
 import type { DriverClient } from './connect.js';
-import type { DoctorOptions } from './options.js';
+import { DEFAULT_DATABASE, type DoctorOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
 import type { Terminal } from './terminal.js';
-
-const DEFAULT_DATABASE = 'kv';
 
 /** @returns 1 when something is wrong */
 export async function runDoctor(options: DoctorOptions, terminal: Terminal): Promise<number> {

@@ -22,9 +22,12 @@ export interface ClusterOptions {
   readonly user?: string;
 }
 
+/** What is undefined is as the catalogue says; where there is none yet: a table kv of jsonb in the database kv. */
 export interface InitOptions extends ClusterOptions {
-  readonly database: string;
-  readonly table: KvTable | null;
+  readonly database?: string;
+  /** Null: none. */
+  readonly table?: Pick<KvTable, 'schema' | 'name'> | null;
+  readonly valueType?: ValueType;
   readonly dryRun: boolean;
   readonly json: boolean;
 }
@@ -91,6 +94,8 @@ export interface StatusOptions extends RouterOptions {
 
 /** Of key-value tables, where none is named. */
 export const DEFAULT_SCHEMA = 'public';
+/** Of a cluster, where none is named. */
+export const DEFAULT_DATABASE = 'kv';
 export const SHARDS_MAX = 64;
 export const PORT_MAX = 65_535;
 

@@ -252,9 +252,9 @@ function clusterOptions({ config, dataDir, user }: ClusterFlags): ClusterOptions
 }
 
 interface InitFlags extends ClusterFlags {
-  readonly dbname: string;
-  /** False by --no-table. */
-  readonly table: string | false;
+  readonly dbname?: string;
+  /** False by --no-table, true where neither is given. */
+  readonly table?: string | boolean;
   readonly value?: ValueType;
   readonly dryRun?: true;
 }
@@ -263,20 +263,22 @@ function addInit(program: Command, terminal: Terminal, finish: Finish): void {
   const command = program
     .command('init')
     .description('make existing servers a cluster: extension, first table, catalogue')
-    .option('--dbname <name>', 'database of the key-value tables, the same on every server', 'kv')
-    .option('--table <name>', 'name of the first table', 'kv')
+    .option('--dbname <name>', 'database of the key-value tables, the same on every server (kv)')
+    .option('--table <name>', 'name of the first table (kv)')
     .option('--no-table', 'make no table')
     .addOption(valueOption('type of its values (jsonb)'))
     .option('--dry-run', 'do everything, then undo it')
     .option('--json', 'print what was done as JSON');
   addClusterOptions(command, { withDataDir: false })
     .addHelpText('after', example('pgkv init --config /etc/pgkv/pgkv.toml --user postgres'))
-    .action(async ({ dbname, table, value = 'jsonb', dryRun, json, ...flags }: InitFlags) => {
+    .action(async ({ dbname, table, value, dryRun, json, ...flags }: InitFlags) => {
       const { runInit } = await import('./init.js');
       const options: InitOptions = {
         ...clusterOptions(flags),
-        database: dbname,
-        table: table === false ? null : { schema: DEFAULT_SCHEMA, name: table, valueType: value },
+        ...(dbname !== undefined && { database: dbname }),
+        ...(table === false && { table: null }),
+        ...(typeof table === 'string' && { table: { schema: DEFAULT_SCHEMA, name: table } }),
+        ...(value !== undefined && { valueType: value }),
         dryRun: dryRun ?? false,
         json: json ?? false,
       };

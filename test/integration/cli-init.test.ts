@@ -97,9 +97,65 @@ t.test('two empty databases become a cluster', async (t) => {
   }
 
   const again = await init(folder.configFile, database);
-  t.equal(again.exitCode, 1);
-  t.match(again.errors, `there is a catalogue already: ${folder.catalogFile} (epoch 1, 2 shards)`);
+  t.equal(again.errors, '');
+  t.equal(again.exitCode, 0);
+  t.match(again.output, `all is as it should be; catalogue ${folder.catalogFile}: epoch 1`);
 });
+
+t.test(
+  'run again it repairs what it makes, says what, and refuses options that contradict the catalogue',
+  async (t) => {
+    const database = await newDatabase();
+    const folder = clusterFolder(t, servers);
+    const again = (...args: string[]) =>
+      runCli(['init', '--config', folder.configFile, '--user', first.superuser, ...args]);
+    for (const server of [first, second]) {
+      await ask(
+        server,
+        database,
+        `DO $$ BEGIN CREATE ROLE pgkv_service LOGIN; EXCEPTION WHEN duplicate_object THEN END $$`,
+      );
+    }
+    t.teardown(async () => {
+      for (const server of [first, second])
+        await ask(server, database, 'DROP OWNED BY pgkv_service; DROP ROLE pgkv_service');
+    });
+    t.equal((await init(folder.configFile, database)).exitCode, 0);
+    for (const [damage, what] of [
+      ['DROP FUNCTION kv_put(text, text, jsonb, interval)', 'functions of public.kv'],
+      ['DROP TRIGGER pgkv_slot ON kv', 'triggers of public.kv'],
+      ['REVOKE EXECUTE ON FUNCTION pgkv.beat() FROM pgkv_service', 'grants'],
+      ['REVOKE USAGE ON SCHEMA pgkv FROM pgkv_service', 'grants'],
+      ['DELETE FROM pgkv.shard_state', 'row of pgkv.shard_state'],
+    ] as const) {
+      await ask(second, database, damage);
+      const dry = await again('--dry-run');
+      const { exitCode, output, errors } = await again();
+      t.strictSame([exitCode, errors, dry.exitCode], [0, '', 0], damage);
+      for (const text of [dry.output, output]) {
+        t.match(text, new RegExp(`^b .*; extension present, table present; renewed: ${what}$`, 'm'), damage);
+        t.match(text, /^a .*; extension present, table present$/m);
+      }
+      t.match(output, /^catalogue .*: epoch 1, public\.kv \(jsonb\)$/m);
+      t.match((await again()).output, /^all is as it should be; catalogue .*: epoch 1/m);
+    }
+    t.match(JSON.parse((await again('--json', '--table', 'kv', '--value', 'jsonb')).output), {
+      ok: true,
+      wasDone: true,
+      shards: [{ repaired: [] }, { repaired: [] }],
+    });
+    for (const [args, says] of [
+      [['--dbname', 'other'], `of the database ${database}, not other`],
+      [['--table', 'second'], 'without a table public.second\n\tAdd tables with: pgkv table create second'],
+      [['--value', 'bytea'], 'with jsonb values in public.kv'],
+    ] as const) {
+      const { exitCode, errors } = await again(...args);
+      t.equal(exitCode, 1, args.join(' '));
+      t.match(errors, 'there is a catalogue already', args.join(' '));
+      t.match(errors, says);
+    }
+  },
+);
 
 t.test('--json, --no-table, another table, bytea, stated slots', async (t) => {
   const database = await newDatabase();
@@ -195,12 +251,12 @@ t.test('what 0.1.0 has set up is brought to this version, with its rows, and nam
     runCli(['doctor', '--config', folder.configFile, '--dbname', database, '--user', first.superuser]);
   t.match((await doctor()).output, 'this program needs 0.2.0: run pgkv init again');
 
-  const dry = await init(folder.configFile, 'ignored', '--dry-run');
+  const dry = await init(folder.configFile, database, '--dry-run');
   t.equal(dry.exitCode, 0, dry.errors);
   t.match(dry.output, /extension updated, table present$/m);
   t.strictSame(JSON.parse(readFileSync(folder.catalogFile, 'utf8')), old, 'a dry run changes nothing');
 
-  const { exitCode, output, errors } = await init(folder.configFile, 'ignored');
+  const { exitCode, output, errors } = await init(folder.configFile, database);
   t.equal(exitCode, 0, errors);
   t.match(output, /^a .*; extension updated, table present\nb .*; extension updated, table present$/m);
   const { clusterId, epoch, shards } = folder.catalog();
@@ -220,7 +276,7 @@ t.test('what 0.1.0 has set up is brought to this version, with its rows, and nam
   }
   const rows = (await doctor()).output;
   t.match(rows, /WRONG {4}rows +public\.kv: 1 of 1 have hash slots of other shards/, 'k was laid on both');
-  t.match((await init(folder.configFile, database)).errors, 'there is a catalogue already', 'nothing is left to do');
+  t.match((await init(folder.configFile, database)).output, 'all is as it should be', 'nothing is left to do');
 
   folder.configure([
     { ...servers[0]!, name: 'b' },
