@@ -98,6 +98,55 @@ t.test('a Bind that does not fit is refused in the words of Postgres', async (t)
   await router.quiet();
 });
 
+const EXPLAINED: readonly (readonly [text: string, values: readonly string[]])[] = [
+  ['select value from kv where tenant_id = $1 and key = $2', ['a', 'b']],
+  ["select value from kv where tenant_id = 'a' and key = $1", ['b']],
+  ["insert into kv (tenant_id, key, value) values ('a', $1, $2)", ['b', '1']],
+  ['select kv_get($1, $2)', ['a', 'b']],
+  ['select count(*) from kv where tenant_id = $1', ['a']],
+  ['select key from kv where tenant_id = $1 and key in ($2, $3)', ['a', 'k0', 'k1']],
+  ['select k.key from kv k join kv l on k.key = l.key where k.key = $1', ['a']],
+  ['select $1::int + 1', ['1']],
+];
+
+t.test('EXPLAIN (ROUTE) says the same in every form of the protocol', async (t) => {
+  const router = await kvRouter(t, cluster);
+  const client = await WireClient.connect(router, login);
+  const linesOf = (messages: readonly BackendMessage[]): (string | undefined)[] =>
+    messages.flatMap((message) => (message.type === 'DataRow' ? [message.values[0]?.toString()] : []));
+  for (const [text, values] of EXPLAINED) {
+    const literal = text.replace(/\$(\d)/g, (_, number) => `'${values[number - 1]}'`);
+    const expected = linesOf(await client.query(`explain (route) ${literal}`)).filter(
+      (line) => !line!.startsWith('Template'),
+    );
+    t.ok(expected.length > 1, expected.join(', '));
+    for (const [sql, bind] of [
+      [text, values],
+      [literal, []],
+    ] as const) {
+      for (let form = 0; form < 32; form++) {
+        const [name, portal] = [form & 1 ? 's' : '', form & 2 ? 'p' : ''];
+        const parse = { parse: `explain (route) ${sql}`, name };
+        const messages: FrontendMessage[] = [
+          parse,
+          ...(form & 4 ? [{ describe: 'statement', name } as const] : []),
+          ...(form & 8 ? (['sync'] as const) : []),
+          { bind, statement: name, portal },
+          ...(form & 16 ? [{ describe: 'portal', name: portal } as const] : []),
+          { execute: portal },
+          { close: 'statement', name },
+          'sync',
+        ];
+        const { messages: answers } = await client.exchange(messages);
+        const told = linesOf(answers).filter((line) => !line!.startsWith('Template'));
+        if (told.join() !== expected.join()) t.same(told, expected, `${sql}, form ${form}`);
+      }
+    }
+  }
+  client.destroy();
+  await router.quiet();
+});
+
 t.test('EXPLAIN (ROUTE) takes the values that its text has parameters for', async (t) => {
   const router = await kvRouter(t, cluster);
   const client = await WireClient.connect(router, login);

@@ -116,8 +116,11 @@ export class OwnExchange implements Exchange<Unit> {
           return { kind: 'rows', values: [value], tag: 'SHOW', notice: null };
         });
       }
-      case 'explain':
-        return atOnce({ name: 'QUERY PLAN', type: TEXT_COLUMN }, () => this.#explain(unit));
+      case 'explain': {
+        // Now: by the time of an Execute the unit is another message's.
+        const outcome = this.#explain(unit);
+        return atOnce({ name: 'QUERY PLAN', type: TEXT_COLUMN }, () => outcome);
+      }
       case 'backend':
         return backendStatement(unit, route.call, this.#context);
       case 'control': {
