@@ -360,7 +360,7 @@ export const REFUSAL_RULES = {
     ...rule(
       'PGKV-078',
       'the statement has more than {max} tokens (limits.statement_tokens)',
-      'Send long lists as one array: key = ANY ($1), INSERT … SELECT FROM unnest(…); or split the statement.',
+      'Send long lists of keys as one array, key = ANY ($1); or split the statement, as an INSERT into some of a thousand rows.',
     ),
     isLimit: true,
   },

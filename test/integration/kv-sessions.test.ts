@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import t from 'tap';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
-import { encodeCancel } from '../support/frontend-message.js';
+import { encodeCancel, type FrontendMessage } from '../support/frontend-message.js';
 import { evenSpread, KV, kvRouter, kvServers } from '../support/kv-cluster.js';
 import { rowsOf, SqlClient, tagsOf } from '../support/sql-client.js';
 
@@ -122,6 +122,35 @@ t.test('a refusal in a block that no server knows of fails the block', async (t)
   t.equal(client.status, 'I');
   t.same(await client.rows('select 1'), [['1']]);
   await client.end();
+});
+
+t.test('a block that cannot leave its shard is told where the key is, in every form of the statement', async (t) => {
+  const forms = (key: string): readonly (readonly FrontendMessage[])[] => {
+    const literal = { parse: `select kv_incr('t', '${key}')` };
+    const parameters = { parse: 'update kv set value = $1 where tenant_id = $2 and key = $3' };
+    const bound = { bind: ['1', 't', key] };
+    return [
+      [{ query: literal.parse }],
+      [literal, { bind: [] }, { execute: '' }, 'sync'],
+      [literal, { describe: 'statement', name: '' }, { bind: [] }, { describe: 'portal' }, { execute: '' }, 'sync'],
+      [literal, 'sync', { bind: [] }, { execute: '' }, 'sync'],
+      [parameters, bound, { execute: '' }, 'sync'],
+      [parameters, { describe: 'statement', name: '' }, 'sync', bound, { execute: '' }, 'sync'],
+    ];
+  };
+  for (const [index, key] of KEYS.entries()) {
+    for (const [form, messages] of forms(key).entries()) {
+      const client = await live.connect();
+      const other = KEYS[(index + 1) % SHARDS]!;
+      await client.run('begin', write(other, '1'));
+      const { messages: answers } = await client.wire.exchange(messages);
+      const error = answers.find(({ type }) => type === 'ErrorResponse');
+      const said = error?.type === 'ErrorResponse' ? error.fields['M']! : 'nothing';
+      t.match(said, new RegExp(`the statement's key is on shard s${index + 1}\\b`), `${key}, form ${form}`);
+      await client.run('rollback');
+      await client.end();
+    }
+  }
 });
 
 t.test('tables of the home shard and keys of other shards do not meet in one transaction', async (t) => {

@@ -34,6 +34,7 @@ type KeyedRoute = Extract<Unit['route'], { readonly kind: 'keyed' }>;
 
 const BY_PGKV = 'pgkv itself answers the statement';
 const ON_HOME = 'the statement is for the home shard';
+const keyIsOn = ({ name }: { readonly name: string }): string => `the statement's key is on shard ${name}`;
 
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
@@ -87,8 +88,9 @@ function query(way: Way, unit: Unit): Handling {
       return onLane(way, unit, context.lanes.home, ON_HOME, () => leased.askServer(unit, refusalError(route)));
     case 'keyed': {
       if (merged?.offerQuery(unit, route) === true) return 'wait';
-      const why = `the statement's key is on shard ${route.shard.name}`;
-      return onLane(way, unit, laneOfKeys(way, route), why, () => leased.take(unit, context.kv.rewrite(statement!)));
+      return onLane(way, unit, laneOfKeys(way, route), keyIsOn(route.shard), () =>
+        leased.take(unit, context.kv.rewrite(statement!)),
+      );
     }
     case 'multi-keyed':
     case 'scattered':
@@ -122,7 +124,7 @@ function parse(way: Way, unit: Unit): Handling {
   if (route.kind === 'refused' && !isAsked) return way.answers.refuse(unit, refusalError(route));
   const lane = laneForParse(way, unit, kv !== null);
   way.leased.bindIsPlaced = lane.isPlaced;
-  return onLane(way, unit, lane.target, ON_HOME);
+  return onLane(way, unit, lane.target, lane.why);
 }
 
 function bind(way: Way, unit: Unit): Handling {
@@ -131,18 +133,16 @@ function bind(way: Way, unit: Unit): Handling {
   switch (route.kind) {
     case 'refused':
       return way.answers.refuse(unit, refusalError(route));
-    case 'keyed': {
-      const why = `the statement's key is on shard ${route.shard.name}`;
-      return onLane(way, unit, laneOfKeys(way, route), why);
-    }
+    case 'keyed':
+      return onLane(way, unit, laneOfKeys(way, route), keyIsOn(route.shard));
     case 'multi-keyed':
     case 'scattered':
       return onShards(way, unit);
     default: {
       if (unit.template.readsCatalogue && placement.openElsewhere) return beside(way, unit);
-      const { target, isPlaced } = laneForParse(way, unit, false);
+      const { target, isPlaced, why } = laneForParse(way, unit, false);
       if (!placement.batchOpen) way.leased.bindIsPlaced = isPlaced;
-      return onLane(way, unit, target, ON_HOME);
+      return onLane(way, unit, target, why);
     }
   }
 }
@@ -195,20 +195,27 @@ function onLane(
 const isAlikeEverywhere = ({ movable, releases, readsCatalogue }: Template): boolean =>
   movable && !releases && !readsCatalogue;
 
+/** Where a message goes, and why, for who is told that it cannot go there. */
+interface Place {
+  readonly target: LeasedLane;
+  readonly isPlaced: boolean;
+  readonly why: string;
+}
+
 /**
  * A batch begins where its first key is, as far as it has arrived.
  * @returns isPlaced: what the Bind behind the Parse at hand binds belongs to that lane as well
  */
-function laneForParse(way: Way, unit: Unit, isKv: boolean): { target: LeasedLane; isPlaced: boolean } {
+function laneForParse(way: Way, unit: Unit, isKv: boolean): Place {
   const { context, placement } = way;
   const { lanes, named, kv, transaction } = context;
   const { template } = unit;
-  if (placement.batchOpen && isKv) return { target: lanes.current, isPlaced: true };
+  if (placement.batchOpen && isKv) return { target: lanes.current, isPlaced: true, why: ON_HOME };
   if (!placement.batchOpen && (isKv || isAlikeEverywhere(template))) {
     const shard = batchAhead(unit.buffer, unit.start, named, kv, unit.view);
-    if (shard !== null) return { target: lanes.of(shard), isPlaced: true };
+    if (shard !== null) return { target: lanes.of(shard), isPlaced: true, why: keyIsOn(shard) };
     const { state } = transaction;
-    if (isKv) return { target: state.kind === 'open' ? state.branch : lanes.home, isPlaced: false };
+    if (isKv) return { target: state.kind === 'open' ? state.branch : lanes.home, isPlaced: false, why: ON_HOME };
   }
-  return { target: placement.laneFor(template), isPlaced: true };
+  return { target: placement.laneFor(template), isPlaced: true, why: ON_HOME };
 }
