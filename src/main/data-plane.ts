@@ -92,6 +92,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   const errorsBefore = new Map(errorsWritten);
   const nodes = clientNodes(views, options, service, log, (pool, shard) => {
     if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(shard.id);
+    pool.onRoleRefused = (user) => roles?.forget(user);
     pool.onDatabaseLeft = (database) => {
       closeIdle(database);
       siblings?.port.databaseLeft(database);

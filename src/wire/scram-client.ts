@@ -147,7 +147,7 @@ function keysFor(credential: ScramCredential, salt: Buffer, iterations: number):
   throw new PgkvError('authentication_failed', {
     message: "the role's password verifier on this server differs from the one the client logged in against",
     detail:
-      'Salt or iteration count differ: the password was set separately on this server, or the role is missing there.',
-    hint: 'Set the password through pgkv, or copy pg_authid.rolpassword, so that every server holds the same verifier.',
+      'Salt or iteration count differ: the password was changed since, was set separately on this server, or the role is missing there.',
+    hint: 'Log in again; if that fails, copy pg_authid.rolpassword, so that every server holds the same verifier.',
   });
 }

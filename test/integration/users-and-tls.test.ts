@@ -248,6 +248,57 @@ t.test('a verifier that is not kept is asked for at every login', async (t) => {
   await after.end();
 });
 
+t.test('a server that does not let a role in any more is not told as one that cannot be reached', async (t) => {
+  // What is known of the role would be believed for ten minutes.
+  const live = await scramRouter(t, { auth: { cacheMs: 600_000 } });
+  const closeConnections = () =>
+    admin.run(`select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename in ('turned', 'renamed')`);
+  const kinds: readonly (readonly [change: string, code: string])[] = [
+    [`alter role turned password 'new'`, '28P01'],
+    ['alter role turned nologin', '28000'],
+    ['alter role turned rename to renamed', '28P01'],
+    ['revoke connect on database turning from public, turned', '28000'],
+  ];
+  for (const [change, code] of kinds) {
+    await admin.run('drop role if exists turned, renamed', `create role turned login password 'old'`);
+    await admin.run('drop database if exists turning', 'create database turning');
+    const login = { user: 'turned', password: 'old', database: 'turning' };
+    // The role of the kind before is known still, until somebody is refused.
+    const client = await live.connect(login).catch(() => live.connect(login));
+    t.equal(await client.value('select 1'), '1');
+    await admin.run(change);
+    await closeConnections();
+    for (let round = 0; round < 2; round++) {
+      const error = await client.failsWith('select 1');
+      t.equal(error.code, code, change);
+      t.match(error.fields['M'], /does not let the role in; nothing was sent \(.*127\.0\.0\.1:\d+: /);
+    }
+    client.wire.destroy();
+    if (code === '28P01' && change.includes('password')) {
+      const again = await live.connect({ ...login, password: 'new' });
+      t.equal(await again.value('select 1'), '1', 'the new password is right at once');
+      again.wire.destroy();
+    }
+    await live.quiet();
+    await closeConnections();
+  }
+  // Nobody has asked meanwhile: the log-in itself finds out.
+  await admin.run('drop role if exists turned, renamed', `create role turned login password 'old'`);
+  const login = { user: 'turned', password: 'old', database: 'postgres' };
+  const first = await live.connect(login).catch(() => live.connect(login));
+  await first.end();
+  await admin.run(`alter role turned password 'new'`);
+  await closeConnections();
+  await live.router.pool.closeIdle('postgres');
+  t.equal((await refusal(live, 'turned', 'old')).error.code, '28P01');
+  const second = await live.connect({ ...login, password: 'new' });
+  t.equal(await second.value('select 1'), '1');
+  await second.end();
+  await live.quiet();
+  await closeConnections();
+  await admin.run('drop role turned', 'drop database turning');
+});
+
 t.test('a service role that cannot log in keeps everybody out, in words', async (t) => {
   const live = await liveRouter(t, [server], { auth: { method: 'scram-sha-256' } }, { servicePassword: 'wrong' });
   const { error } = await refusal(live, 'alice', 'of alice');

@@ -29,10 +29,22 @@ export interface LoginFailure {
   readonly wrongServer?: boolean;
 }
 
+/** It was reached, and does not let the role in, or not into that database: to try again at once, or elsewhere, is of no use. */
+export const refusesRole = ({ sqlstate }: LoginFailure): boolean =>
+  sqlstate !== null && /^(?:28|42501|3D)/.test(sqlstate);
+
 /** What was expected and found stands in the message: drivers drop the detail. */
-export function loginError(label: string, { reason, wrongServer }: LoginFailure): PgkvError {
+export function loginError(label: string, failure: LoginFailure): PgkvError {
+  const { reason, sqlstate, wrongServer } = failure;
   const detail = `${label}: ${reason}`;
   if (wrongServer === true) return new PgkvError('wrong_server', { message: detail, detail });
+  if (refusesRole(failure)) {
+    const name = sqlstate === '28P01' ? 'authentication_failed' : 'invalid_authorization';
+    return new PgkvError(name, {
+      message: `the server does not let the role in; nothing was sent (${detail})`,
+      detail,
+    });
+  }
   return new PgkvError('server_unreachable', { detail });
 }
 
@@ -98,8 +110,9 @@ export class Handshake {
       this.#reader.push(chunk);
       while (!this.#finished && this.#reader.next() !== Frame.none) this.#message();
     } catch (error) {
-      const detail = error instanceof PgkvError && error.detail !== undefined ? `: ${error.detail}` : '';
-      this.#fail({ reason: `${messageOf(error)}${detail}`, sqlstate: null, message: null });
+      const known = error instanceof PgkvError ? error : null;
+      const detail = known?.detail === undefined ? '' : `: ${known.detail}`;
+      this.#fail({ reason: `${messageOf(error)}${detail}`, sqlstate: known?.sqlstate ?? null, message: null });
     }
   };
 
@@ -198,7 +211,8 @@ export class Handshake {
   }
 
   #cannot(what: string): Error {
-    return new Error(`the server asks for ${what} for role "${this.#user}", and pgkv has none to offer`);
+    const message = `the server asks for ${what} for role "${this.#user}", and pgkv has none to offer`;
+    return new PgkvError('invalid_authorization', { message });
   }
 
   #fail(failure: LoginFailure): void {

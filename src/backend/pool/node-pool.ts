@@ -6,7 +6,7 @@ import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { ConnectionOpener } from '../connection/connection-opener.js';
 import type { Credential } from '../connection/credential.js';
-import { type LoginFailure, loginError } from '../connection/handshake.js';
+import { type LoginFailure, loginError, refusesRole } from '../connection/handshake.js';
 import type { ServerConnection } from '../connection/server-connection.js';
 import type { ServerProof } from '../connection/server-proof.js';
 import { addressText, type OpenStream, type ServerAddress } from '../connection/server-socket.js';
@@ -52,6 +52,8 @@ export class NodePool {
   readonly lingering = new Set<() => void>();
   /** Nobody may be connected to that database for what is about to be sent; idle connections everywhere are closed. */
   onDatabaseLeft: ((database: string) => void) | null = null;
+  /** The node does not let a role in: what is known of it is out of date. */
+  onRoleRefused: ((user: string) => void) | null = null;
   readonly #groups = new PoolGroups();
   readonly #queue = new PoolQueue(this.#groups);
   readonly #connections: PoolConnections;
@@ -360,6 +362,7 @@ export class NodePool {
 
   #openFailed(group: PoolGroup, failure: LoginFailure): void {
     this.counters.connectFailuresTotal++;
+    if (refusesRole(failure)) this.onRoleRefused?.(group.user);
     // 53300 from the server while others are open: they will come back, so the waiters wait on. Idle ones will not, since
     // no waiter could use them: one makes room.
     const serverFull = failure.sqlstate === '53300' && group.open > 0;
