@@ -181,7 +181,7 @@ const auth = z
       .enum(['scram-sha-256', 'trust'])
       .default('scram-sha-256')
       .describe('"trust" lets loopback and Unix socket clients in without a password, and nobody else.'),
-    cache_ms: milliseconds(0, 30000, 'How long a verifier is kept; 0 = asked for at every login.'),
+    cache_ms: milliseconds(0, 2000, 'How long what servers say of a role is kept; 0 = they are asked at every login.'),
     failure_delay_ms: milliseconds(0, 500, 'Pause before a failed login is answered.'),
     allow: z
       .array(allowEntry)

@@ -3,26 +3,18 @@
 import { isRefusal, type Refusal } from '../../base/refusals.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { homeShard } from '../../cluster/cluster-view.js';
-import type { KvRoute } from '../../route/route.js';
 import { batchStatement, singleStatement } from '../../sql/batch/batch-statement.js';
-import type { Template } from '../../sql/plan/template.js';
-import type { KvStatement } from '../unit/kv-statements.js';
+import type { KvStatement, KvStatements } from '../unit/kv-statements.js';
+import type { Unit } from '../unit/unit.js';
 
 const SLOTS_SHOWN = 20;
 
-/** Lines of the plan. @param statement null: no key-value table is concerned, or the statement is refused */
-export function explainRoute(
-  template: Template,
-  statement: KvStatement | null,
-  route: KvRoute | null,
-  view: ClusterView,
-  merges: boolean,
-): string[] {
+/** Lines of the plan of the statement that a Query or Bind runs. @param merges whether statements are merged at all */
+export function explainRoute({ template, statement, view }: Unit, statements: KvStatements, merges: boolean): string[] {
   const { kv } = template;
   if (kv?.kind === 'refused') return refusedLines(kv);
-  if (statement === null || route === null) {
-    return homeLines(view);
-  }
+  if (statement === null) return homeLines(view);
+  const route = statements.route(statement, view);
   const { plan } = statement;
   const about = [`Table: ${plan.table.schema}.${plan.table.name}`];
   const template_ = `Template: ${plan.text.map((part) => (typeof part === 'string' ? part : '?')).join('')}`;

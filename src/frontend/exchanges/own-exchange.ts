@@ -118,7 +118,8 @@ export class OwnExchange implements Exchange<Unit> {
       }
       case 'explain': {
         // Now: by the time of an Execute the unit is another message's.
-        const outcome = this.#explain(unit);
+        const values = explainRoute(unit, this.#context.kv, this.#merges);
+        const outcome: OwnOutcome = { kind: 'rows', values, tag: 'EXPLAIN', notice: null };
         return atOnce({ name: 'QUERY PLAN', type: TEXT_COLUMN }, () => outcome);
       }
       case 'backend':
@@ -161,13 +162,6 @@ export class OwnExchange implements Exchange<Unit> {
     const { lanes, batch } = this.#context;
     // Options are too late behind what has run in its batch, as a server says that is told of it.
     return placed && view.shards.length > 1 && !lanes.current.busy && !batch.hasRunElsewhere;
-  }
-
-  #explain({ template, statement, view }: Unit): OwnOutcome {
-    const { kv } = this.#context;
-    const route = statement === null ? null : kv.route(statement, view);
-    const values = explainRoute(template, statement, route, view, this.#merges);
-    return { kind: 'rows', values, tag: 'EXPLAIN', notice: null };
   }
 
   #answer(unit: Unit, statement: OwnStatement): void {

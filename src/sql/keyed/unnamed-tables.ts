@@ -15,7 +15,7 @@ export interface Concern {
 }
 
 const ROLES =
-  'roles are made, changed and dropped on the home shard only: do the same on the server of every other shard, or their clients cannot log in there';
+  'roles are made, changed and dropped on the home shard only: do the same on the server of every other shard, with the password as pg_authid.rolpassword has it here, or their clients cannot log in';
 const here = (what: string): string => `${what} on the home shard only: run it on the server of every other shard, too`;
 
 /** The statement as a whole; whether it names a key-value table besides, is not asked here. */
