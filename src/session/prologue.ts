@@ -14,6 +14,9 @@ export interface PrologueStatement {
 
 export type Prologue = PrologueStatement[];
 
+/** The statement at hand, or the one whose portal the Execute at hand runs, as messages that say it again. */
+export type Say = (template: Template, text: string) => Said;
+
 /** Statements kept for being said again. */
 const PROLOGUE_MAX = 100;
 /** And their messages: a block with more stays where it is. */
@@ -61,9 +64,9 @@ export function noteRead(prologue: Prologue): boolean {
 }
 
 /** Notes a statement whose Template is `movable`, or reads only. @returns false where there is no room */
-export function noteSaid(prologue: Prologue, template: Template, text: string, say: () => Said): boolean {
+export function noteSaid(prologue: Prologue, template: Template, text: string, say: Say): boolean {
   if (!template.readOnly && !template.releases) {
-    const said = say();
+    const said = say(template, text);
     if (!hasRoom(prologue, said)) return false;
     prologue.push({ template, text, said });
   }
@@ -79,7 +82,7 @@ export function readBehind(before: Prologue): Prologue {
 }
 
 /** The same of any statement that can be said again or is only a read. @returns null where there is no room */
-export function saidBehind(before: Prologue, template: Template, text: string, say: () => Said): Prologue | null {
+export function saidBehind(before: Prologue, template: Template, text: string, say: Say): Prologue | null {
   if (template.readOnly || template.releases) return takesSnapshot(template) ? readBehind(before) : before;
   const after = before === NOTHING_SAID || before === ONLY_READ ? [...before] : before;
   return noteSaid(after, template, text, say) ? after : null;

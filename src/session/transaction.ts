@@ -14,7 +14,7 @@ import type { Said } from '../backend/connection/server-connection.js';
 import { assert } from '../base/assert.js';
 import { Effect, type Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
-import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf } from './prologue.js';
+import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf, type Say } from './prologue.js';
 
 export type TransactionState<Branch> =
   | { readonly kind: 'none' }
@@ -27,7 +27,7 @@ export type TransactionState<Branch> =
       readonly readCommitted: boolean;
       /** Something is set in it, or may be, which nothing outside it runs under. */
       readonly sets: boolean;
-      /** False: the text that is to begin it may fail before it does, which its answer tells. */
+      /** False: what is to begin it, a text or what stands before it in its batch, may fail before it does, which its answer tells. */
       readonly isSure: boolean;
     }
   | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
@@ -61,10 +61,10 @@ const LOST = { kind: 'lost' } as const;
 
 export class Transaction<Branch extends object> {
   #state: TransactionState<Branch> = NONE;
-  readonly #said: () => Said;
+  readonly #said: Say;
 
-  /** @param said of the statement at hand */
-  constructor(said: () => Said) {
+  /** @param said of the statement at hand, or of that whose portal is executed by it */
+  constructor(said: Say) {
     this.#said = said;
   }
 
@@ -179,7 +179,8 @@ export class Transaction<Branch extends object> {
       case 'none':
       case 'ending': {
         if (template.leavesBlock !== 'open') return;
-        const prologue = template.movable && before !== null ? prologueOf(before, template, text, this.#said()) : null;
+        const prologue =
+          template.movable && before !== null ? prologueOf(before, template, text, this.#said(template, text)) : null;
         const isOther = template.setsOtherIsolation || before?.some((one) => one.template.setsOtherIsolation) === true;
         const readCommitted = prologue !== null && !isOther;
         const sets = [template, ...(before ?? []).map((one) => one.template)].some(setsSomething);
@@ -235,6 +236,13 @@ export class Transaction<Branch extends object> {
   /** Its server has said that the block has failed, and owes more of it: what it has refused would fail again elsewhere. */
   failedMeanwhile(): void {
     this.bound();
+  }
+
+  /** What was sent to begin it may be skipped, which its answer tells. */
+  maySkip(): void {
+    const state = this.#state;
+    assert(state.kind === 'open', 'a block begins');
+    this.#state = { ...state, isSure: false };
   }
 
   /** `branch` has said where it stands, and owes nothing behind that. */

@@ -128,8 +128,8 @@ export function encodeError(error: PgkvError, severity: 'ERROR' | 'FATAL'): Buff
 }
 
 /** A warning in Postgres's words. */
-export const encodeWarning = (message: string): Buffer =>
-  encodeNoticeResponse({ S: 'WARNING', V: 'WARNING', C: '01000', M: message });
+export const encodeWarning = (message: string, code = '01000'): Buffer =>
+  encodeNoticeResponse({ S: 'WARNING', V: 'WARNING', C: code, M: message });
 
 /** A notice of pgkv's own. */
 export const encodeNotice = (message: string): Buffer =>

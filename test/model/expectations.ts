@@ -28,6 +28,8 @@ export interface Mishaps {
   readonly scarcity: boolean;
 }
 
+/** Of statements that pgkv can know to be refused before a server has said so. */
+const CERTAIN: ReadonlySet<string> = new Set(['08P01', '25P02', '42P05']);
 const [STYLE, PID] = [5, 7];
 const READY = 'Z';
 
@@ -60,12 +62,13 @@ export class Expectations {
   #failures: { at: number; error: SqlError }[] = [];
   /** Fed messages since the last ReadyForQuery. */
   #unit: SentMessage[] = [];
+  readonly #lossesAtSend = new WeakMap<SentMessage, number>();
+  /** Takes the mirror back to before them. */
+  #undoUnit: () => void = () => undefined;
   #unitErrors: string[] = [];
   #unitIsUncertain = false;
   /** Where rows have to come from while the session is in a transaction or holds state. */
   #pid: string | null = null;
-  /** Settings were last told by a connection that is gone. */
-  #toldBefore = false;
   /** A connection was lost, and the client told. */
   #lossTold = false;
   #seemedToDraw = false;
@@ -85,7 +88,9 @@ export class Expectations {
   }
 
   sent(message: SentMessage): void {
-    if (!this.over) this.#unanswered.push(message);
+    if (this.over) return;
+    this.#unanswered.push(message);
+    this.#lossesAtSend.set(message, this.losses);
   }
 
   received(message: Message): void {
@@ -103,7 +108,7 @@ export class Expectations {
       if (message.type === READY) this.#unitAnswered();
       // Nobody is told of a block that was lost by the time it is rolled back: the session goes on elsewhere.
       else if (message.type === 'C' && this.losses > 0 && message.body.toString('latin1', 0, 8) === 'ROLLBACK') {
-        this.#lossTold = this.#toldBefore = true;
+        this.#lossTold = true;
         this.#pid = null;
       } else if (message.type === 'E') this.#unitErrors.push(readFields(message.body)['C']!);
       return;
@@ -141,6 +146,7 @@ export class Expectations {
       if (this.#unit.length === 0 && this.mirror.status === 'I' && this.mirror.pins().length === 0) this.#pid = null;
       // A failed transaction that was lost goes on, on no connection.
       if (this.mirror.status === 'E' && this.losses > 0) this.#pid = null;
+      if (this.#unit.length === 0) this.#undoUnit = this.mirror.save();
       this.#unit.push(next);
       if (this.#unitIsUncertain) this.#makeUncertain(next.keys);
       if (next.seemsToDraw) this.#seemedToDraw = true;
@@ -162,7 +168,6 @@ export class Expectations {
     this.#unit = [];
     this.#unitErrors = [];
     this.#unitIsUncertain = false;
-    if (this.#toldBefore) return;
     for (const [name, value] of this.mirror.state.reported) {
       const told = this.told.get(name);
       if (told !== value) this.#violated(`${this.owner} believes that ${name} is '${told}', but it is '${value}'`);
@@ -187,7 +192,6 @@ export class Expectations {
         return value !== null && (expected ?? '').split(STYLE_SEPARATOR).includes(value);
       case PID: {
         if (value === null || !value.startsWith('pid:')) return false;
-        this.#toldBefore = false;
         if (this.#pid !== null && this.#pid !== value) {
           this.#violated(`${this.owner} is on ${value} in a transaction, or with state, that is on ${this.#pid}`);
         }
@@ -233,13 +237,31 @@ export class Expectations {
   #isLostStatus(wanted: Buffer, actual: Buffer): boolean {
     if (this.losses === 0 || wanted[0] !== actual[0]) return false;
     const statuses = [wanted, actual].map((bytes) => bytes.toString('latin1', 5));
-    if (statuses.join() === 'E,I' && this.#unitErrors.length > 0) {
+    if (statuses.join() === 'E,I' && this.#unitErrors.length > 0 && this.#wouldEnd()) {
       this.mirror.abandonBlock();
       return true;
     }
     if (statuses.join() !== 'I,E' || this.#unitErrors.length === 0) return false;
     this.mirror.enterLostBlock();
     return true;
+  }
+
+  /** Had nothing been lost that the client could not know of, there would, for all pgkv can know, be no block behind the unit. */
+  #wouldEnd(): boolean {
+    const goOn = this.mirror.save();
+    this.#undoUnit();
+    if (this.#lossesAtSend.get(this.#unit[0]!)! < this.losses) this.mirror.recoverLostBlock();
+    let mayEnd = false;
+    for (const { message, endsBlock } of this.#unit) {
+      const undo = this.mirror.save();
+      const error = this.mirror.handle(message).find((bytes) => bytes[0] === 0x45);
+      if (error === undefined || CERTAIN.has(readFields(error.subarray(5))['C']!)) continue;
+      if (message.type === 'Q') mayEnd ||= endsBlock;
+      undo();
+    }
+    mayEnd ||= this.mirror.status === 'I';
+    goOn();
+    return mayEnd;
   }
 
   #notification({ body }: Message): void {
@@ -265,12 +287,9 @@ export class Expectations {
     const code = fields['C']!;
     this.#unitErrors.push(code);
     const isLoss = tellsLoss(code);
-    // Only of a connection that broke under a batch there is a detail, and it does not begin with the node.
-    const inBatch = isLoss && fields['D'] !== undefined && !fields['D'].startsWith('node ');
-    const error = new SqlError(code, fields['M']!, 'pgkv', message.bytes, inBatch);
+    const error = new SqlError(code, fields['M']!, 'pgkv', message.bytes);
     if (isLoss) {
       this.#lossTold = true;
-      this.#toldBefore = true;
       this.#pid = null;
     }
     if (!isPending) {
@@ -325,8 +344,8 @@ export class Expectations {
         if (fields['R'] !== 'RevalidateCachedQuery') return 'not a stale plan';
         return this.#mishaps.schemaJustChanged ? null : 'no schema has changed';
       case '25P02':
-        // Describing one's own statement may take a Parse, which a failed transaction refuses.
-        if (this.mirror.status === 'E' && this.#current?.message.type === 'D') return null;
+        // Describing or binding one's own statement may take a Parse, which a failed transaction refuses.
+        if (this.mirror.status === 'E' && 'DB'.includes(this.#current?.message.type ?? '-')) return null;
         // Of a failed transaction that was lost nobody has to be told: pgkv stands in for the server without a word.
         return this.mirror.lostBlock || (this.mirror.status === 'E' && this.losses > 0) ? null : 'nothing has failed';
       case '26000':

@@ -108,6 +108,11 @@ export class ModelSession extends SessionEngine {
     this.lostBlock = true;
   }
 
+  /** Of a mirror: the block that was lost has not been. */
+  recoverLostBlock(): void {
+    if (this.lostBlock) this.begun().failed = false;
+  }
+
   /** The session ends: what is open is rolled back. */
   close(): void {
     this.abort();
@@ -171,7 +176,6 @@ export class ModelSession extends SessionEngine {
     this.#emitted++;
     this.state.copy = null;
     const { transaction } = this.state;
-    if (error.connectionLost) this.state.statements.delete('');
     if (error.sqlstate !== '40001' && tellsLoss(error.sqlstate)) {
       this.abort();
       this.lostBlock = false;
@@ -249,10 +253,17 @@ export class ModelSession extends SessionEngine {
   #bind(reader: BodyReader): void {
     const { portals } = this.state;
     const portal = reader.text();
-    const prepared = this.preparedAs(reader.text());
+    const name = reader.text();
+    const prepared = this.preparedAs(name);
     for (let formats = reader.int16(); formats > 0; formats--) reader.int16();
-    const nonce = reader.int16() > 0 ? reader.value() : null;
+    const values = reader.int16();
+    const nonce = values > 0 ? reader.value() : null;
     const { statement } = prepared;
+    const wanted = valuesOf(prepared);
+    if (values !== wanted) {
+      const text = `bind message supplies ${values} parameters, but prepared statement "${name}" requires ${wanted}`;
+      throw new SqlError('08P01', text);
+    }
     if (statement !== null) {
       this.admit(statement.statement);
       this.findTables(statement.statement);

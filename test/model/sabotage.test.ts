@@ -10,6 +10,7 @@ import { Conversation } from '../../src/frontend/conversation/conversation.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
 import type { BlockPlace } from '../../src/frontend/exchanges/block-span.js';
 import { LostAnswers } from '../../src/frontend/exchanges/lost-answers.js';
+import { MessageDeeds } from '../../src/frontend/exchanges/message-deeds.js';
 import { OwnExchange } from '../../src/frontend/exchanges/own-exchange.js';
 import { Transaction } from '../../src/session/transaction.js';
 import { UnnamedStatement } from '../../src/session/unnamed-statement.js';
@@ -150,6 +151,30 @@ const SABOTAGE: Readonly<Record<string, () => () => void>> = {
 
   'the unnamed statement is forgotten when a later one is skipped': () =>
     replaceMethod(UnnamedStatement.prototype, 'undo', (original, _, [change]) => original(change, true)),
+
+  'a Parse that was lost leaves the statement before it': () =>
+    replaceMethod(UnnamedStatement.prototype, 'undo', (original, _, [change]) => original(change, false)),
+
+  'what is told as done of a lost batch is undone': () =>
+    replaceMethod(ReplyQueue.prototype, 'push', (original, _, [entry]) => {
+      const { assumption } = entry as Owed;
+      const undo = (refused: boolean): void => assumption!.undo(refused);
+      original({
+        ...(entry as Owed),
+        assumption: assumption === null ? null : { ...assumption, undo, redo: undefined },
+      });
+    }),
+
+  'a client goes on with the settings of a block that was lost': () =>
+    replaceMethod(Conversation.prototype, 'lost', (original, { session }, [loss, ...rest]) =>
+      original({ ...(loss as ServerLoss), parametersOutside: session.told }, ...rest),
+    ),
+
+  'a COMMIT counts as executed when it is bound, and not later': () =>
+    replaceMethod(MessageDeeds.prototype, 'edgeRunBy', () => null),
+
+  'a block counts as ended by what a server will refuse': () =>
+    replaceMethod(MessageDeeds.prototype, 'isRefused', () => false),
 };
 
 function noticed(): RunFailure | null {

@@ -43,8 +43,24 @@ export interface Subjects {
 /** What all clients run: statements are shared where texts are equal. */
 const COMMON_TEXT = probeText({ kind: 'select', tag: 't1', nonce: null, source: null, sleeps: false });
 
+/** Blocks of the extended protocol and nothing else, in which names and settings change. */
+const BLOCKS: Partial<Subjects> = {
+  extended: 0.9,
+  transactions: 1,
+  settings: 0.3,
+  state: 0,
+  errors: 0.2,
+  copies: 0,
+  schema: 0,
+  multi: 0,
+  cancels: 0,
+  rows: 0,
+  sharing: 0,
+};
+
 export function chooseSubjects(random: SeededRandom): Subjects {
   const weight = (): number => (random.chance(0.45) ? 0 : random.fraction());
+  const some = random.chance(0.15) ? BLOCKS : {};
   return {
     extended: weight(),
     transactions: weight(),
@@ -59,6 +75,7 @@ export function chooseSubjects(random: SeededRandom): Subjects {
     rows: weight(),
     tears: weight(),
     sharing: weight(),
+    ...some,
   };
 }
 
@@ -75,6 +92,10 @@ class ScriptWriter {
   #nonces = 0;
   /** All texts that were ever parsed without a name. */
   #unnamed = '';
+  /** The last of them takes a value. */
+  #unnamedTakes = false;
+  /** What the portal of `#controlPortal` was bound to last. */
+  #control = '';
 
   constructor(random: SeededRandom, owner: string, subjects: Subjects, hasName: boolean) {
     this.#random = random;
@@ -124,8 +145,16 @@ class ScriptWriter {
       this.#send(
         extended ? [this.#parseUnnamed(text), ...this.#run('', 0.5), this.#message('sync')] : [this.#query(text)],
       );
-    const writes = Array.from({ length: random.between(1, 3) }, () => say(this.#probe(!extended, false)));
-    return [say(this.#marked('BEGIN')), ...writes, say(this.#marked(random.chance(0.8) ? 'COMMIT' : 'ROLLBACK'))];
+    const sets = (): boolean => random.chance(this.#subjects.settings * 0.5);
+    const said = (): string => (sets() ? this.#marked(this.#setting()) : this.#probe(!extended, false));
+    const work = Array.from({ length: random.between(1, 3) }, () => say(said()));
+    const end = (): Step => say(this.#marked(random.chance(0.7) ? 'COMMIT' : 'ROLLBACK'));
+    if (!extended || random.chance(0.5)) return [say(this.#marked('BEGIN')), ...work, end()];
+    const ended: Step = { kind: 'send', messages: this.#endBatch(), waits: true };
+    // What names stand for behind it.
+    const uses = this.#run(random.chance(0.5) ? '' : this.#name(), 0.3);
+    const used: Step = { kind: 'send', messages: [...uses, this.#message('sync')], waits: true };
+    return [say(this.#marked('BEGIN')), ...work, ended, used];
   }
 
   #unit(): SentMessage[] {
@@ -264,6 +293,7 @@ class ScriptWriter {
   /** The text stays under the name '' until something replaces it: who knows when it is run. */
   #parseUnnamed(text: string): SentMessage {
     this.#unnamed += `;${text}`;
+    this.#unnamedTakes = text.includes('$1');
     return this.#message({ parse: text });
   }
 
@@ -273,11 +303,41 @@ class ScriptWriter {
     const messages: SentMessage[] = [];
     let text = random.chance(0.5) ? COMMON_TEXT : this.#probe(false, false);
     if (random.chance(0.25)) text = this.#pipelinedStatement();
+    if (random.chance(this.#subjects.transactions * 0.2)) return this.#endBatch();
     if (random.chance(0.8)) messages.push(this.#parseUnnamed(text), ...this.#run('', 0.7));
     else messages.push(...this.#run(this.#name(), 0.3));
     if (random.chance(0.05)) messages.push(this.#message('flush'));
     messages.push(this.#message('sync'));
     return messages;
+  }
+
+  /** The end of a block, beside messages that change what names stand for. */
+  #endBatch(): SentMessage[] {
+    const random = this.#random;
+    const messages: SentMessage[] = [];
+    const change = (): void => {
+      if (random.chance(0.6)) return;
+      const name = this.#name();
+      const text = name === 'e1' ? this.#readOnly(this.#nonce()) : this.#probe(false, false);
+      if (random.chance(0.5)) messages.push(this.#message({ close: 'statement', name: random.pick([name, '']) }));
+      if (random.chance(0.3)) messages.push(this.#message({ parse: text, name }));
+    };
+    change();
+    const end = this.#marked(random.pick(['COMMIT', 'ROLLBACK', 'ROLLBACK']));
+    messages.push(this.#parseUnnamed(end), ...this.#run('', 0.4));
+    change();
+    if (random.chance(0.1)) messages.push(...this.#run('', 0.2));
+    messages.push(this.#message('sync'));
+    return messages;
+  }
+
+  /** The end or the beginning of a block under a name: what binds it, or what runs it, perhaps in a later batch. */
+  #controlPortal(): SentMessage[] {
+    const random = this.#random;
+    const portal = 'p3';
+    if (this.#control !== '' && random.chance(0.6)) return [this.#message({ execute: portal }, this.#control)];
+    this.#control = this.#marked(this.#transactionControl());
+    return [this.#parseUnnamed(this.#control), this.#message({ bind: [], portal })];
   }
 
   #name(): string {
@@ -288,12 +348,19 @@ class ScriptWriter {
   #run(statement: string, describes: number): SentMessage[] {
     const random = this.#random;
     const nonce = this.#nonce();
-    const messages = [this.#message({ bind: [nonce], statement })];
+    const messages = [this.#message({ bind: this.#values(statement, nonce), statement })];
     if (random.chance(describes)) messages.push(this.#message({ describe: 'portal' }));
     // Only under '' are there texts other than probes.
     const text = statement === '' ? this.#unnamed : '';
     messages.push(this.#message({ execute: '' }, text, [...keysOf(text), nonce]));
     return messages;
+  }
+
+  /** As many as the statement takes, unless the Bind is to be refused. */
+  #values(statement: string, nonce: string): string[] {
+    const takes = statement === '' ? this.#unnamedTakes : statement !== 'e1';
+    const isWrong = this.#random.chance(this.#subjects.errors * 0.2);
+    return takes === isWrong ? [] : [nonce];
   }
 
   #pipeline(): SentMessage[] {
@@ -310,6 +377,7 @@ class ScriptWriter {
 
   #pipelined(): SentMessage[] {
     const random = this.#random;
+    if (random.chance(this.#subjects.transactions * 0.1)) return this.#controlPortal();
     const roll = random.fraction();
     if (roll < 0.4) {
       const text = random.chance(0.6) ? this.#probe(false, false) : this.#pipelinedStatement();
@@ -325,7 +393,10 @@ class ScriptWriter {
     if (roll < 0.8) return this.#run('', 0.2);
     if (roll < 0.87) return [this.#message({ close: 'statement', name: this.#name() })];
     if (roll < 0.92) return [this.#message({ describe: 'statement', name: random.pick([this.#name(), '']) })];
-    if (roll < 0.95) return [this.#message({ parse: this.#readOnly(null) })];
+    if (roll < 0.95) {
+      this.#unnamedTakes = true;
+      return [this.#message({ parse: this.#readOnly(null) })];
+    }
     return this.#portal();
   }
 
@@ -344,6 +415,7 @@ class ScriptWriter {
 
   /** Rows fetched in parts. */
   #portal(): SentMessage[] {
+    this.#unnamedTakes = true;
     const portal = this.#random.pick(['p1', 'p2']);
     const source: Source = { kind: 'rows', count: this.#random.between(1, 5) };
     return [

@@ -29,13 +29,10 @@ export class SqlError extends Error {
   readonly sqlstate: string;
   /** The ErrorResponse. */
   readonly bytes: Buffer;
-  /** pgkv's word for a connection that broke: a parse may have been among what was lost. */
-  readonly connectionLost: boolean;
 
-  constructor(sqlstate: string, text: string, routine = 'model', bytes?: Buffer, connectionLost = false) {
+  constructor(sqlstate: string, text: string, routine = 'model', bytes?: Buffer) {
     super(text);
     this.sqlstate = sqlstate;
-    this.connectionLost = connectionLost;
     this.bytes = bytes ?? errorResponse({ S: 'ERROR', V: 'ERROR', C: sqlstate, M: text, R: routine });
   }
 }

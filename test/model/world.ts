@@ -367,7 +367,9 @@ class World {
   /** Faults where they hurt: something has just been done, and its answer has not arrived. */
   #delicateMoment(session: ServerSession, { bytes }: Message): void {
     if (this.#faultRate === 0 || this.#scheduler.now() > FAULTS_UNTIL_MS) return;
-    if (this.#random.chance(bytes.includes('COMMIT') ? 0.05 : 0.005)) this.#breakSession(session);
+    const ends = bytes.includes('COMMIT') || bytes.includes('ROLLBACK');
+    const inBlock = session.model?.state.transaction?.block === true;
+    if (this.#random.chance(ends ? 0.05 : inBlock ? 0.02 : 0.005)) this.#breakSession(session);
   }
 
   #fault(): void {

@@ -10,6 +10,7 @@ import { EMPTY_PARSE, EMPTY_SELECT, encodeNamed, encodeQuery, SYNC, TERMINATE } 
 import { Output } from '../../wire/output.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { untilReady } from '../replies/control-answers.js';
+import type { Deeds } from '../replies/deeds.js';
 import type { ReportedParameters } from '../replies/parameter-status.js';
 import { type PreparedOnServer, PreparedStatements } from '../replies/prepared-statements.js';
 import { ReplyForwarder } from '../replies/reply-forwarder.js';
@@ -331,8 +332,8 @@ export class ServerConnection implements MatchedConnection {
     return this.#statements.prepare(source, semantics);
   }
 
-  parse(source: StatementSource, semantics: string, swallow: boolean, undone?: (refused: boolean) => void): string {
-    return this.#statements.parse(source, semantics, swallow, undone);
+  parse(source: StatementSource, semantics: string, swallow: boolean, assumed?: Assumption, does?: Deeds): string {
+    return this.#statements.parse(source, semantics, swallow, assumed, does);
   }
 
   forget(source: StatementSource): void {
@@ -380,6 +381,7 @@ export class ServerConnection implements MatchedConnection {
       told: this.#matcher.told,
       midMessage: this.midMessage,
       status: this.status,
+      parametersOutside: this.#matcher.parametersOutside,
     };
     this.#forwarder.flush();
     this.#stream.destroy();

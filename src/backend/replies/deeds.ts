@@ -21,9 +21,18 @@ export interface Done {
   readonly wroteSinceEnd: boolean;
   /** A block has begun, and not ended. */
   readonly begun: boolean;
+  /** One has been committed. */
+  readonly committed: boolean;
 }
 
-export const NOTHING_DONE: Done = { statements: 0, wrote: false, ended: false, wroteSinceEnd: false, begun: false };
+export const NOTHING_DONE: Done = {
+  statements: 0,
+  wrote: false,
+  ended: false,
+  wroteSinceEnd: false,
+  begun: false,
+  committed: false,
+};
 
 /** Kept by the reply queue: nothing is allocated for an answer. */
 export class DoneSoFar implements Done {
@@ -32,17 +41,20 @@ export class DoneSoFar implements Done {
   ended = false;
   wroteSinceEnd = false;
   begun = false;
+  committed = false;
 
   /** The next statement of a message has been answered. @param at its place in the message */
   answered(deeds: Deeds, at: number): void {
     this.statements++;
-    switch (deeds?.[at] ?? 'anything') {
+    const deed = deeds?.[at] ?? 'anything';
+    switch (deed) {
       case 'begins':
         this.begun = true;
         this.ended = false;
         return;
       case 'commits':
       case 'rolls back':
+        this.committed ||= deed === 'commits';
         this.ended = true;
         this.begun = this.wroteSinceEnd = false;
         return;
@@ -55,6 +67,6 @@ export class DoneSoFar implements Done {
   clear(): void {
     if (this.statements === 0) return;
     this.statements = 0;
-    this.wrote = this.ended = this.wroteSinceEnd = this.begun = false;
+    this.wrote = this.ended = this.wroteSinceEnd = this.begun = this.committed = false;
   }
 }

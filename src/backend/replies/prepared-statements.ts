@@ -5,7 +5,8 @@
 import { encodeNamed, encodeParse } from '../../wire/client-messages.js';
 import type { Output } from '../../wire/output.js';
 import { Frontend } from '../../wire/protocol.js';
-import { assuming, parsing, Reply, type ReplyQueue } from './reply-queue.js';
+import type { Deeds } from './deeds.js';
+import { type Assumption, assuming, parsing, Reply, type ReplyQueue } from './reply-queue.js';
 import { bytesOfSource, isForsaken, type StatementSource } from './statement-source.js';
 
 /** Names of prepared statements on servers begin with this. */
@@ -117,9 +118,10 @@ export class PreparedStatements {
   /**
    * Sends a Parse under a fresh name in place of any earlier one.
    * @param swallow keep ParseComplete from the client
-   * @param undone called if the server refuses the Parse (true) or skips it
+   * @param assumed by whoever sends it
+   * @param does what the statement does
    */
-  parse(source: StatementSource, semantics: string, swallow: boolean, undone?: (refused: boolean) => void): string {
+  parse(source: StatementSource, semantics: string, swallow: boolean, assumed?: Assumption, does?: Deeds): string {
     this.forget(source);
     // A copy: where the server is skipping they are back at once.
     if (this.orphans.size > 0) for (const [orphan, its] of [...this.orphans]) this.#close(its, orphan);
@@ -139,9 +141,10 @@ export class PreparedStatements {
     const undo = (refused: boolean): void => {
       entry.missing = true;
       if (this.#bySource.get(source) === entry) this.drop(source);
-      undone?.(refused);
+      assumed?.undo(refused);
     };
-    this.#replies.push(parsing(source.rewritten, swallow, { undo }));
+    const redo = (): void => assumed?.redo?.();
+    this.#replies.push(parsing(source.rewritten, swallow, { undo, redo }, does));
     this.#output.push(encodeParse(name, source.parseTail));
     this.#makeRoom(source);
     return name;
@@ -163,9 +166,9 @@ export class PreparedStatements {
     return known;
   }
 
-  /** The server has it, if no other one has been prepared in its place. */
+  /** The server has it, if it ever had, unless another one has been prepared in its place. */
   putBack(source: StatementSource, known: PreparedOnServer): void {
-    if (this.#bySource.has(source)) return;
+    if (known.missing || this.#bySource.has(source)) return;
     this.#bySource.set(source, known);
     this.#bytes += ENTRY_BYTES + bytesOfSource(source);
   }

@@ -53,6 +53,8 @@ export class ReplyMatcher {
   told = false;
   /** The server's last message, if it was a FATAL one. */
   fatal: Buffer | null = null;
+  /** Reported settings as they were when the server was last outside a block: what it goes back to where one is lost. */
+  parametersOutside: ReportedParameters;
   readonly #connection: MatchedConnection;
   readonly #replies: ReplyQueue;
   readonly #forwarder: ReplyForwarder;
@@ -80,6 +82,7 @@ export class ReplyMatcher {
     messageBytesMax: number,
   ) {
     this.#connection = connection;
+    this.parametersOutside = connection.parameters;
     this.#replies = replies;
     this.#forwarder = forwarder;
     this.#statements = statements;
@@ -312,7 +315,10 @@ export class ReplyMatcher {
       this.told = false;
     }
     this.#replies.pop();
-    if (status === TransactionStatus.idle) this.#replies.idle();
+    if (status === TransactionStatus.idle) {
+      this.parametersOutside = this.#connection.parameters;
+      this.#replies.idle();
+    }
     this.#forwarder.flush();
     this.#emitLocal();
     // Told last: the receiver may send its next statement, or give the connection back, at once.

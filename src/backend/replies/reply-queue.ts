@@ -39,6 +39,8 @@ export interface ControlQuery {
 export interface Assumption {
   /** @param refused the server has tried and failed; else it has not looked at the message */
   undo(refused: boolean): void;
+  /** It holds again: what was undone with its connection is told as done all the same. */
+  redo?(): void;
   /** A notice came while this was owed. */
   noticed?(): void;
 }
@@ -59,7 +61,7 @@ export interface Owed {
   readonly rewritten: RewrittenText | null;
   /** Names of pgkv's own that stand in what was sent, and what the client called them then; null: none. */
   readonly names: ReadonlyMap<string, string> | null;
-  /** What a Query or Execute does, as far as that bears on what its loss means. */
+  /** What a Query or Execute, or the statement of a Parse, Bind or Describe, does, as far as that bears on what its loss means. */
   readonly does: Deeds;
 }
 
@@ -83,6 +85,8 @@ const FORWARDED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(
 const SWALLOWED: readonly Owed[] = Array.from({ length: 12 }, (_, kind) => owed(kind as ReplyKind, true));
 
 const allDoing = (deed: Deed): readonly Owed[] => FORWARDED.map((entry) => ({ ...entry, does: [deed] }));
+/** Nobody knows what it does. */
+const UNKNOWN: readonly Owed[] = FORWARDED.map((entry) => ({ ...entry, does: null }));
 const DOING: Readonly<Record<Deed, readonly Owed[]>> = {
   anything: FORWARDED,
   reads: allDoing('reads'),
@@ -99,16 +103,31 @@ export const assuming = (kind: ReplyKind, swallow: boolean, assumption: Assumpti
   assumption,
 });
 /** A Parse of a text that may have been rewritten. */
-export const parsing = (rewritten: RewrittenText | null, swallow: boolean, assumption: Assumption): Owed => ({
+export const parsing = (
+  rewritten: RewrittenText | null,
+  swallow: boolean,
+  assumption: Assumption,
+  does: Deeds = ANYTHING,
+): Owed => ({
   ...owed(Reply.parse, swallow),
   assumption,
   rewritten,
+  does,
 });
 /** A text of several statements, or one that is not the client's. */
 export const queryOf = (rewritten: RewrittenText | null, does: Deeds): Owed => ({
   ...owed(Reply.query),
   rewritten,
   does,
+});
+/**
+ * A Bind of a statement that the client calls otherwise.
+ * @param parses the client still has to get the answer to a Parse before this, which was not sent on
+ */
+export const binding = (names: ReadonlyMap<string, string>, does: Deed | null, parses: boolean): Owed => ({
+  ...doing(Reply.bind, does),
+  bytes: parses ? PARSE_COMPLETE : null,
+  names,
 });
 /** A message about statements that the client calls otherwise. */
 export const naming = (kind: ReplyKind, names: ReadonlyMap<string, string>): Owed => ({ ...owed(kind), names });
@@ -130,27 +149,25 @@ export const describing = (
   swallow: boolean,
   described: (shape: string) => void,
   names: ReadonlyMap<string, string> | null = null,
-): Owed => ({ ...owed(Reply.describeStatement, swallow), described, names });
+  does: Deeds = ANYTHING,
+): Owed => ({ ...owed(Reply.describeStatement, swallow), described, names, does });
 export const provokedError = (kind: ReplyKind, insteadOfError: Buffer, assumption: Assumption | null): Owed => ({
   ...owed(kind),
   insteadOfError,
   assumption,
 });
-/** A Query or Execute of which is known what it does. */
-export const doing = (kind: ReplyKind, does: Deed): Owed => DOING[does][kind]!;
-
-/** A Bind before whose answer the client still has to get the answer to a Parse that was not sent on. */
-export const bindAfterLocalParse: Owed = { ...owed(Reply.bind), bytes: PARSE_COMPLETE };
+/** @param does what its statement does; null: nobody knows */
+export const doing = (kind: ReplyKind, does: Deed | null): Owed => (does === null ? UNKNOWN : DOING[does])[kind]!;
 
 /** What a ReadyForQuery answers. */
 const endsBatch = (kind: ReplyKind): boolean =>
   kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
 
 /** A later assumption may build on an earlier one (a name closed, then used again). */
-function undoLatestFirst(assumptions: Assumption[], refused: Assumption | null): void {
+function undoLatestFirst(assumptions: Assumption[], isRefused: (assumption: Assumption) => boolean): void {
   for (let index = assumptions.length - 1; index >= 0; index--) {
     const assumption = assumptions[index]!;
-    assumption.undo(assumption === refused);
+    assumption.undo(isRefused(assumption));
   }
 }
 
@@ -269,7 +286,7 @@ export class ReplyQueue {
     const refused = this.head?.assumption ?? null;
     while (this.length > 0 && this.#ring[this.#head]!.kind !== Reply.sync) this.#drop(dropped);
     if (this.length === 0) this.#skipping = true;
-    undoLatestFirst(dropped, refused);
+    undoLatestFirst(dropped, (assumption) => assumption === refused);
   }
 
   /**
@@ -318,14 +335,26 @@ export class ReplyQueue {
     return this.length > 0 && this.#at(this.length - 1).kind === Reply.local;
   }
 
-  /** The connection is gone: undoes every assumption. */
+  /**
+   * The connection is gone: undoes every assumption, as if what is owed first of each batch had been refused and the rest of it
+   * skipped, which is what the client will be told.
+   */
   clear(): void {
     const dropped: Assumption[] = [];
-    while (this.length > 0) this.#drop(dropped);
+    const refused = new Set<Assumption>();
+    let isFirst = true;
+    while (this.length > 0) {
+      const { kind, swallow, assumption } = this.head!;
+      if (!swallow && kind !== Reply.copyEnd) {
+        if (isFirst && assumption !== null) refused.add(assumption);
+        isFirst = endsBatch(kind);
+      }
+      this.#drop(dropped);
+    }
     this.done.clear();
     this.#skipping = this.#batchOpen = false;
     this.#stopped = -1;
-    undoLatestFirst(dropped, null);
+    undoLatestFirst(dropped, (assumption) => refused.has(assumption));
   }
 
   #at(index: number): Owed {

@@ -2,6 +2,7 @@
 import type { PgkvError } from '../../base/errors.js';
 import type { ErrorFields } from '../../wire/error-fields.js';
 import type { Done } from './deeds.js';
+import type { ReportedParameters } from './parameter-status.js';
 import type { Owed } from './reply-queue.js';
 import type { StatementSource } from './statement-source.js';
 
@@ -51,4 +52,6 @@ export interface ServerLoss {
   readonly midMessage: boolean;
   /** Transaction status when last reported. */
   readonly status: number;
+  /** Reported settings when the server was last outside a block. */
+  readonly parametersOutside: ReportedParameters;
 }

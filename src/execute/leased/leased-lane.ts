@@ -288,8 +288,8 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   serverLost(loss: ServerLoss): void {
     const left = this.block.lost();
-    // What was set in a block is undone with it.
-    const undone = left || loss.status !== TransactionStatus.idle;
+    // What was set in a block is undone with it, unless a server has said that it was committed.
+    const undone = left || (loss.status !== TransactionStatus.idle && !loss.done.committed);
     const hadState = undone ? this.#left.mayHoldStateBeyondBlock : this.#left.mayHoldState;
     this.connection = null;
     this.#left.clear();

@@ -3,6 +3,7 @@
 // is handle-unit.ts's, and the exchange's that answers it (open-way.ts makes them); at most one exchange besides the current
 // lane is under way.
 import type { ServerLoss } from '../../backend/connection/server-connection.js';
+import { parameterChanges, type ReportedParameters } from '../../backend/replies/parameter-status.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { homeShard } from '../../cluster/cluster-view.js';
 import type { Exchange } from '../../execute/exchange.js';
@@ -249,11 +250,18 @@ export class Conversation implements ClientPort<LeasedLane> {
     }
     const exchange = this.#exchange;
     const { transaction } = this.#context;
+    // Settings of a block go back with it, and the client hears of it as it would from a server.
+    if (!transaction.isHere) this.#tellSettings(loss.parametersOutside);
     exchange.lost(loss, lane);
     // Its block is lost beside what is under way: the client hears of it with its next statement.
     const { state } = transaction;
     if ((state.kind === 'open' || state.kind === 'failed') && state.branch === lane) transaction.lose(false);
     this.resume();
+  }
+
+  #tellSettings(now: ReportedParameters): void {
+    for (const message of parameterChanges(this.session.told, now)) this.#output.send(message);
+    this.session.told = now;
   }
 
   /** Ends the session with an error of ours, if the protocol still allows one. */

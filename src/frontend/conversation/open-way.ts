@@ -3,6 +3,7 @@
 import { ClientBatch, type Exchange } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
+import type { Say } from '../../session/prologue.js';
 import type { Session } from '../../session/session.js';
 import { Transaction } from '../../session/transaction.js';
 import type { FrameReader } from '../../wire/frame-reader.js';
@@ -52,7 +53,7 @@ export function openWay(parts: WayParts): OpenedWay {
   const kv = new KvStatements(session, services, parts.startSearchPath);
   const named = new NamedStatements(session, services.sources, kv, services.statementBytesMax);
   const units = new UnitReader(reader, kv, named, services.templateOf);
-  const say = () => saidAgain(units.unit, session);
+  const say: Say = (template, text) => saidAgain(units.unit, template, text, session);
   const context: ExchangeContext = {
     session,
     services,

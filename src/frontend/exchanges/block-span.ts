@@ -63,6 +63,9 @@ export class BlockSpan implements BlockPlace {
   settled(inBlock: boolean): void {
     this.mayHaveCommitted = false;
     if (!inBlock) this.mayHaveWritten = false;
+    // What was to end it may have failed before it did.
+    this.outside = 0;
+    this.through = Number.POSITIVE_INFINITY;
   }
 
   /** The connection is gone, and what was owed on it is told. */

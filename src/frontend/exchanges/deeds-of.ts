@@ -65,7 +65,9 @@ export function deedOf(template: Template, rollsBack: boolean): Deed {
   if (readOnly || releases) return 'reads';
   const ends = kind === 'commit' || kind === 'rollback';
   // AND CHAIN: another block is open behind it.
-  return ends && leavesBlock !== 'closed' ? 'recovers' : deedOfKind(kind, false);
+  if (ends && leavesBlock !== 'closed') return 'recovers';
+  // PREPARE TRANSACTION.
+  return leavesBlock === 'closed' && !ends ? 'commits' : deedOfKind(kind, false);
 }
 
 /** Of each statement of a text of several. */

@@ -8,7 +8,6 @@ import { isUtf8 } from 'node:buffer';
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
 import {
-  bindAfterLocalParse,
   describing,
   doing,
   forwarded,
@@ -109,12 +108,12 @@ export class ExtendedProtocol {
     } else {
       connection.forget(source);
       const change = session.unnamed.change(source, connection.replies);
-      name = connection.parse(source, semantics, true, (refused) => session.unnamed.undo(change, refused));
+      name = connection.parse(source, semantics, true, { undo: (refused) => session.unnamed.undo(change, refused) });
     }
     const bind = encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name);
     const owed = BEHIND_BIND[source.template.readOnly ? 'reads' : 'anything'][batch.describes ? 1 : 0];
     const called = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
-    connection.send(bind, batch.parses ? bindAfterLocalParse : this.#names.binding(name, called));
+    connection.send(bind, this.#names.binding(name, called, 'anything', batch.parses));
     connection.sendAll(buffer.subarray(batch.bindEnd, batch.end), owed);
   }
 
@@ -176,18 +175,18 @@ export class ExtendedProtocol {
     this.#drops.tag(tag, connection);
   }
 
-  /** Passes on one message. @param does what the statement bound last does */
-  forward(unit: Unit, source: StatementSource | null, connection: ServerConnection, does: Deed): void {
+  /** Passes on one message. @param does what its statement does */
+  forward(unit: Unit, source: StatementSource | null, connection: ServerConnection, does: Deed | null): void {
     const { type, buffer, start, end } = unit;
     switch (type) {
       case Frontend.parse:
-        return this.#parse(buffer, start, end, connection);
+        return this.#parse(buffer, start, end, connection, does);
       case Frontend.bind:
-        return this.#bind(unit, source, connection);
+        return this.#bind(unit, source, connection, does);
       case Frontend.execute:
         return this.#execute(unit, connection, does);
       case Frontend.describe:
-        return this.#describe(buffer, start, end, connection);
+        return this.#describe(buffer, start, end, connection, does);
       case Frontend.close:
         return this.#close(buffer, start, end, connection);
     }
@@ -199,7 +198,7 @@ export class ExtendedProtocol {
     this.#names.portalsEnd();
   }
 
-  #execute(unit: Unit, connection: ServerConnection, does: Deed): void {
+  #execute(unit: Unit, connection: ServerConnection, does: Deed | null): void {
     const bytes = unit.buffer.subarray(unit.start, unit.end);
     const names = this.#names.within(unit);
     const assumption = this.#drops.executed(unit, connection);
@@ -208,7 +207,7 @@ export class ExtendedProtocol {
     connection.send(bytes, isPlain ? owed : { ...owed, names: names ?? null, assumption });
   }
 
-  #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+  #parse(buffer: Buffer, start: number, end: number, connection: ServerConnection, does: Deed | null): void {
     const session = this.#session;
     const source = this.#named.parsed(buffer, start, end);
     if (source === null) return this.#raw(Reply.parse, buffer, start, end, connection);
@@ -226,10 +225,12 @@ export class ExtendedProtocol {
         // A later Parse has sent another one by now, or this very one.
         if (connection.unnamed === parsed) connection.unnamed = unknownStatement;
       };
+      const redo = (): void => session.unnamed.set(parsed);
       const noticed = (): void => {
         parsed.noisy = true;
       };
-      connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo, noticed }));
+      const owed = parsing(source.rewritten, false, { undo, redo, noticed }, does === null ? null : [does]);
+      connection.send(encodeParse('', source.parseTail), owed);
       this.#unsettled.changed('', connection.replies);
       return;
     }
@@ -237,11 +238,15 @@ export class ExtendedProtocol {
       return this.#names.duplicate(buffer.toString('utf8', start + 5, nameEnd), source, connection);
     }
     this.#named.keep(name, source);
-    connection.parse(source, session.settings.semantics, false, () => session.dropStatement(name));
+    const undo = (): void => session.dropStatement(name);
+    const redo = (): void => {
+      if (session.statement(name) === undefined) session.setStatement(name, source);
+    };
+    connection.parse(source, session.settings.semantics, false, { undo, redo }, does === null ? null : [does]);
     this.#unsettled.changed(name, connection.replies);
   }
 
-  #bind(unit: Unit, source: StatementSource | null, connection: ServerConnection): void {
+  #bind(unit: Unit, source: StatementSource | null, connection: ServerConnection, does: Deed | null): void {
     const { buffer, start, end } = unit;
     const nameStart = stringEnd(buffer, start + 5, end) + 1;
     const nameEnd = nameStart === 0 ? -1 : stringEnd(buffer, nameStart, end);
@@ -254,29 +259,29 @@ export class ExtendedProtocol {
       return;
     }
     const name = nameEnd < 0 ? null : this.#names.of(buffer, nameStart, nameEnd, connection);
-    if (name === null) this.#raw(Reply.bind, buffer, start, end, connection);
+    if (name === null) connection.send(buffer.subarray(start, end), doing(Reply.bind, does));
     else {
-      const owed = this.#names.binding(name, this.#named.name(buffer, nameStart, nameEnd));
+      const owed = this.#names.binding(name, this.#named.name(buffer, nameStart, nameEnd), does);
       connection.send(encodeBindFor(buffer, start, end, nameStart, nameEnd, name), owed);
     }
     this.#names.bound(unit, source, connection);
     this.#drops.bound(unit, source);
   }
 
-  #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
+  #describe(buffer: Buffer, start: number, end: number, connection: ServerConnection, does: Deed | null): void {
     const nameEnd = stringEnd(buffer, start + 6, end);
     const kind = buffer[start + 5] === STATEMENT && nameEnd >= 0 ? Reply.describeStatement : Reply.describePortal;
-    if (kind === Reply.describePortal) return this.#raw(kind, buffer, start, end, connection);
-    const name = this.#names.of(buffer, start + 6, nameEnd, connection);
-    if (name === null) {
-      connection.send(buffer.subarray(start, end), this.#describing(buffer, start + 6, nameEnd, null));
+    if (kind === Reply.describePortal) {
+      connection.send(buffer.subarray(start, end), doing(kind, does));
       return;
     }
-    connection.send(encodeNamed(Frontend.describe, 'S', name), this.#describing(buffer, start + 6, nameEnd, name));
+    const server = this.#names.of(buffer, start + 6, nameEnd, connection);
+    const owed = this.#describing(this.#named.name(buffer, start + 6, nameEnd), server, does);
+    connection.send(server === null ? buffer.subarray(start, end) : encodeNamed(Frontend.describe, 'S', server), owed);
   }
 
-  #describing(buffer: Buffer, nameStart: number, nameEnd: number, server: string | null): Owed {
-    const name = this.#named.name(buffer, nameStart, nameEnd);
+  /** @param server what the statement is called there; null: as by the client */
+  #describing(name: string, server: string | null, does: Deed | null): Owed {
     const epoch = this.#schemaEpoch();
     const session = this.#session;
     const source = name === '' ? session.unnamed.source : session.statement(name);
@@ -285,7 +290,12 @@ export class ExtendedProtocol {
       if (source && (name === '' || session.statement(name) !== undefined))
         session.setDescription(name, { source, shape, epoch, stale: false });
     };
-    return describing(false, described, server === null ? null : new Map([[server, name]]));
+    return describing(
+      false,
+      described,
+      server === null ? null : new Map([[server, name]]),
+      does === null ? null : [does],
+    );
   }
 
   #close(buffer: Buffer, start: number, end: number, connection: ServerConnection): void {
@@ -312,7 +322,8 @@ export class ExtendedProtocol {
     const undo = (): void => {
       if (source !== undefined) session.setStatement(name, source);
     };
-    connection.replyLocally(CLOSE_COMPLETE, { undo });
+    const redo = (): void => session.dropStatement(name);
+    connection.replyLocally(CLOSE_COMPLETE, { undo, redo });
     this.#unsettled.changed(name, connection.replies);
   }
 

@@ -1,8 +1,8 @@
 // Passes the client's messages on to the server of the current lane, one method for each kind; their answers are forwarded as
-// they come. Of what has to be remembered of messages until they are answered it owns what the statement bound last does. A batch
-// that may have to be sent again is GuardedBatch's, where the block stands among the answers BlockSpan's, how later texts are to
-// be read OpenReading's, refusals of the message at hand LaneReadiness's.
-import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
+// they come. What has to be remembered of messages until they are answered is others': what messages do MessageDeeds', a batch that
+// may have to be sent again GuardedBatch's, where the block stands among the answers BlockSpan's, how later texts are to be read
+// OpenReading's, refusals of the message at hand LaneReadiness's.
+import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import type { Deed } from '../../backend/replies/deeds.js';
 import { doing, forwarded, type Owed, queryOf, Reply, renamedQuery } from '../../backend/replies/reply-queue.js';
 import { type RewrittenText, rewrittenBytes } from '../../backend/replies/statement-source.js';
@@ -27,6 +27,7 @@ import { GuardedBatch } from './guarded-batch.js';
 import { LaneReadiness } from './lane-readiness.js';
 import { LostAnswers } from './lost-answers.js';
 import type { MergedExchange } from './merged-exchange.js';
+import { type BoundEdge, isEdge, MessageDeeds } from './message-deeds.js';
 import { OpenReading } from './open-reading.js';
 import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
@@ -39,7 +40,6 @@ const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message
 const isAlikeIfFirst = ({ kind }: Template, { buffer, start }: Unit): boolean =>
   (kind === 'read' || kind === 'write') && beginsRun(buffer, start);
 
-/** `#boundDoes` is that of the last Bind, and is read only where a portal is executed. */
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
   readonly busy = false;
@@ -56,10 +56,8 @@ export class LeasedExchange implements Exchange<Unit> {
   readonly #readiness: LaneReadiness;
   readonly #described: DescribedResults;
   readonly #reading: OpenReading;
-  /** Where the block stands among the ReadyForQuery messages owed. */
   readonly #block = new BlockSpan();
-  /** What the statement bound last does. */
-  #boundDoes: Deed = 'anything';
+  readonly #deeds: MessageDeeds;
 
   constructor(
     context: ExchangeContext,
@@ -79,6 +77,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#readiness = new LaneReadiness(context, answers);
     this.#described = new DescribedResults(context, this.#readiness);
     this.#guarded = new GuardedBatch(extended);
+    this.#deeds = new MessageDeeds(context.session, context.named);
     this.#merged = merged;
   }
 
@@ -105,9 +104,15 @@ export class LeasedExchange implements Exchange<Unit> {
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
     if (status === TransactionStatus.idle) this.#context.batch.transactionEnded();
-    if (status === TransactionStatus.idle) this.#extended.portalsEnd();
+    if (status === TransactionStatus.idle) this.#portalsEnd();
     else if (status === TransactionStatus.failed) this.#portals.forgetElsewhere();
     this.#block.settled(transaction.inBlock);
+  }
+
+  /** Those on the current lane's server. */
+  #portalsEnd(): void {
+    this.#extended.portalsEnd();
+    this.#deeds.portalsEnd();
   }
 
   /** Sends the single batch again whose plan had gone stale. */
@@ -141,7 +146,8 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#guarded.clear();
     this.#lost.connectionLost(loss, this.#block);
     this.#block.clear();
-    this.#extended.portalsEnd();
+    this.#deeds.synced();
+    this.#portalsEnd();
     this.#portals.forgetElsewhere();
   }
 
@@ -183,7 +189,7 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#sending(template, text);
     lane.note(template, text);
     services.counters.statements++;
-    this.#notice(template, connection);
+    if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
     connection.unnamed = null;
     if (rewritten !== null) {
       connection.send(encodeQueryBytes(rewrittenBytes(rewritten)), this.#owed(template, rewritten));
@@ -196,11 +202,6 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#extended.sentSql(template, connection);
     this.#reading.sent(template);
     return 'taken';
-  }
-
-  /** What the client is to know of a statement goes out in front of its answer. */
-  #notice({ notice }: Template, connection: ServerConnection): void {
-    if (notice !== null) connection.replyLocally(encodeNotice(notice), null);
   }
 
   /** What is owed for a text that was just noted. */
@@ -222,7 +223,6 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = this.#lane.connection!;
-    // As of a simple query.
     if (this.#placement.isTakenForFirst) connection.beginPipeline();
     this.#sending(template, '');
     this.#lane.note(template, '');
@@ -234,7 +234,6 @@ export class LeasedExchange implements Exchange<Unit> {
   #message(unit: Unit): Handling {
     const { services } = this.#context;
     const { type, buffer, start, end, source, text } = unit;
-    const extended = this.#extended;
     const isBind = type === Frontend.bind;
     if (isBind) {
       const taken = this.#portals.obstacleElsewhere(unit);
@@ -247,14 +246,21 @@ export class LeasedExchange implements Exchange<Unit> {
       if (sent !== 'ready') return sent;
     }
     const lane = this.#lane;
-    if (lane.connection !== null && extended.dependsOnAnswers(type, buffer, start, end, lane.connection)) return 'wait';
-    const template = isBind || type === Frontend.parse ? unit.template : NEUTRAL_TEMPLATE;
+    if (lane.connection !== null && this.#extended.dependsOnAnswers(type, buffer, start, end, lane.connection))
+      return 'wait';
+    const { phase } = this.#context.transaction;
+    const isRefused = this.#deeds.isRefused(unit, phase);
+    // What a server will not take begins and ends nothing.
+    const template = !isRefused && (isBind || type === Frontend.parse) ? unit.template : NEUTRAL_TEMPLATE;
+    const does = isRefused ? 'reads' : this.#deeds.of(unit, phase);
     const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
     const mayBeFirst = type !== Frontend.execute && this.#placement.isTakenForFirst;
     if (mayBeFirst && !isAlikeIfFirst(template, unit)) connection.beginPipeline();
-    this.#sending(isBind ? template : NEUTRAL_TEMPLATE, text);
+    const ran = isRefused ? null : this.#deeds.edgeRunBy(unit);
+    if (ran !== null) this.#sendingEdge(ran);
+    else this.#sending(isBind && !isEdge(template) ? template : NEUTRAL_TEMPLATE, text);
     if (type === Frontend.parse) {
       lane.foresee(template);
       this.#placement.sendingParsed(template);
@@ -264,18 +270,24 @@ export class LeasedExchange implements Exchange<Unit> {
       this.#portals.boundElsewhere(portal);
       // One without a name is dropped by the next Bind or query, which alone would move the block.
       if (portal !== '') this.#context.transaction.bound();
-      this.#placement.sendingBound(template, text);
+      if (!isRefused && !isEdge(template)) this.#placement.sendingBound(template, text);
       lane.note(template, text);
       services.counters.statements++;
-      this.#notice(template, connection);
+      if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
     }
     // Of an empty text it starts nothing, and behind one that begins a copy nothing else can.
     if (type === Frontend.execute) connection.restart();
-    // Its portal is nearly always the one executed next.
-    if (isBind) this.#boundDoes = this.#deed(template);
-    extended.forward(unit, source, connection, this.#boundDoes);
+    this.#deeds.sent(unit, does, isRefused);
+    this.#extended.forward(unit, source, connection, does);
     if (isBind) this.#reading.sent(template);
     return 'taken';
+  }
+
+  /** What begins or ends a block is about to be executed, perhaps in a later batch than its Bind. */
+  #sendingEdge({ template, text, isPlain }: BoundEdge): void {
+    this.#sending(template, text);
+    if (!isPlain) this.#context.transaction.bound();
+    this.#placement.sendingBound(template, text);
   }
 
   /** A statement, or a message that brings none, is about to be sent on the current lane. */
@@ -297,6 +309,7 @@ export class LeasedExchange implements Exchange<Unit> {
   #noteEdge(after: TransactionPhase): void {
     const owed = this.#lane.connection!.replies.owedReadies();
     if (after === 'open') {
+      if (this.#deeds.maySkip) this.#context.transaction.maySkip();
       this.#lane.block.begins();
       this.#block.begins(owed);
     } else if (after === 'ending') this.#block.ends(owed);
@@ -354,6 +367,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const { connection } = this.#lane;
     if (!transaction.inBlock) this.#portals.closeAll();
     this.#placement.endBatch();
+    this.#deeds.synced();
     const { buffer, start, end } = reader;
     // A connection that is kept at rest knows of no block that is here.
     const isHere = failed || (transaction.isHere && connection?.replies.unsynced() !== true);

@@ -2,8 +2,8 @@
 // had been answered. Invariants: each batch gets its one ReadyForQuery and one error at most; what a server has answered is
 // not taken back; a block that is lost stays failed until the client ends it, and one that it has ended is over.
 import type { ServerLoss } from '../../backend/connection/server-connection.js';
-import { type Done, NOTHING_DONE } from '../../backend/replies/deeds.js';
-import { type Owed, Reply } from '../../backend/replies/reply-queue.js';
+import { type Deed, type Done, NOTHING_DONE } from '../../backend/replies/deeds.js';
+import { type Owed, Reply, type ReplyKind } from '../../backend/replies/reply-queue.js';
 import { type ErrorName, PgkvError } from '../../base/errors.js';
 import { TransactionStatus } from '../../wire/protocol.js';
 import {
@@ -11,6 +11,7 @@ import {
   CLOSE_COMPLETE,
   encodeCommandComplete,
   encodeError,
+  encodeWarning,
   NO_DATA,
   NO_PARAMETERS,
   PARSE_COMPLETE,
@@ -22,6 +23,7 @@ import type { BlockPlace } from './block-span.js';
 import type { ExchangeContext } from './exchange-context.js';
 
 const ROLLED_BACK = encodeCommandComplete('ROLLBACK');
+const NO_BLOCK = encodeWarning('there is no transaction in progress', '25P01');
 
 /** One batch of those that are owed, the last of which may be without its Sync. */
 type Batch = readonly Owed[];
@@ -68,7 +70,7 @@ export class LostAnswers {
     for (let index = 0; index < owedReadies; index++) {
       const isLast = index === owedReadies - 1 && batch.state === 'none';
       if (isLast && rolledBack && !told) this.#rolledBack(last);
-      else if (!told) this.#tell(errors[index]!);
+      else if (!told) this.#tell(errors[index]!, batches[index] ?? []);
       told = false;
       const staysFailed = inBlock && index >= block.outside && index < block.through - 1;
       output.send(isLast ? readyOf(transaction.status) : staysFailed ? READY_FAILED : READY_IDLE);
@@ -76,7 +78,8 @@ export class LostAnswers {
     if (batch.isOwed) {
       if (rolledBack && !told && batch.state === 'open') this.#rolledBack(last);
       else {
-        if (!told) this.#tell(errors[owedReadies] ?? this.#error(loss, 'server_unreachable'));
+        if (!told)
+          this.#tell(errors[owedReadies] ?? this.#error(loss, 'server_unreachable'), batches[owedReadies] ?? []);
         batch.failed();
       }
     }
@@ -85,12 +88,11 @@ export class LostAnswers {
 
   /** @param isOver a server has said that the block has ended */
   #loseBlock({ told, done }: ServerLoss, batches: readonly Batch[], isOver: boolean): void {
-    const { batch, transaction } = this.#context;
-    const last = batches.at(-1) ?? [];
+    const { transaction } = this.#context;
     const isOne = batches.length <= 1;
     // What was bound and not executed has ended nothing; nor has what the server skips behind an error.
-    const isExecuted = done.statements > 0 || last.some(isStatement) || batch.state === 'none';
-    transaction.lose(true, isOver || (isExecuted && !(told && isOne)));
+    const ends = (batches.at(-1) ?? []).some((owed) => mayDo(owed, 'commits') || mayDo(owed, 'rolls back'));
+    transaction.lose(true, isOver || (ends && !(told && isOne)));
     // A text that begins a block, and has failed in it.
     if (told && isOne && done.begun) transaction.failedInText();
   }
@@ -102,8 +104,7 @@ export class LostAnswers {
     batches: readonly Batch[],
   ): Buffer {
     const { told, done, status } = loss;
-    const last = batches.at(-1) ?? [];
-    const isExecuted = done.statements > 0 || last.some(isStatement) || this.#context.batch.state === 'none';
+    const isExecuted = done.statements > 0 || batches.flat().some(mayEnd);
     // By the server's word, and nothing was sent behind that which it would have gone on with.
     const behind = told ? batches.slice(1) : batches;
     const isKnown = outside === 0 && (told || status === TransactionStatus.failed);
@@ -125,10 +126,11 @@ export class LostAnswers {
 
   /** Answers what is still owed of a batch that does nothing but roll back. */
   #rolledBack(batch: Batch): void {
-    const { output, session } = this.#context;
-    // Whether a statement without a name was parsed, nobody knows; the one before it is gone.
-    if (batch.some(({ kind }) => kind === Reply.parse)) session.unnamed.set(null);
-    for (const { kind, bytes } of batch) {
+    const { output } = this.#context;
+    let ended = 0;
+    for (const { kind, bytes, assumption, does } of batch) {
+      // What is told to be parsed or closed is so.
+      assumption?.redo?.();
       if (bytes !== null) output.send(bytes);
       if (kind === Reply.parse) output.send(PARSE_COMPLETE);
       else if (kind === Reply.bind) output.send(BIND_COMPLETE);
@@ -137,15 +139,21 @@ export class LostAnswers {
       else if (kind === Reply.describeStatement) {
         output.send(NO_PARAMETERS);
         output.send(NO_DATA);
-      } else if (kind === Reply.execute || kind === Reply.query) output.send(ROLLED_BACK);
+      } else if (kind === Reply.execute || kind === Reply.query) {
+        for (const _ of does!) {
+          if (ended++ > 0) output.send(NO_BLOCK);
+          output.send(ROLLED_BACK);
+        }
+      }
     }
   }
 
-  #tell(error: Buffer | null): void {
+  /** An error stands in the place of the first answer that is owed of the batch; the rest of it is skipped (ReplyQueue.clear). */
+  #tell(error: Buffer | null, [first]: Batch): void {
     if (error === null) return;
     this.#context.output.send(error);
-    // Whether it was parsed before the loss, nobody knows.
-    this.#context.session.unnamed.set(null);
+    // A Parse that the client has no answer to yet, though no server was to parse anything.
+    if (first?.bytes === PARSE_COMPLETE) this.#context.session.unnamed.set(null);
   }
 }
 
@@ -159,9 +167,15 @@ function wasSkipped({ told, done, status }: ServerLoss, { outside }: BlockPlace,
   return !isOpen && !batches.slice(1).flat().some(begins);
 }
 
-const mayEndBlock = ({ does }: Owed): boolean => does?.includes('commits') !== false;
-const begins = ({ does }: Owed): boolean => does?.includes('begins') !== false;
 const isStatement = ({ kind }: Owed): boolean => kind === Reply.query || kind === Reply.execute;
+const mayDo = (owed: Owed, deed: Deed): boolean => isStatement(owed) && owed.does?.includes(deed) !== false;
+const mayEndBlock = (owed: Owed): boolean => mayDo(owed, 'commits');
+const begins = (owed: Owed): boolean => mayDo(owed, 'begins');
+/** The block, or, as AND CHAIN does, what is open by then of it. */
+const mayEnd = (owed: Owed): boolean => ENDS.some((deed) => mayDo(owed, deed));
+const ENDS: readonly Deed[] = ['commits', 'rolls back', 'recovers'];
+/** A failed block may go on behind it. */
+const mayRecover = (owed: Owed): boolean => mayDo(owed, 'recovers');
 
 const endsBatch = ({ kind }: Owed): boolean =>
   kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
@@ -195,13 +209,11 @@ function onlyReads(batch: Batch, { statements }: Done): boolean {
   });
 }
 
-/** Every statement of it is a ROLLBACK, and there is one. */
+/** There is a ROLLBACK in it, and nothing else whose answer is not known. */
 function onlyRollsBack(batch: Batch): boolean {
-  const runs = batch.filter(({ kind }) => kind === Reply.query || kind === Reply.execute);
-  if (runs.length === 0 || batch.some(({ kind }) => kind === Reply.functionCall)) return false;
-  return runs.every(({ does }) => does?.every((deed) => deed === 'rolls back') === true);
+  return batch.some(isStatement) && batch.every((owed) => ALWAYS_DONE.has(owed.kind) || isOfRollback(owed));
 }
 
-/** A failed block may go on behind it. */
-const mayRecover = ({ kind, does }: Owed): boolean =>
-  (kind === Reply.query || kind === Reply.execute) && does?.includes('recovers') !== false;
+const ALWAYS_DONE: ReadonlySet<ReplyKind> = new Set([Reply.close, Reply.sync, Reply.local]);
+const isOfRollback = ({ kind, does, insteadOfError }: Owed): boolean =>
+  kind !== Reply.functionCall && insteadOfError === null && does?.every((deed) => deed === 'rolls back') === true;

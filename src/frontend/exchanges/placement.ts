@@ -2,7 +2,6 @@
 // that is open, and else the home shard. It moves the conversation from one lane to another when nothing is owed there,
 // so that answers stay in the client's order; where a transaction would have to leave its shard, it refuses (D13).
 // Invariant: while a block is open on a branch, that is the current lane.
-import type { Said } from '../../backend/connection/server-connection.js';
 import type { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { ClientBatch } from '../../execute/exchange.js';
@@ -14,6 +13,7 @@ import {
   onlyReads,
   type Prologue,
   readBehind,
+  type Say,
   saidBehind,
 } from '../../session/prologue.js';
 import type { Session } from '../../session/session.js';
@@ -38,7 +38,7 @@ export class ShardPlacement {
   readonly #transaction: Transaction<LeasedLane>;
   readonly #batch: ClientBatch;
   readonly #portals: OwnPortals;
-  readonly #say: () => Said;
+  readonly #say: Say;
   /**
    * What statements of the open batch, outside a block, have done on the current lane, for a BEGIN behind them; null: something
    * that cannot be said again. With more than reads in it the batch's implicit transaction cannot be split.
@@ -48,7 +48,7 @@ export class ShardPlacement {
   #batchRuns = false;
 
   /** @param say the statement at hand, once more */
-  constructor({ session, lanes, transaction, batch }: ExchangeContext, portals: OwnPortals, say: () => Said) {
+  constructor({ session, lanes, transaction, batch }: ExchangeContext, portals: OwnPortals, say: Say) {
     this.#say = say;
     this.#session = session;
     this.#lanes = lanes;

@@ -3,7 +3,8 @@
 // Owns what is kept of that, and has a connection's unnamed statement of another session not be taken for the client's.
 // Invariants: all of it is bounded; under a name of the client's, nothing stands on a server but what its own SQL has put there.
 import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
-import { assuming, naming, type Owed, Reply, swallowed } from '../../backend/replies/reply-queue.js';
+import type { Deed } from '../../backend/replies/deeds.js';
+import { assuming, binding, naming, type Owed, Reply, swallowed } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { namesOwnStatements, replaceStatementNames } from '../../execute/leased/statement-names.js';
 import type { Session } from '../../session/session.js';
@@ -40,7 +41,12 @@ export class ServerNames {
   readonly #withNames = new WeakMap<ServerConnection, Map<StatementSource, Renamed>>();
   /** What was owed for a Bind last: a session that goes on with its statement allocates nothing for it. */
   #lastBind: Owed | null = null;
-  #lastNames: readonly [server: string, client: string] = ['', ''];
+  #lastNames: readonly [server: string, client: string, does: Deed | null, parses: boolean] = [
+    '',
+    '',
+    'anything',
+    false,
+  ];
 
   constructor(session: Session, named: NamedStatements) {
     this.#session = session;
@@ -69,12 +75,17 @@ export class ServerNames {
     return name.startsWith(STATEMENT_NAME_PREFIX) ? `${name} ` : null;
   }
 
-  /** What is owed for a Bind of the statement that the server and the client call so. */
-  binding(server: string, client: string): Owed {
-    const [lastServer, lastClient] = this.#lastNames;
-    if (this.#lastBind !== null && lastServer === server && lastClient === client) return this.#lastBind;
-    this.#lastNames = [server, client];
-    this.#lastBind = naming(Reply.bind, new Map([[server, client]]));
+  /**
+   * What is owed for a Bind of the statement that the server and the client call so.
+   * @param does what it does
+   * @param parses in front of it the client gets the answer to its Parse
+   */
+  binding(server: string, client: string, does: Deed | null, parses = false): Owed {
+    const [lastServer, lastClient, lastDoes, lastParses] = this.#lastNames;
+    const isSame = lastServer === server && lastClient === client && lastDoes === does && lastParses === parses;
+    if (this.#lastBind !== null && isSame) return this.#lastBind;
+    this.#lastNames = [server, client, does, parses];
+    this.#lastBind = binding(new Map([[server, client]]), does, parses);
     return this.#lastBind;
   }
 
@@ -111,7 +122,10 @@ export class ServerNames {
       if (change !== null) this.#session.unnamed.undo(change, refused);
       if (connection.unnamed === null) connection.unnamed = unknownStatement;
     };
-    connection.send(encodeNamed(Frontend.close, 'S', ''), assuming(Reply.close, swallow, { undo }));
+    const redo = (): void => {
+      if (change !== null) this.#session.unnamed.set(null);
+    };
+    connection.send(encodeNamed(Frontend.close, 'S', ''), assuming(Reply.close, swallow, { undo, redo }));
   }
 
   /** A statement that names others of this session, as this connection has them now: they are prepared here first. */

@@ -15,11 +15,11 @@ import {
 import { Frontend } from '../../wire/protocol.js';
 import type { Unit } from './unit.js';
 
-/** Of a Query, or of a Bind with its statement. */
-export function saidAgain(unit: Unit, session: Session): Said {
+/** Of a Query, of a Bind with its statement, or of the statement without parameters whose portal an Execute runs. */
+export function saidAgain(unit: Unit, template: Template, text: string, session: Session): Said {
   const { type, source, buffer, start, end } = unit;
-  if (type !== Frontend.bind || source === null) return saidAsQuery(unit.template, unit.text, session);
-  if (valueCount(buffer, start, end) === 0) return saidAsQuery(unit.template, unit.text, session);
+  if (type !== Frontend.bind || source === null) return saidAsQuery(template, text, session);
+  if (valueCount(buffer, start, end) === 0) return saidAsQuery(template, text, session);
   const portalEnd = stringEnd(buffer, start + 5, end);
   const nameEnd = stringEnd(buffer, portalEnd + 1, end);
   const messages = [
