@@ -293,6 +293,11 @@ export const REFUSAL_RULES = {
     '{what} cannot be used in a statement on a key-value table: it may act beyond the row, and would do so on the shard of the key',
     'Send it in a statement of its own and pass on its result; of functions, only those of Postgres itself that change nothing can stand beside a key.',
   ),
+  catalogue_lookup: rule(
+    'PGKV-079',
+    '{what} cannot be used in a statement on a key-value table: it would look for a name in the catalogue of the key’s shard',
+    'Send it in a statement of its own and pass on its result: what the name stands for is on the home shard.',
+  ),
 
   // What several shards cannot do together.
   several_shards_write: rule(

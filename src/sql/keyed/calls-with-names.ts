@@ -2,8 +2,8 @@
 // literal is read here, and so decides; what is no literal cannot be read.
 import type { FuncCall, Node } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
-import { namePath } from '../meaning/ast-survey.js';
 import { mentionInText } from '../meaning/kv-references.js';
+import { namePath } from '../meaning/name-path.js';
 import { pushChildren } from '../meaning/tree-walk.js';
 import { namesTable, type ScopeNames } from './table-names.js';
 

@@ -3,8 +3,9 @@
 import type { ExplainStmt, FuncCall, Node } from 'libpg-query';
 import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
 import { actingCall } from '../meaning/acting-calls.js';
-import { emptySurvey, namePath, survey } from '../meaning/ast-survey.js';
+import { emptySurvey, survey } from '../meaning/ast-survey.js';
 import { type FindTable, isKvFunction, type References, referencesIn } from '../meaning/kv-references.js';
+import { namePath } from '../meaning/name-path.js';
 import type { ParsedStatement } from '../meaning/parse.js';
 import type { KvPlan } from '../plan/kv-plan.js';
 import { isFaithful } from '../rewrite/kv-proof.js';
@@ -155,7 +156,7 @@ function planStatement(
   const planned = planForm(input, tokens, node, span, references);
   if (isRefusal(planned)) return planned;
   const acting = actingCall(node, { isOwn: isOwn(input.scope.find), settings: false });
-  return acting === null ? planned : refuse('function_effect', { what: acting });
+  return acting === null ? planned : refuse(acting.rule, { what: acting.what });
 }
 
 function planForm(

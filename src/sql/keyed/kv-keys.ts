@@ -2,7 +2,7 @@
 // key to values known without the server. Keys may be named that no row matches, never the other way round.
 import type { A_Expr, ColumnRef, Node, RangeVar } from 'libpg-query';
 import type { KvTable } from '../../cluster/kv-table.js';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import type { KeyRef, ValueRef } from '../plan/kv-plan.js';
 import { textType } from './kv-types.js';
 import type { ListValue, ValueReader } from './kv-values.js';

@@ -2,7 +2,7 @@
 // it was given another type before: after `version = $1`, the cast in `key = $1::text` turns a bigint into text, and what
 // the client sent as 007 is key 7. So a parameter is text only if every place it stands in says so.
 import type { A_Expr, FuncCall, InsertStmt, Node } from 'libpg-query';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import { pushChildren } from '../meaning/tree-walk.js';
 import { textType } from './kv-types.js';
 

@@ -1,7 +1,7 @@
 // Which types keep a key's bytes as they are: text and varchar without a length. Any other type may cut or strip them, so
 // that the slot would be another row's.
 import type { TypeName } from 'libpg-query';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 
 /**
  * Null where it is another type than text or varchar, has a length, or is no array of `dimensions`. Values of the two keep

@@ -2,7 +2,7 @@
 // arrays of those. Any other cast may change the bytes (varchar(3) cuts, bpchar and name strip), so what has one is not
 // a value here; nor is a parameter that is not sure to be text (kv-parameters.ts).
 import type { Node } from 'libpg-query';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import type { ValueRef } from '../plan/kv-plan.js';
 import { LITERAL_STRIDE, LiteralKind } from '../text/shape-lexer.js';
 import { type TextToken, tokenAtByte } from '../text/text-tokens.js';

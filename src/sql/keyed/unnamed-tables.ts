@@ -3,7 +3,7 @@
 // are refused; what belongs to one server by its nature (roles, settings of the database) is run, with a notice.
 import type { Node, RangeVar } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import { namingCalls } from './calls-with-names.js';
 import { isIndexOfTable, type ScopeNames } from './table-names.js';
 

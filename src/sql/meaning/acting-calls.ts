@@ -2,8 +2,9 @@
 // where nobody listens, another session holds the same lock, and a sequence is another one. The allow-list is that of
 // function-effects.ts: functions of pg_catalog whose effects are known to be none; all of a user's own count as acting.
 import type { A_Expr, FuncCall, Node } from 'libpg-query';
-import { namePath } from './ast-survey.js';
+import { lookupOf } from './catalogue-lookups.js';
 import { isHarmless, isSetConfig } from './function-effects.js';
+import { namePath } from './name-path.js';
 import { pushChildren } from './tree-walk.js';
 
 const CATALOG = 'pg_catalog';
@@ -15,21 +16,34 @@ export interface Exceptions {
   readonly settings: boolean;
 }
 
-/** The first call or operator in the tree that may act beyond the statement, in words; null where there is none. */
-export function actingCall(root: Node, { isOwn, settings }: Exceptions): string | null {
+/** Why something cannot stand beside a key, and what it is, in words. */
+export interface Acting {
+  readonly rule: 'function_effect' | 'catalogue_lookup';
+  readonly what: string;
+}
+
+const acts = (what: string): Acting => ({ rule: 'function_effect', what });
+
+/**
+ * The first call or operator in the tree that may act beyond the statement, or looks for a name that means something else on
+ * another shard; null where there is none.
+ */
+export function actingCall(root: Node, { isOwn, settings }: Exceptions): Acting | null {
   // Trees can be some thousand nodes deep.
   const stack: object[] = [root];
   while (stack.length > 0) {
     const item = stack.pop()!;
     const { FuncCall: call, A_Expr: expression } = item as { FuncCall?: FuncCall; A_Expr?: A_Expr };
+    const lookup = lookupOf(item);
+    if (lookup !== null) return { rule: 'catalogue_lookup', what: lookup };
     if (call !== undefined) {
       const path = namePath(call.funcname ?? []);
       const isAllowed = isOwn(path) || (settings && isSetConfig(path)) || isHarmless(path);
-      if (!isAllowed) return `the function ${path.join('.')}`;
+      if (!isAllowed) return acts(`the function ${path.join('.')}`);
     }
     if (expression !== undefined) {
       const path = namePath(expression.name ?? []);
-      if (path.length > 1 && (path.length > 2 || path[0] !== CATALOG)) return `the operator ${path.join('.')}`;
+      if (path.length > 1 && (path.length > 2 || path[0] !== CATALOG)) return acts(`the operator ${path.join('.')}`);
     }
     pushChildren(item, stack);
   }

@@ -1,10 +1,27 @@
 // Walks a whole syntax tree once and notes what may have an effect wherever it stands: function calls, row locks, data
 // changes in WITH, operators and sampling methods of other schemas. It does not ask which statement it is in. Trees can
 // be some thousand nodes deep, so the walk keeps its own stack.
-import type { A_Const, FuncCall, InsertStmt, Node, RangeVar, TypeName } from 'libpg-query';
+import type {
+  A_Const,
+  CollateClause,
+  FuncCall,
+  InsertStmt,
+  Node,
+  RangeVar,
+  SQLValueFunction,
+  TypeName,
+} from 'libpg-query';
 import { Effect, type EffectBits } from '../plan/template.js';
-import { functionChanges, functionEffects, isAdvisoryUnlock, isSetConfig } from './function-effects.js';
+import { collationIsLookedUp, looksUpCatalogue, typeIsLookedUp } from './catalogue-lookups.js';
+import {
+  functionChanges,
+  functionEffects,
+  isAdvisoryUnlock,
+  isSetConfig,
+  readsWholeTables,
+} from './function-effects.js';
 import { isIsolationSetting } from './isolation.js';
+import { namePath } from './name-path.js';
 import { changeOfSetting, type SettingChange } from './setting-effects.js';
 
 export interface Survey {
@@ -114,7 +131,13 @@ function noteNode(
       else if (!OF_THE_SESSION.has((value as RangeVar).relname ?? '')) found.readsCatalogue = true;
       return;
     case 'typeName':
-      if (namesInCatalogue(value as TypeName)) found.readsCatalogue = true;
+      if (typeIsLookedUp(value as TypeName)) found.readsCatalogue = true;
+      return;
+    case 'CollateClause':
+      if (collationIsLookedUp(value as CollateClause)) found.readsCatalogue = true;
+      return;
+    case 'SQLValueFunction':
+      if ((value as SQLValueFunction).op === 'SVFOP_CURRENT_SCHEMA') found.readsCatalogue = true;
       return;
     case 'lockingClause':
       found.changes = true;
@@ -141,12 +164,6 @@ function noteNode(
       if (oldestServerMajor < 17 && SYNTAX_SINCE_17.has(key)) found.effects |= Effect.unknown;
   }
 }
-
-/** Types whose texts are names of what is in the database, which a cast looks up: regclass and its kin. */
-const namesInCatalogue = ({ names }: TypeName): boolean => {
-  const path = namePath(names ?? []);
-  return /^reg[a-z]+$/.test(path.at(-1) ?? '') && (path.length === 1 || path[0] === 'pg_catalog');
-};
 
 /** Views that tell of the server session that is asked. */
 const OF_THE_SESSION: ReadonlySet<string> = new Set([
@@ -185,6 +202,8 @@ function noteCall(call: FuncCall, oldestServerMajor: number, found: Survey): voi
   }
   if (!isSetConfig(path)) {
     if (functionChanges(path)) found.changes = true;
+    if (readsWholeTables(path)) found.readsTables = true;
+    if (looksUpCatalogue(path)) found.readsCatalogue = true;
     found.effects |= functionEffects(path, oldestServerMajor);
     return;
   }
@@ -224,6 +243,3 @@ const isForeignOperator = (path: readonly Node[]): boolean => {
   const names = namePath(path);
   return names.length > 1 && !(names.length === 2 && names[0] === 'pg_catalog');
 };
-
-export const namePath = (nodes: readonly Node[]): string[] =>
-  nodes.map((node) => ('String' in node ? (node.String.sval ?? '') : ''));

@@ -3,7 +3,7 @@
 // there, pids of pg_stat_activity and pg_locks have to fit those of pg_backend_pid().
 import type { FuncCall, Node, SelectStmt } from 'libpg-query';
 import type { BackendArgument, BackendCall } from '../plan/backend-call.js';
-import { namePath } from './ast-survey.js';
+import { namePath } from './name-path.js';
 
 /** Arguments that the functions take; a time-out of pg_terminate_backend may be left out. */
 const ARGUMENTS: Readonly<Record<BackendCall['function'], readonly number[]>> = {

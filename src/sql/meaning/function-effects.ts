@@ -97,9 +97,12 @@ export const functionChanges = (path: readonly string[]): boolean => {
 /** They read whole tables of the server they run on. */
 const READS_TABLES = /_to_xml(?:schema|_and_xmlschema)?$/;
 
+/** Whether the call reads tables of the server it runs on without naming them as tables. */
+export const readsWholeTables = (path: readonly string[]): boolean => READS_TABLES.test(catalogName(path) ?? '');
+
 /**
  * The allow-list of what may stand beside a key: functions of pg_catalog that change nothing, leave nothing behind and read
- * nothing but their arguments and what all servers have alike. Names that only the newest Postgres has are on it: on an
+ * no tables; of them those that look something up in the catalogue are taken away by catalogue-lookups.ts. Names that only the newest Postgres has are on it: on an
  * older one they are at most a user's stand-in for them.
  */
 export function isHarmless(path: readonly string[]): boolean {

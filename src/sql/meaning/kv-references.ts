@@ -2,7 +2,7 @@
 // as a word in a body of code. It walks the whole tree and does not ask what the statement does with what it found.
 import type { FuncCall, Node, RangeVar } from 'libpg-query';
 import type { KvTable } from '../../cluster/kv-table.js';
-import { namePath } from './ast-survey.js';
+import { namePath } from './name-path.js';
 import { pushChildren } from './tree-walk.js';
 
 export type FindTable = (schema: string | null, name: string) => KvTable | null;

@@ -5,7 +5,7 @@
 import type { ColumnRef, FuncCall, Node, ParamRef, TypeName } from 'libpg-query';
 import type { Refusal } from '../../base/refusals.js';
 import type { KvColumn } from '../../cluster/kv-table.js';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import type { CombinePlan } from '../plan/kv-plan.js';
 import type { Clause } from '../text/clauses.js';
 import { quoteName } from '../text/identifiers.js';

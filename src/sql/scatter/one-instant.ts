@@ -3,7 +3,7 @@
 // them as for any other parameter. clock_timestamp() is left as it is: it differs from row to row anyway.
 // https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-CURRENT
 import type { FuncCall, Node, SQLValueFunction } from 'libpg-query';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import { parse } from '../meaning/parse.js';
 import { pushChildren } from '../meaning/tree-walk.js';
 import { findClauses } from '../text/clauses.js';

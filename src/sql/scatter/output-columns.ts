@@ -2,7 +2,7 @@
 // parse_target.c), and where their expressions stand in the text.
 import type { Node, SelectStmt, SQLValueFunctionOp } from 'libpg-query';
 import { KV_COLUMNS, type KvColumn } from '../../cluster/kv-table.js';
-import { namePath } from '../meaning/ast-survey.js';
+import { namePath } from '../meaning/name-path.js';
 import type { Clauses } from '../text/clauses.js';
 import { listItems, type TextToken, type TokenSpan } from '../text/text-tokens.js';
 import { columnOf } from './scatter-expressions.js';

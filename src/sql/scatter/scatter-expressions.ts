@@ -3,8 +3,8 @@
 import type { ColumnRef, FuncCall, Node, TypeName } from 'libpg-query';
 import { type Refusal, refuse as refuseBy } from '../../base/refusals.js';
 import { KV_COLUMNS, type KvColumn, type KvTable } from '../../cluster/kv-table.js';
-import { namePath } from '../meaning/ast-survey.js';
 import { functionChanges, functionEffects } from '../meaning/function-effects.js';
+import { namePath } from '../meaning/name-path.js';
 import { Effect } from '../plan/template.js';
 
 /** What names in the statement can mean. */

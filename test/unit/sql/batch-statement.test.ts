@@ -346,7 +346,7 @@ t.test('not merged', async (t) => {
   for (const [why, sql, types] of rows) {
     const plan = planOf(sql);
     // What may act beyond the row does not get as far as here.
-    if (plan?.kind === 'refused') t.equal(plan.code, 'PGKV-060', `${why}: ${sql}`);
+    if (plan?.kind === 'refused') t.match(plan.code, /^PGKV-0(?:60|79)$/, `${why}: ${sql}`);
     else t.equal(merged(sql, types), null, `${why}: ${sql}`);
   }
 });
