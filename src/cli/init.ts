@@ -26,6 +26,7 @@ import { slotText } from './cluster/slot-text.js';
 import { CommandFailure } from './command-failure.js';
 import { DEFAULT_DATABASE, DEFAULT_SCHEMA, type InitOptions } from './options.js';
 import { passwordPrompt } from './password-prompt.js';
+import { quotedName } from './table-name.js';
 import type { Terminal } from './terminal.js';
 
 export async function runInit(options: InitOptions, terminal: Terminal): Promise<number> {
@@ -68,7 +69,7 @@ function requireAgreement(state: CatalogState, options: InitOptions, catalog: Ca
   const named = { schema: DEFAULT_SCHEMA, name: 'kv', ...table };
   const known = state.tables.find(({ schema, name }) => schema === named.schema && name === named.name);
   if (table != null && known === undefined) {
-    const add = `Add tables with: pgkv table create ${named.name} --config ${configFile}`;
+    const add = `Add tables with: pgkv table create ${quotedName(named)} --config ${configFile}`;
     throw new CommandFailure(1, `${there}, without a table ${named.schema}.${named.name}`, add);
   }
   if (valueType === undefined || (known?.valueType ?? valueType) === valueType) return;

@@ -19,6 +19,7 @@ import {
   wholeNumber,
 } from './options.js';
 import { EndSignals } from './process-life.js';
+import { qualified, schemaName, type TableName, tableName } from './table-name.js';
 import { processTerminal, type Terminal } from './terminal.js';
 import { packageVersion } from './version.js';
 
@@ -254,7 +255,7 @@ function clusterOptions({ config, dataDir, user }: ClusterFlags): ClusterOptions
 interface InitFlags extends ClusterFlags {
   readonly dbname?: string;
   /** False by --no-table, true where neither is given. */
-  readonly table?: string | boolean;
+  readonly table?: TableName | boolean;
   readonly value?: ValueType;
   readonly dryRun?: true;
 }
@@ -264,7 +265,7 @@ function addInit(program: Command, terminal: Terminal, finish: Finish): void {
     .command('init')
     .description('make existing servers a cluster: extension, first table, catalogue')
     .option('--dbname <name>', 'database of the key-value tables, the same on every server (kv)')
-    .option('--table <name>', 'name of the first table (kv)')
+    .option('--table <name>', 'name of the first table, as in SQL: name or schema.name (kv)', tableName)
     .option('--no-table', 'make no table')
     .addOption(valueOption('type of its values (jsonb)'))
     .option('--dry-run', 'do everything, then undo it')
@@ -277,7 +278,7 @@ function addInit(program: Command, terminal: Terminal, finish: Finish): void {
         ...clusterOptions(flags),
         ...(dbname !== undefined && { database: dbname }),
         ...(table === false && { table: null }),
-        ...(typeof table === 'string' && { table: { schema: DEFAULT_SCHEMA, name: table } }),
+        ...(typeof table === 'object' && { table: qualified(table, undefined) }),
         ...(value !== undefined && { valueType: value }),
         dryRun: dryRun ?? false,
         json: json ?? false,
@@ -287,31 +288,35 @@ function addInit(program: Command, terminal: Terminal, finish: Finish): void {
 }
 
 interface TableFlags extends ClusterFlags {
-  readonly schema: string;
+  readonly schema?: string;
   readonly value?: ValueType;
   readonly yes?: true;
 }
 
 function addTable(program: Command, terminal: Terminal, finish: Finish): void {
   const table = program.command('table').description('create, list and drop key-value tables').helpCommand(false);
-  const command = (name: string, description: string, schema: boolean) => {
+  const command = (name: string, description: string, namesTable: boolean) => {
     const made = table.command(name).description(description);
-    if (schema) made.option('--schema <name>', 'schema of the table', DEFAULT_SCHEMA);
+    if (namesTable) {
+      made.argument('<name>', 'as in SQL: name or schema.name, in double quotes where SQL needs them', tableName);
+      made.option('--schema <name>', `schema of the table, where the name has none (${DEFAULT_SCHEMA})`, schemaName);
+    }
     return addClusterOptions(made, { withDataDir: true }).option('--json', 'print the outcome as JSON');
   };
-  command('create <name>', 'make a key-value table on all shards', true)
+  command('create', 'make a key-value table on all shards', true)
     .addOption(valueOption('type of its values (jsonb)'))
     .addHelpText('after', example('pgkv table create blobs --value bytea --config /etc/pgkv/pgkv.toml --user postgres'))
-    .action(async (name: string, { schema, value = 'jsonb', json, ...flags }: TableFlags) => {
+    .action(async (name: TableName, { schema, value = 'jsonb', json, ...flags }: TableFlags) => {
+      const wanted = { ...qualified(name, schema), valueType: value };
       const { runTableCreate } = await import('./table.js');
-      const wanted = { schema, name, valueType: value };
       finish(await runTableCreate({ ...clusterOptions(flags), table: wanted, json: json ?? false }, terminal));
     });
-  command('drop <name>', 'drop a key-value table with all its keys on all shards', true)
+  command('drop', 'drop a key-value table with all its keys on all shards', true)
     .option('--yes', 'yes, drop it')
-    .action(async (name: string, { schema, yes, json, ...flags }: TableFlags) => {
+    .action(async (name: TableName, { schema, yes, json, ...flags }: TableFlags) => {
+      const named = qualified(name, schema);
       const { runTableDrop } = await import('./table.js');
-      const options = { ...clusterOptions(flags), schema, name, yes: yes ?? false, json: json ?? false };
+      const options = { ...clusterOptions(flags), ...named, yes: yes ?? false, json: json ?? false };
       finish(await runTableDrop(options, terminal));
     });
   command('list', 'show the key-value tables', false).action(async ({ json, ...flags }: ClusterFlags) => {

@@ -167,7 +167,7 @@ t.test('--json, --no-table, another table, bytea, stated slots', async (t) => {
     folder.configFile,
     database,
     '--table',
-    'Odd "name"',
+    '"Odd ""name"""',
     '--value',
     'bytea',
     '--json',

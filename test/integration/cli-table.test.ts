@@ -135,6 +135,15 @@ t.test('what failed on one shard is run again; the catalogue only knows tables t
   t.match(noSchema.errors, 'shard b: schema "shop" does not exist');
   await ask(second, database, 'CREATE SCHEMA shop');
   t.equal((await run('table', 'create', 'kv', '--schema', 'shop')).exitCode, 0);
+  t.match(await run('table', 'create', 'Shop.KV'), {
+    exitCode: 0,
+    output: /table shop\.kv \(jsonb\) was there already/,
+  });
+  t.match(await run('table', 'create', 'shop.kv', '--schema', 'public'), {
+    exitCode: 1,
+    errors: /--schema says public/,
+  });
+  t.match(await run('table', 'create', "k'v"), { exitCode: 1, errors: /It must be a name or schema\.name, as in SQL/ });
 
   // Dropped on one shard, then cut off.
   await ask(first, database, `SELECT pgkv.drop_table('shop.kv')`);
