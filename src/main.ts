@@ -2,7 +2,8 @@
 // clock, random numbers and sockets from here. Here is the router that is one process; main/start-workers.ts has several.
 import { systemClock, systemRandom } from './base/clock.js';
 import { SERVICE_CONNECTIONS } from './config/server-connections.js';
-import { readCertificate, tlsMaterial } from './frontend/door/tls-material.js';
+import { requireConnections, tellMisfit } from './control/connection-check.js';
+import { isSameCertificate, readCertificate, tlsMaterial } from './frontend/door/tls-material.js';
 import type { HttpServer } from './http/health-server.js';
 import { openCatalogViews } from './main/catalog-views.js';
 import { type DataPlane, openDataPlane } from './main/data-plane.js';
@@ -13,12 +14,15 @@ import { mockSecret } from './main/mock-secret.js';
 import { poolServices, serviceNodes } from './main/node-pools.js';
 import type { Router, RouterOptions } from './main/router.js';
 import { routerStatus } from './main/router-status.js';
-import { shardProbes, shardStates, unhealthyReasons } from './main/shard-probes.js';
+import { askPrimary, shardProbes, shardStates, unhealthyReasons } from './main/shard-probes.js';
 
 export type { Router, RouterOptions, RunningRouter } from './main/router.js';
 export { startWorkers } from './main/start-workers.js';
 
-/** Rejects with ListenError where a port cannot be had. Servers that are down do not keep it from starting. */
+/**
+ * Rejects with ListenError where a port cannot be had, ConnectionsError where a server is too small for
+ * its pools. Servers that are down do not keep it from starting.
+ */
 export async function startRouter(options: RouterOptions): Promise<Router> {
   const { settings, log, version } = options;
   const clock = options.clock ?? systemClock;
@@ -28,7 +32,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const services = poolServices(settings, clock, random);
   const login = options.probeAs ?? settings.auth.service;
   const service = serviceNodes(views, SERVICE_CONNECTIONS, login, services);
-  const health = shardProbes(views, service, clock, log);
+  const ask = askPrimary(service, clock);
+  const health = shardProbes(views, service, clock, log, (shard, { state }) => {
+    if (state === 'answers') tellMisfit(shard, settings, ask, log);
+  });
   const heartbeats = shardHeartbeats(views, service, clock, log);
   let plane: DataPlane | null = null;
   let http: HttpServer | null = null;
@@ -36,17 +43,20 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const stop = async (): Promise<void> => {
     health.stop();
     heartbeats.stop();
-    plane?.destroy();
+    if (plane === null) service.nodes.destroy();
+    else plane.destroy();
     catalogViews.close();
     await http?.close();
   };
   const start = async (): Promise<Router> => {
+    let certificate = readCertificate(settings);
+    await requireConnections(views.current.shards, settings, ask, log);
     const serving = await openDataPlane({
       ...services,
       log,
       version,
       views,
-      tls: tlsMaterial(readCertificate(settings), settings),
+      tls: tlsMaterial(certificate, settings),
       mockSecret: mockSecret(settings, random, log),
       service,
       status: () =>
@@ -80,9 +90,13 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       pools,
       listener,
       reload(next = settings) {
-        const tls = tlsMaterial(readCertificate(next), next);
+        const read = readCertificate(next);
+        const tls = tlsMaterial(read, next);
+        const certificateRenewed = !isSameCertificate(certificate, read);
+        certificate = read;
         serving.reload({ tls, allow: next.auth.allow, adminRoles: next.admin.roles });
         log.level = next.log.level;
+        return { certificateRenewed };
       },
       async drain() {
         draining = true;

@@ -40,7 +40,8 @@ export async function runDev(options: DevOptions, signals: EndSignals): Promise<
     router = await startDevRouter(cluster, options, log);
   } catch (error) {
     await cluster.stop();
-    throw error instanceof ListenError ? new CommandFailure(1, error.message) : error;
+    if (!(error instanceof ListenError)) throw error;
+    throw new CommandFailure(1, error.saying(error.section === 'http' ? '--http-port' : '--port'));
   }
   const runFile = options.ephemeral ? null : writeRunFile(options.dataDir, router, cluster);
   process.stdout.write(`pgkv ready\n  psql -h ${HOST} -p ${router.port} -U ${ROLE} ${DATABASE}\n`);

@@ -25,12 +25,13 @@ export async function runStart(options: StartOptions, signals: EndSignals): Prom
     let inForce = settings;
     const reload = (): Readonly<Record<string, unknown>> => {
       const plan = planReload(inForce, settingsFrom(configFile));
-      router.reload(plan.settings);
+      const { certificateRenewed } = router.reload(plan.settings);
       inForce = plan.settings;
       const { changed, needRestart } = plan;
       if (needRestart.length > 0)
         log.warn({ settings: needRestart }, 'changed in the file, in force at the next start');
-      return { changed };
+      // The files may have been replaced under their old names.
+      return { changed: certificateRenewed ? [...changed, 'the certificate'] : changed };
     };
     return await runUntilSignalled(router, log, { graceful: true, signals, reload });
   } catch (error) {

@@ -6,6 +6,7 @@ import { parse, TomlError } from 'smol-toml';
 import { messageOf, PgkvError } from '../base/errors.js';
 import { camelKeys, snakeKeys } from './camel-keys.js';
 import { crossCheck } from './cross-check.js';
+import { fileFaults } from './file-faults.js';
 import { type Fault, keyText, type Problem, schemaFaults } from './problems.js';
 import { resolveSecret, Secret, type SecretResult, type SecretSources } from './secrets.js';
 import { type FileSettings, type Settings, type SettingsOverrides, settingsSchema } from './settings.js';
@@ -59,7 +60,7 @@ export function loadSettings(text: string, fileName: string, sources: SecretSour
   const sound = complete ?? absolutePaths(soundSections(syntax.document), folder);
   if (sound.shards?.length === 0) report([NO_SHARD]);
   report(crossCheck(sound));
-  report(fileFaults(sound, sources));
+  report(fileFaults(sound, (file) => sources.readFile(file)));
   const secret: SecretResult = sound.auth === undefined ? { kind: 'none' } : resolveSecret(sound.auth.service, sources);
   if (secret.kind === 'fault') report([{ path: ['auth', 'service', secret.key], message: secret.message }]);
   if (complete === null || problems.length > 0) return failed();
@@ -146,23 +147,6 @@ function absolutePaths<File extends Partial<FileSettings>>(file: File, folder: s
     ...(tls && { tls: { ...tls, cert_file: absolute(tls.cert_file), key_file: absolute(tls.key_file) } }),
     ...(auth && { auth: { ...auth, service } }),
   };
-}
-
-function fileFaults({ tls, servers }: Partial<FileSettings>, sources: SecretSources): Fault[] {
-  const named = [
-    [['tls', 'cert_file'], tls?.cert_file],
-    [['tls', 'key_file'], tls?.key_file],
-    [['servers', 'tls_ca_file'], servers?.tls_ca_file],
-  ] as const;
-  return named.flatMap(([key, file]): Fault[] => {
-    if (file === null || file === undefined) return [];
-    try {
-      const isPem = sources.readFile(file).includes('-----BEGIN ');
-      return isPem ? [] : [{ path: key, message: `${file} is not a PEM file` }];
-    } catch (error) {
-      return [{ path: key, message: `cannot be read: ${messageOf(error)}` }];
-    }
-  });
 }
 
 function completeSettings(file: FileSettings, password: Secret | null): Settings {

@@ -50,6 +50,10 @@ export function schemaFaults(error: z.ZodError, document: unknown): SchemaFault[
       }));
     }
     const value = valueAt(document, path);
+    // A rule of ours within a text: in our words.
+    if (issue.code === 'custom') {
+      return [{ path, message: `${describeValue(value)} ${issue.message}`, isMissing: false }];
+    }
     const message = unexpectedValue(path, schemaAt(root, path), value);
     return [{ path, message, isMissing: value === undefined }];
   });

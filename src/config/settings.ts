@@ -33,6 +33,10 @@ const hashSlot = z
 
 const names = (description: string) => z.array(z.string().min(1)).min(1).default(['all']).describe(description);
 
+const ORIGINS =
+  'is neither an address, nor a network in CIDR notation (an address, "/", and how many of its first bits count: 0 to 32, ' +
+  'for IPv6 to 128, as in 10.0.0.0/8), nor "local", nor "all"';
+
 /** An address, a network in CIDR notation, "local" or "all". */
 function isOrigin(text: string): boolean {
   if (text === 'all' || text === 'local') return true;
@@ -165,9 +169,7 @@ const allowEntry = z.strictObject({
   roles: names('Names of roles, or "all".'),
   databases: names('Names of databases, or "all".'),
   hosts: z
-    .array(
-      z.string().refine(isOrigin, 'is neither an address, nor a network such as 10.0.0.0/8, nor "local", nor "all"'),
-    )
+    .array(z.string().refine(isOrigin, ORIGINS))
     .min(1)
     .default(['all'])
     .describe('Addresses or networks (CIDR) of clients, "local" for Unix sockets, "all" for both.'),

@@ -49,8 +49,19 @@ export async function requireConnections(
   if (found.length > 0) throw new ConnectionsError(found);
 }
 
+/** A server that was down at the start may turn out too small; by then others are being served. */
+export function tellMisfit(shard: ShardView, settings: Settings, ask: AskPrimary, log: Logger): void {
+  connectionFault(shard, settings, ask).then(
+    (fault) => {
+      if (fault !== null) log.error(fault);
+    },
+    // Asked again when it answers the next time.
+    () => undefined,
+  );
+}
+
 /** Null where they fit. Rejects where the server cannot be asked. */
-export async function connectionFault(shard: ShardView, settings: Settings, ask: AskPrimary): Promise<string | null> {
+async function connectionFault(shard: ShardView, settings: Settings, ask: AskPrimary): Promise<string | null> {
   const [row] = await ask(shard, LIMITS);
   const [connectionsMax, superuser, reserved] = (row ?? []).map(Number);
   const limits = { connectionsMax: connectionsMax!, connectionsReserved: superuser! + reserved! };

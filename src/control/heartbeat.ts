@@ -14,8 +14,8 @@ export interface HeartbeatOptions {
   readonly beat: Beat;
   readonly clock: Clock;
   readonly steppedBack: (shard: ShardView, ms: number) => void;
-  /** Told once for each reason in a row; null: it is written again. */
-  readonly failed: (shard: ShardView, reason: string | null) => void;
+  /** Told once for each reason in a row, with the error that gave it; null: it is written again. */
+  readonly failed: (shard: ShardView, reason: string | null, error: unknown) => void;
 }
 
 const INTERVAL_MS = 2_000;
@@ -48,10 +48,12 @@ export class Heartbeats {
     if (this.#underWay.has(id)) return;
     this.#underWay.add(id);
     let reason: string | null = null;
+    let failure: unknown = null;
     try {
       const behind = await this.#options.beat(shard);
       if (behind !== null && !this.#stopped) this.#options.steppedBack(shard, behind);
     } catch (error) {
+      failure = error;
       reason = (error instanceof PgkvError ? error.detail : undefined) ?? messageOf(error);
     }
     this.#underWay.delete(id);
@@ -59,6 +61,6 @@ export class Heartbeats {
     if (reason === before || this.#stopped) return;
     if (reason === null) this.#reasons.delete(id);
     else this.#reasons.set(id, reason);
-    this.#options.failed(shard, reason);
+    this.#options.failed(shard, reason, failure);
   }
 }

@@ -1,6 +1,7 @@
 // The heartbeats of a cluster with key-value tables, on service connections, and what the log hears of them.
-import { serviceQuery } from '../backend/pool/service-query.js';
+import { StatementRefused, serviceQuery } from '../backend/pool/service-query.js';
 import type { Clock } from '../base/clock.js';
+import { PgkvError } from '../base/errors.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import { Heartbeats } from '../control/heartbeat.js';
 import type { Logger } from '../telemetry/log.js';
@@ -25,13 +26,19 @@ export function shardHeartbeats(views: ViewHolder, service: ServiceNodes, clock:
         { shard: shard.name, ms: Math.round(ms) },
         'the clock of the shard has gone back; versions go on rising, keys expire later',
       ),
-    failed: (shard, reason) => {
+    failed: (shard, reason, error) => {
       if (reason === null) log.info({ shard: shard.name }, 'the heartbeat of the shard is written again');
       else
         log.warn(
           { shard: shard.name, reason },
-          'no heartbeat of the shard: run pgkv init again if it may not be written',
+          isMissing(error) ? 'no heartbeat of the shard: run pgkv init again' : 'no heartbeat of the shard',
         );
     },
   });
+}
+
+/** The server has answered, and what init makes is not there or not granted: class 42, and 3F000 for the schema. */
+function isMissing(error: unknown): boolean {
+  const cause = error instanceof PgkvError ? error.cause : undefined;
+  return cause instanceof StatementRefused && /^(42|3F)/.test(cause.sqlstate);
 }

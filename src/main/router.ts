@@ -22,6 +22,11 @@ export interface RouterOptions {
   readonly catalog?: CatalogDriver | null;
 }
 
+export interface Reloaded {
+  /** The files of the certificate have other contents than what was in force. */
+  readonly certificateRenewed: boolean;
+}
+
 export interface RunningRouter {
   readonly port: number;
   /** 0 when HTTP is disabled. */
@@ -30,7 +35,7 @@ export interface RunningRouter {
    * Takes over what can change while it runs (config/reload.ts), and reads certificates again. Throws, and keeps what was in
    * force, where they are not usable.
    */
-  reload(settings?: Settings): void;
+  reload(settings?: Settings): Reloaded;
   /** Ends gracefully: see `drain.timeout_ms`. */
   drain(): Promise<void>;
   /** Ends at once. */

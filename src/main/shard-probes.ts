@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.js';
 import { PgkvError } from '../base/errors.js';
 import type { ShardView } from '../cluster/cluster-view.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
+import type { AskPrimary } from '../control/connection-check.js';
 import { type ShardHealth, ShardHealthMonitor } from '../control/shard-health.js';
 import type { ShardGauge } from '../http/metrics.js';
 import type { Logger } from '../telemetry/log.js';
@@ -35,6 +36,14 @@ export function shardProbes(
   });
 }
 
+/** On service connections, which pgkv has in any case. */
+export const askPrimary =
+  (service: ServiceNodes, clock: Clock): AskPrimary =>
+  ({ primary }, sql) => {
+    const { pool, group } = service.of(primary);
+    return serviceQuery(pool, group, clock, sql);
+  };
+
 const TOLD = {
   unknown: 'shard has not been asked',
   unreachable: 'shard does not answer',
@@ -65,7 +74,11 @@ async function asShard(
 export function unhealthyReasons(shards: readonly ShardView[], health: ShardHealthMonitor): string[] {
   return shards
     .filter((shard) => health.of(shard).state !== 'answers')
-    .map((shard) => `shard ${shard.name}: ${health.of(shard).reason}`);
+    .map((shard) => {
+      const reason = health.of(shard).reason ?? '';
+      // What comes from a pool names the shard with its node.
+      return reason.startsWith(`shard ${shard.name}, `) ? reason : `shard ${shard.name}: ${reason}`;
+    });
 }
 
 export const shardStates = (shards: readonly ShardView[], health: ShardHealthMonitor): ShardGauge[] =>

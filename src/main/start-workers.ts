@@ -1,17 +1,15 @@
 // The control process of a router with workers (R14): holds the catalogue, asks the shards whether they answer,
 // answers HTTP, and sees to the workers. No statement passes through it.
 import { fileURLToPath } from 'node:url';
-import { serviceQuery } from '../backend/pool/service-query.js';
 import { systemClock, systemRandom } from '../base/clock.js';
-import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
+import type { ClusterView } from '../cluster/cluster-view.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
-import { type AskPrimary, connectionFault, requireConnections } from '../control/connection-check.js';
+import { requireConnections, tellMisfit } from '../control/connection-check.js';
 import { Workers } from '../control/workers.js';
-import { readCertificate, tlsMaterial } from '../frontend/door/tls-material.js';
+import { isSameCertificate, readCertificate, tlsMaterial } from '../frontend/door/tls-material.js';
 import type { HttpServer } from '../http/health-server.js';
 import type { MetricsSource } from '../http/metrics.js';
-import type { Logger } from '../telemetry/log.js';
 import { openCatalogViews } from './catalog-views.js';
 import { ClientDoor } from './client-door.js';
 import { shardHeartbeats } from './heartbeats.js';
@@ -20,7 +18,7 @@ import { listenForClients } from './listen.js';
 import { mockSecret } from './mock-secret.js';
 import { poolServices, type ServiceNodes, serviceNodes } from './node-pools.js';
 import type { RouterOptions, RunningRouter } from './router.js';
-import { shardProbes, shardStates, unhealthyReasons } from './shard-probes.js';
+import { askPrimary, shardProbes, shardStates, unhealthyReasons } from './shard-probes.js';
 
 const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
 /** To each server: probes, and heartbeats, run one after the other; they may be in two databases. */
@@ -45,10 +43,7 @@ export async function startWorkers({
   const { views } = catalogViews;
   const { shards } = views.current;
   const service = probeNodes(views, settings);
-  const ask: AskPrimary = ({ primary }, sql) => {
-    const { pool, group } = service.of(primary);
-    return serviceQuery(pool, group, systemClock, sql);
-  };
+  const ask = askPrimary(service, systemClock);
   const { password } = settings.auth.service;
   const secret = mockSecret(settings, systemRandom, log);
   const workers = new Workers({
@@ -111,10 +106,12 @@ export async function startWorkers({
     reload(next = inForce) {
       const read = readCertificate(next);
       tlsMaterial(read, next);
+      const certificateRenewed = !isSameCertificate(certificate, read);
       certificate = read;
       inForce = next;
       log.level = next.log.level;
       workers.tell({ kind: 'reload', settings: withoutPassword(next), certificate });
+      return { certificateRenewed };
     },
     async drain() {
       draining = true;
@@ -161,15 +158,4 @@ function probeNodes(views: ViewHolder, settings: Settings): ServiceNodes {
 /** A secret does not survive the way to another process; it travels by itself. */
 function withoutPassword(settings: Settings): Settings {
   return { ...settings, auth: { ...settings.auth, service: { ...settings.auth.service, password: null } } };
-}
-
-/** A server that was down at the start may turn out too small; by then others are being served. */
-function tellMisfit(shard: ShardView, settings: Settings, ask: AskPrimary, log: Logger): void {
-  connectionFault(shard, settings, ask).then(
-    (fault) => {
-      if (fault !== null) log.error(fault);
-    },
-    // Asked again when it answers the next time.
-    () => undefined,
-  );
 }

@@ -53,7 +53,7 @@ t.test('/live and /ready', async (t) => {
   await second.stop();
   // The router itself is sound, and serves what the other shard has.
   const down = await reasonsBecome(live, (reasons) => reasons.length > 0);
-  t.match(down, [/^shard s2: .*127\.0\.0\.1:\d+/], 'names the shard and its node');
+  t.match(down, [/^shard s2, node 127\.0\.0\.1:\d+/], 'names the shard and its node');
   t.strictSame(await healthy(), [true, false]);
   const metrics = await (await fetch(`http://127.0.0.1:${live.router.httpPort}/metrics`)).text();
   t.match(metrics, /pgkv_shard_state\{shard="s1",state="answers"\} 1/);
@@ -338,6 +338,24 @@ t.test('failed logins are in the log, with what the client is not told', async (
     ],
   );
   t.equal(live.router.counters.loginsFailed, 1);
+});
+
+t.test('a pool that does not fit into its server keeps it from starting, in one process, too', async (t) => {
+  await t.rejects(liveRouter(t, [server], { pool: { sizeMax: 500 } }), {
+    name: 'ConnectionsError',
+    message:
+      'shard s1: the connections of pgkv do not fit: (pool.size_max 500 + 3) x workers 1 + reserved 3 = 506, max_connections = 60',
+    hint: /Lower workers or pool\.size_max/,
+  });
+  const port = await freePort();
+  const absent = { ...server, port } as PostgresServer;
+  const live = await liveRouter(t, [server, absent], { pool: { sizeMax: 40 } });
+  t.match(live.logged('warn'), [{ shard: 's2', msg: /could not be asked whether the connections/ }]);
+  const late = await startPostgres({ version: '15', parameters: { port: String(port), max_connections: '30' } });
+  t.teardown(() => late.stop());
+  while (!live.logged('error').some(({ msg }) => /^shard s2: the connections of pgkv do not fit/.test(`${msg}`))) {
+    await sleep(50);
+  }
 });
 
 t.test('clients.connections_max', async (t) => {

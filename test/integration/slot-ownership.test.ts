@@ -129,3 +129,21 @@ t.test('each shard has a heartbeat, and a clock that goes back is found without 
     'of that shard alone, once',
   );
 });
+
+t.test('init is advised where a server refuses the heartbeat, not where it is gone', async (t) => {
+  const live = await kvRouter(t, servers);
+  const home = await direct(0);
+  const lineOf = async (shard: string) => {
+    for (;;) {
+      const line = live.logged('warn').find((each) => each['shard'] === shard && /no heartbeat/.test(`${each['msg']}`));
+      if (line !== undefined) return line;
+      await sleep(20);
+    }
+  };
+  await home.run('alter function pgkv.beat() rename to away');
+  t.match(await lineOf('s1'), { msg: /run pgkv init again/, reason: /function pgkv\.beat\(\) does not exist/ });
+  await home.run('alter function pgkv.away() rename to beat');
+  await home.end();
+  await servers.servers[2]!.stop();
+  t.notMatch(await lineOf('s3'), { msg: /init/ });
+});

@@ -270,7 +270,10 @@ t.test('a port that is taken is named', async (t) => {
   await new Promise((resolve) => holder.once('listening', resolve));
   const { port } = holder.address() as { port: number };
   const options = { program, servers: [server], workers: 2, more: `[listen]\nport = ${port}\n${POOL}` };
-  await t.rejects(workerRouter(t, options), new RegExp(`port ${port} on 127\\.0\\.0\\.1 is in use`));
+  await t.rejects(
+    workerRouter(t, options),
+    new RegExp(`port ${port} on 127\\.0\\.0\\.1 is in use.*choose another \\(port in \\[listen\\]\\)`),
+  );
 });
 
 t.test('SIGHUP takes over what can change, names the rest, and refuses a broken file by name and line', async (t) => {

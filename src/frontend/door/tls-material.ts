@@ -23,6 +23,9 @@ export function readCertificate({ tls: { certFile, keyFile } }: Settings): Certi
   return { cert, key };
 }
 
+export const isSameCertificate = (one: Certificate | null, other: Certificate | null): boolean =>
+  one?.cert === other?.cert && one?.key === other?.key;
+
 /** Throws where the certificate cannot be used. */
 export function tlsMaterial(certificate: Certificate | null, { tls }: Settings): TlsMaterial | null {
   if (certificate === null) return null;

@@ -1,11 +1,30 @@
 // Settings from TOML: defaults, every problem with its line, secrets, slots.
+import { createPrivateKey } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { inspect } from 'node:util';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { defaultSettings, loadSettings } from '../../../src/config/load.js';
 import { formatProblem } from '../../../src/config/problems.js';
 import type { SecretSources } from '../../../src/config/secrets.js';
 import type { Settings } from '../../../src/config/settings.js';
 import { coverageFaults, evenSlotRanges } from '../../../src/config/slot-ranges.js';
+import { makeAuthority, noOpenssl } from '../../support/certificates.js';
+
+/** Of no key that is left. */
+const CERTIFICATE = `-----BEGIN CERTIFICATE-----
+MIIBhTCCASugAwIBAgIUC2qm3fGLoq9em75OHpTRt++8JCwwCgYIKoZIzj0EAwIw
+FzEVMBMGA1UEAwwMcGdrdi5leGFtcGxlMCAXDTI2MTEzMDEzMTMwNVoYDzIxMjYx
+MTA2MTMxMzA1WjAXMRUwEwYDVQQDDAxwZ2t2LmV4YW1wbGUwWTATBgcqhkjOPQIB
+BggqhkjOPQMBBwNCAASWAHXw7nTT1vpAZsE8yH6GXuTnMJ8m6GHVAye/oXoP6pOZ
+uBvlegDceH7jeoxd4u8J4oZIyesCEj9PwMWDl0Oho1MwUTAdBgNVHQ4EFgQUWwu5
+Q3mUnsPWFginQygUFVMcNRYwHwYDVR0jBBgwFoAUWwu5Q3mUnsPWFginQygUFVMc
+NRYwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiBjo+cBJllfRfCO
+7ANRMXX3qdmeaRjPLjqtHn19tMcJKAIhAIRaEPxH7+55gtRKnL86/0GeOGbfckCD
+F3pd9Qf2qiyJ
+-----END CERTIFICATE-----
+`;
 
 const SHARD = '[[shards]]\nname = "a"\n[[shards.nodes]]\nhost = "10.0.0.1"\n';
 
@@ -158,8 +177,7 @@ t.test('rules across fields', async (t) => {
       '1 pool.idle_timeout_ms: is more than pool.lifetime_max_ms (10), which ends connections first',
     ],
   ];
-  const pem = '-----BEGIN CERTIFICATE-----\n';
-  const given = sources({ [`${process.cwd()}/c`]: pem });
+  const given = sources({ [`${process.cwd()}/c`]: CERTIFICATE });
   for (const [text, expected] of cases) t.same(problems(text, given), [expected]);
 });
 
@@ -177,7 +195,7 @@ t.test('rules across fields hold in sections beside one with a fault, and only t
     'lifetime_max_ms = 10', // 10
     'idle_timeout_ms = 20', // 11
   ].join('\n');
-  t.same(problems(text, sources({ [`${process.cwd()}/c`]: '-----BEGIN ' })), [
+  t.same(problems(text, sources({ [`${process.cwd()}/c`]: CERTIFICATE })), [
     '1 shards: no shard: add [[shards]] with a name and [[shards.nodes]] with a host',
     '3 listen.port: expected a whole number from 0 to 65535, found the text "x"',
     '6 auth.service.password_env: the environment variable PW is not set',
@@ -223,9 +241,9 @@ t.test('slots are covered exactly once, or spread evenly', async (t) => {
   }
 });
 
-t.test('paths are relative to the file, and what they name has to be there', async (t) => {
-  const pem = '-----BEGIN CERTIFICATE-----\n';
-  const files = sources({ '/etc/pgkv/tls/c.pem': pem, '/abs/k.pem': pem });
+t.test('paths are relative to the file, and what they name has to be there', { skip: noOpenssl }, async (t) => {
+  const { cert, key } = pairs(t)[0]!;
+  const files = sources({ '/etc/pgkv/tls/c.pem': cert, '/abs/k.pem': key });
   const settings = load(`[tls]\ncert_file = "tls/c.pem"\nkey_file = "/abs/k.pem"\n${SHARD}`, files);
   t.match(settings.tls, { certFile: '/etc/pgkv/tls/c.pem', keyFile: '/abs/k.pem' });
   const [first, second] = problems(
@@ -234,6 +252,52 @@ t.test('paths are relative to the file, and what they name has to be there', asy
   );
   t.match(first, /^2 tls\.cert_file: cannot be read: ENOENT/);
   t.equal(second, '3 tls.key_file: /abs/x is not a PEM file');
+});
+
+/** Two certificates with their keys, as texts. */
+function pairs(t: Test): { readonly cert: string; readonly key: string }[] {
+  const folder = mkdtempSync(join(tmpdir(), 'pgkv-load-'));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  return ['one', 'other'].map((name) => {
+    const { certFile, keyFile } = makeAuthority(folder, name);
+    return { cert: readFileSync(certFile, 'utf8'), key: readFileSync(keyFile, 'utf8') };
+  });
+}
+
+t.test('certificates and keys that start would refuse are problems here', { skip: noOpenssl }, async (t) => {
+  const [one, other] = pairs(t) as [{ cert: string; key: string }, { cert: string; key: string }];
+  const broken = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
+  const locked = createPrivateKey(one.key).export({
+    type: 'pkcs8',
+    format: 'pem',
+    cipher: 'aes-256-cbc',
+    passphrase: 'x',
+  });
+  const found = (cert: string, key: string, more = '') =>
+    problems(`[tls]\ncert_file = "/c"\nkey_file = "/k"\n${more}${SHARD}`, sources({ '/c': cert, '/k': key }));
+  t.strictSame(found(one.cert, one.key), []);
+  t.strictSame(found(one.cert + other.cert, one.key), [], 'a chain');
+  t.strictSame(found(one.key, one.cert), [
+    '2 tls.cert_file: /c holds a private key, not a certificate',
+    '3 tls.key_file: /k holds no private key',
+  ]);
+  t.strictSame(found(one.cert, other.key), ['3 tls.key_file: the key in /k does not belong to the certificate in /c']);
+  t.match(found(broken, one.key), [/^2 tls\.cert_file: \/c holds no certificate that can be read: /]);
+  t.match(found(one.cert, `${locked}`), [/^3 tls\.key_file: the private key in \/k cannot be used: it is encrypted/]);
+  t.match(found(one.cert, one.key.replace(/\n[A-Za-z0-9+/]{9}/, '\n')), [
+    /^3 tls\.key_file: the private key in \/k cannot/,
+  ]);
+  t.match(problems(`servers = { tls = "verify-ca", tls_ca_file = "/c" }\n${SHARD}`, sources({ '/c': broken })), [
+    /^1 servers\.tls_ca_file: \/c holds no certificate/,
+  ]);
+});
+
+t.test('what is no address and no network is said to be so, and what a network is', async (t) => {
+  for (const host of ['10.0.0.0/99', '10.0.0/8', 'fd00::/129', 'db.example.com', '']) {
+    t.match(problems(`[[auth.allow]]\nhosts = ["10.0.0.0/8", "${host}"]\n${SHARD}`), [
+      /^2 auth\.allow\[0\]\.hosts\[1\]: the text "[^"]*" is neither an address, nor a network in CIDR notation .*0 to 32/,
+    ]);
+  }
 });
 
 t.test('secrets come from the environment or a file, and settings never show them', async (t) => {
