@@ -70,7 +70,7 @@ export class ShardHealthMonitor {
     try {
       await this.#probe(shard);
     } catch (error) {
-      health = healthBehind(error);
+      health = healthBehind(shard, error);
     }
     const before = this.#state.get(shard.id);
     this.#state.set(shard.id, health);
@@ -78,8 +78,14 @@ export class ShardHealthMonitor {
   }
 }
 
-function healthBehind(error: unknown): ShardHealth {
+function healthBehind({ name }: ShardView, error: unknown): ShardHealth {
   if (!(error instanceof PgkvError)) return { state: 'unreachable', reason: messageOf(error) };
   const states: Readonly<Record<string, ShardState>> = { wrong_server: 'other', server_silent: 'silent' };
-  return { state: states[error.errorName] ?? 'unreachable', reason: error.detail ?? error.message };
+  const reason = error.detail ?? error.message;
+  // Whoever shows it names the shard, and so do pools in front of the node.
+  const label = `shard ${name}, `;
+  return {
+    state: states[error.errorName] ?? 'unreachable',
+    reason: reason.startsWith(label) ? reason.slice(label.length) : reason,
+  };
 }

@@ -74,11 +74,7 @@ async function asShard(
 export function unhealthyReasons(shards: readonly ShardView[], health: ShardHealthMonitor): string[] {
   return shards
     .filter((shard) => health.of(shard).state !== 'answers')
-    .map((shard) => {
-      const reason = health.of(shard).reason ?? '';
-      // What comes from a pool names the shard with its node.
-      return reason.startsWith(`shard ${shard.name}, `) ? reason : `shard ${shard.name}: ${reason}`;
-    });
+    .map((shard) => `shard ${shard.name}: ${health.of(shard).reason}`);
 }
 
 export const shardStates = (shards: readonly ShardView[], health: ShardHealthMonitor): ShardGauge[] =>

@@ -53,7 +53,7 @@ t.test('/live and /ready', async (t) => {
   await second.stop();
   // The router itself is sound, and serves what the other shard has.
   const down = await reasonsBecome(live, (reasons) => reasons.length > 0);
-  t.match(down, [/^shard s2, node 127\.0\.0\.1:\d+/], 'names the shard and its node');
+  t.match(down, [/^shard s2: node 127\.0\.0\.1:\d+/], 'names the shard and its node');
   t.strictSame(await healthy(), [true, false]);
   const metrics = await (await fetch(`http://127.0.0.1:${live.router.httpPort}/metrics`)).text();
   t.match(metrics, /pgkv_shard_state\{shard="s1",state="answers"\} 1/);
