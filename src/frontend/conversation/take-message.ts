@@ -6,6 +6,7 @@ import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { FLUSH } from '../../wire/client-messages.js';
 import { Frame } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
+import { passInCopy } from '../exchanges/copy-messages.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
 import type { UnitReader } from '../unit/read-unit.js';
 import { handleUnit, type Way } from './handle-unit.js';
@@ -37,7 +38,7 @@ export function laneHoldsBack({ mode, connection }: LeasedLane, leased: LeasedEx
  */
 export function takeMessage(way: Way, units: UnitReader, found: number): Handling | 'goodbye' {
   const { context, leased, merged } = way;
-  const { batch, reader, session } = context;
+  const { batch, lanes, reader, session } = context;
   const { type } = reader;
   switch (type) {
     case Frontend.copyData:
@@ -56,10 +57,11 @@ export function takeMessage(way: Way, units: UnitReader, found: number): Handlin
     }
   }
   if (batch.skipping) return 'taken';
-  if (leased.passInCopy()) return 'taken';
+  if (passInCopy(context)) return 'taken';
   if ((type === Frontend.parse || type === Frontend.bind) && merged?.takeBatch() === true) return 'wait';
-  // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query.
-  if (type === Frontend.query) session.unnamed.set(null);
+  // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query; one behind an open batch does so
+  // when it is sent, since it may be skipped.
+  if (type === Frontend.query && lanes.current.connection?.replies.unsynced() !== true) session.unnamed.set(null);
   batch.take(type);
   const handled = handleUnit(way, units.read());
   if (handled === 'wait') batch.putBack();

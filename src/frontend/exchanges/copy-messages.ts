@@ -22,3 +22,15 @@ export function passCopyMessage({ lanes, batch, reader }: ExchangeContext, type:
     lane.messageFinished();
   }
 }
+
+/**
+ * What the reader stands at, where it is none of these and the server is in a copy: that one refuses it, and ends the connection,
+ * which is the client's answer. To wait for the copy with it, as for any text that goes before, would be for ever.
+ * @returns whether the server is in a copy
+ */
+export function passInCopy({ lanes, reader }: ExchangeContext): boolean {
+  const { connection } = lanes.current;
+  if (connection === null || !connection.copyIn) return false;
+  connection.output.push(reader.buffer.subarray(reader.start, reader.end));
+  return true;
+}

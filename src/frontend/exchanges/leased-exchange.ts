@@ -32,6 +32,7 @@ import { OpenReading } from './open-reading.js';
 import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
 import type { ShardPlacement } from './placement.js';
+import { endsUnnamed } from './server-names.js';
 
 const EMPTY_MESSAGE_BYTES = 5;
 const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
@@ -190,15 +191,16 @@ export class LeasedExchange implements Exchange<Unit> {
     lane.note(template, text);
     services.counters.statements++;
     if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
-    connection.unnamed = null;
     if (rewritten !== null) {
-      connection.send(encodeQueryBytes(rewrittenBytes(rewritten)), this.#owed(template, rewritten));
+      const owed = endsUnnamed(this.#context.session, connection, this.#owed(template, rewritten));
+      connection.send(encodeQueryBytes(rewrittenBytes(rewritten)), owed);
       return 'taken';
     }
     const renamed = isReopened ? early : this.#extended.ownNames(template, text, connection);
     const owed = this.#owed(template, null);
-    if (renamed === null) connection.send(buffer.subarray(start, end), owed);
-    else connection.send(encodeQuery(renamed.text), renamedQuery(renamed.names, owed.does));
+    const ends = (what: Owed): Owed => endsUnnamed(this.#context.session, connection, what);
+    if (renamed === null) connection.send(buffer.subarray(start, end), ends(owed));
+    else connection.send(encodeQuery(renamed.text), ends(renamedQuery(renamed.names, owed.does)));
     this.#extended.sentSql(template, connection);
     this.#reading.sent(template);
     return 'taken';
@@ -378,18 +380,6 @@ export class LeasedExchange implements Exchange<Unit> {
     }
     if (end - start !== EMPTY_MESSAGE_BYTES) output.send(INVALID_FORMAT);
     this.#answers.sync();
-  }
-
-  /**
-   * A server that waits for COPY data refuses whatever else comes, and ends the connection: that is the client's answer. To wait
-   * for the copy with it, as for any text that goes before, would be for ever. @returns whether the server is in a copy
-   */
-  passInCopy(): boolean {
-    const { connection } = this.#lane;
-    if (connection === null || !connection.copyIn) return false;
-    const { buffer, start, end } = this.#context.reader;
-    connection.output.push(buffer.subarray(start, end));
-    return true;
   }
 
   /** CopyData, CopyDone, CopyFail. @param whole the message's end is at hand */

@@ -3,7 +3,7 @@
 // in its turn: behind all that a server still owes it is told by the server's refusing something else, which aborts there what
 // has to be aborted; it is told here only where nothing is owed.
 
-import { STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
+import { type ServerConnection, STATEMENT_NAME_PREFIX } from '../../backend/connection/server-connection.js';
 import { forwarded, provokedError, Reply, swallowed } from '../../backend/replies/reply-queue.js';
 import { unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
@@ -12,6 +12,7 @@ import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, readyOf } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
+import { endsUnnamed } from './server-names.js';
 
 const NOTHING = `${STATEMENT_NAME_PREFIX}nothing`;
 /**
@@ -72,13 +73,19 @@ export class OwnAnswers {
     const { batch, lanes } = this.#context;
     const connection = lanes.current.connection!;
     if (type === Frontend.query || type === Frontend.functionCall) {
-      connection.unnamed = null;
-      connection.send(NO_STATEMENT, provokedError(Reply.query, bytes, null));
+      this.#provokeByQuery(type, connection, NO_STATEMENT, bytes);
     } else {
       batch.refused();
       connection.send(NO_PARSE, provokedError(Reply.parse, bytes, null));
     }
     connection.output.flush();
+  }
+
+  /** In place of a Query or FunctionCall. */
+  #provokeByQuery(type: number, connection: ServerConnection, query: Buffer, error: Buffer): void {
+    const owed = provokedError(Reply.query, error, null);
+    connection.unnamed = null;
+    connection.send(query, type === Frontend.query ? endsUnnamed(this.#context.session, connection, owed) : owed);
   }
 
   /** Answers the unit with an error, which aborts what a server's error would abort. */
@@ -94,8 +101,7 @@ export class OwnAnswers {
       return 'taken';
     }
     if (unit.type === Frontend.query || unit.type === Frontend.functionCall) {
-      connection.unnamed = null;
-      connection.send(unit.template.endsFailure ? NO_SQL : NO_STATEMENT, provokedError(Reply.query, bytes, null));
+      this.#provokeByQuery(unit.type, connection, unit.template.endsFailure ? NO_SQL : NO_STATEMENT, bytes);
       return 'taken';
     }
     batch.refused();

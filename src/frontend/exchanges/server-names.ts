@@ -149,3 +149,23 @@ export class ServerNames {
     return made;
   }
 }
+
+/**
+ * A simple query is about to be sent, and ends the unnamed statement, the session's and the connection's, whatever becomes of it:
+ * unless the server skips it, behind an error in its batch.
+ * @returns what is owed for it
+ */
+export function endsUnnamed({ unnamed }: Session, connection: ServerConnection, owed: Owed): Owed {
+  const { replies } = connection;
+  connection.unnamed = null;
+  if (!replies.unsynced()) {
+    unnamed.set(null);
+    return owed;
+  }
+  const change = unnamed.change(null, replies);
+  const undo = (refused: boolean): void => {
+    unnamed.undo(change, refused);
+    if (connection.unnamed === null) connection.unnamed = unknownStatement;
+  };
+  return { ...owed, assumption: { undo, redo: () => unnamed.set(null) } };
+}
