@@ -29,6 +29,8 @@ export class BlockSpan implements BlockPlace {
   commitsBefore = false;
   outside = 0;
   through = Number.POSITIVE_INFINITY;
+  /** Something sent in the batch at hand may have written: of a block that begins in it that is a part. */
+  #batchMayHaveWritten = false;
 
   /** A block begins with what is about to be sent. @param owed how many are owed for what was sent before */
   begins(owed: number): void {
@@ -38,7 +40,8 @@ export class BlockSpan implements BlockPlace {
     const inThisBatch = isOpen && through === owed + 1;
     this.outside = owed;
     this.through = Number.POSITIVE_INFINITY;
-    this.mayHaveCommitted = this.mayHaveWritten = inThisBatch;
+    this.mayHaveCommitted = inThisBatch;
+    this.mayHaveWritten = inThisBatch || this.#batchMayHaveWritten;
     this.commitsBefore = isOpen && through <= owed;
   }
 
@@ -49,8 +52,13 @@ export class BlockSpan implements BlockPlace {
 
   /** A statement is about to be sent where the block is in that phase. */
   sending(template: Template, phase: TransactionPhase): void {
-    if (mayWrite(template)) this.mayHaveWritten = true;
+    if (mayWrite(template)) this.mayHaveWritten = this.#batchMayHaveWritten = true;
     if (mayCommit(template, phase)) this.mayHaveCommitted = true;
+  }
+
+  /** What ends a batch was sent. */
+  batchEnds(): void {
+    this.#batchMayHaveWritten = false;
   }
 
   /** One of those that were owed has come. */
@@ -70,7 +78,7 @@ export class BlockSpan implements BlockPlace {
 
   /** The connection is gone, and what was owed on it is told. */
   clear(): void {
-    this.mayHaveCommitted = this.mayHaveWritten = this.commitsBefore = false;
+    this.mayHaveCommitted = this.mayHaveWritten = this.commitsBefore = this.#batchMayHaveWritten = false;
     this.outside = 0;
     this.through = Number.POSITIVE_INFINITY;
   }

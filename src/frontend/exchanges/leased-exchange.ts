@@ -110,7 +110,6 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#block.settled(transaction.inBlock);
   }
 
-  /** Those on the current lane's server. */
   #portalsEnd(): void {
     this.#extended.portalsEnd();
     this.#deeds.portalsEnd();
@@ -188,6 +187,7 @@ export class LeasedExchange implements Exchange<Unit> {
     // What its ReadyForQuery says is its batch's transaction, too.
     if (this.#placement.isTakenForFirst) connection.beginPipeline();
     this.#sending(template, text);
+    this.#block.batchEnds();
     lane.note(template, text);
     services.counters.statements++;
     if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
@@ -370,6 +370,7 @@ export class LeasedExchange implements Exchange<Unit> {
     if (!transaction.inBlock) this.#portals.closeAll();
     this.#placement.endBatch();
     this.#deeds.synced();
+    this.#block.batchEnds();
     const { buffer, start, end } = reader;
     // A connection that is kept at rest knows of no block that is here.
     const isHere = failed || (transaction.isHere && connection?.replies.unsynced() !== true);

@@ -118,8 +118,9 @@ export class ServerNames {
   /** @param change the client's, whose answer it gets unless `swallow` is set */
   closeUnnamed(connection: ServerConnection, swallow: boolean, change: UnnamedChange | null = null): void {
     connection.unnamed = null;
-    const undo = (refused: boolean): void => {
-      if (change !== null) this.#session.unnamed.undo(change, refused);
+    // Unlike a Parse, what is refused has not dropped anything.
+    const undo = (): void => {
+      if (change !== null) this.#session.unnamed.undo(change, false);
       if (connection.unnamed === null) connection.unnamed = unknownStatement;
     };
     const redo = (): void => {
