@@ -7,9 +7,10 @@ import type { Settings } from '../config/settings.js';
 import { type ClusterAccess, clusterAccess } from './cluster/cluster-access.js';
 import { diagnose, type Finding, type Severity, type ShardExamination, type ShardReport } from './cluster/diagnosis.js';
 import { extensionSource, installedExtension } from './cluster/extension.js';
+import { mayBeat, missingFunctions } from './cluster/function-check.js';
 import { readLoginFunction } from './cluster/login-function.js';
 import { readLoginRoles } from './cluster/login-roles.js';
-import { countRows } from './cluster/row-check.js';
+import { countRows, type RowCounts } from './cluster/row-check.js';
 import { readServerFacts } from './cluster/server-facts.js';
 import {
   accessFrom,
@@ -40,9 +41,10 @@ export async function runDoctor(options: DoctorOptions, terminal: Terminal): Pro
         const { name, primary } = outcome.shard;
         const place = { name, primary };
         if (outcome.kind === 'failed') return { place, report: outcome.failure.message };
-        const report = await examineShard(outcome.shard.client, name, state);
+        const report = await examineShard(outcome.shard.client, { name, state, access, settings: cluster.settings });
         if (typeof report === 'string') return { place, report };
-        return { place, report: { ...report, login: await loginFunction(cluster.settings, place, access) } };
+        const login = await loginFunction(cluster.settings, place, access);
+        return { place, report: { ...report, login, service: await serviceLogin(cluster.settings, place, access) } };
       }),
     );
     findings.push(...diagnose(cluster.settings, state, extensionSource().version, examinations));
@@ -95,30 +97,62 @@ async function loginFunction(
   }
 }
 
+/** Whoever else asks: pgkv's own role is to get in with its own password. @returns why it does not; null: it does */
+async function serviceLogin(settings: Settings, place: ShardPlace, { user }: ShardAccess): Promise<string | null> {
+  const { service } = settings.auth;
+  if (user === service.user) return null;
+  const own = accessFrom(settings, { user: undefined, database: service.database }, {});
+  const [outcome] = await tryShards([place], own, async () => undefined);
+  if (outcome?.kind !== 'connected') return outcome?.failure.message ?? 'it cannot be reached';
+  await endAll([outcome.shard]);
+  return null;
+}
+
+interface Question {
+  readonly name: string;
+  readonly state: CatalogState | null;
+  readonly access: ShardAccess;
+  readonly settings: Settings;
+}
+
 async function examineShard(
   client: DriverClient,
-  name: string,
-  state: CatalogState | null,
-): Promise<Omit<ShardReport, 'login'> | string> {
+  { name, state, access, settings }: Question,
+): Promise<Omit<ShardReport, 'login' | 'service'> | string> {
   try {
     const facts = await readServerFacts(client);
     const extension = await orReason(installedExtension(client));
     const isInstalled = typeof extension !== 'string' && extension.kind !== 'none';
+    const isCurrent = isInstalled && extension.version === extensionSource().version;
     const shardState = isInstalled ? await orReason(readShardState(client)) : null;
     const tables: ShardReport['tables'][number][] = [];
     const rows: ShardReport['rows'][number][] = [];
+    const functions: ShardReport['functions'][number][] = [];
     const { hashSlots } = state?.shards.find((shard) => shard.name === name) ?? { hashSlots: null };
     for (const table of state?.tables ?? []) {
       const definition = await orReason(readTableDefinition(client, table));
       tables.push(definition);
       const isUsable =
         definition !== null && typeof definition !== 'string' && kvFault(definition, table.valueType) === null;
-      rows.push(isUsable && hashSlots !== null ? await orReason(countRows(client, table, hashSlots)) : null);
+      functions.push(isUsable && isCurrent ? await orReason(missingFunctions(client, table)) : null);
+      rows.push(isUsable && hashSlots !== null ? await rowsOf(countRows(client, table, hashSlots), access) : null);
     }
     const roles = await orReason(readLoginRoles(client));
-    return { facts, extension, state: shardState, tables, roles, rows };
+    const beats = isCurrent ? await orReason(mayBeat(client, settings.auth.service.user)) : null;
+    return { facts, extension, state: shardState, tables, roles, rows, functions, mayBeat: beats };
   } catch (error) {
     return messageOf(error);
+  }
+}
+
+const INSUFFICIENT_PRIVILEGE = '42501';
+
+/** The service role has no business with rows: that it may not read them is as it should be. */
+async function rowsOf(answer: Promise<RowCounts>, { user }: ShardAccess): Promise<ShardReport['rows'][number]> {
+  try {
+    return await answer;
+  } catch (error) {
+    return (error as { code?: unknown }).code === INSUFFICIENT_PRIVILEGE ? { deniedTo: user } : messageOf(error);
   }
 }
 

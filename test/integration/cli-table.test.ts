@@ -233,6 +233,14 @@ t.test('the doctor finds nothing wrong with a cluster just made', async (t) => {
   t.match(output, '\n0 wrong, 0 warnings\n');
 });
 
+t.test('asked as the documents say, without --user, the doctor has no complaint about a right cluster', async (t) => {
+  const cluster = await newCluster(t);
+  const { exitCode, output, errors } = await runCli(['doctor', '--config', cluster.configFile]);
+  t.strictSame([exitCode, errors], [0, '']);
+  t.match(output, '\n0 wrong, 0 warnings\n');
+  t.match(output, /info {5}rows {9}public\.kv: not looked at: pgkv_service may not read it, ask as a role that may/);
+});
+
 t.test('the doctor names each thing that is wrong', async (t) => {
   const only = async (
     cluster: Cluster,
@@ -258,6 +266,43 @@ t.test('the doctor names each thing that is wrong', async (t) => {
   await ask(second, database, `CREATE ROLE doctored LOGIN PASSWORD 'one'`);
   await only(cluster, 'warning', 'b', 'roles', /^stored passwords differ from shard a's .*: doctored/);
   for (const server of [first, second]) await ask(server, database, 'DROP ROLE doctored');
+
+  for (const server of both)
+    await ask(server, database, `SET password_encryption = 'md5'; CREATE ROLE doctored LOGIN PASSWORD 'one'`);
+  t.match((await findings(cluster)).ill, [
+    { severity: 'warning', shard: 'a', check: 'roles', message: /^pgkv refuses passwords stored as MD5 .*: doctored$/ },
+    { severity: 'warning', shard: 'b', check: 'roles', message: /: doctored$/ },
+  ]);
+  for (const server of both) await ask(server, database, 'DROP ROLE doctored');
+
+  await ask(second, database, 'ALTER ROLE pgkv_service CONNECTION LIMIT 0');
+  await only(
+    cluster,
+    'wrong',
+    'b',
+    'service',
+    /^pgkv_service cannot log in as pgkv does: .*too many connections for role/,
+  );
+  await ask(second, database, 'ALTER ROLE pgkv_service CONNECTION LIMIT -1');
+  for (const loss of [
+    'REVOKE EXECUTE ON FUNCTION pgkv.beat() FROM pgkv_service',
+    'ALTER FUNCTION pgkv.beat() RENAME TO away',
+  ]) {
+    await ask(second, database, loss);
+    await only(cluster, 'warning', 'b', 'heartbeat', 'pgkv_service may not run pgkv.beat(): run pgkv init again');
+    if (/RENAME/.test(loss)) await ask(second, database, 'ALTER FUNCTION pgkv.away() RENAME TO beat');
+    else t.equal((await cluster.run('init')).exitCode, 0);
+  }
+  await ask(second, database, 'DROP FUNCTION kv_put(text, text, jsonb, interval)');
+  await only(
+    cluster,
+    'wrong',
+    'b',
+    'functions',
+    /^public\.kv lacks kv_put\(tenant text, key text.*\): run pgkv init again$/,
+  );
+  t.equal((await cluster.run('init')).exitCode, 0);
+  t.strictSame((await findings(cluster)).ill, []);
 
   // As an older version of the extension let it happen.
   const lay = (key: string, slot: string) =>

@@ -32,9 +32,20 @@ export interface ShardReport {
   readonly tables: readonly (TableDefinition | null | string)[];
   readonly roles: LoginRoles | string;
   /** As `tables`; null: not counted. */
-  readonly rows: readonly (RowCounts | null | string)[];
+  readonly rows: readonly (RowCounts | DeniedRows | null | string)[];
+  /** As `tables`: functions that are missing; null: not asked. */
+  readonly functions: readonly (readonly string[] | null | string)[];
+  /** Whether pgkv's own role may; null: there is no such role, or the extension is missing. */
+  readonly mayBeat: boolean | null | string;
+  /** How pgkv's own role logs in: null: well, or it is who asks; a text: why it does not. */
+  readonly service: string | null;
   /** Null: passwords are not checked by pgkv, or by a query of the user's own. */
   readonly login: LoginFunction | null | string;
+}
+
+/** Who asks may not read the table. */
+export interface DeniedRows {
+  readonly deniedTo: string;
 }
 
 export interface ShardExamination {
@@ -63,11 +74,15 @@ export function diagnose(
     reached.push({ name: place.name, report });
     add('ok', 'reach', `${place.primary.host}:${place.primary.port} answers, PostgreSQL ${report.facts.version}`);
     examineServer(report.facts, settings, add);
+    if (report.service !== null) {
+      add('wrong', 'service', `${settings.auth.service.user} cannot log in as pgkv does: ${report.service}`);
+    }
     examineLogin(report.login, settings, add);
     if (catalog === null) continue;
     examineExtension(report.extension, extensionVersion, add);
     if (typeof report.extension !== 'string' && report.extension.kind !== 'none') {
       examineState(report, place.name, catalog, add);
+      examineHeartbeat(report.mayBeat, settings, add);
     }
   }
   if (catalog !== null) examineTables(catalog, reached, findings);
@@ -153,10 +168,28 @@ function examineLogin(login: ShardReport['login'], { auth }: Settings, add: Add)
   );
 }
 
+function examineHeartbeat(mayBeat: ShardReport['mayBeat'], { auth }: Settings, add: Add): void {
+  if (mayBeat === null || mayBeat === true) return;
+  const why = mayBeat === false ? `${auth.service.user} may not run pgkv.beat(): run pgkv init again` : mayBeat;
+  add('warning', 'heartbeat', `is not written: ${why}`);
+}
+
+function examineFunctions(table: string, missing: ShardReport['functions'][number] | undefined, add: Add): void {
+  if (missing === null || missing === undefined || missing.length === 0) return;
+  if (typeof missing === 'string') return add('warning', 'functions', `${table}: ${missing}`);
+  const shown = missing.slice(0, NAMES_SHOWN).join('; ');
+  const more = missing.length > NAMES_SHOWN ? ` and ${missing.length - NAMES_SHOWN} more` : '';
+  add('wrong', 'functions', `${table} lacks ${shown}${more}: run pgkv init again`);
+}
+
 /** Rows that nobody finds, or that are there twice. */
-function examineRows(table: string, rows: RowCounts | null | string | undefined, add: Add): void {
+function examineRows(table: string, rows: ShardReport['rows'][number] | undefined, add: Add): void {
   if (rows === null || rows === undefined) return;
   if (typeof rows === 'string') return add('warning', 'rows', `${table}: ${rows}`);
+  if ('deniedTo' in rows) {
+    const remedy = 'ask as a role that may (--user)';
+    return add('info', 'rows', `${table}: not looked at: ${rows.deniedTo} may not read it, ${remedy}`);
+  }
   const { examined, isWhole, wrongSlot, notOwned } = rows;
   const among = isWhole ? `of ${examined}` : `of ${examined} looked at (a sample)`;
   if (wrongSlot > 0) add('wrong', 'rows', `${table}: ${wrongSlot} ${among} have a hash slot that is not their key's`);
@@ -185,6 +218,7 @@ function examineTables(
         else if (differences.length > 0) {
           add('wrong', 'table', `${table} differs from shard ${first?.shard}: ${differences.join('; ')}`);
         } else add('ok', 'table', `${table} (${valueType})`);
+        examineFunctions(table, report.functions[index], add);
         examineRows(table, report.rows[index], add);
         first ??= { shard, definition };
       }
@@ -193,6 +227,11 @@ function examineTables(
 }
 
 const NAMES_SHOWN = 5;
+
+function namesOf(roles: readonly { readonly name: string }[]): string {
+  const shown = roles.slice(0, NAMES_SHOWN).map(({ name }) => name);
+  return `${shown.join(', ')}${roles.length > NAMES_SHOWN ? ` and ${roles.length - NAMES_SHOWN} more` : ''}`;
+}
 
 /** Each shard's roles against those of the home shard, which clients are checked against. */
 function examineRoles(
@@ -208,6 +247,11 @@ function examineRoles(
       add('wrong', 'roles', roles);
       continue;
     }
+    const md5 = roles.roles.filter(({ isMd5 }) => isMd5 && auth.method === 'scram-sha-256');
+    if (md5.length > 0) {
+      const remedy = `set them again under password_encryption = 'scram-sha-256'`;
+      add('warning', 'roles', `pgkv refuses passwords stored as MD5 (${remedy}): ${namesOf(md5)}`);
+    }
     if (name === shards[0]?.name || home === undefined || typeof home === 'string') continue;
     const here = new Map(roles.roles.map((role) => [role.name, role]));
     const missing = home.roles.filter((role) => !here.has(role.name));
@@ -219,11 +263,9 @@ function examineRoles(
     });
     const tell = (which: typeof missing, what: string): void => {
       if (which.length === 0) return;
-      const shown = which.slice(0, NAMES_SHOWN).map((role) => role.name);
-      const more = which.length > NAMES_SHOWN ? ` and ${which.length - NAMES_SHOWN} more` : '';
       // Few clients log in as one; whoever does is told so by pgkv.
       const severity = which.every(({ isSuperuser }) => isSuperuser) ? 'info' : 'warning';
-      add(severity, 'roles', `${what}: ${shown.join(', ')}${more}`);
+      add(severity, 'roles', `${what}: ${namesOf(which)}`);
     };
     tell(missing, `of shard ${shards[0]?.name}, these may not log in here`);
     tell(

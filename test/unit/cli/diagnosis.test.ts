@@ -38,6 +38,7 @@ const role = (name: string, verifierHash: string | null = 'one', isSuperuser = f
   name,
   verifierHash,
   isSuperuser,
+  isMd5: false,
 });
 const ROLES: LoginRoles = {
   withVerifiers: true,
@@ -53,6 +54,9 @@ function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES):
     tables: [],
     roles,
     rows: [],
+    functions: [],
+    mayBeat: true,
+    service: null,
     login: 'present',
   };
   return { place: { name: shard.name, primary: { host: `host-${shard.name}`, port: 5432 } }, report };
