@@ -205,6 +205,56 @@ t.test(
   },
 );
 
+/** In front, in a batch of its own; what is run again. */
+const AGAIN: readonly (readonly [before: string, sql: string])[] = [
+  ['', 'begin'],
+  ['', 'start transaction read only'],
+  ['', 'commit'],
+  ['', 'rollback and no chain'],
+  ['', ''],
+  ['', 'show work_mem'],
+  ['begin', 'begin'],
+  ['begin', 'commit'],
+  ['begin', 'savepoint a'],
+  ['begin', "set local work_mem = '2MB'"],
+  ['begin', 'select count(*) from kv'],
+  ['begin; select 1 / 0', 'rollback'],
+  ['begin; select 1 / 0', ''],
+  ['', 'select count(*) from kv'],
+  ['', 'select pg_backend_pid() is null'],
+];
+
+t.test('a portal that is run again', async (t) => {
+  const alone = await kvServers(t, 1);
+  const router = await kvRouter(t, cluster);
+  for (const [before, sql] of AGAIN) {
+    for (const portal of ['', 'p']) {
+      for (const rows of [0, 1]) {
+        for (const between of [[], ['sync']] as FrontendMessage[][]) {
+          const [ours, theirs] = await Promise.all(
+            [router, alone.servers[0]!].map(async (address) => {
+              const client = await WireClient.connect(address, login);
+              if (before !== '') await client.exchange([{ query: before }]);
+              const execute: FrontendMessage = { execute: portal, rows };
+              const messages: FrontendMessage[] = [{ parse: sql }, { bind: [], portal }, execute, ...between, execute];
+              const answers = (await client.exchange([...messages, execute, 'sync'])).messages;
+              client.destroy();
+              return answers.flatMap((message) => {
+                if (message.type === 'ErrorResponse') return [`${message.fields['C']} ${message.fields['M']}`];
+                if (message.type === 'ReadyForQuery') return [message.status];
+                if (message.type === 'NoticeResponse' || message.type === 'ParameterStatus') return [];
+                return [message.type === 'CommandComplete' ? message.tag : message.type];
+              });
+            }),
+          );
+          t.strictSame(ours, theirs, `${before}; ${sql}, portal "${portal}", ${rows} rows, ${between.length} Sync`);
+        }
+      }
+    }
+  }
+  await router.quiet();
+});
+
 async function keyOf(router: Awaited<ReturnType<typeof kvRouter>>, shard: 0 | 1): Promise<string> {
   const { port } = cluster.servers[shard]!;
   const client = await router.connect();

@@ -32,7 +32,7 @@ import type { ExchangeContext } from './exchange-context.js';
 import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
 import { isFormat, readOwnBind, type Takes, undeterminedType, unsupportedFormat } from './own-bind.js';
-import { OwnPortals } from './own-portals.js';
+import { cannotBeRun, OwnPortals } from './own-portals.js';
 import { encodedValue, type OwnColumn, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
 
 export class OwnExchange implements Exchange<Unit> {
@@ -272,6 +272,7 @@ export class OwnExchange implements Exchange<Unit> {
       return;
     }
     const { format } = bound;
+    const givesRows = statement.column !== null || unit.template.kind === 'empty';
     let rows: (OwnOutcome & { kind: 'rows' }) | null = null;
     /** -1: it has been run to its end. */
     let next = 0;
@@ -283,7 +284,8 @@ export class OwnExchange implements Exchange<Unit> {
       describe: () => output.send(described(statement, format)),
       execute: (rowsMax) => {
         // As Postgres answers a portal that has been run to its end.
-        if (next < 0) return output.send(encodeCommandComplete('SELECT 0'));
+        if (next < 0 && givesRows) return output.send(encodeCommandComplete('SELECT 0'));
+        if (next < 0) return this.#answers.error(Frontend.execute, cannotBeRun(name));
         if (rows !== null) return send(rowsMax);
         this.#run(statement, (outcome) => {
           if (outcome.kind !== 'rows') return this.#sendEnd(statement, outcome, format, Frontend.execute);

@@ -172,3 +172,7 @@ function executes(name: string, buffer: Buffer, start: number): boolean {
 /** In Postgres's words. */
 const cursorExists = (name: string): Buffer =>
   encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${name}" already exists` });
+
+/** A portal of what gives no rows can be run once. */
+export const cannotBeRun = (name: string): Buffer =>
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '55000', M: `portal "${name}" cannot be run` });
