@@ -71,12 +71,17 @@ export class LaneBlock {
     connection.sendControl(prologue === null ? `BEGIN; ${FAIL}` : FAIL, failed);
   }
 
-  /** A query of the block runs beside its server, which is to know that it has had one. `resume` follows. */
-  readBeside(): void {
-    this.#lane.connection!.runControl(
-      READ,
-      untilReady(() => this.#lane.goesOn()),
-    );
+  /**
+   * A query of the block runs beside its server, which is to know that it has had one. `resume` follows.
+   * @param answered hears of the server's status: a time-out that the block has set may end even this
+   */
+  readBeside(answered: (status: number) => void): void {
+    const connection = this.#lane.connection!;
+    const read = untilReady(() => {
+      answered(connection.status);
+      this.#lane.goesOn();
+    });
+    connection.runControl(READ, read);
   }
 
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */

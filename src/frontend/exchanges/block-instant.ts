@@ -9,7 +9,8 @@ import type { ExchangeContext } from './exchange-context.js';
 
 /** A query of the block, if one is open, runs beside its server. */
 export function readBeside({ transaction, lanes }: ExchangeContext): void {
-  if (transaction.noteRead()) lanes.current.block.readBeside();
+  const lane = lanes.current;
+  if (transaction.noteRead()) lane.block.readBeside((status) => transaction.answered(status, lane));
 }
 
 export class BlockInstant {
