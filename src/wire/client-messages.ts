@@ -6,11 +6,12 @@ export const FLUSH = Buffer.from([Frontend.flush, 0, 0, 0, 4]);
 export const TERMINATE = Buffer.from([Frontend.terminate, 0, 0, 0, 4]);
 /** Begins a command of a transaction and does nothing in it, even in a block that has failed. */
 export const EMPTY_PARSE = encodeParse('', Buffer.from('\0\0\0'));
-/** A statement that is run, as one of the empty text is not. */
+/** A statement that is run, as one of the empty text is not, and whose portal is gone behind that. */
 export const EMPTY_SELECT = Buffer.concat([
   encodeParse('', Buffer.from('SELECT\0\0\0')),
   encodeBareBind(''),
   encodeExecute(''),
+  encodeNamed(Frontend.close, 'P', ''),
 ]);
 export const SSL_REQUEST = Buffer.from([0, 0, 0, 8, SSL_REQUEST_CODE >> 24, 210, 22, 47]);
 

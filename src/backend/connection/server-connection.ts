@@ -228,7 +228,7 @@ export class ServerConnection implements MatchedConnection {
    * whether SET LOCAL warns, and whether VACUUM is refused. Only outside an open batch.
    */
   beginPipeline(): void {
-    for (const kind of [Reply.parse, Reply.bind, Reply.execute]) this.replies.push(swallowed(kind));
+    for (const kind of [Reply.parse, Reply.bind, Reply.execute, Reply.close]) this.replies.push(swallowed(kind));
     this.unnamed = unknownStatement;
     this.output.push(EMPTY_SELECT);
   }

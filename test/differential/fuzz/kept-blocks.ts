@@ -167,6 +167,16 @@ export const BLOCK_SCRIPTS: Scripts = {
       ),
     );
   },
+  'no portal is there that the client has not bound, where its batch goes on elsewhere': ({ other }) =>
+    [{ execute: '', rows: 0 } as const, { describe: 'portal', name: '' } as const].flatMap((message) =>
+      steps(
+        [...run(read(other)), { close: 'portal', name: '' }, message, 'sync'],
+        [...run(count), { close: 'portal', name: '' }, message, 'sync'],
+        [...run(read(other)), parse(neutral('show work_mem')), { close: 'portal', name: '' }, message, 'sync'],
+        [...run(count), parse(neutral('show work_mem'), 's1'), { close: 'portal', name: '' }, message, 'sync'],
+        neutral('deallocate all'),
+      ),
+    ),
   'a statement on a table at home is described in a block elsewhere': ({ other }) =>
     steps(
       [parse(atHome('select id from note'), 's1'), parse(read(other), 's3'), 'sync'],
