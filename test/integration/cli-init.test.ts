@@ -301,6 +301,63 @@ t.test('after a failure half way the shards keep the id they have, and two clust
   t.match(errors, `these belong to different clusters: shard a: ${clusterId}, shard b: another`);
 });
 
+t.test(
+  'a lost catalogue is written anew from the shards, a server made anew is taken in by a later epoch',
+  async (t) => {
+    const database = await newDatabase();
+    const folder = clusterFolder(t, servers);
+    t.equal((await init(folder.configFile, database)).exitCode, 0);
+    const more = [
+      'table',
+      'create',
+      'more',
+      '--value',
+      'bytea',
+      '--config',
+      folder.configFile,
+      '--user',
+      first.superuser,
+    ];
+    t.equal((await runCli(more)).exitCode, 0);
+    const before = folder.catalog();
+    rmSync(folder.catalogFile);
+    t.match((await init(folder.configFile, database)).errors, /at epoch 2\n\tBring back the catalogue/);
+    // The statement of docs/OPERATION.md, on each server.
+    const page = readFileSync(new URL('../../docs/OPERATION.md', import.meta.url), 'utf8');
+    const statement = /-c "(SELECT s\.shard_name[^"]*)"/.exec(page)?.[1];
+    if (statement === undefined) throw new Error('no statement in docs/OPERATION.md');
+    const told = await Promise.all([first, second].map(async (server) => (await ask(server, database, statement))[0]!));
+    const tables = told[0]!['tables'] as { schema: string; name: string; valueType: string }[];
+    const written = {
+      format: 2,
+      epoch: Number(told[0]!['epoch']),
+      clusterId: told[0]!['cluster_id'],
+      database,
+      shards: told.map((row) => ({
+        name: row['shard_name'],
+        systemIdentifier: row['system_identifier'],
+        hashSlots: row['hash_slots'],
+      })),
+      tables,
+    };
+    const { tables: knownTables, ...known } = before;
+    t.match(written, known);
+    t.strictSame(new Set(tables.map(({ name }) => name)), new Set(knownTables.map(({ name }) => name)));
+    writeFileSync(folder.catalogFile, JSON.stringify(written));
+    t.match((await init(folder.configFile, database)).output, 'all is as it should be');
+
+    const other = written.shards.map((shard, index) => (index === 1 ? { ...shard, systemIdentifier: '1' } : shard));
+    writeFileSync(folder.catalogFile, JSON.stringify({ ...written, shards: other }));
+    t.match((await init(folder.configFile, database)).errors, /shard b is another one than the catalogue knows/);
+    const without = written.shards.map(({ systemIdentifier, ...shard }, index) =>
+      index === 1 ? shard : { ...shard, systemIdentifier },
+    );
+    writeFileSync(folder.catalogFile, JSON.stringify({ ...written, epoch: 3, shards: without }));
+    t.equal((await init(folder.configFile, database)).exitCode, 0);
+    t.match(folder.catalog(), { epoch: 4, shards: before.shards });
+  },
+);
+
 t.test('a server of another cluster, or another shard of this one, is refused', async (t) => {
   const database = await newDatabase();
   t.equal((await init(clusterFolder(t, servers).configFile, database)).exitCode, 0);
