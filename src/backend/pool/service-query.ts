@@ -48,6 +48,7 @@ export function serviceQuery(
           heldFor: "pgkv's own questions",
           holdsBytes: false,
           serverBytes: () => undefined,
+          serverNotified: () => undefined,
           serverPaused: () => undefined,
           serverReady: () => undefined,
           serverParameter: () => undefined,

@@ -146,6 +146,13 @@ export class ReplyMatcher {
     this.#replies.head!.control!.row(readRowValues(row, 0, row.length));
   }
 
+  #notification(head: Owed | null): void {
+    const { buffer, start, end } = this.#reader;
+    const isBeside = head === null || head.swallow || this.#connection.status === TransactionStatus.idle;
+    this.#forwarder.flush();
+    this.#forwarder.receiver?.serverNotified(buffer.subarray(start, end), isBeside);
+  }
+
   // One case per message of the protocol, so longer than a screen.
   #message(type: number): void {
     const head = this.#replies.head;
@@ -158,7 +165,7 @@ export class ReplyMatcher {
         this.#parameterStatus(head === null || !head.swallow);
         return;
       case Backend.notificationResponse:
-        this.#forward();
+        this.#notification(head);
         return;
       case Backend.errorResponse:
         this.#error(head);

@@ -14,6 +14,11 @@ export interface ReplyReceiver {
   readonly holdsBytes: boolean;
   /** Bytes to forward, whole messages or parts of streamed ones, in order. Valid during the call; views may be kept. */
   serverBytes(bytes: Buffer): void;
+  /**
+   * A NotificationResponse, which servers send between transactions only. Behind all bytes before it; valid during the call.
+   * @param isBeside false: it belongs to the end of the transaction that is being answered to the client
+   */
+  serverNotified(message: Buffer, isBeside: boolean): void;
   /** Nothing more has arrived for now: flush. */
   serverPaused(): void;
   /** A forwarded ReadyForQuery went out with this status byte. */

@@ -12,6 +12,8 @@ import type { Session } from '../../session/session.js';
 /** The client's side of a `Lane`, which a session may have several of. All calls are synchronous. */
 export interface ClientPort<Lane> {
   send(bytes: Buffer, lane: Lane): void;
+  /** A notification; see ReplyReceiver.serverNotified. */
+  notified(message: Buffer, lane: Lane, isBeside: boolean): void;
   flush(): void;
   /** The client's socket takes no more for now. */
   readonly clogged: boolean;

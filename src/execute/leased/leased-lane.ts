@@ -239,6 +239,10 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     this.#client.send(bytes, this);
   }
 
+  serverNotified(message: Buffer, isBeside: boolean): void {
+    this.#client.notified(message, this, isBeside);
+  }
+
   serverPaused(): void {
     this.#client.flush();
     if (this.connection === null) return;

@@ -10,6 +10,10 @@ export abstract class LaneReceiver implements ReplyReceiver {
   abstract serverReady(status: number): void;
   abstract serverLost(loss: ServerLoss): void;
 
+  serverNotified(): void {
+    // Nobody listens here.
+  }
+
   serverPaused(): void {
     // Answers go out when all have come.
   }

@@ -163,6 +163,10 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
     this.#owner.changed();
   }
 
+  notified(): void {
+    // No session listens on the connection of a leg.
+  }
+
   ready(): void {
     // ReadyForQuery is read from what is sent.
   }

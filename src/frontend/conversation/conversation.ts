@@ -190,6 +190,14 @@ export class Conversation implements ClientPort<LeasedLane> {
     }
   }
 
+  /** In a block that the listening server does not have, as while its BEGIN is held back, they wait for its end. */
+  notified(message: Buffer, lane: LeasedLane, isBeside: boolean): void {
+    if (isBeside && this.#context.transaction.inBlock && this.#output.keepAside(message)) return;
+    // The block's end is being answered: those before it come first.
+    if (lane === this.lane) this.#output.sendAside();
+    this.send(message, lane);
+  }
+
   flush(): void {
     this.#output.flush();
   }
@@ -205,11 +213,10 @@ export class Conversation implements ClientPort<LeasedLane> {
   }
 
   resume(): void {
-    const { mode, connection } = this.lane;
     // Before the next message is taken, which may be a transaction.
     if (this.lane.unused) this.#way.merged?.rerunEnded();
-    if (mode === 'free') this.#leased.laneIsFree();
-    if (this.#output.hasAside && (connection === null || connection.replies.length === 0)) this.#output.sendAside();
+    if (this.lane.mode === 'free') this.#leased.laneIsFree();
+    if (this.#output.hasAside) this.#sendAside();
     this.takeMessages();
   }
 
@@ -309,6 +316,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     this.lane.connection?.output.flush();
     if (this.#closed) return;
     if (this.lane.unused) this.#way.merged?.rerunEnded();
+    if (this.#output.hasAside) this.#sendAside();
     this.flush();
     if (this.#timeOuts.concerns(this.session.settings)) this.#rest();
     // A message that is not whole yet needs more bytes, however many are there; only what waits for others is held back.
@@ -318,6 +326,13 @@ export class Conversation implements ClientPort<LeasedLane> {
       if (tooMuch) this.#host.pauseReading();
       else this.#host.resumeReading();
     }
+  }
+
+  /** What came beside an answer, or beside a block, once that has ended. */
+  #sendAside(): void {
+    const { connection } = this.lane;
+    const isAnswered = connection === null || connection.replies.length === 0;
+    if (isAnswered && !this.#exchange.busy && !this.#context.transaction.inBlock) this.#output.sendAside();
   }
 
   /** The client's own time-outs count from now on, where the client is awaited and no server counts them. */
