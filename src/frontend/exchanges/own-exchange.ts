@@ -25,6 +25,7 @@ import {
   TEXT_COLUMN,
 } from '../../wire/server-messages.js';
 import { TypeOid } from '../../wire/type-oids.js';
+import { portalIn } from '../unit/named-statements.js';
 import { saidAsQuery } from '../unit/said-again.js';
 import type { Unit } from '../unit/unit.js';
 import { backendStatement } from './backend-statement.js';
@@ -32,7 +33,7 @@ import type { ExchangeContext } from './exchange-context.js';
 import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
 import { isFormat, readOwnBind, type Takes, undeterminedType, unsupportedFormat } from './own-bind.js';
-import { cannotBeRun, OwnPortals } from './own-portals.js';
+import { cannotBeRun, isExecutedNext, type OwnPortals } from './own-portals.js';
 import { encodedValue, type OwnColumn, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
 
 export class OwnExchange implements Exchange<Unit> {
@@ -65,6 +66,8 @@ export class OwnExchange implements Exchange<Unit> {
       // One that failed while it was held is opened for whatever does not end it.
       return state.prologue === null || endTag(unit.template) !== null || NAMES_NOTHING.has(unit.type);
     }
+    // What begins or ends a block does so here only where nothing can come between: a server has no such portal.
+    if (unit.route.kind === 'control' && unit.type === Frontend.bind && !isExecutedNext(unit)) return false;
     return this.#statement(unit) !== null && !this.#isTaken(unit);
   }
 
@@ -264,7 +267,7 @@ export class OwnExchange implements Exchange<Unit> {
 
   #bind(unit: Unit, statement: OwnStatement): void {
     const { output } = this.#context;
-    const name = OwnPortals.nameIn(unit);
+    const name = portalIn(unit);
     const bound = readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), statement.column !== null);
     const obstacle = 'error' in bound ? bound.error : this.#portals.obstacle(name);
     if ('error' in bound || obstacle !== null) {

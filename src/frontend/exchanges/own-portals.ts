@@ -10,6 +10,7 @@ import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import { BIND_COMPLETE, CLOSE_COMPLETE } from '../../wire/server-messages.js';
+import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import type { ClientOutput } from './client-output.js';
 
@@ -39,11 +40,6 @@ export class OwnPortals {
     this.#output = output;
   }
 
-  /** The portal's name in a Bind message, as bytes in latin1. */
-  static nameIn({ buffer, start, end }: Unit): string {
-    return buffer.toString('latin1', start + 5, Math.max(stringEnd(buffer, start + 5, end), start + 5));
-  }
-
   /** Why a Bind may not make its portal here; null: it may. */
   obstacle(name: string): Buffer | PgkvError | null {
     // Those without a name give way.
@@ -56,7 +52,7 @@ export class OwnPortals {
   /** The same for a portal on a server. */
   obstacleElsewhere(unit: Unit): Buffer | null {
     if ((this.#portals.size === 0 && this.#elsewhere.size === 0) || unit.buffer[unit.start + 5] === 0) return null;
-    const name = OwnPortals.nameIn(unit);
+    const name = portalIn(unit);
     // Where the server that has one gets the Bind, it says so itself.
     return this.#portals.has(name) || this.#elsewhere.get(name) === 'left' ? cursorExists(name) : null;
   }
@@ -72,6 +68,12 @@ export class OwnPortals {
   boundElsewhere(name: string): void {
     if (name === '') this.close('');
     if (this.#elsewhere.size <= NAMES_MAX) this.#elsewhere.set(name, 'there');
+  }
+
+  /** Portals with names are on the server of the current lane, perhaps: they cannot be made anew on another one. */
+  get haveNamesThere(): boolean {
+    for (const [name, place] of this.#elsewhere) if (name !== '' && place === 'there') return true;
+    return false;
   }
 
   /** All that the server of the current lane has can be told from what is there later. */
@@ -161,7 +163,10 @@ function portalNamed({ type, buffer, start, end }: Unit): { readonly name: strin
   return nameEnd < 0 ? null : { name: buffer.toString('latin1', nameStart, nameEnd), nameEnd };
 }
 
-const shownName = (name: string): string => (name === '' ? 'the portal without a name' : `portal "${name}"`);
+/** As the client spells it. */
+const spelled = (name: string): string => Buffer.from(name, 'latin1').toString('utf8');
+
+const shownName = (name: string): string => (name === '' ? 'the portal without a name' : `portal "${spelled(name)}"`);
 
 /** Whether an Execute of that portal has begun to arrive at `start`, its name included. */
 function executes(name: string, buffer: Buffer, start: number): boolean {
@@ -169,10 +174,19 @@ function executes(name: string, buffer: Buffer, start: number): boolean {
   return buffer[start] === Frontend.execute && buffer[end] === 0 && buffer.toString('latin1', start + 5, end) === name;
 }
 
+/** Whether what comes next, and has arrived, is the Execute of the portal that the Bind makes, or its Describe and then that. */
+export function isExecutedNext({ buffer, start, end }: Unit): boolean {
+  const name = portalIn({ buffer, start, end });
+  if (executes(name, buffer, end)) return true;
+  const nameEnd = end + 6 + name.length;
+  if (buffer[end] !== Frontend.describe || buffer[end + 5] !== PORTAL || buffer[nameEnd] !== 0) return false;
+  return buffer.toString('latin1', end + 6, nameEnd) === name && executes(name, buffer, nameEnd + 1);
+}
+
 /** In Postgres's words. */
 const cursorExists = (name: string): Buffer =>
-  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${name}" already exists` });
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${spelled(name)}" already exists` });
 
 /** A portal of what gives no rows can be run once. */
 export const cannotBeRun = (name: string): Buffer =>
-  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '55000', M: `portal "${name}" cannot be run` });
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '55000', M: `portal "${spelled(name)}" cannot be run` });

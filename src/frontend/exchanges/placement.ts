@@ -169,6 +169,7 @@ export class ShardPlacement {
 
   /** What a block that begins now holds. What has run elsewhere in its batch were reads (D12). */
   #before(): Prologue | null {
+    if (this.#portals.haveNamesThere) return null;
     const said = this.#batchSaid;
     return said !== null && this.#batch.hasRunElsewhere ? [...readBehind(NOTHING_SAID), ...said] : said;
   }

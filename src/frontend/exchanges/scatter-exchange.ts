@@ -10,11 +10,12 @@ import type { ScatterClient, ScatterRequest } from '../../execute/scatter/scatte
 import { ScatterRun } from '../../execute/scatter/scatter-run.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
+import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { BlockInstant, readBeside } from './block-instant.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
-import { type OwnPortal, OwnPortals } from './own-portals.js';
+import type { OwnPortal, OwnPortals } from './own-portals.js';
 import {
   boundParts,
   homeReadRequest,
@@ -117,7 +118,7 @@ export class ScatterExchange implements Exchange<Unit> {
   }
 
   #makePortal(unit: Unit, request: ScatterRequest, rewritten: RewrittenText | null): Handling {
-    const name = OwnPortals.nameIn(unit);
+    const name = portalIn(unit);
     const obstacle = this.#portals.obstacle(name);
     if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
     this.#context.services.counters.statements++;

@@ -8,6 +8,7 @@ import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
 import { portalScript, queryScript } from './batch-scripts.js';
 import { blockScript } from './block-scripts.js';
+import { edgeScript } from './edge-scripts.js';
 import { NAME_SCRIPTS } from './name-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
@@ -22,6 +23,7 @@ const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> 
   'portals bound before others are executed': portalScript,
   'simple queries in front of the Sync': queryScript,
   'what stands around the BEGIN of a block': blockScript,
+  'ends of blocks executed out of order': edgeScript,
 };
 
 t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {
