@@ -21,7 +21,6 @@ export async function runStart(options: StartOptions, signals: EndSignals): Prom
   try {
     const start = settings.workers > 1 ? startWorkers : startRouter;
     const router = await start({ settings, log, version: packageVersion(), catalog, warmsUp: true });
-    process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
     let inForce = settings;
     const reload = (): Readonly<Record<string, unknown>> => {
       const plan = planReload(inForce, settingsFrom(configFile));
@@ -33,7 +32,10 @@ export async function runStart(options: StartOptions, signals: EndSignals): Prom
       // The files may have been replaced under their old names.
       return { changed: certificateRenewed ? [...changed, 'the certificate'] : changed };
     };
-    return await runUntilSignalled(router, log, { graceful: true, signals, reload });
+    const ended = runUntilSignalled(router, log, { graceful: true, signals, reload });
+    // Behind it: whoever reads this may send SIGHUP, which would end a process that does not listen for it yet.
+    process.stdout.write(`pgkv ready on ${settings.listen.host}:${router.port}\n`);
+    return await ended;
   } catch (error) {
     if (error instanceof ListenError) throw new CommandFailure(1, error.message);
     throw error;

@@ -1,6 +1,7 @@
 // How a router with workers starts, reloads, loses one of its processes, and ends. Real processes, real Postgres.
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -303,3 +304,38 @@ t.test('SIGHUP takes over what can change, names the rest, and refuses a broken 
   t.match(broken['reason'], /pgkv.toml:\d+: /);
   t.equal(await client!.fails('SHOW pgkv.status'), '42501', 'what was in force stays');
 });
+
+t.test(
+  'a certificate that was replaced under its old name is named by SIGHUP, and one that does not fit refused',
+  {
+    skip: noOpenssl,
+  },
+  async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'pgkv-renewed-'));
+    t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+    const [one, other] = [makeAuthority(folder, 'one'), makeAuthority(folder, 'other')];
+    const current = { certFile: join(folder, 'current.crt'), keyFile: join(folder, 'current.key') };
+    const install = (certFile: string, keyFile: string) => {
+      copyFileSync(certFile, current.certFile);
+      copyFileSync(keyFile, current.keyFile);
+    };
+    install(one.certFile, one.keyFile);
+    const tls = `[tls]\ncert_file = "${current.certFile}"\nkey_file = "${current.keyFile}"\n`;
+    for (const workers of [1, 2]) {
+      install(one.certFile, one.keyFile);
+      const router = await workerRouter(t, { program, servers: [server], workers, more: `${POOL}${tls}` });
+      const after = async (message: string): Promise<Record<string, unknown>> => {
+        const count = router.logged(message).length;
+        router.signal('SIGHUP');
+        await eventually(t, message, () => router.logged(message).length > count);
+        return router.logged(message).at(-1)!;
+      };
+      t.strictSame((await after('reloaded'))['changed'], []);
+      install(other.certFile, other.keyFile);
+      t.strictSame((await after('reloaded'))['changed'], ['the certificate']);
+      install(one.certFile, other.keyFile);
+      const refused = await after('reload failed, what was in force stays in force');
+      t.match(refused['reason'], /pgkv\.toml:\d+: tls\.key_file: the key in .* does not belong to the certificate in /);
+    }
+  },
+);
