@@ -304,7 +304,8 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#block.sending(template, before);
     // In a block that has failed, what does not begin with its end ends nothing.
     const isRefused = before === 'failed' && !template.endsFailure;
-    if (!isRefused && (template.leavesBlock !== null || template.kind === 'multi')) this.#portals.closeAll();
+    const ends = template.leavesBlock !== null && template.kind !== 'begin';
+    if (!isRefused && (ends || template.kind === 'multi')) this.#portals.closeAll();
   }
 
   /** A block begins or ends with what is about to be sent. */
