@@ -46,6 +46,14 @@ const FORMS: readonly string[] = [
     ];
   }),
   'regclass(text $$plain$$)::text',
+  // To Postgres 15 these are errors of syntax.
+  ...['regclass', 'regtype', 'text'].flatMap((type) => [
+    `json_value('{"a": "${type === 'regtype' ? 'pair' : 'plain'}"}', '$.a' returning ${type})::text`,
+    `json_query('[1]', '$' returning ${type} null on error)::text`,
+    `json_object('a': 1 returning ${type})::text`,
+    `json_serialize('1' returning ${type})::text`,
+    `xmlserialize(content '<a/>' as ${type})::text`,
+  ]),
   "has_table_privilege('plain', 'select')",
   "has_sequence_privilege('drawn', 'usage')",
   "has_schema_privilege('apart', 'usage')",

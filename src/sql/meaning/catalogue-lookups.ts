@@ -2,7 +2,7 @@
 // of what is in it, casts to regclass and its kin, types and collations that are not Postgres's own. The home shard alone has the
 // client's other tables, sequences and functions: on another one the answer would be NULL, false or an error.
 // Invariant: what is not known to be alike on all servers counts as a look-up.
-import type { CollateClause, FuncCall, TypeCast, TypeName } from 'libpg-query';
+import type { CollateClause, FuncCall, Node, TypeName } from 'libpg-query';
 import { namePath } from './name-path.js';
 
 const words = (list: string): ReadonlySet<string> => new Set(list.trim().split(/\s+/));
@@ -64,25 +64,28 @@ export const collationIsLookedUp = ({ collname }: CollateClause): boolean =>
  * literal's value has no say in a template. Types and collations are left out: who uses a type beside a key has to have it on every
  * shard.
  */
-export function lookupOf({ FuncCall: call, TypeCast: cast, SQLValueFunction: value }: LookupNode): string | null {
+export function lookupOf({ FuncCall: call, SQLValueFunction: value, typeName, arg }: LookupNode): string | null {
   if (call !== undefined) {
     const path = namePath(call.funcname ?? []);
     if (looksUpCatalogue(path)) return `the function ${path.join('.')}`;
   }
   if (value?.op === 'SVFOP_CURRENT_SCHEMA') return 'the function current_schema';
-  if (cast === undefined) return null;
-  const path = namePath(cast.typeName?.names ?? []);
-  return isOfNames(path) && !isOfOwnRow(cast) ? `a cast to ${path.at(-1)!}` : null;
+  if (typeName === undefined) return null;
+  const path = namePath(typeName.names ?? []);
+  return isOfNames(path) && !isOfOwnRow(arg) ? `a cast to ${path.at(-1)!}` : null;
 }
 
+/** A call with its label; or a cast, or whatever else makes a value of a type: JSON_VALUE … RETURNING, XMLSERIALIZE. */
 export interface LookupNode {
   readonly FuncCall?: FuncCall;
-  readonly TypeCast?: TypeCast;
   readonly SQLValueFunction?: { readonly op?: string };
+  readonly typeName?: TypeName;
+  /** What is cast. */
+  readonly arg?: Node;
 }
 
 /** `tableoid::regclass`, and a type that a function has given. */
-function isOfOwnRow({ arg }: TypeCast): boolean {
+function isOfOwnRow(arg: Node | undefined): boolean {
   if (arg === undefined) return false;
   if ('ColumnRef' in arg) return namePath(arg.ColumnRef.fields ?? []).at(-1) === 'tableoid';
   return 'FuncCall' in arg && namePath(arg.FuncCall.funcname ?? []).at(-1) === 'pg_typeof';
