@@ -1,7 +1,7 @@
 // The one way of every message that brings or names a statement: Unit → Route → where it may run now → the Exchange that
 // answers it. Pure of sockets and of what stands in texts: it goes by the Unit, the open block and the open batch.
 import { PgkvError } from '../../base/errors.js';
-import { refusalError } from '../../base/refusals.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { Template } from '../../sql/plan/template.js';
@@ -54,6 +54,8 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
   // 25P02, wherever it would belong: the server that has the failed block says so.
   if (placement.blockFailed) {
+    const obstacle = unit.placed && goesOnHere(unit.template) ? fromSavepoint(way, unit) : null;
+    if (obstacle !== null) return way.answers.refuse(unit, obstacle);
     if (!goesOnElsewhere(unit)) return leased.take(unit);
     return unit.route.kind === 'refused' ? way.answers.refuse(unit, refusalError(unit.route)) : placement.leaveFailed();
   }
@@ -109,6 +111,17 @@ const goesOnElsewhere = ({ placed, template }: Unit): boolean =>
 
 const endsAndGoesOn = ({ kind, kinds, endsFailure }: Template): boolean =>
   kind === 'multi' && endsFailure && kinds[0] !== 'savepoint';
+
+/** Goes on from a savepoint of the block, on the server that has it. */
+const goesOnHere = ({ kind, kinds, endsFailure }: Template): boolean =>
+  kind === 'multi' && endsFailure && kinds[0] === 'savepoint';
+
+/** Why such a text cannot run where its block is; null: it can. */
+function fromSavepoint({ context, placement }: Way, { route, template }: Unit): PgkvError | null {
+  if (route.kind === 'refused') return refusalError(route);
+  const isHere = template.kv !== null || placement.laneFor(template) === context.lanes.current;
+  return isHere ? null : refusalError(refuse('leaves_shard', { why: ON_HOME }));
+}
 
 function functionCall(way: Way, unit: Unit): Handling {
   if (unit.route.kind === 'refused') return way.answers.refuse(unit, refusalError(unit.route));

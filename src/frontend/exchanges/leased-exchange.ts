@@ -286,9 +286,11 @@ export class LeasedExchange implements Exchange<Unit> {
   }
 
   /** What begins or ends a block is about to be executed, perhaps in a later batch than its Bind. */
-  #sendingEdge({ template, text, isPlain }: BoundEdge): void {
+  #sendingEdge({ template, text, isPlain, hasValues }: BoundEdge): void {
+    const { transaction } = this.#context;
     this.#sending(template, text);
-    if (!isPlain) this.#context.transaction.bound();
+    if (!isPlain) transaction.bound();
+    else if (hasValues) transaction.noteRead();
     this.#placement.sendingBound(template, text);
   }
 

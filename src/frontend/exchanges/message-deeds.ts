@@ -24,6 +24,8 @@ export interface BoundEdge {
   readonly text: string;
   /** It can be said again as a simple query, and nobody else can refer to it. */
   readonly isPlain: boolean;
+  /** Nothing uses its values, but a server takes a snapshot for them. */
+  readonly hasValues: boolean;
 }
 
 interface PortalDeed {
@@ -153,5 +155,6 @@ export class MessageDeeds {
 const withoutEdge = (deed: Deed | null): PortalDeed => (deed === null ? UNKNOWN : WITHOUT_EDGE[deed]);
 
 function edgeOf({ template, text, buffer, start, end }: Unit, portal: string): BoundEdge {
-  return { template, text, isPlain: portal === '' && valueCount(buffer, start, end) === 0 };
+  const hasValues = valueCount(buffer, start, end) > 0;
+  return { template, text, hasValues, isPlain: portal === '' && (!hasValues || template.kind === 'begin') };
 }

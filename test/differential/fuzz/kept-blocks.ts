@@ -177,6 +177,45 @@ export const BLOCK_SCRIPTS: Scripts = {
         neutral('deallocate all'),
       ),
     ),
+  'BEGIN with a value that nothing uses, and a key elsewhere': ({ other }) =>
+    ['begin', 'start transaction read only'].flatMap((begin) =>
+      steps(
+        [
+          { parse: control(begin), name: '', types: [23] },
+          { bind: ['7'], portal: '', statement: '', resultFormats: [] },
+          execute,
+          'sync',
+        ],
+        [...run(neutral('set transaction deferrable')), 'sync'],
+        control('rollback'),
+        [
+          { parse: control(begin), name: '', types: [23] },
+          { bind: ['7'], portal: '', statement: '', resultFormats: [] },
+          execute,
+          'sync',
+        ],
+        read(other),
+        control('rollback'),
+      ),
+    ),
+  'a text goes on from a savepoint of a block elsewhere': ({ home, other }) =>
+    [
+      catalogue("select count(*) from pg_class where relname = 'note'"),
+      atHome('select count(*) from note'),
+      put(home),
+      put(other),
+      neutral('select 1'),
+      control('savepoint b'),
+    ].flatMap((behind) =>
+      steps(
+        control('begin'),
+        control('savepoint a'),
+        read(other),
+        neutral('select 1 / 0'),
+        [query(control('rollback to a'), behind)],
+        control('rollback'),
+      ),
+    ),
   'a statement on a table at home is described in a block elsewhere': ({ other }) =>
     steps(
       [parse(atHome('select id from note'), 's1'), parse(read(other), 's3'), 'sync'],
