@@ -2,7 +2,6 @@
 // `SHOW pgkv.<name>`, EXPLAIN (ROUTE), pids of sessions. In the extended protocol their portals are pgkv's own. Answers at
 // once, but for what is done to other sessions: no message is taken meanwhile. What a failed block without a server answers
 // is Postgres's: 25P02 until the client ends it, and 40001 once where it was lost unnoticed.
-import type { ServerLoss } from '../../backend/connection/server-connection.js';
 import { declaredTypes } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
@@ -94,7 +93,7 @@ export class OwnExchange implements Exchange<Unit> {
     // What is answered here is a few rows.
   }
 
-  lost(_loss: ServerLoss): void {
+  lost(): void {
     // It has no connection.
   }
 
@@ -137,7 +136,8 @@ export class OwnExchange implements Exchange<Unit> {
           });
         }
         const tag = kind === 'held' ? endTag(template) : null;
-        if (tag === null) return null;
+        // Under a name it may be run when a server has the block.
+        if (tag === null || (unit.type === Frontend.bind && unit.buffer[unit.start + 5] !== 0)) return null;
         return atOnce(null, () => {
           this.#endHere();
           return tagOnly(tag);
@@ -266,7 +266,7 @@ export class OwnExchange implements Exchange<Unit> {
   }
 
   #bind(unit: Unit, statement: OwnStatement): void {
-    const { output } = this.#context;
+    const { output, transaction } = this.#context;
     const name = portalIn(unit);
     const bound = readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), statement.column !== null);
     const obstacle = 'error' in bound ? bound.error : this.#portals.obstacle(name);
@@ -275,6 +275,7 @@ export class OwnExchange implements Exchange<Unit> {
       return;
     }
     const { format } = bound;
+    const phase = unit.route.kind === 'control' ? transaction.phase : null;
     const givesRows = statement.column !== null || unit.template.kind === 'empty';
     let rows: (OwnOutcome & { kind: 'rows' }) | null = null;
     /** -1: it has been run to its end. */
@@ -286,9 +287,10 @@ export class OwnExchange implements Exchange<Unit> {
       endsBlock: endTag(unit.template) !== null,
       describe: () => output.send(described(statement, format)),
       execute: (rowsMax) => {
-        // As Postgres answers a portal that has been run to its end.
+        // As Postgres answers a portal that has been run to its end. What begins or ends a block has to find it as it was.
         if (next < 0 && givesRows) return output.send(encodeCommandComplete('SELECT 0'));
-        if (next < 0) return this.#answers.error(Frontend.execute, cannotBeRun(name));
+        if (next < 0 || (phase !== null && transaction.phase !== phase))
+          return this.#answers.error(Frontend.execute, cannotBeRun(name));
         if (rows !== null) return send(rowsMax);
         this.#run(statement, (outcome) => {
           if (outcome.kind !== 'rows') return this.#sendEnd(statement, outcome, format, Frontend.execute);
@@ -356,12 +358,10 @@ export class OwnExchange implements Exchange<Unit> {
 const STATEMENT = 0x53;
 /** The format of a result. */
 const TEXT = 0;
-
 const atOnce = (column: OwnColumn | null, run: () => OwnOutcome): OwnStatement => ({
   column,
   run: (done) => done(run()),
 });
-
 const described = ({ column }: OwnStatement, format: number): Buffer =>
   column === null ? NO_DATA : encodeColumnDescription(column.name, column.type, format);
 /** How many values a Bind of it has to bring. */

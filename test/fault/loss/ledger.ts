@@ -344,7 +344,7 @@ const isRefusedAsText = ({ statements }: Unit): boolean =>
     ({ text, shards, effect }) => effect.kind === 'none' && shards.length === 0 && text.includes('FROM kv'),
   );
 
-const isExecuted = ({ prepares }: Statement): boolean => prepares === undefined;
+const isExecuted = ({ prepares, binds }: Statement): boolean => prepares === undefined && binds === undefined;
 
 function indexOfError({ messages }: Answer): number {
   const at = messages.findIndex(({ type }) => type === 'ErrorResponse');

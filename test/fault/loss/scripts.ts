@@ -1,6 +1,7 @@
 // All scripts of the loss tests: a state that a session is brought into, and the packet that the loss strikes, made of every
 // kind of statement in every shape. Generated: a new state, shape or kind is met by all the others.
 import {
+  boundTo,
   copyIn,
   extended,
   isEnd,
@@ -61,7 +62,11 @@ const STATES: Readonly<Record<string, (place: Place) => readonly Statement[]>> =
   'failed nowhere': (place) => [begin, refused(place)],
 };
 
-type Shape = (kind: Statement, place: Place, inBlock: boolean) => Pick<Script, 'struck'> & { readonly open?: number };
+type Shape = (
+  kind: Statement,
+  place: Place,
+  inBlock: boolean,
+) => Pick<Script, 'struck'> & { readonly open?: number; readonly before?: readonly Unit[] };
 
 const one = (...struck: Unit[]): { readonly struck: readonly Unit[] } => ({ struck });
 
@@ -99,7 +104,25 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   'begin in batch': (kind) => one(extended(begin, kind)),
   'begin in batch, then COMMIT': (kind) => one(extended(begin, kind), extended(commit)),
   'block in a text': (kind) => one(simple(begin, kind, commit)),
+  'bound before': (kind) => ({
+    ...one(extended({ ...kind, runs: EARLY })),
+    before: [extended(boundTo(EARLY, kind))],
+  }),
+  'bound before a write': (kind, place) => ({
+    ...one(extended(writeAt(place, place.here, 'o')), extended({ ...kind, runs: EARLY })),
+    before: [extended(boundTo(EARLY, kind))],
+  }),
 };
+
+/** A portal of the block, which is executed in a later batch. */
+const EARLY = 'early';
+const BOUND = /^bound before/;
+/** A block with a portal under a name stays on its shard. */
+const BOUND_STATES: Readonly<Record<string, ReadonlySet<string>>> = {
+  'bound before': new Set(['held', 'neutral at home', 'read', 'written', 'savepoint']),
+  'bound before a write': new Set(['read', 'written', 'savepoint']),
+};
+const BOUND_KINDS = new Set(['commit', 'rollback', 'write here', 'put here']);
 
 const SIMPLE_SHAPES = /simple|text|copy|^with COMMIT$|^behind (COMMIT|ROLLBACK)$|^whole block$/;
 
@@ -115,6 +138,7 @@ const ENDS = /COMMIT|ROLLBACK/;
 const LONE_KINDS = new Set(['begin', 'commit', 'rollback', 'savepoint', 'rollback to', 'copy out', 'named read']);
 
 function isPlayed({ state, shape, kind }: ScriptName): boolean {
+  if (BOUND.test(shape)) return BOUND_STATES[shape]!.has(state) && BOUND_KINDS.has(kind);
   if (PLAIN_SHAPES.has(shape)) return kind !== 'named read' || shape === 'extended';
   if (!MOVED_STATES.has(state) || LONE_KINDS.has(kind)) return false;
   if (BEGINS.test(shape)) return state === 'idle';
@@ -159,5 +183,6 @@ export function buildScript({ state, shape, kind }: ScriptName, place: Place): S
     return { setup: markBlocks(setup, false), struck: [copyIn(place, inBlock)], open };
   }
   const made = SHAPES[shape]!(KINDS[kind]!(place), place, inBlock);
+  setup.push(...(made.before ?? []));
   return { setup: markBlocks(setup, false), struck: markBlocks(made.struck, inBlock), open: made.open ?? 0 };
 }

@@ -23,6 +23,9 @@ export interface Statement {
   /** Parses it by this name, or executes what was. */
   readonly prepares?: string;
   readonly named?: string;
+  /** Binds it to this portal and leaves it there, or executes what was bound to it. */
+  readonly binds?: string;
+  readonly runs?: string;
   readonly effect: Effect;
   /** Errors of its own, wherever it is said. */
   readonly mayFailWith?: readonly string[];
@@ -35,6 +38,13 @@ export interface Statement {
   /** Belongs to a block of the client's: it must never take effect without that. */
   readonly inBlock: boolean;
 }
+
+/** The Bind of it, which does nothing yet. */
+export const boundTo = (portal: string, statement: Statement): Statement => ({
+  ...statement,
+  binds: portal,
+  effect: NONE,
+});
 
 /** What is answered by one ReadyForQuery. */
 export interface Unit {
@@ -178,8 +188,10 @@ export function messagesOf({ form, statements }: Unit): FrontendMessage[] {
     const line = effect.kind === 'write' ? `${effect.row.key}\n` : '';
     return [{ query: text }, { copyData: line }, 'copyDone'];
   }
-  const messages = statements.flatMap(({ text, values, prepares, named }): FrontendMessage[] => {
+  const messages = statements.flatMap(({ text, values, prepares, named, binds, runs }): FrontendMessage[] => {
     if (prepares !== undefined) return [{ parse: text, name: prepares }];
+    if (binds !== undefined) return [{ parse: text }, { bind: values, portal: binds }];
+    if (runs !== undefined) return [{ execute: runs }];
     const run: FrontendMessage[] = [{ bind: values, statement: named ?? '' }, { describe: 'portal' }, { execute: '' }];
     return named === undefined ? [{ parse: text }, ...run] : run;
   });
