@@ -10,7 +10,11 @@ import type { ExchangeContext } from './exchange-context.js';
 /** A query of the block, if one is open, runs beside its server. */
 export function readBeside({ transaction, lanes }: ExchangeContext): void {
   const lane = lanes.current;
-  if (transaction.noteRead()) lane.block.readBeside((status) => transaction.answered(status, lane));
+  if (!transaction.noteRead()) return;
+  lane.block.readBeside((status) => {
+    // The client may have gone on meanwhile, and ended the block: the answer to that says where it stands.
+    if (lane.connection!.replies.length === 0) transaction.answered(status, lane);
+  });
 }
 
 export class BlockInstant {

@@ -22,7 +22,8 @@ import type { FuzzMessage, Packet, Statement } from './script.js';
 type Scripts = Record<string, (keys: Keys) => readonly Packet[]>;
 
 const TOKYO = "set local timezone = 'Asia/Tokyo'";
-const PID = neutral('select pg_backend_pid() > 0');
+/** Answered by pgkv itself. */
+const PID = neutral('select pg_cancel_backend(null)');
 
 /** Options of a transaction come too late behind whatever has read in it, wherever that ran and wherever they come. */
 function lateOptions(): Scripts {
@@ -109,6 +110,18 @@ const DESCRIBED: FuzzMessage[] = [
 export const BLOCK_SCRIPTS: Scripts = {
   ...lateOptions(),
   ...setBeforeBegin(),
+  'a block is ended behind what pgkv answers beside it, before its server has heard of that': ({ other }) =>
+    ['commit', 'rollback', 'commit and chain', 'rollback and chain'].flatMap((end) =>
+      [control('begin'), control('begin isolation level repeatable read'), neutral('select 1')].flatMap((behind) =>
+        steps(
+          control('begin'),
+          neutral('show work_mem'),
+          [query(PID), query(control(end)), query(behind)],
+          read(other),
+          control('rollback'),
+        ),
+      ),
+    ),
   'something fails in a block before it goes on elsewhere': ({ other }) =>
     ['release a', 'rollback to a', 'set work_mem = nothing', 'select 1 / 0'].flatMap((wrong) =>
       steps(
