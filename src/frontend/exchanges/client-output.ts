@@ -37,8 +37,8 @@ export class ClientOutput {
 
   /** Keeps a copy of `bytes` until `sendAside`. False: there is too much of it. */
   keepAside(bytes: Buffer): boolean {
+    if (this.#asideBytes + bytes.length > ASIDE_BYTES_MAX) return false;
     this.#asideBytes += bytes.length;
-    if (this.#asideBytes > ASIDE_BYTES_MAX) return false;
     this.#aside.push(Buffer.from(bytes));
     return true;
   }
