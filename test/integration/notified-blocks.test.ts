@@ -1,6 +1,6 @@
 // A session that listens hears nothing inside a block, as on Postgres: not while its BEGIN is held back, not while the block is on
 // another shard than the one it listens on, not once it has failed. What was sent meanwhile comes behind the block's end, all of it
-// and in order; blocks are generated from all forms of their parts, and each is played to Postgres, too.
+// and in order. Each block is played to Postgres, too.
 import t from 'tap';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
@@ -73,23 +73,16 @@ async function play(address: WireAddress, body: readonly string[], end: string, 
 
 t.test('nothing is heard in a block, and all behind it', async (t) => {
   const router = await kvRouter(t, cluster);
-  for (const body of BODIES) {
-    for (const end of ENDS) {
-      for (const form of [simple, extended]) {
-        const about = `begin; ${[...body, end].join('; ')}`;
-        for (const address of [home!, router]) {
-          const { before, heard, expected } = await play(address, body, end, form);
-          if (before !== 0 || heard.join() !== expected.join()) {
-            t.same(
-              { before, heard },
-              { before: 0, heard: expected },
-              `${address === router ? 'pgkv' : 'Postgres'}: ${about}`,
-            );
-          }
-        }
+  for (const [index, body] of BODIES.entries()) {
+    for (const [nth, form] of [simple, extended].entries()) {
+      const end = ENDS[(index + nth) % ENDS.length]!;
+      const about = `begin; ${[...body, end].join('; ')}`;
+      for (const address of [home!, router]) {
+        const { before, heard, expected } = await play(address, body, end, form);
+        const name = `${address === router ? 'pgkv' : 'Postgres'}: ${about}`;
+        t.same({ before, heard }, { before: 0, heard: expected }, name);
       }
     }
   }
-  t.pass(`${BODIES.length * ENDS.length * 2} blocks`);
   await router.quiet();
 });
