@@ -9,17 +9,24 @@ import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const DEPENDENT = [
-  'fault',
   'wire',
   'unit/frontend',
   ...[
-    'cluster-dev',
+    'cancel',
+    'hostile-client',
+    'instant-loss',
+    'server-restart',
+    'session-signals',
+    'silent-server',
+    'vanishing-client',
+  ].map((name) => `fault/${name}`),
+  ...[
     'ddl-lingers',
-    'held-time-outs',
     'leases-at-rest',
     'merged-alone',
     'merged-answers',
     'merged-pipelines',
+    'refused-clients',
     'scram',
   ].map((name) => `integration/${name}`),
   ...['session-state', 'start-up-strings', 'transactions', 'users-and-tls', 'workers', 'workers-life'].map(
