@@ -20,7 +20,7 @@ import { MergedStatement } from './merged-statement.js';
 /**
  * A batch of reads is worth most of what it can be at 64 members; more of them under way keep servers and clients at work at
  * the same time (pipelines: 0.85 instead of 0.66 of direct with 256 members and two under way). A commit costs the same
- * for any number.
+ * for any number: one batch of writes is under way, and another only when it is full (R44).
  */
 export const MERGED_LIMITS: MergedLimits = {
   readMembersMax: 64,

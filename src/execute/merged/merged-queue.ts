@@ -21,7 +21,7 @@ export interface MergedLimits {
   readonly bytesMax: number;
   /** Bytes expected of one batch's answer. */
   readonly answerBytesMax: number;
-  /** Batches of one statement under way. */
+  /** Batches of one statement under way; of writes, those beside the first go only when they are full (R44). */
   readonly readsInFlight: number;
   readonly writesInFlight: number;
 }
@@ -109,9 +109,7 @@ export class MergedQueue implements RequestQueue, BatchHost {
 
   /** Sends what waits, as far as batches may be under way. */
   flush(): void {
-    const { readsInFlight, writesInFlight } = this.lane.limits;
-    const inFlightMax = this.writes ? writesInFlight : readsInFlight;
-    while (this.#pending.length > 0 && this.#inFlight < inFlightMax) {
+    while (this.#pending.length > 0 && this.#inFlight < this.#inFlightMax()) {
       const members = this.#take();
       if (members.length === 0) {
         if (this.#pending.length > 0) this.lane.waits(this);
@@ -120,6 +118,13 @@ export class MergedQueue implements RequestQueue, BatchHost {
       this.#inFlight++;
       this.lane.newBatch().start(this, members);
     }
+  }
+
+  /** A commit costs the server the same for one write as for many: what waits for the one under way goes in one. */
+  #inFlightMax(): number {
+    const { readsInFlight, writesInFlight, writeMembersMax } = this.lane.limits;
+    if (!this.writes) return readsInFlight;
+    return this.#pending.length < writeMembersMax ? 1 : writesInFlight;
   }
 
   batchEnded(members: readonly MergedRequest[], reruns: boolean): void {
