@@ -10,6 +10,8 @@
 --
 --     psql -X -d postgres -c '\password pgkv_service'
 --
+-- and another one to pgkv_recover (below), if statements are to write on several shards at once.
+--
 -- Running it again changes nothing, or brings what an older pgkv left up to date. To use another role name, replace
 -- pgkv_service below and in [auth.service] user. To undo it: DROP FUNCTION pgkv.role_verifier(text),
 -- pgkv.role_login(text), then DROP OWNED BY pgkv_service, then DROP ROLE pgkv_service.
@@ -60,6 +62,33 @@ BEGIN
     RAISE WARNING USING MESSAGE = format('%I is a member of pgkv_service and can read verifiers of all roles', culprit),
       HINT = format('REVOKE pgkv_service FROM %I, unless that is wanted.', culprit);
   END IF;
+END
+$$;
+
+-- Transactions over several shards (D14): pgkv_recover finishes those that were left prepared by a router that died, and for
+-- that has to act as the role whose they are. It is made a member of every role that may log in, but for superusers and
+-- pgkv_service, without inheriting anything, and is used for nothing else: a powerful role. Without a password it does not
+-- get in, and nothing is written over several shards. To have none of it, leave this block out, or: DROP ROLE pgkv_recover.
+-- Roles made later need their GRANT: run this again, or pgkv init as a superuser; pgkv doctor names those that lack it.
+DO $$
+DECLARE
+  options text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' WITH INHERIT FALSE, SET TRUE' ELSE '' END;
+  other record;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'pgkv_recover') THEN
+    CREATE ROLE pgkv_recover LOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+  END IF;
+  FOR other IN
+    SELECT r.rolname, pg_has_role(r.oid, 'pgkv_recover', 'MEMBER') AS is_member FROM pg_catalog.pg_roles r
+    WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname NOT IN ('pgkv_recover', 'pgkv_service')
+  LOOP
+    IF other.is_member THEN
+      RAISE WARNING USING MESSAGE = format('%I is a member of pgkv_recover and can act as all roles that may log in', other.rolname),
+        HINT = format('REVOKE pgkv_recover FROM %I.', other.rolname);
+    ELSE
+      EXECUTE format('GRANT %I TO pgkv_recover%s', other.rolname, options);
+    END IF;
+  END LOOP;
 END
 $$;
 

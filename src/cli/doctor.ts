@@ -10,6 +10,7 @@ import { extensionSource, installedExtension } from './cluster/extension.js';
 import { mayBeat, missingFunctions } from './cluster/function-check.js';
 import { readLoginFunction } from './cluster/login-function.js';
 import { readLoginRoles } from './cluster/login-roles.js';
+import { readRecovery } from './cluster/recovery-check.js';
 import { countRows, type RowCounts } from './cluster/row-check.js';
 import { readServerFacts } from './cluster/server-facts.js';
 import {
@@ -139,7 +140,8 @@ async function examineShard(
     }
     const roles = await orReason(readLoginRoles(client));
     const beats = isCurrent ? await orReason(mayBeat(client, settings.auth.service.user)) : null;
-    return { facts, extension, state: shardState, tables, roles, rows, functions, mayBeat: beats };
+    const recovery = isCurrent ? await orReason(readRecovery(client, settings.auth.service.user)) : null;
+    return { facts, extension, state: shardState, tables, roles, rows, functions, mayBeat: beats, recovery };
   } catch (error) {
     return messageOf(error);
   }

@@ -17,6 +17,7 @@ import {
   ensureExtension,
   ensureShardState,
   ensureTable,
+  grantRecovery,
   grantService,
   inTransaction,
   refreshTable,
@@ -165,6 +166,7 @@ async function initShard(
   }
   await ensureShardState(connection, shard, state, isNew);
   await grantService(connection, service);
+  await grantRecovery(connection, service);
   const repaired = before === null ? [] : repairsBetween(before, await readHoldings(connection.client, state.tables));
   return { ...shard, ...connection.primary, extension, table, repaired };
 }

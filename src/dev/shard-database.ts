@@ -31,6 +31,11 @@ export async function prepareDatabase(
     if (roles.rowCount === 0) {
       await client.query(`CREATE ROLE ${name} LOGIN CREATEDB CREATEROLE IN ROLE pg_monitor`);
     }
+    // Finishes transactions over several shards that were left behind (D14). Set without rights of its own.
+    const recoverers = await client.query(`SELECT FROM pg_catalog.pg_roles WHERE rolname = 'pgkv_recover'`);
+    if (recoverers.rowCount === 0) {
+      await client.query(`CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT ${name} TO pgkv_recover`);
+    }
     const databases = await client.query('SELECT FROM pg_catalog.pg_database WHERE datname = $1', [database]);
     if (databases.rowCount === 0) await client.query(`CREATE DATABASE ${owned} OWNER ${name}`);
   } finally {

@@ -115,10 +115,15 @@ t.test(
         database,
         `DO $$ BEGIN CREATE ROLE pgkv_service LOGIN; EXCEPTION WHEN duplicate_object THEN END $$`,
       );
+      await ask(server, database, 'CREATE ROLE pgkv_recover LOGIN NOINHERIT; CREATE ROLE app LOGIN');
     }
     t.teardown(async () => {
       for (const server of [first, second])
-        await ask(server, database, 'DROP OWNED BY pgkv_service; DROP ROLE pgkv_service');
+        await ask(
+          server,
+          database,
+          'DROP OWNED BY pgkv_service, pgkv_recover; DROP ROLE pgkv_service, pgkv_recover, app',
+        );
     });
     t.equal((await init(folder.configFile, database)).exitCode, 0);
     for (const [damage, what] of [
@@ -126,6 +131,8 @@ t.test(
       ['DROP TRIGGER pgkv_slot ON kv', 'triggers of public.kv'],
       ['REVOKE EXECUTE ON FUNCTION pgkv.beat() FROM pgkv_service', 'grants'],
       ['REVOKE USAGE ON SCHEMA pgkv FROM pgkv_service', 'grants'],
+      ['REVOKE EXECUTE ON FUNCTION pgkv.settle(text) FROM pgkv_recover', 'grants'],
+      ['REVOKE app FROM pgkv_recover', 'grants'],
       ['DELETE FROM pgkv.shard_state', 'row of pgkv.shard_state'],
     ] as const) {
       await ask(second, database, damage);
@@ -139,6 +146,16 @@ t.test(
       t.match(output, /^catalogue .*: epoch 1, public\.kv \(jsonb\)$/m);
       t.match((await again()).output, /^all is as it should be; catalogue .*: epoch 1/m);
     }
+    const doctor = async () => {
+      const login = ['--dbname', database, '--user', first.superuser];
+      return (await runCli(['doctor', '--config', folder.configFile, ...login])).output;
+    };
+    t.match(await doctor(), /ok +recovery +pgkv_recover can finish the transactions of all roles/);
+    await ask(first, database, 'CREATE ROLE late LOGIN');
+    t.match(await doctor(), /WARNING +recovery +not granted to pgkv_recover \(run pgkv init .*\): late$/m);
+    t.match((await again()).output, /^a .*; renewed: grants$/m);
+    t.notMatch(await doctor(), /WARNING +recovery/);
+    await ask(first, database, 'DROP ROLE late');
     t.match(JSON.parse((await again('--json', '--table', 'kv', '--value', 'jsonb')).output), {
       ok: true,
       wasDone: true,
@@ -249,7 +266,7 @@ t.test('what 0.1.0 has set up is brought to this version, with its rows, and nam
   writeFileSync(folder.catalogFile, JSON.stringify(old));
   const doctor = () =>
     runCli(['doctor', '--config', folder.configFile, '--dbname', database, '--user', first.superuser]);
-  t.match((await doctor()).output, 'this program needs 0.2.0: run pgkv init again');
+  t.match((await doctor()).output, 'this program needs 0.3.0: run pgkv init again');
 
   const dry = await init(folder.configFile, database, '--dry-run');
   t.equal(dry.exitCode, 0, dry.errors);
@@ -266,7 +283,7 @@ t.test('what 0.1.0 has set up is brought to this version, with its rows, and nam
     t.strictSame(await ask(server, database, 'SELECT * FROM pgkv.identity()'), [
       { cluster_id: clusterId, shard: ['a', 'b'][index], epoch: '4' },
     ]);
-    t.strictSame(await ask(server, database, `SELECT value, pgkv.version() FROM kv`), [{ value: 1, version: '0.2.0' }]);
+    t.strictSame(await ask(server, database, `SELECT value, pgkv.version() FROM kv`), [{ value: 1, version: '0.3.0' }]);
     const [left] = await ask(
       server,
       database,

@@ -5,6 +5,7 @@ import type { Settings } from '../../config/settings.js';
 import { type InstalledExtension, isOlder } from './extension.js';
 import type { LoginFunction } from './login-function.js';
 import type { LoginRoles } from './login-roles.js';
+import { RECOVER_ROLE, type RecoveryRights } from './recovery-check.js';
 import type { RowCounts } from './row-check.js';
 import { SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
 import type { ShardPlace } from './shard-connection.js';
@@ -37,6 +38,8 @@ export interface ShardReport {
   readonly functions: readonly (readonly string[] | null | string)[];
   /** Whether pgkv's own role may; null: there is no such role, or the extension is missing. */
   readonly mayBeat: boolean | null | string;
+  /** Null: the extension is missing, or another one. */
+  readonly recovery: RecoveryRights | null | string;
   /** How pgkv's own role logs in: null: well, or it is who asks; a text: why it does not. */
   readonly service: string | null;
   /** Null: passwords are not checked by pgkv, or by a query of the user's own. */
@@ -83,6 +86,7 @@ export function diagnose(
     if (typeof report.extension !== 'string' && report.extension.kind !== 'none') {
       examineState(report, place.name, catalog, add);
       examineHeartbeat(report.mayBeat, settings, add);
+      examineRecovery(report, add);
     }
   }
   if (catalog !== null) examineTables(catalog, reached, findings);
@@ -172,6 +176,19 @@ function examineHeartbeat(mayBeat: ShardReport['mayBeat'], { auth }: Settings, a
   if (mayBeat === null || mayBeat === true) return;
   const why = mayBeat === false ? `${auth.service.user} may not run pgkv.beat(): run pgkv init again` : mayBeat;
   add('warning', 'heartbeat', `is not written: ${why}`);
+}
+
+/** Transactions over several shards need prepared transactions, and who finishes those that were left behind (D14). */
+function examineRecovery({ recovery, facts }: ShardReport, add: Add): void {
+  if (recovery === null || facts.preparedTransactionsMax === 0) return;
+  if (typeof recovery === 'string') return add('warning', 'recovery', recovery);
+  const { exists, maySettle, unrecoverable } = recovery;
+  if (!exists) return add('info', 'recovery', `no role ${RECOVER_ROLE}: run config/auth.sql, then pgkv init, again`);
+  if (!maySettle) return add('warning', 'recovery', `${RECOVER_ROLE} may not run pgkv.settle(): run pgkv init again`);
+  if (unrecoverable.length === 0)
+    return add('ok', 'recovery', `${RECOVER_ROLE} can finish the transactions of all roles`);
+  const named = namesOf(unrecoverable.map((name) => ({ name })));
+  add('warning', 'recovery', `not granted to ${RECOVER_ROLE} (run pgkv init again as a superuser): ${named}`);
 }
 
 function examineFunctions(table: string, missing: ShardReport['functions'][number] | undefined, add: Add): void {

@@ -2,6 +2,7 @@
 // its work was repaired. Asks for nothing that an older version of the extension lacks.
 import type { KvTable } from '../../cluster/kv-table.js';
 import type { DriverClient } from '../connect.js';
+import { RECOVER_ROLE } from './recovery-check.js';
 
 /** By the name that a report gives it. */
 export type Holdings = ReadonlyMap<string, string | null>;
@@ -10,7 +11,12 @@ const OF_SHARD = `
   SELECT (SELECT pg_catalog.concat_ws(' ', shard_name, epoch, slots, pg_catalog.to_jsonb(s) ->> 'cluster_id')
             FROM pgkv.shard_state s) AS state,
          pg_catalog.concat((SELECT nspacl FROM pg_catalog.pg_namespace WHERE nspname = 'pgkv'), ' ',
-           (SELECT proacl FROM pg_catalog.pg_proc WHERE oid = pg_catalog.to_regprocedure('pgkv.beat()'))) AS grants`;
+           (SELECT pg_catalog.string_agg(f.proacl::text, ' ' ORDER BY f.proname) FROM pg_catalog.pg_proc f
+             WHERE f.oid IN (pg_catalog.to_regprocedure('pgkv.beat()'), pg_catalog.to_regprocedure('pgkv.settle(text)'),
+                             pg_catalog.to_regprocedure('pgkv.collect_decisions(text[])'))), ' ',
+           ARRAY(SELECT g.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+              JOIN pg_catalog.pg_roles r ON r.oid = m.member
+             WHERE r.rolname = '${RECOVER_ROLE}' ORDER BY g.rolname)) AS grants`;
 const OF_TABLE = `
   SELECT (SELECT pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), E'\\n' ORDER BY p.oid::regprocedure::text)
             FROM pg_catalog.pg_proc p

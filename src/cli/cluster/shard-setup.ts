@@ -5,6 +5,7 @@ import type { KvTable } from '../../cluster/kv-table.js';
 import { CommandFailure } from '../command-failure.js';
 import type { DriverClient } from '../connect.js';
 import { type ExtensionSource, installExtension, installedExtension, isOlder, updateExtension } from './extension.js';
+import { RECOVER_ROLE, readRecovery } from './recovery-check.js';
 import { readServerFacts, SERVER_MAJOR_MAX, SERVER_MAJOR_MIN, type ServerFacts } from './server-facts.js';
 import type { ShardConnection } from './shard-connection.js';
 import { readShardState, sameRanges, writeShardState } from './shard-state.js';
@@ -170,6 +171,23 @@ export async function grantService({ client }: ShardConnection, service: string)
   if (rowCount === 0) return;
   const role = client.escapeIdentifier(service);
   await client.query(`GRANT USAGE ON SCHEMA pgkv TO ${role}; GRANT EXECUTE ON FUNCTION pgkv.beat() TO ${role}`);
+}
+
+/**
+ * What pgkv_recover needs to finish transactions over several shards (D14): its functions, and to act for every role that may
+ * log in, as far as who asks may grant that. Nothing where that role is not there: auth.sql makes it, if it is wanted.
+ */
+export async function grantRecovery({ client }: ShardConnection, service: string): Promise<void> {
+  const { exists, grantable } = await readRecovery(client, service);
+  if (!exists) return;
+  await client.query(`GRANT USAGE ON SCHEMA pgkv TO ${RECOVER_ROLE};
+    GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO ${RECOVER_ROLE}`);
+  const { rows } = await client.query<{ options: string }>(`
+    SELECT CASE WHEN current_setting('server_version_num')::int >= 160000
+                THEN ' WITH INHERIT FALSE, SET TRUE' ELSE '' END AS options`);
+  for (const role of grantable) {
+    await client.query(`GRANT ${client.escapeIdentifier(role)} TO ${RECOVER_ROLE}${rows[0]!.options}`);
+  }
 }
 
 function qualifiedName(client: DriverClient, { schema, name }: Pick<KvTable, 'schema' | 'name'>): string {

@@ -1,4 +1,4 @@
-// From version 0.1.0, with rows in place, to this one: as an extension and as plain SQL, both ways leave behind what a
+// From each older version, with rows in place, to this one: as an extension and as plain SQL, both ways leave behind what a
 // first installation makes.
 import { chmodSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,7 +18,8 @@ import {
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { startPostgres } from '../../support/postgres-server.js';
 
-const OLDEST_SQL = readFileSync(join(EXTENSION_FOLDER, 'pgkv--0.1.0.sql'), 'utf8');
+const OLDER = ['0.1.0', '0.2.0'];
+const sqlOf = (version: string) => readFileSync(join(EXTENSION_FOLDER, `pgkv--${version}.sql`), 'utf8');
 
 /** Everything in the schemas pgkv and public, as texts that do not depend on OIDs. */
 const CONTENTS = `
@@ -35,6 +36,8 @@ const CONTENTS = `
     JOIN pg_class c ON c.oid = g.tgrelid WHERE c.relnamespace = ANY ($1::regnamespace[]) AND NOT g.tgisinternal
   UNION ALL SELECT c.relname, pg_get_viewdef(c.oid) FROM pg_class c
     WHERE c.relnamespace = ANY ($1::regnamespace[]) AND c.relkind = 'v'
+  UNION ALL SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid WHERE c.relnamespace = ANY ($1::regnamespace[])
   UNION ALL SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = ANY ($1::regnamespace[])
   ORDER BY 1, 2`;
 const contents = (client: pg.Client) => rowsOf(client, CONTENTS, ['{pgkv,public}']);
@@ -69,26 +72,29 @@ async function isOfThisVersion(t: Test, client: pg.Client, rows: unknown[][]): P
 onEveryPostgres(async (t, kv) => {
   const admin = await kv.connect(t);
 
-  t.test('as plain SQL', async (t) => {
-    await admin.query('CREATE ROLE app LOGIN');
-    await admin.query('CREATE DATABASE upgraded OWNER app');
-    await admin.query('CREATE DATABASE fresh OWNER app');
-    const app = await kv.connect(t, { user: 'app', database: 'upgraded' });
-    await app.query(OLDEST_SQL);
-    const rows = await fill(app);
-    await app.query(EXTENSION_SQL);
-    await app.query('SELECT pgkv.refresh_table(relation) FROM pgkv.tables');
-    const fresh = await kv.connect(t, { user: 'app', database: 'fresh' });
-    await fresh.query(EXTENSION_SQL);
-    await fill(fresh);
-    t.strictSame(await contents(app), await contents(fresh));
-    await isOfThisVersion(t, app, rows);
-  });
+  await admin.query('CREATE ROLE app LOGIN');
+  for (const older of OLDER) {
+    t.test(`${older} as plain SQL`, async (t) => {
+      const [upgraded, first] = [`upgraded ${older}`, `fresh ${older}`];
+      await admin.query(`CREATE DATABASE "${upgraded}" OWNER app`);
+      await admin.query(`CREATE DATABASE "${first}" OWNER app`);
+      const app = await kv.connect(t, { user: 'app', database: upgraded });
+      await app.query(sqlOf(older));
+      const rows = await fill(app);
+      await app.query(EXTENSION_SQL);
+      await app.query('SELECT pgkv.refresh_table(relation) FROM pgkv.tables');
+      const fresh = await kv.connect(t, { user: 'app', database: first });
+      await fresh.query(EXTENSION_SQL);
+      await fill(fresh);
+      t.strictSame(await contents(app), await contents(fresh));
+      await isOfThisVersion(t, app, rows);
+    });
+  }
 
   t.test('an installation that is there as another kind is not touched', async (t) => {
     await admin.query('CREATE DATABASE older');
     const older = await kv.connect(t, { database: 'older' });
-    await older.query(OLDEST_SQL);
+    await older.query(sqlOf('0.1.0'));
     await older.query(EXTENSION_SQL);
     const before = await contents(older);
     await older.query(EXTENSION_SQL);
@@ -97,7 +103,9 @@ onEveryPostgres(async (t, kv) => {
 });
 
 const embedded = findPostgres('embedded') === undefined ? { skip: 'embedded Postgres is not installed' } : {};
-t.test('as an extension', embedded, async (t) => {
+for (const older of OLDER) t.test(`${older} as an extension`, embedded, (t) => asExtension(t, older));
+
+async function asExtension(t: Test, older: string): Promise<void> {
   const path = mkdtempSync(join(tmpdir(), 'pgkv-upgrade-'));
   chmodSync(path, 0o755);
   cpSync(EXTENSION_FOLDER, join(path, 'extension'), { recursive: true });
@@ -114,7 +122,7 @@ t.test('as an extension', embedded, async (t) => {
   for (const name of ['upgraded', 'fresh']) await admin.query(`CREATE DATABASE ${name} OWNER app`);
   const app = await connectTo(t, server, { user: 'app', database: 'upgraded' });
   const fresh = await connectTo(t, server, { user: 'app', database: 'fresh' });
-  await app.query(`CREATE EXTENSION pgkv VERSION '0.1.0'`);
+  await app.query(`CREATE EXTENSION pgkv VERSION '${older}'`);
   await fresh.query('CREATE EXTENSION pgkv');
   const rows = await fill(app);
   await fill(fresh);
@@ -129,4 +137,4 @@ t.test('as an extension', embedded, async (t) => {
   t.strictSame(await rowsOf(app, dumped), await rowsOf(fresh, dumped));
   await isOfThisVersion(t, app, rows);
   await app.query('DROP TABLE kv, blobs; DROP EXTENSION pgkv');
-});
+}

@@ -56,6 +56,7 @@ function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES):
     rows: [],
     functions: [],
     mayBeat: true,
+    recovery: { exists: true, maySettle: true, unrecoverable: [], grantable: [] },
     service: null,
     login: 'present',
   };
@@ -121,10 +122,10 @@ t.test('roles of the home shard have to be the same on the others', async (t) =>
 });
 
 t.test('another version of the extension', async (t) => {
-  const findings = diagnose(settings, CATALOG, '0.2.0', [examination(0, {})]);
+  const findings = diagnose(settings, CATALOG, '0.3.0', [examination(0, {})]);
   t.match(
     findings.find(({ check }) => check === 'extension'),
-    { severity: 'wrong', message: 'pgkv 0.1.0, this program needs 0.2.0: run pgkv init again' },
+    { severity: 'wrong', message: 'pgkv 0.1.0, this program needs 0.3.0: run pgkv init again' },
   );
 });
 
@@ -182,4 +183,14 @@ t.test('the functions of auth.sql', async (t) => {
   t.match(toldOfB({ login: 'old' }), [/^warning auth: has pgkv\.role_verifier of an older pgkv.*auth\.sql/]);
   t.strictSame(toldOfB({ login: 'none' }), ['wrong auth: config/auth.sql has not been run in its database postgres']);
   t.match(toldOfB({ login: 'no such database' }), [/^warning auth: .*: no such database$/]);
+});
+
+t.test('who could finish transactions over several shards', async (t) => {
+  const well = { exists: true, maySettle: true, unrecoverable: [], grantable: [] };
+  t.strictSame(toldOfB({ recovery: null }), []);
+  t.strictSame(toldOfB({ recovery: { ...well, exists: false } }), [], 'not wanted: nothing is wrong');
+  t.match(toldOfB({ recovery: { ...well, maySettle: false } }), [/^warning recovery: .* run pgkv init again$/]);
+  t.match(toldOfB({ recovery: { ...well, unrecoverable: ['app', 'web'] } }), [/^warning recovery: .*: app, web$/]);
+  const none = { ...FACTS, identity: '1', preparedTransactionsMax: 0 };
+  t.strictSame(toldOfB({ recovery: { ...well, maySettle: false }, facts: none }), [], 'none can be prepared anyway');
 });

@@ -169,6 +169,30 @@ t.test('auth.sql', { skip: existsSync(`${BINARIES}/postgres`) ? false : 'needs D
     t.equal(await psql('boss', '-c', `SELECT count(*) FROM pg_roles WHERE rolname = 'lured'`), '0');
   });
 
+  t.test('pgkv_recover can act for every role that may log in, but for those that are not its business', async (t) => {
+    const granted = () =>
+      psql(
+        'boss',
+        '-c',
+        `SELECT string_agg(roleid::regrole::text, ',' ORDER BY roleid::regrole::text) FROM pg_auth_members
+          WHERE member = 'pgkv_recover'::regrole AND NOT admin_option`,
+      );
+    await psql('boss', '-c', 'CREATE ROLE "Later: on" LOGIN', '-c', 'CREATE ROLE snoop LOGIN IN ROLE pgkv_recover');
+    t.notMatch(await granted(), 'Later');
+    await psql('boss', '-f', authSql);
+    t.equal(
+      await granted(),
+      `"Later: on",alice,${long},mallory`,
+      'no superuser, no service, no NOLOGIN, no member of it',
+    );
+    const role = `SELECT rolcanlogin, rolinherit, rolsuper, rolpassword IS NULL FROM pg_authid WHERE rolname = 'pgkv_recover'`;
+    t.equal(await psql('boss', '-c', role), 't|f|f|t');
+    await psql('boss', '-c', 'CREATE TABLE hers (i int)', '-c', 'ALTER TABLE hers OWNER TO alice');
+    await t.rejects(psql('pgkv_recover', '-c', 'SELECT * FROM hers'), /permission denied/, 'it inherits nothing');
+    t.equal(await psql('pgkv_recover', '-q', '-c', 'SET ROLE alice', '-c', 'SELECT count(*) FROM hers'), '0');
+    await psql('boss', '-c', 'DROP TABLE hers', '-c', 'DROP ROLE snoop', '-c', 'DROP ROLE "Later: on"');
+  });
+
   t.test('nobody else does', async (t) => {
     await t.rejects(lookup('mallory', 'alice'), /permission denied for schema pgkv/);
     await psql('boss', '-c', 'GRANT USAGE ON SCHEMA pgkv TO mallory');
