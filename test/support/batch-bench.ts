@@ -44,6 +44,8 @@ export async function batchServer(version: PostgresVersion): Promise<{ server: P
 export interface Pair {
   readonly single: SingleStatement;
   readonly merged: BatchStatement;
+  /** Of its parameters, names in SQL. */
+  readonly types: readonly string[];
 }
 
 const find = (schema: string | null, name: string): KvTable | null =>
@@ -63,9 +65,10 @@ export async function pairOf(client: pg.Client, sql: string, fromText: boolean):
   if (plan?.kind !== 'kv') throw new Error(`no plan: ${sql}`);
   const single = singleStatement(plan, sql, literals, [], fromText);
   if (single === null) throw new Error(`no single form: ${sql}`);
-  const merged = batchStatement(plan, single, await parameterTypes(client, single));
+  const types = await parameterTypes(client, single);
+  const merged = batchStatement(plan, single, types);
   if (merged === null) throw new Error(`not merged: ${sql}`);
-  return { single, merged };
+  return { single, merged, types };
 }
 
 async function parameterTypes(client: pg.Client, single: SingleStatement): Promise<string[]> {
@@ -85,23 +88,19 @@ export interface Answer {
   readonly columns: readonly number[];
 }
 
+type Values = readonly (string | null)[];
+
 /** Answers of the members, by one statement; `slots` of their keys where it asks for them. */
 export async function runMerged(
   client: pg.Client,
   { single, merged }: Pair,
-  members: readonly (readonly (string | null)[])[],
+  members: readonly Values[],
+  text = merged.text,
 ): Promise<Answer[]> {
   const arrays: unknown[] = single.refs.map((_, index) => members.map((member) => member[index]!));
   const [tenant, key] = merged.keyValues;
-  if (merged.withSlots) {
-    const { rows } = await client.query({
-      text: 'select pgkv.slot(t, k) from unnest($1::text[], $2::text[]) with ordinality m (t, k, o) order by o',
-      values: [members.map((member) => member[tenant]), members.map((member) => member[key])],
-      rowMode: 'array',
-    });
-    arrays.push(rows.map(([slot]) => slot));
-  }
-  const result = await client.query({ text: merged.text, values: arrays, rowMode: 'array' });
+  if (merged.withSlots) arrays.push(await slotsOf(client, merged, members));
+  const result = await client.query({ text, values: arrays, rowMode: 'array' });
   const columns = result.fields.slice(merged.hidden).map(({ dataTypeID }) => dataTypeID);
   const found: (string | null)[][][] = members.map(() => []);
   for (const row of result.rows as (string | null)[][]) {
@@ -114,22 +113,55 @@ export async function runMerged(
   return found.map((rows) => ({ rows: columns.length === 0 ? [] : rows, rowCount: rows.length, columns }));
 }
 
+async function slotsOf(
+  client: pg.Client,
+  { keyValues: [tenant, key] }: BatchStatement,
+  members: readonly Values[],
+): Promise<string[]> {
+  const { rows } = await client.query({
+    text: 'select pgkv.slot(t, k) from unnest($1::text[], $2::text[]) with ordinality m (t, k, o) order by o',
+    values: [members.map((member) => member[tenant]), members.map((member) => member[key])],
+    rowMode: 'array',
+  });
+  return rows.map(([slot]) => slot);
+}
+
+/** Answers of the members by the text for one that does not reap, each by itself. */
+export async function runHoping(
+  client: pg.Client,
+  { merged, types }: Pair,
+  members: readonly Values[],
+): Promise<Answer[]> {
+  await client.query(`prepare hoping (${[...types, 'int4'].join(', ')}) as ${merged.optimistic!.one}`);
+  const slots = await slotsOf(client, merged, members);
+  const answers: Answer[] = [];
+  for (const [index, member] of members.entries()) {
+    answers.push(await executed(client, 'hoping', [...member, slots[index]!]));
+  }
+  await client.query('deallocate hoping');
+  return answers;
+}
+
+async function executed(client: pg.Client, name: string, values: Values): Promise<Answer> {
+  const given = values.map((value) => (value === null ? 'null' : pg.escapeLiteral(value)));
+  const result = await client.query({ text: `execute ${name} (${given.join(', ')})`, rowMode: 'array' });
+  return {
+    rows: result.rows as unknown as (string | null)[][],
+    rowCount: result.rowCount ?? 0,
+    columns: result.fields.map(({ dataTypeID }) => dataTypeID),
+  };
+}
+
 /** Runs a member's own statement, prepared as `own`; answers its SQLSTATE where it fails. In a transaction, which goes on. */
 export async function runnerOfSingle(
   client: pg.Client,
   { single }: Pair,
-): Promise<(values: readonly (string | null)[]) => Promise<Answer | string>> {
+): Promise<(values: Values) => Promise<Answer | string>> {
   await client.query(`prepare own (${declared(single)}) as ${single.text}`);
   return async (values) => {
     await client.query('savepoint member');
     try {
-      const given = values.map((value) => (value === null ? 'null' : pg.escapeLiteral(value)));
-      const result = await client.query({ text: `execute own (${given.join(', ')})`, rowMode: 'array' });
-      return {
-        rows: result.rows as unknown as (string | null)[][],
-        rowCount: result.rowCount ?? 0,
-        columns: result.fields.map(({ dataTypeID }) => dataTypeID),
-      };
+      return await executed(client, 'own', values);
     } catch (error) {
       await client.query('rollback to savepoint member');
       return (error as pg.DatabaseError).code ?? String(error);

@@ -81,10 +81,22 @@ function arrayHeader(message: Buffer, at: number, count: number, elementType: nu
   return message.writeInt32BE(1, at + 16);
 }
 
-/** The same for one member's own statement, values in text. */
-export function encodeSingleBind(statement: string, member: MergedRequest, values: number, format: number): Buffer {
+/**
+ * The same for one member's own statement, values in text.
+ *
+ * @param withSlot it follows the values
+ */
+export function encodeSingleBind(
+  statement: string,
+  member: MergedRequest,
+  values: number,
+  withSlot: boolean,
+  format: number,
+): Buffer {
   const { offsets, bytes } = member;
-  const length = 7 + statement.length + 2 + 2 + 4 * values + bytes + 4;
+  const slot = withSlot ? String(member.slot) : '';
+  const slotBytes = withSlot ? 4 + slot.length : 0;
+  const length = 7 + statement.length + 2 + 2 + 4 * values + bytes + slotBytes + 4;
   const message = Buffer.allocUnsafe(length + EXECUTE_SYNC.length);
   message[0] = Frontend.bind;
   message.writeInt32BE(length - 1, 1);
@@ -92,12 +104,16 @@ export function encodeSingleBind(statement: string, member: MergedRequest, value
   let at = 6 + message.write(statement, 6, 'latin1');
   message[at++] = 0;
   at = message.writeUInt16BE(0, at);
-  at = message.writeUInt16BE(values, at);
+  at = message.writeUInt16BE(withSlot ? values + 1 : values, at);
   for (let value = 0; value < values; value++) {
     const length = offsets[2 * value + 1]!;
     at = message.writeInt32BE(length, at);
     const start = offsets[2 * value]!;
     if (length > 0) at = copyBytes(member.bufferOf(value), start, start + length, message, at);
+  }
+  if (withSlot) {
+    at = message.writeInt32BE(slot.length, at);
+    at += message.write(slot, at, 'latin1');
   }
   at = message.writeUInt16BE(1, at);
   at = message.writeInt16BE(format, at);

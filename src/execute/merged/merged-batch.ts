@@ -23,7 +23,7 @@ import { askedOnce } from './asked-once.js';
 import { ANSWER_BYTES_MAX, BatchAnswers } from './batch-answers.js';
 import type { Awaited, LaneDeadlines } from './lane-deadlines.js';
 import { LaneReceiver } from './lane-receiver.js';
-import type { MergedForm } from './merged-form.js';
+import type { FormText, MergedForm } from './merged-form.js';
 import type { MergedRequest } from './merged-request.js';
 import type { MergedStatement } from './merged-statement.js';
 
@@ -74,7 +74,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
   #members: readonly MergedRequest[] = NOBODY;
   /** Without those that ask the same as one before them. */
   #asked: readonly MergedRequest[] = NOBODY;
-  #isSingle = false;
+  #text!: FormText;
   /** What was known of the statement when the batch was sent; it may be learnt anew meanwhile. */
   #form!: MergedForm;
   #phase: Phase = IDLE;
@@ -106,7 +106,6 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     assert(this.#phase.kind === 'idle', 'a batch has ended before it is used for another');
     this.#host = host;
     this.#taken = this.#members = this.#asked = members;
-    this.#isSingle = false;
     this.#form = host.statement.form!;
     this.#phase = GATHERED;
   }
@@ -131,7 +130,10 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
       this.#rerun();
       return;
     }
-    this.#isSingle = this.#members.length === 1 && this.#form.plan.ownForOne;
+    const { length } = this.#members;
+    const { optimistic } = this.#form;
+    const texts = optimistic === null || statement.expiredRows.takeReaping(length) ? this.#form : optimistic;
+    this.#text = length === 1 ? texts.one : texts.many;
     connection.attach(this);
     if (connection.settings === settings || connection.bringTo(settings, this.#brought)) this.#prepare(connection);
   }
@@ -151,15 +153,14 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
 
   #prepare(connection: ServerConnection): void {
     const { statement, settings } = this.#host;
-    const form = this.#form;
-    const source = this.#isSingle ? form.one : form.many;
+    const { source } = this.#text;
     if (connection.isPrepared(source, settings.semantics)) {
       this.#execute(connection);
       return;
     }
     // The table may have changed beside pgkv since the statement was learnt: rows of another shape are nobody's.
     connection.askShape(source, settings.semantics, (shape) => {
-      if (shape === (this.#isSingle ? form.oneShape : form.manyShape)) {
+      if (shape === this.#text.shape) {
         this.#execute(this.#held);
         return;
       }
@@ -193,15 +194,15 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     const values = plan.refs.length;
     const { semantics } = settings;
     this.#asked = plan.writes ? members : askedOnce(members, values);
-    this.#answers.begin(form, this.#asked, this.#isSingle, statement.answerBytes);
+    const { source, isSingle, withSlots } = this.#text;
+    this.#answers.begin(form, this.#asked, isSingle, statement.answerBytes);
     this.#phase = { kind: 'sent', connection };
-    if (this.#isSingle) {
-      const name = connection.prepare(form.one, semantics);
-      connection.sendAll(encodeSingleBind(name, members[0]!, values, format), BATCH_OWED);
+    const name = connection.prepare(source, semantics);
+    if (isSingle) {
+      connection.sendAll(encodeSingleBind(name, members[0]!, values, withSlots, format), BATCH_OWED);
     } else {
-      const name = connection.prepare(form.many, semantics);
       const columns = plan.hidden + form.columnCount;
-      const bind = encodeArrayBind(name, this.#asked, values, plan.withSlots, plan.hidden, columns, format);
+      const bind = encodeArrayBind(name, this.#asked, values, withSlots, plan.hidden, columns, format);
       connection.sendAll(bind, BATCH_OWED);
     }
     lane.counters.mergedBatches++;
@@ -251,8 +252,9 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     const { bytes, used } = this.#answers;
     const { statement, lane } = this.#host;
     const { counters } = lane;
-    const { plan } = this.#form;
+    const { rerunsAbsent, optimistic } = this.#text;
     const members = this.#members;
+    let absent = 0;
     statement.answerBytes += (used / this.#asked.length - statement.answerBytes) / 8;
     this.#host.batchEnded(this.#taken, false);
     // Before the first hears: from then on it may be used for its client's next statement.
@@ -260,8 +262,9 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
       if (member.dropped) continue;
-      if (plan.insertsPlainly && member.rows === 0 && !this.#isSingle) {
-        // Something stands in its way: by itself it gets the error, with Postgres's own words.
+      if (rerunsAbsent && member.rows === 0) {
+        // Something stands in its way: by itself it reaps that, or gets the error, with Postgres's own words.
+        absent++;
         counters.mergedReruns++;
         member.sink.rerun(member);
         continue;
@@ -270,6 +273,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
       member.answers = bytes;
       member.sink.completed(member);
     }
+    if (optimistic) statement.expiredRows.met(absent, members.length);
     this.#useAgain();
   }
 

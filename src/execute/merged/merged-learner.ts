@@ -3,7 +3,8 @@
 // triggers, rules or policies could tell one statement from many are not merged (D11). Phases:
 //   waiting    for a connection
 //   preparing  the connection is brought to the settings of the session that asks
-//   one, many  the server describes the statement of one member, then the one for many
+//   one        the server describes the statement of one member
+//   others     and the texts that are made of it, one after the other
 //   ended      the statement has its stage; where the connection was lost, or none was to be had, it stays as it was
 // A connection that misses the deadline is closed (D29).
 
@@ -26,6 +27,7 @@ import { rowShape } from '../../wire/row-shape.js';
 import { builtinTypeName, TypeOid } from '../../wire/type-oids.js';
 import type { Awaited } from './lane-deadlines.js';
 import { LaneReceiver } from './lane-receiver.js';
+import type { FormText } from './merged-form.js';
 import type { MergedLane } from './merged-lane.js';
 import type { MergedStatement } from './merged-statement.js';
 
@@ -40,7 +42,10 @@ const TEXT_ARRAYS: ReadonlyMap<number, string> = new Map([
 
 type Phase =
   | { readonly kind: 'waiting' | 'ended' }
-  | { readonly kind: 'preparing' | 'one' | 'many'; readonly connection: ServerConnection };
+  | { readonly kind: 'preparing' | 'one' | 'others'; readonly connection: ServerConnection };
+
+/** A text whose shape is not known yet. */
+type NewText = Omit<FormText, 'shape'>;
 
 export class MergedLearner extends LaneReceiver implements Awaited {
   readonly #lane: MergedLane;
@@ -52,14 +57,16 @@ export class MergedLearner extends LaneReceiver implements Awaited {
   readonly #settings: SettingsGroup;
   readonly #one: StatementSource;
   #phase: Phase = { kind: 'waiting' };
-  #many: StatementSource | null = null;
   #batch: BatchStatement | null = null;
+  /** Texts to be described: for many; without reaping for many, and for one. */
+  #wanted: readonly NewText[] = [];
+  readonly #texts: FormText[] = [];
   #rest: Buffer = NOTHING;
   #types: number[] = [];
   #description: Buffer | null = null;
   #columns = 0;
   #oneShape = '';
-  #manyShape = '';
+  #shape = '';
   #failed = false;
   #special = false;
 
@@ -130,8 +137,9 @@ export class MergedLearner extends LaneReceiver implements Awaited {
     this.#describe('one', connection, this.#one);
   }
 
-  #describe(kind: 'one' | 'many', connection: ServerConnection, source: StatementSource): void {
+  #describe(kind: 'one' | 'others', connection: ServerConnection, source: StatementSource): void {
     this.#phase = { kind, connection };
+    this.#shape = '';
     // Anew: what was prepared before DDL made beside pgkv cannot be described any more.
     const name = connection.parse(source, this.#settings.semantics, true);
     connection.send(
@@ -158,60 +166,77 @@ export class MergedLearner extends LaneReceiver implements Awaited {
   }
 
   #parameters(message: Buffer): void {
-    if (this.#many !== null) return;
+    if (this.#phase.kind !== 'one') return;
     for (let at = 7; at + 4 <= message.length; at += 4) this.#types.push(message.readUInt32BE(at));
   }
 
   #described(message: Buffer): void {
-    const columns = readColumns(message).length;
     const shape = rowShape(message, 0, message.length);
-    if (this.#many !== null) {
-      this.#manyShape = shape;
-      // It says for each row whose it is, and the rest is the client's.
-      if (!endsWith(message, this.#description, this.#batch!.hidden)) this.#failed = true;
+    if (this.#phase.kind === 'one') {
+      this.#description = message;
+      this.#oneShape = shape;
+      this.#columns = readColumns(message).length;
       return;
     }
-    this.#description = message;
-    this.#oneShape = shape;
-    this.#columns = columns;
+    this.#shape = shape;
+    const { isSingle } = this.#wanted[this.#texts.length]!;
+    // It says for each row whose it is, and the rest is the client's.
+    if (!endsWith(message, this.#description, isSingle ? 0 : this.#batch!.hidden)) this.#failed = true;
   }
 
   serverReady(): void {
     const phase = this.#phase;
-    assert(phase.kind === 'one' || phase.kind === 'many', 'only what was asked is answered');
-    if (phase.kind === 'one' && !this.#failed && !this.#special) {
-      const types = this.#types.map(
-        (oid) => TEXT_ARRAYS.get(oid) ?? builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid),
-      );
-      const known = types.every((type) => type !== undefined);
-      this.#batch = known
-        ? batchStatement(
-            this.#plan,
-            this.#single,
-            (types as string[]).map((type) => `pg_catalog.${type}`),
-          )
-        : null;
-      if (this.#batch !== null) {
-        this.#many = this.#sources.ownText(this.#batch.text, []);
-        this.#describe('many', phase.connection, this.#many);
-        return;
-      }
-    }
-    this.#end(phase.connection);
+    assert(phase.kind === 'one' || phase.kind === 'others', 'only what was asked is answered');
+    if (this.#special || (this.#failed && this.#texts.length === 0)) return this.#end(phase.connection);
+    if (phase.kind === 'one') this.#wanted = this.#made();
+    else if (!this.#failed) this.#texts.push({ ...this.#wanted[this.#texts.length]!, shape: this.#shape });
+    const next = this.#wanted[this.#texts.length];
+    // What the server does not take without reaping is not run so.
+    if (next === undefined || this.#failed) this.#end(phase.connection);
+    else this.#describe('others', phase.connection, next.source);
+  }
+
+  /** None where it cannot be run for many. */
+  #made(): readonly NewText[] {
+    const names = this.#types.map(
+      (oid) => TEXT_ARRAYS.get(oid) ?? builtinTypeName(oid === TypeOid.unknown ? TypeOid.text : oid),
+    );
+    if (names.includes(undefined)) return [];
+    const types = names.map((name) => `pg_catalog.${name}`);
+    const batch = batchStatement(this.#plan, this.#single, types);
+    this.#batch = batch;
+    if (batch === null) return [];
+    const { withSlots, insertsPlainly, optimistic } = batch;
+    const many = { isSingle: false, withSlots, rerunsAbsent: insertsPlainly, optimistic: false };
+    const texts = [{ ...many, source: this.#sources.ownText(batch.text, []) }];
+    if (optimistic === null) return texts;
+    const hoping = { ...many, rerunsAbsent: true, optimistic: true };
+    const oneTypes = [...this.#types, TypeOid.int4];
+    return [
+      ...texts,
+      { ...hoping, source: this.#sources.ownText(optimistic.text, []) },
+      { ...hoping, isSingle: true, source: this.#sources.ownText(optimistic.one, oneTypes) },
+    ];
   }
 
   #end(connection: ServerConnection): void {
     const statement = this.#statement;
     statement.schemaEpoch = this.#lane.pool.schemaEpoch;
-    if (this.#failed) statement.retryAt = this.#lane.clock.now() + RETRY_MS;
-    else if (this.#special || this.#batch === null || this.#many === null) statement.stage = 'single';
+    const [many, ...hoping] = this.#texts;
+    if (this.#failed && many === undefined) statement.retryAt = this.#lane.clock.now() + RETRY_MS;
+    else if (this.#special || this.#batch === null || many === undefined) statement.stage = 'single';
     else {
+      const { ownForOne } = this.#batch;
+      const own = { source: this.#one, shape: this.#oneShape, isSingle: true, withSlots: false };
+      const [hopingMany, hopingOne] = hoping;
       const more = statement.learnt({
         plan: this.#batch,
-        many: this.#many,
-        one: this.#one,
-        manyShape: this.#manyShape,
-        oneShape: this.#oneShape,
+        many,
+        one: ownForOne ? { ...own, rerunsAbsent: false, optimistic: false } : many,
+        optimistic:
+          hopingMany === undefined || hopingOne === undefined
+            ? null
+            : { many: hopingMany, one: ownForOne ? hopingOne : hopingMany },
         types: this.#types,
         description: this.#description === null ? null : lastingBytes(this.#description),
         columnCount: this.#columns,

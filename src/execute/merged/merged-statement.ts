@@ -6,6 +6,7 @@
 import type { SettingsGroup } from '../../backend/connection/settings-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { KvTable } from '../../cluster/kv-table.js';
+import { ExpiredRows } from './expired-rows.js';
 import type { MergedForm } from './merged-form.js';
 import type { RequestQueue } from './merged-request.js';
 
@@ -46,6 +47,7 @@ export class MergedStatement {
   formBytes = 0;
   /** Bytes of an answer, a moving average: bounds how many are asked for at once. */
   answerBytes = 200;
+  readonly expiredRows = new ExpiredRows();
   #failures = 0;
   #bannedUntil = 0;
 
@@ -78,8 +80,10 @@ export class MergedStatement {
     this.form = form;
     this.stage = 'merged';
     const before = this.formBytes;
-    const { manyShape, oneShape, types, plan, description } = form;
-    this.formBytes = FORM_BYTES + manyShape.length + oneShape.length + 8 * types.length + 64 * plan.refs.length;
+    const { one, many, optimistic, types, plan, description } = form;
+    this.formBytes = FORM_BYTES + one.shape.length + many.shape.length + 8 * types.length + 64 * plan.refs.length;
+    // The shapes are those of the others.
+    if (optimistic !== null) this.formBytes += FORM_BYTES / 2;
     // Answers begin with it, in some forms.
     this.formBytes += 3 * (description?.length ?? 0);
     // What is written cannot be given up because it is long: the first batches are small, until it is known how long it is.

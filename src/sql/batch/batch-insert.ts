@@ -2,12 +2,17 @@
 // whose slot column waits for that and comes from the router, so that no trigger has to compute it. RETURNING cannot see
 // the members' rows, so that tenant_id and key say whose a row is.
 //
+// Reaping is a quarter of a server's work, and a row that has expired seldom stands in the way. So there are texts without
+// it, for many and for one (R46): a row that has expired is left as it is, and who has no row behind that runs by itself.
+// Where no row may as well mean something else (DO NOTHING, a condition of the client's) there are none.
+//
 // The reaping DELETE looks its keys up like UPDATE and DELETE do (batch-statement.ts). `IS TRUE` keeps the index on ttl
 // out of it: with it every batch read all rows that had expired and were not swept yet.
 import { KV_COLUMNS } from '../../cluster/kv-table.js';
 import { listItems, type TextToken, type TokenSpan } from '../text/text-tokens.js';
 import { nameOf, usesOnlyBatchable } from './batchable.js';
 import {
+  asWritten,
   carried,
   column,
   columns,
@@ -44,10 +49,14 @@ interface Given {
   readonly span: TokenSpan;
 }
 
-export function batchInsert(
-  source: Source,
-  [tenant, key]: readonly [number, number],
-): { readonly text: string; readonly insertsPlainly: boolean } | null {
+export interface BatchInsert {
+  readonly text: string;
+  readonly insertsPlainly: boolean;
+  /** Without reaping; `one` has a slot behind its values, and no columns in front of its result. */
+  readonly optimistic: { readonly text: string; readonly one: string } | null;
+}
+
+export function batchInsert(source: Source, [tenant, key]: readonly [number, number]): BatchInsert | null {
   const { tokens, clauses, types, plan } = source;
   const { target, onConflict, returning } = clauses;
   const given = givenValues(source);
@@ -69,17 +78,40 @@ export function batchInsert(
   const fromMember = (row: string) => (value: string) =>
     `(SELECT ${value} FROM ${ROWS} WHERE ${ROWS}.${column(tenant)} = ${row}.tenant_id AND ${ROWS}.${column(key)} = ${row}.key LIMIT 1)`;
   const visible = returning === null ? '' : `, ${withValues(source, returning.body, fromMember(name))}`;
+  const conflict =
+    onConflict === null ? 'ON CONFLICT DO NOTHING' : conflictText(source, given, onConflict, fromMember('excluded'));
+  const rows = `SELECT ${converted(source)}, ${ROWS}.${SLOT} FROM ${unnested([...texts(types.length), 'int4'])} AS ${ROWS}(${[...columns(types.length), SLOT].join(', ')})`;
+  const insert = `INSERT INTO ${table} ${alias} (${[...given.map((one) => one.text), 'slot'].join(', ')})`;
+  const selected = `SELECT ${values.join(', ')}, ${ROWS}.${SLOT}`;
+  const whose = `RETURNING ${name}.tenant_id, ${name}.key${visible}`;
   const text = [
-    `WITH ${ROWS} AS MATERIALIZED (SELECT ${converted(source)}, ${ROWS}.${SLOT} FROM ${unnested([...texts(types.length), 'int4'])}`,
-    `AS ${ROWS}(${[...columns(types.length), SLOT].join(', ')})),`,
+    `WITH ${ROWS} AS MATERIALIZED (${rows}),`,
     `${REAPED} AS MATERIALIZED (DELETE FROM ${table} AS ${DEAD} USING ${ROWS} WHERE ${isMember(DEAD)}`,
     `AND (${DEAD}.ttl <= ${NOW}) IS TRUE RETURNING 1)`,
-    `INSERT INTO ${table} ${alias} (${[...given.map((one) => one.text), 'slot'].join(', ')})`,
-    `SELECT ${values.join(', ')}, ${ROWS}.${SLOT} + (SELECT 0 * pg_catalog.count(*)::pg_catalog.int4 FROM ${REAPED}) FROM ${ROWS}`,
-    onConflict === null ? 'ON CONFLICT DO NOTHING' : conflictText(source, given, onConflict, fromMember('excluded')),
-    `RETURNING ${name}.tenant_id, ${name}.key${visible}`,
+    `${insert} ${selected} + (SELECT 0 * pg_catalog.count(*)::pg_catalog.int4 FROM ${REAPED}) FROM ${ROWS}`,
+    `${conflict} ${whose}`,
   ].join(' ');
-  return { text, insertsPlainly: onConflict === null };
+  const insertsPlainly = onConflict === null;
+  if (onConflict !== null && (onConflict.action !== 'update' || onConflict.where !== null)) {
+    return { text, insertsPlainly, optimistic: null };
+  }
+  const unlessExpired = onConflict === null ? '' : `WHERE (${name}.ttl IS NULL OR ${name}.ttl > ${NOW})`;
+  // Looked up beside the INSERT, the members' rows have to be a query of their own.
+  const looksUp = `${conflict} ${visible}`.includes(ROWS);
+  const from = looksUp ? `FROM ${ROWS}` : `FROM (${rows}) AS ${ROWS}`;
+  return {
+    text,
+    insertsPlainly,
+    optimistic: {
+      text: `${looksUp ? `WITH ${ROWS} AS MATERIALIZED (${rows}) ` : ''}${insert} ${selected} ${from} ${conflict} ${unlessExpired} ${whose}`,
+      one: [
+        `${insert} VALUES (${given.map((one) => (one.name === 'tenant_id' ? `$${tenant + 1}` : asWritten(source, one.span))).join(', ')}, $${types.length + 1})`,
+        onConflict === null ? conflict : asWritten(source, onConflict),
+        unlessExpired,
+        ...(returning === null ? [] : [`RETURNING ${asWritten(source, returning.body)}`]),
+      ].join(' '),
+    },
+  };
 }
 
 /** What is inserted, without columns that get their default or, as the slot does, nothing. */

@@ -59,6 +59,11 @@ export interface BatchStatement {
   readonly tag: 'SELECT' | 'INSERT 0' | 'UPDATE' | 'DELETE';
   /** A member without a row has met a conflict, which it finds out by running by itself. */
   readonly insertsPlainly: boolean;
+  /**
+   * INSERTs: the same without reaping rows that have expired, for many and, with a slot behind its values, for one. A member
+   * that has no row behind it met one that stands in its way, and runs by itself.
+   */
+  readonly optimistic: { readonly text: string; readonly one: string } | null;
   /** A single member runs its own statement. Else this one, too: Postgres plans it once, and would not notice bad values. */
   readonly ownForOne: boolean;
 }
@@ -97,6 +102,7 @@ export function batchStatement(plan: KvPlan, single: SingleStatement, types: rea
     identifies: 'ordinal',
     tag: TAGS[verb],
     insertsPlainly: false,
+    optimistic: null,
   };
 }
 

@@ -128,6 +128,9 @@ function rendered({ text, tokens }: Source, span: TokenSpan, edits: readonly Tok
   return renderText(spliceTokens(text, tokens, span, edits), text, lexShape(text, true)?.literals ?? []);
 }
 
+/** The text of a span with the parameters that it has. */
+export const asWritten = (source: Source, { start, end }: TokenSpan): string => rendered(source, { start, end }, []);
+
 export const textOf = (source: Source, { start, end }: TokenSpan): string =>
   source.text.slice(source.tokens[start]!.start, source.tokens[end - 1]!.end);
 

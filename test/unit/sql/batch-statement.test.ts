@@ -19,7 +19,8 @@ function merged(sql: string, types: Types = {}, fromText = false): BatchStatemen
 }
 
 /** Without the part of the names that is drawn at random. */
-const shown = (made: BatchStatement | null): string => squeezed(made?.text.replaceAll(/␟[0-9a-f]+ /g, '') ?? 'null');
+const shown = (made: BatchStatement | null, text = made?.text): string =>
+  squeezed(text?.replaceAll(/␟[0-9a-f]+ /g, '') ?? 'null');
 
 /** Blanks are of no interest. */
 const squeezed = (text: string): string => text.replaceAll(/ +/g, ' ').replaceAll(/(?<=\() | (?=\)|,)/g, '');
@@ -70,8 +71,8 @@ t.test('statements read so for many', async (t) => {
 
 t.test('the fields say how rows come back', async (t) => {
   const of = (sql: string, types: Types = {}) => {
-    const { text: _, refs, ...fields } = merged(sql, types)!;
-    return { ...fields, refs: refs.length };
+    const { text: _, refs, optimistic, ...fields } = merged(sql, types)!;
+    return { ...fields, refs: refs.length, optimistic: optimistic !== null };
   };
   const read = {
     withSlots: false,
@@ -80,6 +81,7 @@ t.test('the fields say how rows come back', async (t) => {
     identifies: 'ordinal',
     tag: 'SELECT',
     insertsPlainly: false,
+    optimistic: false,
     ownForOne: true,
   };
   t.strictSame(of(`select value ${FOUND}`), { ...read, keyValues: [0, 1], refs: 2 });
@@ -123,11 +125,35 @@ t.test('the fields say how rows come back', async (t) => {
     refs: 2,
     ownForOne: true,
   };
-  t.strictSame(of('insert into kv (tenant_id, key) values ($1, $2)'), { ...insert, insertsPlainly: true });
-  t.strictSame(of('insert into kv (tenant_id, key) values ($1, $2) on conflict do nothing'), {
-    ...insert,
-    insertsPlainly: false,
-  });
+  const PLAIN = 'insert into kv (tenant_id, key) values ($1, $2)';
+  t.strictSame(of(PLAIN), { ...insert, insertsPlainly: true, optimistic: true });
+  t.strictSame(of(`${PLAIN} on conflict do nothing`), { ...insert, insertsPlainly: false, optimistic: false });
+  const update = `${PLAIN} on conflict (tenant_id, key) do update set updated_at = now()`;
+  t.strictSame(of(update), { ...insert, insertsPlainly: false, optimistic: true });
+  // No row may mean that its condition was false.
+  t.strictSame(of(`${update} where kv.version = 1`), { ...insert, insertsPlainly: false, optimistic: false });
+});
+
+t.test('INSERTs that do not reap what has expired', async (t) => {
+  const rows: [sql: string, types: Types, many: string, one: string][] = [
+    [
+      `insert into kv values ('a', $1, default, $2, null) returning version`,
+      { 2: 'jsonb', 3: 'text' },
+      'INSERT INTO kv (tenant_id, key, value, ttl, slot) SELECT "r"."3", ("r"."1"), ("r"."2"), null, "r"."s" FROM (SELECT "r"."1", "r"."2"::pg_catalog.jsonb AS "2", "r"."3", "r"."s" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.int4[])) AS "r"("1", "2", "3", "s")) AS "r" ON CONFLICT DO NOTHING RETURNING kv.tenant_id, kv.key, version',
+      'INSERT INTO kv (tenant_id, key, value, ttl, slot) VALUES ($3, $1, $2, null, $4) ON CONFLICT DO NOTHING RETURNING version',
+    ],
+    [
+      'insert into kv as k (tenant_id, key, value, slot) values ($1, $2, $3, default) on conflict (tenant_id, key) do update set value = k.value || $4',
+      { 3: 'jsonb', 4: 'jsonb' },
+      'WITH "r" AS MATERIALIZED (SELECT "r"."1", "r"."2", "r"."3"::pg_catalog.jsonb AS "3", "r"."4"::pg_catalog.jsonb AS "4", "r"."s" FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]), pg_catalog.unnest($4::pg_catalog.text[]), pg_catalog.unnest($5::pg_catalog.int4[])) AS "r"("1", "2", "3", "4", "s")) INSERT INTO kv AS k (tenant_id, key, value, slot) SELECT "r"."1", ("r"."2"), ("r"."3"), "r"."s" FROM "r" on conflict (tenant_id, key , slot ) do update set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = k.value || (SELECT ("r"."4") FROM "r" WHERE "r"."1" = excluded.tenant_id AND "r"."2" = excluded.key LIMIT 1) WHERE (k.ttl IS NULL OR k.ttl > pg_catalog.statement_timestamp()) RETURNING k.tenant_id, k.key',
+      'INSERT INTO kv AS k (tenant_id, key, value, slot) VALUES ($1, $2, $3, $5) on conflict (tenant_id, key , slot ) do update set version = "k".version + 1, updated_at = pg_catalog.statement_timestamp(), value = k.value || $4 WHERE (k.ttl IS NULL OR k.ttl > pg_catalog.statement_timestamp())',
+    ],
+  ];
+  for (const [sql, types, many, one] of rows) {
+    const made = merged(sql, types);
+    t.equal(shown(made, made?.optimistic?.text), squeezed(many), sql);
+    t.equal(shown(made, made?.optimistic?.one), squeezed(one), `by itself: ${sql}`);
+  }
 });
 
 t.test('what may fail without a row is worked out ahead', async (t) => {
