@@ -99,9 +99,11 @@ export function ofLifted(
   parameterTypes: readonly number[],
 ): SingleStatement | null {
   if (refs.length === 0 || refs.length > VALUES_MAX) return null;
+  const own = refs.length - lifted.length;
+  // Every Bind has to bring values for those, too, and a server may not take their types.
+  if (parameterTypes.length > own) return null;
   const tokens = tokensIn(rendered);
   if (tokens === null) return null;
-  const own = refs.length - lifted.length;
   const made = lifted.length === 0 ? rendered : withCasts(rendered, tokens, own);
   if (lifted.length > 0) {
     const original = plan.text
