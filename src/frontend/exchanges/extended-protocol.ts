@@ -25,7 +25,7 @@ import { encodeBindFor, encodeNamed, encodeParse, stringEnd } from '../../wire/c
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { CLOSE_COMPLETE } from '../../wire/server-messages.js';
-import type { NamedStatements } from '../unit/named-statements.js';
+import { type NamedStatements, portalIn } from '../unit/named-statements.js';
 import type { SingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { UnsettledNames } from '../unit/unsettled-names.js';
@@ -125,6 +125,7 @@ export class ExtendedProtocol {
     const { replies, parsing } = connection;
     if (replies.length === 0) this.#unsettled.clear();
     if (this.#unsettled.empty && !parsing) return false;
+    if (type === Frontend.execute) return this.#drops.dependsOnAnswers(portalIn({ buffer, start, end }), replies);
     let nameStart = start + 5;
     if (type === Frontend.bind) nameStart = buffer.indexOf(0, nameStart) + 1;
     else if (type === Frontend.describe || type === Frontend.close) nameStart++;

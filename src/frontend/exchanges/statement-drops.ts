@@ -2,7 +2,7 @@
 // and with the Execute of a portal, from which on the client's next messages name what is left.
 // Invariants: what the server refuses or skips drops nothing, or is put back; portals that drop are bounded.
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
-import type { Assumption } from '../../backend/replies/reply-queue.js';
+import type { Assumption, ReplyQueue } from '../../backend/replies/reply-queue.js';
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
@@ -73,6 +73,19 @@ export class StatementDrops {
       if (this.#dropping.size >= DROPPING_MAX) throw new PgkvError('limit_exceeded', { detail: TOO_MANY_DROPPING });
       this.#dropping.set(portalIn(unit), source.template);
     } else if (this.#dropping.size > 0) this.#dropping.delete(portalIn(unit));
+  }
+
+  /**
+   * Whether answers to come to earlier batches decide what the portal of an Execute drops: what it takes from the session would
+   * be put back, where it fails, as if those had succeeded.
+   */
+  dependsOnAnswers(portal: string, replies: ReplyQueue): boolean {
+    const template = this.#dropping.size === 0 ? undefined : this.#dropping.get(portal);
+    if (template === undefined) return false;
+    if ((template.effects & Effect.deallocatesAll) !== 0) return this.#unsettled.isAnyOpen(replies);
+    return template.statementNames.some(
+      ({ verb, name }) => verb === 'deallocate' && this.#unsettled.isOpen(name, replies),
+    );
   }
 
   /** Drops what the portal of an Execute does; null: nothing. */

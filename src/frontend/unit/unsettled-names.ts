@@ -42,6 +42,12 @@ export class UnsettledNames {
     return this.#isOwed(name, replies) || (name !== '' && this.#isOwed(ALL_NAMES, replies));
   }
 
+  /** Whether an answer to come decides what some name stands for where `replies` are the connection's. */
+  isAnyOpen(replies: ReplyQueue): boolean {
+    for (const name of this.#changes.keys()) if (name !== '' && this.#isOwed(name, replies)) return true;
+    return false;
+  }
+
   /** Who never waits for all answers is told apart by those that have come: what is left is what is owed, and no more. */
   #sweep(): void {
     for (const [name, { replies, place }] of this.#changes) if (replies.isGone(place)) this.#changes.delete(name);
