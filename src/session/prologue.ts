@@ -2,7 +2,7 @@
 // BEGIN, what it sets, and, in place of all that it only read, that it has read: behind that it is too late for options of the
 // transaction. Invariant: it has a bound; who can say no more of it stays where the transaction is.
 import type { Said } from '../backend/connection/server-connection.js';
-import { NEUTRAL_TEMPLATE, type StatementKind, type Template } from '../sql/plan/template.js';
+import { NEUTRAL_TEMPLATE, type Template } from '../sql/plan/template.js';
 import { encodeQuery } from '../wire/client-messages.js';
 
 /** Something said in a transaction that can be said again on another server. */
@@ -36,22 +36,6 @@ const BEGUN_BEFORE = ofPgkv('BEGIN');
 export const NOTHING_SAID: Prologue = [];
 const ONLY_READ: Prologue = [HAS_READ];
 
-/** Kinds that take no snapshot: PlannedStmtRequiresSnapshot() in pquery.c. */
-const READS_NOTHING: ReadonlySet<StatementKind> = new Set([
-  'begin',
-  'commit',
-  'rollback',
-  'savepoint',
-  'set',
-  'show',
-  'empty',
-  'other',
-]);
-
-/** What is given up takes one, but for UNLISTEN; SET CONSTRAINTS takes none. */
-const takesSnapshot = ({ kind, kinds, releases, releasesUntilEnd }: Template): boolean =>
-  kind === 'other' ? releases && !releasesUntilEnd : kinds.some((one) => !READS_NOTHING.has(one));
-
 const hasRoom = (prologue: Prologue, { bytes }: Said): boolean =>
   prologue.length < PROLOGUE_MAX &&
   prologue.reduce((sum, { said }) => sum + said.bytes.length, bytes.length) <= PROLOGUE_BYTES_MAX;
@@ -70,7 +54,7 @@ export function noteSaid(prologue: Prologue, template: Template, text: string, s
     if (!hasRoom(prologue, said)) return false;
     prologue.push({ template, text, said });
   }
-  if (takesSnapshot(template)) noteRead(prologue);
+  if (template.takesSnapshot) noteRead(prologue);
   return true;
 }
 
@@ -83,7 +67,7 @@ export function readBehind(before: Prologue): Prologue {
 
 /** The same of any statement that can be said again or is only a read. @returns null where there is no room */
 export function saidBehind(before: Prologue, template: Template, text: string, say: Say): Prologue | null {
-  if (template.readOnly || template.releases) return takesSnapshot(template) ? readBehind(before) : before;
+  if (template.readOnly || template.releases) return template.takesSnapshot ? readBehind(before) : before;
   const after = before === NOTHING_SAID || before === ONLY_READ ? [...before] : before;
   return noteSaid(after, template, text, say) ? after : null;
 }
@@ -95,7 +79,7 @@ export const isReadToParse = ({ kind }: Template): boolean => kind === 'read' ||
 export function prologueOf(before: Prologue, template: Template, text: string, said: Said): Prologue {
   const prologue = before.length === 0 ? [] : [BEGUN_BEFORE, ...before];
   prologue.push({ template, text, said });
-  if (takesSnapshot(template)) noteRead(prologue);
+  if (template.takesSnapshot) noteRead(prologue);
   return prologue;
 }
 

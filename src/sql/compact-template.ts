@@ -48,6 +48,7 @@ export function compactTemplate(template: Template): Template {
     readsCatalogue: template.readsCatalogue,
     releases: template.releases,
     releasesUntilEnd: template.releasesUntilEnd,
+    takesSnapshot: template.takesSnapshot,
     movable: template.movable,
     saidAgain: copier.copy(template.saidAgain),
     backendCall: copier.copy(template.backendCall),

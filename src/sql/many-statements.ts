@@ -157,6 +157,7 @@ function unite(all: readonly Read[], unlike: readonly Template[]): Template | nu
     leavesBlock: all.reduce<Template['leavesBlock']>((block, { template }) => template.leavesBlock ?? block, null),
     neutral: !hasKeys && unlike.every(({ neutral, kind }) => neutral || kind === 'begin'),
     readsCatalogue: unlike.some((one) => one.readsCatalogue),
+    takesSnapshot: unlike.some((one) => one.takesSnapshot),
     movable: !hasKeys && movable,
     kv,
   });

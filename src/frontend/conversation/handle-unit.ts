@@ -39,6 +39,7 @@ const keyIsOn = ({ name }: { readonly name: string }): string => `the statement'
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
   if (placement.edgeIsOpen) return 'wait';
+  if (unit.type === Frontend.query && unit.template.kind !== 'empty') portals.queryComes();
   if (portals.has(unit)) {
     const { kind } = way.context.transaction.state;
     if ((kind === 'failed' || kind === 'lost') && portals.isRefusedInFailed(unit)) {

@@ -18,7 +18,7 @@ import { readOwnBind } from './own-bind.js';
 const NAMED_MAX = 100;
 const STATEMENT = 0x53;
 
-/** A statement that begins or ends a block where its portal is executed. */
+/** A statement that begins or ends a block, or goes on in it from a savepoint, where its portal is executed. */
 export interface BoundEdge {
   readonly template: Template;
   readonly text: string;
@@ -44,8 +44,8 @@ const WITHOUT_EDGE: Readonly<Record<Deed, PortalDeed>> = {
   recovers: { deed: 'recovers', edge: null },
 };
 
-/** It begins a block or ends it, and no sooner than its portal is executed. */
-export const isEdge = ({ leavesBlock }: Template): boolean => leavesBlock !== null;
+/** It begins a block, ends it or says where to go on in it, and no sooner than its portal is executed. */
+export const isEdge = ({ leavesBlock, kind }: Template): boolean => leavesBlock !== null || kind === 'savepoint';
 
 const hasFailed = (phase: TransactionPhase): boolean => phase === 'failed' || phase === 'lost';
 
@@ -90,7 +90,7 @@ export class MessageDeeds {
     if (source === null || template.kind === 'unparsed') return false;
     if (hasFailed(phase) && !template.endsFailure && template.kind !== 'empty') return true;
     // Of others nobody knows here how many values they take.
-    if (template.leavesBlock === null) return false;
+    if (!isEdge(template)) return false;
     // With values, Postgres does not even let the end of a failed block through.
     if (hasFailed(phase) && valueCount(buffer, start, end) > 0) return true;
     return 'error' in readOwnBind(buffer, start, end, { count: declaredTypes(source).length, isLeast: false }, false);
@@ -117,7 +117,9 @@ export class MessageDeeds {
   sent(unit: Unit, deed: Deed | null, isRefused: boolean): void {
     this.#isSkipping = isRefused;
     if (unit.type !== Frontend.close && deed !== 'begins') this.#mayFail = true;
-    if (unit.type !== Frontend.bind || isRefused) return;
+    if (isRefused) return;
+    if (unit.type === Frontend.close) return this.#closed(unit);
+    if (unit.type !== Frontend.bind) return;
     const portal = portalIn(unit);
     const made = isEdge(unit.template) ? { deed, edge: edgeOf(unit, portal) } : withoutEdge(deed);
     if (portal === '') this.#unnamed = made;
@@ -129,9 +131,16 @@ export class MessageDeeds {
     return unit.type === Frontend.execute ? this.#portal(unit).edge : null;
   }
 
-  #portal({ type, buffer, start, end }: Unit): PortalDeed {
-    // A Describe says in front of the name that it is a portal's.
-    const portal = portalIn({ buffer, start: type === Frontend.describe ? start + 1 : start, end });
+  /** Nothing is run by the portal of a Close any more. */
+  #closed(unit: Unit): void {
+    if (unit.buffer[unit.start + 5] === STATEMENT) return;
+    const portal = portalOf(unit);
+    if (portal === '') this.#unnamed = UNKNOWN;
+    else this.#portals.delete(portal);
+  }
+
+  #portal(unit: Unit): PortalDeed {
+    const portal = portalOf(unit);
     return portal === '' ? this.#unnamed : (this.#portals.get(portal) ?? UNKNOWN);
   }
 
@@ -152,9 +161,14 @@ export class MessageDeeds {
   }
 }
 
+/** A Describe or Close says in front of the name that it is a portal's. */
+const portalOf = ({ type, buffer, start, end }: Unit): string =>
+  portalIn({ buffer, start: type === Frontend.execute ? start : start + 1, end });
+
 const withoutEdge = (deed: Deed | null): PortalDeed => (deed === null ? UNKNOWN : WITHOUT_EDGE[deed]);
 
 function edgeOf({ template, text, buffer, start, end }: Unit, portal: string): BoundEdge {
   const hasValues = valueCount(buffer, start, end) > 0;
-  return { template, text, hasValues, isPlain: portal === '' && (!hasValues || template.kind === 'begin') };
+  const isSaidWithout = !hasValues || template.kind === 'begin' || template.kind === 'savepoint';
+  return { template, text, hasValues, isPlain: portal === '' && isSaidWithout };
 }

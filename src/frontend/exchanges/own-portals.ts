@@ -64,6 +64,11 @@ export class OwnPortals {
     this.#output.send(BIND_COMPLETE);
   }
 
+  /** A simple query comes that has a statement: it drops the portal without a name. */
+  queryComes(): void {
+    if (this.#portals.size > 0 || this.#elsewhere.size > 0) this.close('');
+  }
+
   /** A Bind goes to a server: the unnamed portal is another one from now on. */
   boundElsewhere(name: string): void {
     if (name === '') this.close('');

@@ -31,6 +31,7 @@ interface Findings {
   readsCatalogue: boolean;
   releases: boolean;
   releasesUntilEnd: boolean;
+  takesSnapshot: boolean;
   beginsBy: Template['beginsBy'];
   setsOtherIsolation: boolean;
   endsFailure: boolean;
@@ -64,6 +65,7 @@ export function classify(
     findings.releases = !findings.neutral && isRelease(statement.node, findings, found);
     findings.setsOtherIsolation = found.setsIsolation || setsOtherIsolation(statement.node);
     findings.releasesUntilEnd = isUndoneWithBlock(statement.node);
+    findings.takesSnapshot = requiresSnapshot(statement.node);
     all.push(findings);
     for (const name of names) named.push({ ...name, statement });
   }
@@ -157,6 +159,22 @@ function isRelease(node: Node, { kind }: Findings, found: Survey): boolean {
 const isUndoneWithBlock = (node: Node): boolean =>
   'UnlistenStmt' in node || ('DiscardStmt' in node && node.DiscardStmt.target === 'DISCARD_TEMP');
 
+/** As PlannedStmtRequiresSnapshot() in pquery.c has it. */
+const requiresSnapshot = (node: Node): boolean => !Object.keys(node).some((name) => WITHOUT_SNAPSHOT.has(name));
+
+const WITHOUT_SNAPSHOT: ReadonlySet<string> = new Set([
+  'TransactionStmt',
+  'LockStmt',
+  'VariableSetStmt',
+  'VariableShowStmt',
+  'ConstraintsSetStmt',
+  'FetchStmt',
+  'ListenStmt',
+  'NotifyStmt',
+  'UnlistenStmt',
+  'CheckPointStmt',
+]);
+
 function unite(all: readonly Findings[]): Findings {
   const [only] = all;
   if (only === undefined) return { ...findings('empty', Effect.none), readOnly: true, neutral: true };
@@ -176,6 +194,7 @@ function unite(all: readonly Findings[]): Findings {
     beginsBy: null,
     setsOtherIsolation: all.some((one) => one.setsOtherIsolation),
     releasesUntilEnd: all.some((one) => one.releasesUntilEnd),
+    takesSnapshot: all.some((one) => one.takesSnapshot),
     endsFailure: only.endsFailure,
   };
 }
@@ -195,6 +214,7 @@ const findings = (kind: StatementKind, effects: EffectBits, settingNames: readon
   readsCatalogue: false,
   releases: false,
   releasesUntilEnd: false,
+  takesSnapshot: false,
   beginsBy: null,
   setsOtherIsolation: false,
   endsFailure: false,

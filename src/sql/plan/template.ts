@@ -114,6 +114,8 @@ export interface Template {
   readonly releases: boolean;
   /** Gives up, among other things, what a ROLLBACK brings back: UNLISTEN, DISCARD TEMP. */
   readonly releasesUntilEnd: boolean;
+  /** To run it a server takes a snapshot, behind which it is too late for options of the transaction. */
+  readonly takesSnapshot: boolean;
   /**
    * What it does in a block can be said again on another server, or need not be: `neutral`, `releases`, control of the block, or
    * several of those in one text. Said again are the parts of the text in `saidAgain`; null: all of it.
@@ -148,6 +150,7 @@ const unread = (effects: EffectBits): Template => ({
   readsCatalogue: false,
   releases: false,
   releasesUntilEnd: false,
+  takesSnapshot: true,
   movable: false,
   saidAgain: null,
   backendCall: null,
@@ -186,6 +189,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   readsCatalogue: false,
   releases: false,
   releasesUntilEnd: false,
+  takesSnapshot: false,
   movable: true,
   saidAgain: null,
   backendCall: null,

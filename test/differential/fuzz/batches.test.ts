@@ -3,20 +3,24 @@
 //   PGKV_SEED=7                     scripts of that seed on
 //   PGKV_FUZZ_SCRIPTS=500           so many of each kind
 //   PGKV_FUZZ_KIND=BEGIN            only the kinds with that in their name
+//   PGKV_FUZZ_SHARDS=3              only behind so many shards
 import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
 import { Arena, type Ring } from './arena.js';
 import { portalScript, queryScript } from './batch-scripts.js';
 import { blockScript } from './block-scripts.js';
-import { edgeScript } from './edge-scripts.js';
+import { dropScript } from './drop-scripts.js';
+import { edgeScript, savepointScript } from './edge-scripts.js';
 import { NAME_SCRIPTS } from './name-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
+import { valueScript } from './value-scripts.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 2_000_000);
 const SCRIPTS = Number(process.env['PGKV_FUZZ_SCRIPTS'] ?? 90);
 const KIND = process.env['PGKV_FUZZ_KIND'] ?? '';
 const FAULTS_MAX = Number(process.env['PGKV_FUZZ_FAULTS'] ?? 3);
+const SHARDS = process.env['PGKV_FUZZ_SHARDS'] ? [Number(process.env['PGKV_FUZZ_SHARDS'])] : [1, 3, 5];
 const skip = findPostgres('embedded') ? false : 'no embedded Postgres';
 
 const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> = {
@@ -24,10 +28,13 @@ const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> 
   'simple queries in front of the Sync': queryScript,
   'what stands around the BEGIN of a block': blockScript,
   'ends of blocks executed out of order': edgeScript,
+  'as many values as a statement takes, or not': valueScript,
+  'savepoints executed out of order, in blocks that move': savepointScript,
+  'names made and dropped while answers are owed': dropScript,
 };
 
 t.test('batches', { skip, timeout: 3_600_000 }, async (t) => {
-  const arena = await Arena.open([1, 3, 5]);
+  const arena = await Arena.open(SHARDS);
   t.teardown(() => arena.close());
   // Names are a matter of a connection, whatever the number of shards.
   if (KIND === '')

@@ -10,6 +10,28 @@ const TENANT = 't0';
 const PORTALS = ['', '', 'p1', 'p2'];
 const EDGES = ['begin', 'begin', 'begin', 'begin isolation level repeatable read', 'commit', 'commit', 'rollback'];
 const WITHIN = ['savepoint a', 'rollback to a', 'commit and chain', 'rollback and chain'];
+const SAVEPOINTS = [
+  'savepoint a',
+  'savepoint a',
+  'savepoint b',
+  'release a',
+  'rollback to a',
+  'rollback to a',
+  'rollback to b',
+];
+/** Some take a snapshot, behind which it is too late for the options. */
+const BESIDE = [
+  'select 1',
+  'show work_mem',
+  "set local work_mem = '2MB'",
+  'discard temp',
+  'discard plans',
+  'close all',
+  'unlisten *',
+  'deallocate all',
+  'set constraints all deferred',
+];
+const OPTIONS = ['set transaction read only', 'set transaction isolation level repeatable read'];
 
 const control = (sql: string): Statement => ({ sql, touch: { kind: 'control' } });
 const neutral = (sql: string): Statement => ({ sql, touch: { kind: 'none' } });
@@ -17,9 +39,12 @@ const neutral = (sql: string): Statement => ({ sql, touch: { kind: 'none' } });
 class EdgeWriter {
   readonly #random: Random;
   readonly #key: string;
+  readonly #isWithin: boolean;
 
-  constructor(random: Random, shards: number) {
+  /** @param isWithin what stands within a block is played, rather than its edges */
+  constructor(random: Random, shards: number, isWithin = false) {
     this.#random = random;
+    this.#isWithin = isWithin;
     const shard = random.between(0, Math.min(shards, 3) - 1);
     const tag = TAGS.find((name) => shardOf(hashSlotOf(TENANT, `{${name}}1`), shards) === shard);
     if (tag === undefined) throw new Error(`no key of the fuzzer lies on shard ${shard} of ${shards}`);
@@ -48,8 +73,37 @@ class EdgeWriter {
     };
   }
 
+  /** The block begins. */
+  begin(): Packet {
+    const begin = control('begin');
+    if (this.#random.chance(0.5)) return this.#query(begin);
+    return {
+      session: 0,
+      messages: [
+        { parse: begin, name: '', types: [] },
+        { bind: [], portal: '', statement: '', resultFormats: [] },
+        { execute: '', rows: 0 },
+        'sync',
+      ],
+    };
+  }
+
+  #within(): Statement {
+    const random = this.#random;
+    return random.weighted<() => Statement>([
+      [9, () => control(random.pick(SAVEPOINTS))],
+      [4, () => neutral(random.pick(BESIDE))],
+      [2, () => neutral(`${random.pick(BESIDE)}; ${random.pick(BESIDE)}`)],
+      [2, () => neutral(random.pick(OPTIONS))],
+      [2, () => this.#keyed('select key, value from kv where KEY')],
+      [1, () => this.#keyed(`update kv set value = '${random.between(2, 9)}' where KEY`)],
+      [1, () => neutral('select 1 / 0')],
+    ])();
+  }
+
   #statement(): Statement {
     const random = this.#random;
+    if (this.#isWithin) return this.#within();
     return random.weighted<() => Statement>([
       [8, () => control(random.pick(EDGES))],
       [2, () => control(random.pick(WITHIN))],
@@ -90,6 +144,16 @@ class EdgeWriter {
       [1, { close: 'portal', name: portal }],
     ]);
   }
+}
+
+/** One block, with savepoints, what takes a snapshot and what comes too late behind that, executed where they are bound, later or never. */
+export function savepointScript(seed: number, shards: number): Script {
+  const random = new Random(seed);
+  const writer = new EdgeWriter(random, shards, true);
+  const packets = [writer.rowThere(), writer.begin()];
+  for (let count = random.between(2, 6); count > 0; count--) packets.push(writer.packet());
+  packets.push(writer.end());
+  return { seed, packets };
 }
 
 export function edgeScript(seed: number, shards: number): Script {

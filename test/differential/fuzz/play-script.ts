@@ -24,7 +24,12 @@ interface Session {
   readonly pgkv: FuzzClient;
   readonly postgres: FuzzClient;
   readonly bindings: Bindings;
+  /** A portal was refused that Postgres still has: what is asked of it from then on proves nothing. */
+  isOver: boolean;
 }
+
+/** `portal_left` in base/refusals.ts. */
+const PORTAL_LEFT = /is on a shard that the batch has left/;
 
 export async function playScript(
   script: Script,
@@ -40,6 +45,7 @@ export async function playScript(
         session = await openSession(ring);
         sessions.set(packet.session, session);
       }
+      if (session.isOver) continue;
       const found = await playPacket(packet, session, refusals);
       if (found !== null) return { ...found, packet: index };
     }
@@ -59,6 +65,7 @@ async function openSession(ring: Ring): Promise<Session> {
     pgkv: await FuzzClient.connect(ring.pgkv.target),
     postgres: await FuzzClient.connect(ring.postgres.target),
     bindings: new Bindings(ring.shards),
+    isOver: false,
   };
 }
 
@@ -84,6 +91,7 @@ async function playPacket({ messages }: Packet, session: Session, refusals: Refu
       const instead = standIn(part, refusal.at);
       const said = `${refusal.fields['M']} (${refusal.fields['D'] ?? ''})`;
       if (reason === null || instead === null) return { kind: 'refusal', text: `refused without need: ${said}` };
+      session.isOver ||= PORTAL_LEFT.test(said);
       refusals.set(reason, (refusals.get(reason) ?? 0) + 1);
       replaced.push(...instead);
     }
