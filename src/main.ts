@@ -12,6 +12,7 @@ import { startHttp } from './main/http-endpoints.js';
 import { listenForClients } from './main/listen.js';
 import { mockSecret } from './main/mock-secret.js';
 import { poolServices, serviceNodes } from './main/node-pools.js';
+import { RECOVERY_CONNECTIONS, shardRecovery } from './main/recovery.js';
 import type { Router, RouterOptions } from './main/router.js';
 import { routerStatus } from './main/router-status.js';
 import { askPrimary, shardProbes, shardStates, unhealthyReasons } from './main/shard-probes.js';
@@ -31,18 +32,22 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const { views } = catalogViews;
   const services = poolServices(settings, clock, random);
   const login = options.probeAs ?? settings.auth.service;
-  const service = serviceNodes(views, SERVICE_CONNECTIONS, login, services);
+  const service = serviceNodes(views, SERVICE_CONNECTIONS - RECOVERY_CONNECTIONS, login, services);
   const ask = askPrimary(service, clock);
   const health = shardProbes(views, service, clock, log, (shard, { state }) => {
     if (state === 'answers') tellMisfit(shard, settings, ask, log);
   });
   const heartbeats = shardHeartbeats(views, service, clock, log);
+  const recovery = serviceNodes(views, RECOVERY_CONNECTIONS, login, services);
+  const recoverer = shardRecovery({ views, service, recovery, settings, clock, log });
   let plane: DataPlane | null = null;
   let http: HttpServer | null = null;
   let draining = false;
   const stop = async (): Promise<void> => {
     health.stop();
     heartbeats.stop();
+    recoverer.stop();
+    recovery.nodes.destroy();
     if (plane === null) service.nodes.destroy();
     else plane.destroy();
     catalogViews.close();
@@ -66,6 +71,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
           health: (shard) => health.of(shard),
           workers: null,
         }),
+      prepared: () => recoverer.prepared,
       warmsUp: options.warmsUp === true,
       siblings: null,
     });
@@ -76,7 +82,12 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     http = await startHttp(settings, log, {
       reasons: () => (draining ? ['pgkv is draining'] : []),
       warnings: () => unhealthyReasons(views.current.shards, health),
-      metrics: { counters, durations: {}, shards: () => shardStates(views.current.shards, health) },
+      metrics: {
+        counters,
+        durations: {},
+        shards: () => shardStates(views.current.shards, health),
+        recovery: () => recoverer.figures,
+      },
       refresh: () => serving.refreshCounters(),
     });
     return {
@@ -110,6 +121,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     const router = await start();
     void health.start();
     heartbeats.start();
+    recoverer.start();
     catalogViews.watch();
     return router;
   } catch (error) {

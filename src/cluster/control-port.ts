@@ -50,8 +50,20 @@ export interface ShardHealth {
   readonly reason: string | null;
 }
 
+/** A branch of a transaction over several shards that is prepared (D14). */
+export interface PreparedState {
+  readonly shard: string;
+  readonly database: string;
+  readonly gid: string;
+  readonly owner: string;
+  readonly ageMs: number;
+  /** `underway`: its coordinator has it; else why it was not finished when it was tried last. */
+  readonly state: 'underway' | 'undecided' | 'refused' | 'lost';
+}
+
 /** What all workers show of the whole, at most seconds old. */
 export interface ClusterState {
+  readonly prepared: readonly PreparedState[];
   /** By shard id. */
   readonly health: readonly ShardHealth[];
   readonly workers: readonly WorkerState[];

@@ -61,10 +61,14 @@ export function loadSettings(text: string, fileName: string, sources: SecretSour
   if (sound.shards?.length === 0) report([NO_SHARD]);
   report(crossCheck(sound));
   report(fileFaults(sound, (file) => sources.readFile(file)));
-  const secret: SecretResult = sound.auth === undefined ? { kind: 'none' } : resolveSecret(sound.auth.service, sources);
-  if (secret.kind === 'fault') report([{ path: ['auth', 'service', secret.key], message: secret.message }]);
+  const passwords = { service: null as Secret | null, recover: null as Secret | null };
+  for (const role of ['service', 'recover'] as const) {
+    const found: SecretResult = sound.auth === undefined ? { kind: 'none' } : resolveSecret(sound.auth[role], sources);
+    if (found.kind === 'fault') report([{ path: ['auth', role, found.key], message: found.message }]);
+    if (found.kind === 'found') passwords[role] = found.secret;
+  }
   if (complete === null || problems.length > 0) return failed();
-  return { ok: true, settings: completeSettings(complete, secret.kind === 'found' ? secret.secret : null) };
+  return { ok: true, settings: completeSettings(complete, passwords) };
 }
 
 /** Of a document with faults, the sections that have none. */
@@ -90,7 +94,8 @@ export function defaultSettings(overrides: SettingsOverrides = {}, servicePasswo
     const problems = faults.map((fault) => `${keyText(fault.path)}: ${fault.message}`);
     throw new PgkvError('internal', { message: `internal error: wrong settings: ${problems.join('; ')}` });
   }
-  return completeSettings(checked.data, servicePassword === undefined ? null : new Secret(servicePassword));
+  const service = servicePassword === undefined ? null : new Secret(servicePassword);
+  return completeSettings(checked.data, { service, recover: null });
 }
 
 interface LenientDocument {
@@ -139,17 +144,21 @@ function absolutePaths<File extends Partial<FileSettings>>(file: File, folder: s
   const absolute = (given: string | null) => (given === null ? null : path.resolve(folder, given));
   const { listen, catalog, servers, tls, auth } = file;
   const service = auth && { ...auth.service, password_file: absolute(auth.service.password_file) };
+  const recover = auth && { ...auth.recover, password_file: absolute(auth.recover.password_file) };
   return {
     ...file,
     ...(listen && { listen: { ...listen, socket_dir: absolute(listen.socket_dir) } }),
     ...(catalog && { catalog: { ...catalog, path: absolute(catalog.path) } }),
     ...(servers && { servers: { ...servers, tls_ca_file: absolute(servers.tls_ca_file) } }),
     ...(tls && { tls: { ...tls, cert_file: absolute(tls.cert_file), key_file: absolute(tls.key_file) } }),
-    ...(auth && { auth: { ...auth, service } }),
+    ...(auth && { auth: { ...auth, service, recover } }),
   };
 }
 
-function completeSettings(file: FileSettings, password: Secret | null): Settings {
+function completeSettings(
+  file: FileSettings,
+  passwords: Readonly<Record<'service' | 'recover', Secret | null>>,
+): Settings {
   const even = evenSlotRanges(file.shards.length);
   const { auth, ...rest } = camelKeys(file);
   return {
@@ -159,6 +168,10 @@ function completeSettings(file: FileSettings, password: Secret | null): Settings
       slots: (slots as readonly SlotRange[] | undefined) ?? [even[index] as SlotRange],
       nodes,
     })),
-    auth: { ...auth, service: { ...auth.service, password } },
+    auth: {
+      ...auth,
+      service: { ...auth.service, password: passwords.service },
+      recover: { ...auth.recover, password: passwords.recover },
+    },
   };
 }

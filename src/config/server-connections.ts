@@ -1,8 +1,8 @@
 // How many connections pgkv may hold to one server, set against what the server allows.
 import type { Settings } from './settings.js';
 
-/** To each server, beside those of clients: a look-up, a probe, and a heartbeat in the database of the tables at one time. */
-export const SERVICE_CONNECTIONS = 3;
+/** To each server, beside those of clients, at one time: a look-up, a probe, a heartbeat in the database of the tables, a recovery. */
+export const SERVICE_CONNECTIONS = 4;
 
 export interface ServerLimits {
   /** max_connections */

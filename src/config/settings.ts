@@ -165,6 +165,13 @@ const service = z
   })
   .prefault({});
 
+const recover = z
+  .strictObject({
+    password_env: optionalText('Environment variable that holds the password of the role pgkv_recover.'),
+    password_file: optionalText('File that holds its password; a line end behind it is dropped.'),
+  })
+  .prefault({});
+
 const allowEntry = z.strictObject({
   roles: names('Names of roles, or "all".'),
   databases: names('Names of databases, or "all".'),
@@ -191,6 +198,7 @@ const auth = z
       .default([])
       .describe('Who may log in from where: the first entry that fits decides. None: all roles but superusers.'),
     service,
+    recover,
   })
   .prefault({});
 
@@ -289,11 +297,14 @@ export interface ShardSettings {
   readonly nodes: readonly NodeSettings[];
 }
 
-export interface AuthSettings extends Omit<CamelSettings['auth'], 'service'> {
-  readonly service: CamelSettings['auth']['service'] & {
-    /** Resolved from `passwordEnv` or `passwordFile`; null where neither is given. */
-    readonly password: Secret | null;
-  };
+/** Resolved from `passwordEnv` or `passwordFile`; null where neither is given. */
+interface Password {
+  readonly password: Secret | null;
+}
+
+export interface AuthSettings extends Omit<CamelSettings['auth'], 'service' | 'recover'> {
+  readonly service: CamelSettings['auth']['service'] & Password;
+  readonly recover: CamelSettings['auth']['recover'] & Password;
 }
 
 /** What the program works with: camelCase, complete, checked, paths absolute, secrets resolved. */

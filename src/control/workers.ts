@@ -7,6 +7,7 @@ import { type Deferred, deferred } from '../base/deferred.js';
 import type {
   ClusterState,
   ControlMessage,
+  PreparedState,
   ShardHealth,
   WorkerAssignment,
   WorkerMessage,
@@ -71,6 +72,7 @@ export class Workers {
   readonly #asked = new Set<number>();
   #collecting: Deferred<void> | null = null;
   #health: readonly ShardHealth[] = [];
+  #prepared: readonly PreparedState[] = [];
   /** While no worker takes clients. */
   readonly #waiting: Socket[] = [];
   #lastHanded = 0;
@@ -125,6 +127,12 @@ export class Workers {
   /** By shard id. */
   setHealth(health: readonly ShardHealth[]): void {
     this.#health = health;
+    this.tell({ kind: 'state', state: this.#state() });
+  }
+
+  setPrepared(prepared: readonly PreparedState[]): void {
+    if (prepared.length === 0 && this.#prepared.length === 0) return;
+    this.#prepared = prepared;
     this.tell({ kind: 'state', state: this.#state() });
   }
 
@@ -317,7 +325,7 @@ export class Workers {
         statements: report?.counters.statements ?? 0,
       };
     });
-    return { health: this.#health, workers: workers.sort((a, b) => a.worker - b.worker) };
+    return { health: this.#health, prepared: this.#prepared, workers: workers.sort((a, b) => a.worker - b.worker) };
   }
 
   /** @param how exit code, signal, or why it could not be started */

@@ -30,11 +30,20 @@ export interface ShardGauge {
   readonly state: ShardState;
 }
 
+/** Of transactions over several shards that were left behind (D14). */
+export interface RecoveryGauges {
+  readonly prepared: number;
+  readonly orphans: number;
+  readonly committed: number;
+  readonly aborted: number;
+}
+
 const SHARD_STATES: readonly ShardState[] = ['answers', 'unreachable', 'silent', 'other', 'unknown'];
 
 export interface MetricsSource {
   /** As probes found them last. */
   readonly shards?: () => readonly ShardGauge[];
+  readonly recovery?: () => RecoveryGauges;
   /** Of all workers together, where there are workers. */
   readonly counters: Readonly<Counters>;
   /** Null: this process does everything itself. */
@@ -54,6 +63,7 @@ export function createMetrics(source: MetricsSource): Metrics {
   addCounters(registry, 'pgkv', '', null, (name) => [['', counters[name]]]);
   addErrors(registry, counters);
   if (source.shards !== undefined) addShards(registry, source.shards);
+  if (source.recovery !== undefined) addRecovery(registry, source.recovery);
   if (workers !== null) addWorkers(registry, workers);
   for (const [name, histogram] of Object.entries(source.durations))
     new DurationSummaryMetric(registry, name, histogram);
@@ -170,6 +180,23 @@ function addShards(registry: Registry, read: () => readonly ShardGauge[]): void 
         for (const each of SHARD_STATES) this.set({ shard, state: each }, each === state ? 1 : 0);
       }
     },
+  });
+}
+
+function addRecovery(registry: Registry, read: () => RecoveryGauges): void {
+  const gauge = (name: string, help: string, of: (figures: RecoveryGauges) => number): void =>
+    addMetric(registry, { kind: 'gauge', name, help, label: null }, () => [['', of(read())]]);
+  const prepared = 'Branches of transactions over several shards that are prepared, as looked for every two seconds';
+  gauge('pgkv_prepared_transactions', prepared, (figures) => figures.prepared);
+  const orphans = 'Of these, those older than half a minute that cannot be finished: they hold back vacuum';
+  gauge('pgkv_prepared_orphans', orphans, (figures) => figures.orphans);
+  const help = 'Branches that were left behind and finished by recovery, by outcome';
+  addMetric(registry, { kind: 'total', name: 'pgkv_recovered_branches_total', help, label: 'outcome' }, () => {
+    const { committed, aborted } = read();
+    return [
+      ['commit', committed],
+      ['abort', aborted],
+    ];
   });
 }
 

@@ -5,7 +5,7 @@ import { serviceQuery } from '../backend/pool/service-query.js';
 import { type ReadTemplate, StatementSources } from '../backend/replies/statement-source.js';
 import { PgkvError } from '../base/errors.js';
 import { homeShard, type ShardId } from '../cluster/cluster-view.js';
-import type { ControlPort } from '../cluster/control-port.js';
+import type { ControlPort, PreparedState } from '../cluster/control-port.js';
 import { loadKeyHash } from '../cluster/key-hash.js';
 import type { PidRange, SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
@@ -46,6 +46,8 @@ export interface DataPlaneOptions extends PoolServices {
   readonly warmsUp: boolean;
   /** `SHOW pgkv.status`. */
   status(): Record<string, unknown>;
+  /** `SHOW pgkv.prepared_transactions`. */
+  prepared(): readonly PreparedState[];
   /** Null: there are no other data processes. */
   readonly siblings: { readonly port: ControlPort; readonly pids: PidRange } | null;
 }
@@ -82,7 +84,7 @@ export interface DataPlane {
 /** A client that was sent its last message gets this long to close its side. */
 const CLOSE_GRACE_MS = 2_000;
 const CANCEL_TIMEOUT_MS = 5_000;
-const NOT_ADMIN = { message: 'SHOW pgkv.status is for the roles that admin.roles names' };
+const notAdmin = (name: string) => ({ message: `SHOW pgkv.${name} is for the roles that admin.roles names` });
 
 export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
   await Promise.all([loadParser(), loadKeyHash()]);
@@ -251,9 +253,12 @@ function conversationServices(
       literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
       view: () => views.current,
       show(name, user) {
-        if (name === 'version') return options.version;
-        if (name !== 'status') return null;
-        return isAdmin(user) ? JSON.stringify(options.status()) : new PgkvError('insufficient_privilege', NOT_ADMIN);
+        if (name === 'version') return [options.version];
+        if (name !== 'status' && name !== 'prepared_transactions') return null;
+        if (!isAdmin(user)) return new PgkvError('insufficient_privilege', notAdmin(name));
+        return name === 'status'
+          ? [JSON.stringify(options.status())]
+          : options.prepared().map((each) => JSON.stringify(each));
       },
       signal: (...request) => signals.signal(...request),
       bufferBytesMax: settings.clients.bufferBytesMax,

@@ -17,6 +17,7 @@ import { type HttpSource, startHttp } from './http-endpoints.js';
 import { listenForClients } from './listen.js';
 import { mockSecret } from './mock-secret.js';
 import { poolServices, type ServiceNodes, serviceNodes } from './node-pools.js';
+import { RECOVERY_CONNECTIONS, shardRecovery } from './recovery.js';
 import type { RouterOptions, RunningRouter } from './router.js';
 import { askPrimary, shardProbes, shardStates, unhealthyReasons } from './shard-probes.js';
 
@@ -42,7 +43,7 @@ export async function startWorkers({
   const catalogViews = await openCatalogViews(settings, catalog, log);
   const { views } = catalogViews;
   const { shards } = views.current;
-  const service = probeNodes(views, settings);
+  const service = controlNodes(views, PROBE_CONNECTIONS, settings);
   const ask = askPrimary(service, systemClock);
   const { password } = settings.auth.service;
   const secret = mockSecret(settings, systemRandom, log);
@@ -63,6 +64,10 @@ export async function startWorkers({
     }),
   });
   const heartbeats = shardHeartbeats(views, service, systemClock, log);
+  const recovery = controlNodes(views, RECOVERY_CONNECTIONS, settings);
+  const recoverer = shardRecovery({ views, service, recovery, settings, clock: systemClock, log }, (prepared) =>
+    workers.setPrepared(prepared),
+  );
   const health = shardProbes(views, service, systemClock, log, (shard, { state }) => {
     workers.setHealth(views.current.shards.map((each) => health.of(each)));
     if (state === 'answers') tellMisfit(shard, settings, ask, log);
@@ -75,6 +80,8 @@ export async function startWorkers({
   const close = async (): Promise<void> => {
     health.stop();
     heartbeats.stop();
+    recoverer.stop();
+    recovery.nodes.destroy();
     stopPassingViews();
     service.nodes.destroy();
     catalogViews.close();
@@ -89,7 +96,11 @@ export async function startWorkers({
     http = await startHttp(settings, log, {
       ...httpSource(workers, settings.workers, reasons),
       warnings: () => [...unhealthyReasons(views.current.shards, health), ...workers.troubles],
-      metrics: { ...metricsOf(workers), shards: () => shardStates(views.current.shards, health) },
+      metrics: {
+        ...metricsOf(workers),
+        shards: () => shardStates(views.current.shards, health),
+        recovery: () => recoverer.figures,
+      },
     });
   } catch (error) {
     door.close();
@@ -99,6 +110,7 @@ export async function startWorkers({
   }
   void health.start();
   heartbeats.start();
+  recoverer.start();
   catalogViews.watch();
   return {
     port,
@@ -150,12 +162,14 @@ function metricsOf(workers: Workers): MetricsSource {
   };
 }
 
-function probeNodes(views: ViewHolder, settings: Settings): ServiceNodes {
+function controlNodes(views: ViewHolder, connections: number, settings: Settings): ServiceNodes {
   const services = poolServices(settings, systemClock, systemRandom);
-  return serviceNodes(views, PROBE_CONNECTIONS, settings.auth.service, services);
+  return serviceNodes(views, connections, settings.auth.service, services);
 }
 
 /** A secret does not survive the way to another process; it travels by itself. */
 function withoutPassword(settings: Settings): Settings {
-  return { ...settings, auth: { ...settings.auth, service: { ...settings.auth.service, password: null } } };
+  const { service, recover } = settings.auth;
+  const auth = { ...settings.auth, service: { ...service, password: null }, recover: { ...recover, password: null } };
+  return { ...settings, auth };
 }

@@ -96,6 +96,7 @@ class DataProcess {
         const { health, workers } = this.#state;
         return routerStatus({ view: views.current, version, health: ({ id }) => health[id] ?? NOT_HEARD, workers });
       },
+      prepared: () => this.#state.prepared,
       warmsUp: true,
       siblings: { port: this.#port, pids: pidsOf(worker) },
     });

@@ -363,7 +363,7 @@ t.test('the doctor names each thing that is wrong', async (t) => {
   const third = await newCluster(t);
   third.configure(servers, '[pool]\nsize_max = 100\n');
   t.match((await findings(third)).ill, [
-    { shard: 'a', check: 'connections', message: /= 106, max_connections = 60: does not fit/ },
+    { shard: 'a', check: 'connections', message: /= 107, max_connections = 60: does not fit/ },
     { shard: 'b', check: 'connections' },
   ]);
   third.configure([servers[0]!, { ...servers[1]!, port: await freePort() }]);

@@ -344,7 +344,7 @@ t.test('a pool that does not fit into its server keeps it from starting, in one 
   await t.rejects(liveRouter(t, [server], { pool: { sizeMax: 500 } }), {
     name: 'ConnectionsError',
     message:
-      'shard s1: the connections of pgkv do not fit: (pool.size_max 500 + 3) x workers 1 + reserved 3 = 506, max_connections = 60',
+      'shard s1: the connections of pgkv do not fit: (pool.size_max 500 + 4) x workers 1 + reserved 3 = 507, max_connections = 60',
     hint: /Lower workers or pool\.size_max/,
   });
   const port = await freePort();

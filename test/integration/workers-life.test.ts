@@ -244,9 +244,9 @@ t.test('connections that do not fit into a server are refused, and what would fi
   // Of 30, 3 are reserved.
   await t.rejects(
     started([server, small], 8),
-    /shard s2: the connections of pgkv do not fit: \(pool\.size_max 8 \+ 3\) x workers 3 \+ reserved 3 = 36, max_connections = 30\s+Lower workers/,
+    /shard s2: the connections of pgkv do not fit: \(pool\.size_max 8 \+ 4\) x workers 3 \+ reserved 3 = 39, max_connections = 30\s+Lower workers/,
   );
-  const fitting = await started([server, small], 6);
+  const fitting = await started([server, small], 5);
   t.equal(await (await fitting.connect()).value('SELECT 1'), '1');
 
   const port = await freePort();

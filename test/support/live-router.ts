@@ -21,8 +21,8 @@ poisonReads();
 const OWN_RESOURCES = new Set(['PipeWrap', 'ProcessWrap', 'TTYWrap', 'Timeout', 'Immediate', 'FSReqCallback']);
 /** Shorter than the time a closed client is given to go: its timer must not outlive it. */
 const QUIET_TIMEOUT_MS = 1_800;
-/** Sweeps of the two pools and the listener, the health round, heartbeats: they run as long as the router. */
-const STANDING_TIMERS_MAX = 7;
+/** Sweeps of the pools and the listener, the rounds of health, heartbeats and recovery: they run as long as the router. */
+const STANDING_TIMERS_MAX = 9;
 
 export interface LiveRouter {
   readonly router: Router;

@@ -182,7 +182,11 @@ function examineHeartbeat(mayBeat: ShardReport['mayBeat'], { auth }: Settings, a
 function examineRecovery({ recovery, facts }: ShardReport, add: Add): void {
   if (recovery === null || facts.preparedTransactionsMax === 0) return;
   if (typeof recovery === 'string') return add('warning', 'recovery', recovery);
-  const { exists, maySettle, unrecoverable } = recovery;
+  const { exists, maySettle, unrecoverable, orphans } = recovery;
+  if (orphans.length > 0) {
+    const held = `prepared transactions lock their rows and hold back vacuum of all tables: ${namesOf(orphans.map((name) => ({ name })))}`;
+    add('warning', 'prepared', held);
+  }
   if (!exists) return add('info', 'recovery', `no role ${RECOVER_ROLE}: run config/auth.sql, then pgkv init, again`);
   if (!maySettle) return add('warning', 'recovery', `${RECOVER_ROLE} may not run pgkv.settle(): run pgkv init again`);
   if (unrecoverable.length === 0)

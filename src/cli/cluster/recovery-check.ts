@@ -13,6 +13,8 @@ export interface RecoveryRights {
   readonly unrecoverable: readonly string[];
   /** Of these, the ones that who asks may grant to it. */
   readonly grantable: readonly string[];
+  /** Prepared half a minute ago or longer, on this server, in any database: pgkv's own and others'. */
+  readonly orphans: readonly string[];
 }
 
 // A role that is a member of it cannot be granted to it: auth.sql warns of those.
@@ -34,7 +36,9 @@ const RIGHTS = `
                           pg_catalog.to_regprocedure('pgkv.collect_decisions(text[])'))
           GROUP BY r.oid), false) AS "maySettle",
          ARRAY(SELECT name FROM lacking ORDER BY 1) AS unrecoverable,
-         ARRAY(SELECT name FROM lacking WHERE grantable ORDER BY 1) AS grantable`;
+         ARRAY(SELECT name FROM lacking WHERE grantable ORDER BY 1) AS grantable,
+         ARRAY(SELECT pg_catalog.format('%s of %s', gid, owner) FROM pg_catalog.pg_prepared_xacts
+                WHERE prepared < pg_catalog.clock_timestamp() - interval '30 seconds' ORDER BY prepared) AS orphans`;
 
 /** @param service pgkv's own role, which writes nothing over several shards */
 export async function readRecovery(client: DriverClient, service: string): Promise<RecoveryRights> {

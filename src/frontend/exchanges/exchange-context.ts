@@ -26,7 +26,7 @@ export interface ConversationServices {
   /** The map in force. */
   view(): ClusterView;
   /** The answer to `SHOW pgkv.<name>`, or null where there is no such thing. */
-  show(name: string, user: string): string | PgkvError | null;
+  show(name: string, user: string): readonly string[] | PgkvError | null;
   /** Does something to the session with that pid for a client with the role `by`; `done` is called once, later. */
   signal(pid: number, what: SessionSignal, by: string, done: (outcome: SignalOutcome) => void): void;
   readonly counters: Counters;

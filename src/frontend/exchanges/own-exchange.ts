@@ -109,13 +109,14 @@ export class OwnExchange implements Exchange<Unit> {
     switch (route.kind) {
       case 'show': {
         const name = template.showName!;
-        const show = (): string | PgkvError | null => services.show(name.slice(name.indexOf('.') + 1), session.user);
+        const show = (): readonly string[] | PgkvError | null =>
+          services.show(name.slice(name.indexOf('.') + 1), session.user);
         if (show() === null) return null;
         const column = { name, type: TEXT_COLUMN };
         return atOnce(column, () => {
-          const value = show() ?? '';
-          if (value instanceof PgkvError) return { kind: 'error', error: value, runs: false };
-          return { kind: 'rows', values: [value], tag: 'SHOW', notice: null };
+          const values = show() ?? [];
+          if (values instanceof PgkvError) return { kind: 'error', error: values, runs: false };
+          return { kind: 'rows', values, tag: 'SHOW', notice: null };
         });
       }
       case 'explain': {

@@ -56,7 +56,7 @@ function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES):
     rows: [],
     functions: [],
     mayBeat: true,
-    recovery: { exists: true, maySettle: true, unrecoverable: [], grantable: [] },
+    recovery: { exists: true, maySettle: true, unrecoverable: [], grantable: [], orphans: [] },
     service: null,
     login: 'present',
   };
@@ -86,8 +86,8 @@ t.test('releases of 15 to 18, primaries, one server for each shard', async (t) =
 });
 
 t.test('connections: exactly as many as fit are fine', async (t) => {
-  t.strictSame(illness({ connectionsMax: 26 }), []);
-  t.strictSame(illness({ connectionsMax: 25 }), ['wrong a connections']);
+  t.strictSame(illness({ connectionsMax: 27 }), []);
+  t.strictSame(illness({ connectionsMax: 26 }), ['wrong a connections']);
 });
 
 t.test('roles of the home shard have to be the same on the others', async (t) => {
@@ -186,11 +186,14 @@ t.test('the functions of auth.sql', async (t) => {
 });
 
 t.test('who could finish transactions over several shards', async (t) => {
-  const well = { exists: true, maySettle: true, unrecoverable: [], grantable: [] };
+  const well = { exists: true, maySettle: true, unrecoverable: [], grantable: [], orphans: [] };
   t.strictSame(toldOfB({ recovery: null }), []);
   t.strictSame(toldOfB({ recovery: { ...well, exists: false } }), [], 'not wanted: nothing is wrong');
   t.match(toldOfB({ recovery: { ...well, maySettle: false } }), [/^warning recovery: .* run pgkv init again$/]);
   t.match(toldOfB({ recovery: { ...well, unrecoverable: ['app', 'web'] } }), [/^warning recovery: .*: app, web$/]);
+  t.match(toldOfB({ recovery: { ...well, orphans: ['x of app'] } }), [
+    /^warning prepared: .* hold back vacuum .*: x of app$/,
+  ]);
   const none = { ...FACTS, identity: '1', preparedTransactionsMax: 0 };
   t.strictSame(toldOfB({ recovery: { ...well, maySettle: false }, facts: none }), [], 'none can be prepared anyway');
 });

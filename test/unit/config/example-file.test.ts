@@ -79,9 +79,9 @@ t.test('check-config prints the shards and the connection arithmetic, and no sec
   t.match(lines, 'a (home): slots 0-9, 11-16383 (16383)');
   t.match(lines, '    h1:5432 primary\n    h2:5432 auto');
   t.match(lines, 'b: slots 10 (1)\n    /sock/.s.PGSQL.5433 auto');
-  t.match(lines, '(pool.size_max 25 + 3) x workers 1 = 28');
+  t.match(lines, '(pool.size_max 25 + 4) x workers 1 = 29');
   t.notMatch(lines, 'is kept from transactions');
-  t.match(lines, 'connections to all 3 servers: at most 84');
+  t.match(lines, 'connections to all 3 servers: at most 87');
   t.notMatch(lines, /hunter2/);
   const small = describeSettings({ ...settings, pool: { ...settings.pool, sizeMax: 4 } }).join('\n');
   t.match(small, 'with pool.size_max below 5 no connection is kept from transactions');
