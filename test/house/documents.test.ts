@@ -67,13 +67,14 @@ const labels = [...document('docs/DECISIONS.md').matchAll(/^- \*\*([DR])(\d+) /g
   number: Number(match[2]),
 }));
 
-t.test('decisions have one label each, in order and without gaps', async (t) => {
+// Whoever works beside others is given numbers to begin from: there may be gaps between those.
+t.test('decisions have one label each, in order', async (t) => {
   for (const letter of ['D', 'R']) {
     const numbers = labels.filter((label) => label.letter === letter).map(({ number }) => number);
     t.ok(numbers.length > 20, letter);
     t.same(
       numbers,
-      numbers.map((_, index) => index + 1),
+      [...new Set(numbers)].sort((a, b) => a - b),
       letter,
     );
   }

@@ -109,8 +109,7 @@ export class OwnExchange implements Exchange<Unit> {
     switch (route.kind) {
       case 'show': {
         const name = template.showName!;
-        const show = (): readonly string[] | PgkvError | null =>
-          services.show(name.slice(name.indexOf('.') + 1), session.user);
+        const show = () => services.show(name.slice(name.indexOf('.') + 1), session.user);
         if (show() === null) return null;
         const column = { name, type: TEXT_COLUMN };
         return atOnce(column, () => {
