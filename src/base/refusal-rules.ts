@@ -28,7 +28,21 @@ export const REFUSAL_RULES = {
     'MERGE on a key-value table is not supported',
     'Use INSERT … ON CONFLICT (tenant_id, key) DO UPDATE.',
   ),
-  copy: rule('PGKV-002', 'COPY of a key-value table is not supported', 'Use INSERT with VALUES, or SELECT.'),
+  copy: rule(
+    'PGKV-002',
+    'COPY of a key-value table is supported by simple query and TO STDOUT only, of the table or of a SELECT',
+    'Write with INSERT; copy to the client (in psql, \\copy … to).',
+  ),
+  copy_options: rule(
+    'PGKV-018',
+    'COPY from several shards does not know an option that is given, or its value',
+    'Use FORMAT, DELIMITER, NULL, HEADER, QUOTE, ESCAPE and FORCE_QUOTE, each once and as Postgres takes them.',
+  ),
+  copy_encoding: rule(
+    'PGKV-019',
+    'COPY from several shards in client_encoding {encoding}, in which a byte below 128 may be part of a character',
+    'Use client_encoding UTF8.',
+  ),
   truncate: rule(
     'PGKV-003',
     'TRUNCATE of a key-value table is not supported',

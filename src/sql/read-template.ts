@@ -7,6 +7,7 @@ import { dependsOnPositions } from './keyed/kv-positions.js';
 import { type Concern, concernOf } from './keyed/unnamed-tables.js';
 import { readMany } from './many-statements.js';
 import { classify } from './meaning/classify.js';
+import { copyOut } from './meaning/copy-out.js';
 import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
 import { setsReservedSetting } from './meaning/reserved-setting.js';
@@ -22,6 +23,7 @@ import {
   tokensInShape,
 } from './text/shape-lexer.js';
 import { originalOffset, type SourceText, toStandardStrings, withShortLiterals } from './text/source-text.js';
+import { tokensOf } from './text/text-tokens.js';
 
 /** Above this, in UTF-16 units, literals are shortened before the parser sees the text. */
 const PARSED_IN_FULL_MAX = 64 * 1024;
@@ -135,7 +137,9 @@ function readSource(source: SourceText, oldestServerMajor: number, scope: TableS
   const { statements } = parsed;
   const isKnown = (path: readonly string[]): boolean => isKvFunction(path, scope.find);
   const { template: classified, constants } = classify(source.text, statements, oldestServerMajor, isKnown);
-  const template = scope === NO_TABLES ? classified : withKvPlan(classified, source.text, statements, scope);
+  const planned = scope === NO_TABLES ? classified : withKvPlan(classified, source.text, statements, scope);
+  // Where the text was changed for the parser, places in it are not those of the client's.
+  const template = source.insertions.length === 0 ? withCopy(planned, source.text, statements) : planned;
   if (template.textDependent || template.saidAgain !== null) {
     const statementNames = template.statementNames.map((reference) => ({
       ...reference,
@@ -186,6 +190,14 @@ function withKvPlan(
     kind: template.kind === 'multi' ? 'multi' : kv.writes ? 'write' : 'read',
     readOnly: template.readOnly && !kv.writes,
   };
+}
+
+const COPIES = refuse('copy').code;
+
+function withCopy(template: Template, text: string, statements: readonly ParsedStatement[]): Template {
+  if (template.kv?.kind !== 'refused' || template.kv.code !== COPIES) return template;
+  const copied = copyOut(text, tokensOf(text, lexShape(text, true)?.literals ?? []), statements);
+  return copied === null ? template : { ...template, copyOut: copied, textDependent: true };
 }
 
 /** Of several statements each says its own once. */

@@ -15,6 +15,7 @@ import type { OwnPortals } from '../exchanges/own-portals.js';
 import type { ShardPlacement } from '../exchanges/placement.js';
 import type { ScatterExchange } from '../exchanges/scatter-exchange.js';
 import { batchAhead } from '../unit/batch-ahead.js';
+import type { CopiedStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
 
 /** Those among whom a unit is given away. */
@@ -81,8 +82,19 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   }
 }
 
+/** On the shard of its keys the server copies; from several, pgkv writes what a read gives. */
+function copy(way: Way, unit: Unit, copied: CopiedStatement): Handling {
+  const { route } = unit;
+  if (route.kind === 'refused') return way.answers.refuse(unit, refusalError(route));
+  if (route.kind !== 'keyed') return onShards(way, unit);
+  return onLane(way, unit, laneOfKeys(way, route), keyIsOn(route.shard), () =>
+    way.leased.take(unit, way.context.kv.rewriteCopy(unit.text, copied)),
+  );
+}
+
 function query(way: Way, unit: Unit): Handling {
   const { context, leased, merged } = way;
+  if (unit.copied !== null) return copy(way, unit, unit.copied);
   const { route, statement, template } = unit;
   switch (route.kind) {
     case 'refused':

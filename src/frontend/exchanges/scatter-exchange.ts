@@ -8,8 +8,10 @@ import type { ShardView } from '../../cluster/cluster-view.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { ScatterClient, ScatterRequest } from '../../execute/scatter/scatter-request.js';
 import { ScatterRun } from '../../execute/scatter/scatter-run.js';
+import { CopyWriter } from '../../wire/copy-format.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
+import type { CopiedStatement } from '../unit/kv-statements.js';
 import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { BlockInstant, readBeside } from './block-instant.js';
@@ -66,6 +68,7 @@ export class ScatterExchange implements Exchange<Unit> {
         new PgkvError('internal', { detail: 'a read of one shard was to be scattered' }),
       );
     }
+    if (unit.copied !== null) return this.#copy(unit, unit.copied, route.shards);
     return unit.type === Frontend.query ? this.#query(unit, route.shards) : this.#bind(unit, route.shards);
   }
 
@@ -106,6 +109,39 @@ export class ScatterExchange implements Exchange<Unit> {
       },
       failed: (error) => this.#answers.error(Frontend.query, placedError(error, rewritten)),
     }).start();
+    return 'taken';
+  }
+
+  /** COPY … TO STDOUT: the rows of a read, written as COPY writes them. */
+  #copy(unit: Unit, { copy, statement }: CopiedStatement, shards: readonly ShardView[]): Handling {
+    const { services, output } = this.#context;
+    const writer = new CopyWriter(copy.format!, statement.encoding.write);
+    const bound = { ...NOTHING_BOUND, formats: writer.resultFormats };
+    const request = shardReadRequest(statement, shards, bound, this.#context);
+    if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
+    const rewritten = shardTextOf(statement, request.parameters);
+    services.counters.statements++;
+    const run = this.#begin(
+      request,
+      {
+        described: (description) => {
+          const begun = writer.begin(description);
+          if (begun.kind === 'begun') return output.send(begun.message);
+          run.abandon();
+          this.#answers.error(Frontend.query, begun.message);
+          this.#end();
+        },
+        suspended: () => undefined,
+        completed: (tag) => {
+          output.send(writer.end());
+          output.send(encodeCommandComplete(tag.replace('SELECT', 'COPY')));
+          this.#answers.ready();
+        },
+        failed: (error) => this.#answers.error(Frontend.query, placedError(error, rewritten, copy)),
+      },
+      writer,
+    );
+    run.start();
     return 'taken';
   }
 
@@ -188,7 +224,7 @@ export class ScatterExchange implements Exchange<Unit> {
   }
 
   /** A run whose rows go to the client; the conversation waits until it ends. */
-  #begin(request: ScatterRequest, client: RunClient): ScatterRun {
+  #begin(request: ScatterRequest, client: RunClient, writer: CopyWriter | null = null): ScatterRun {
     const { output } = this.#context;
     const { instant } = request;
     readBeside(this.#context);
@@ -197,7 +233,7 @@ export class ScatterExchange implements Exchange<Unit> {
       described: client.described,
       suspended: client.suspended,
       rows: (bytes) => {
-        output.send(bytes);
+        output.send(writer === null ? bytes : writer.rows(bytes));
         output.flush();
         return !output.blocked;
       },

@@ -15,6 +15,7 @@ import { INSTANT_SQL, parameterCount } from '../../execute/scatter/instant.js';
 import type { InstantSource, ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
+import type { CopyOut } from '../../sql/plan/copy-out.js';
 import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
@@ -192,11 +193,14 @@ export function shardTextOf({ plan, text, literals, encoding }: KvStatement, par
   return { parts, text, literals, encoding };
 }
 
-/** An error of a shard, its position told as one in the client's own text. */
-export function placedError(message: Buffer, rewritten: RewrittenText | null): Buffer {
+/** An error of a shard, its position told as one in the client's own text. @param copy that the text is part of */
+export function placedError(message: Buffer, rewritten: RewrittenText | null, copy: CopyOut | null = null): Buffer {
   if (rewritten === null) return message;
   const fields = readErrorFields(message, 0, message.length);
   const position = fields['P'];
   if (position === undefined) return message;
-  return encodeErrorResponse({ ...fields, P: String(positionInOriginal(rewritten, Number(position))) });
+  const { P: _, ...rest } = fields;
+  if (copy?.before === null) return encodeErrorResponse(rest);
+  const place = positionInOriginal(rewritten, Number(position)) + (copy?.before ?? 0);
+  return encodeErrorResponse({ ...fields, P: String(place) });
 }

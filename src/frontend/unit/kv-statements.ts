@@ -8,8 +8,10 @@ import { NO_TABLES, type TableScope, tableScope } from '../../cluster/table-scop
 import { type BindValues, StatementValues, Unreadable } from '../../route/key-values.js';
 import { type KvRoute, route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
+import type { CopyOut } from '../../sql/plan/copy-out.js';
 import type { KvPlan, ValueRef } from '../../sql/plan/kv-plan.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
+import { LITERAL_STRIDE } from '../../sql/text/shape-lexer.js';
 import { highestParameter } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
 
@@ -23,6 +25,12 @@ export interface KvStatement {
   readonly source: StatementSource | null;
   /** Of its text and its values. */
   readonly encoding: ClientEncoding;
+}
+
+/** A COPY … TO STDOUT by simple query, whose rows are those of a statement of its own. */
+export interface CopiedStatement {
+  readonly copy: CopyOut;
+  readonly statement: KvStatement;
 }
 
 export interface KvServices {
@@ -115,6 +123,29 @@ export class KvStatements {
   rewrite(statement: KvStatement): RewrittenText {
     const { plan, text, literals, encoding } = statement;
     return { parts: plan.text, text, literals, encoding };
+  }
+
+  /** The text of a COPY with what is copied as a shard has to read it. */
+  rewriteCopy(text: string, { copy: { start, end, tail: made }, statement }: CopiedStatement): RewrittenText {
+    const { encoding, standardStrings } = this.reading;
+    const literals = this.#literalsOf(text, standardStrings);
+    const parts: (string | number)[] = [`${text.slice(0, start)}(`];
+    let literal = 0;
+    for (; literals[literal * LITERAL_STRIDE]! < start; literal++);
+    // The query's literals are those of the text that stand in it.
+    for (const part of statement.plan.text) parts.push(typeof part === 'number' ? part + literal : part);
+    if (made !== null) return { parts: ['COPY (', ...statement.plan.text, `)${made}`], text, literals, encoding };
+    let at = end;
+    let tail = ')';
+    for (; literal < literals.length / LITERAL_STRIDE; literal++) {
+      const from = literals[literal * LITERAL_STRIDE]!;
+      if (from < end) continue;
+      parts.push(tail + text.slice(at, from), literal);
+      at = literals[literal * LITERAL_STRIDE + 1]!;
+      tail = '';
+    }
+    parts.push(tail + text.slice(at));
+    return { parts, text, literals, encoding };
   }
 }
 

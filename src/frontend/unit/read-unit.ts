@@ -3,6 +3,7 @@ import { type ReadTemplate, readText, type StatementSource } from '../../backend
 import { refuse } from '../../base/refusals.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
 import { CONTROL_ROUTE, EXPLAIN_ROUTE, HOME_ROUTE, type Route, SHOW_ROUTE } from '../../route/route.js';
+import type { CopyOut } from '../../sql/plan/copy-out.js';
 import { NEUTRAL_TEMPLATE, type Template, UNPARSED_TEMPLATE } from '../../sql/plan/template.js';
 import type { FrameReader } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
@@ -42,6 +43,7 @@ export class UnitReader {
       text: '',
       source: null,
       statement: null,
+      copied: null,
       route: HOME_ROUTE,
       view: kv.view,
       placed: false,
@@ -65,7 +67,7 @@ export class UnitReader {
     unit.placed = this.#kv.exist;
     unit.template = NEUTRAL_TEMPLATE;
     unit.text = '';
-    unit.source = unit.statement = null;
+    unit.source = unit.statement = unit.copied = null;
     unit.route = HOME_ROUTE;
     switch (type) {
       case Frontend.query:
@@ -101,9 +103,25 @@ export class UnitReader {
     const read = readText(this.#templateOf, buffer.subarray(start + 5, textEnd), reading, scope);
     unit.text = read.text;
     unit.template = read.template;
-    const { kv } = unit.template;
+    const { kv, copyOut } = unit.template;
     if (kv?.kind === 'kv') unit.statement = this.#kv.simple(kv, unit.text);
-    unit.route = this.#route(unit.template, unit.statement, unit.view);
+    unit.route = copyOut !== null ? this.#copy(copyOut) : this.#route(unit.template, unit.statement, unit.view);
+  }
+
+  /** Where the rows are that a COPY copies. */
+  #copy(copy: CopyOut): Route {
+    const unit = this.#unit;
+    const { reading, scope } = this.#kv;
+    const { kv, kinds, explainsRoute } = this.#templateOf(copy.query, reading.standardStrings, scope);
+    if (kv?.kind === 'refused') return kv;
+    if (kv?.kind !== 'kv' || kinds.length !== 1 || explainsRoute) return refuse('copy');
+    const statement = this.#kv.simple(kv, copy.query);
+    const route = this.#kv.route(statement, unit.view);
+    unit.copied = { copy, statement };
+    if (route.kind !== 'scattered' && route.kind !== 'multi-keyed') return route;
+    if (copy.format === null) return refuse('copy_options');
+    const { name, asciiSafe } = statement.encoding;
+    return asciiSafe ? route : refuse('copy_encoding', { encoding: name });
   }
 
   #bind(): void {

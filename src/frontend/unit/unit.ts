@@ -5,7 +5,7 @@ import type { StatementSource } from '../../backend/replies/statement-source.js'
 import type { ClusterView } from '../../cluster/cluster-view.js';
 import type { Route } from '../../route/route.js';
 import type { Template } from '../../sql/plan/template.js';
-import type { KvStatement } from './kv-statements.js';
+import type { CopiedStatement, KvStatement } from './kv-statements.js';
 
 export interface Unit {
   /** Frontend.*; the message is `buffer[start, end)`. */
@@ -20,6 +20,8 @@ export interface Unit {
   readonly source: StatementSource | null;
   /** A statement on a key-value table with its values: of a Query or a Bind. */
   readonly statement: KvStatement | null;
+  /** What a COPY copies; `route` is the route of that, and `statement` null. */
+  readonly copied: CopiedStatement | null;
   readonly route: Route;
   /** The map it was read under. */
   readonly view: ClusterView;

@@ -88,6 +88,7 @@ export function classify(
       saidAgain,
       kv: null,
       backendCall,
+      copyOut: null,
       explainsRoute: false,
       notice: null,
       bytes: 0,

@@ -4,6 +4,7 @@
 
 import type { Refusal } from '../../base/refusals.js';
 import type { BackendCall } from './backend-call.js';
+import type { CopyOut } from './copy-out.js';
 import type { KvPlan } from './kv-plan.js';
 
 /**
@@ -124,6 +125,8 @@ export interface Template {
   readonly saidAgain: readonly (readonly [start: number, end: number])[] | null;
   /** The text is one statement that asks for a session by its pid, and nothing else: answered here where the pid is pgkv's. */
   readonly backendCall: BackendCall | null;
+  /** The text is COPY … TO STDOUT of a key-value table, and nothing else; `kv` is then the refusal for all other ways to run it. */
+  readonly copyOut: CopyOut | null;
   /** EXPLAIN (ROUTE): is answered here. */
   readonly explainsRoute: boolean;
   /** What the client is to be told by a NOTICE when the text is run, null for most; only where there are key-value tables. */
@@ -154,6 +157,7 @@ const unread = (effects: EffectBits): Template => ({
   movable: false,
   saidAgain: null,
   backendCall: null,
+  copyOut: null,
   explainsRoute: false,
   notice: null,
   bytes: 0,
@@ -193,6 +197,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   movable: true,
   saidAgain: null,
   backendCall: null,
+  copyOut: null,
   explainsRoute: false,
   notice: null,
   bytes: 0,
