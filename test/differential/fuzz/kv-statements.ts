@@ -260,7 +260,7 @@ const WRONG: readonly (readonly [number, Maker])[] = [
     (_, { tenant }) =>
       form(on(tenant, ['{a}9'], true))`insert into kv (tenant_id, key) values (${text(tenant)}, ${nullOf(TYPES.text)})`,
   ],
-  [1, () => form({ kind: 'unsupported', what: 'COPY' })`copy (select tenant_id, key from kv order by 1, 2) to stdout`],
+  [1, () => form({ kind: 'unsupported', what: 'LOCK' })`lock table kv`],
   [1, () => form({ kind: 'unsupported', what: 'cursor' })`declare k cursor for select key from kv`],
   [1, () => form({ kind: 'unsupported', what: 'two tables' })`select count(*) from kv, note`],
   [1, () => form({ kind: 'unsupported', what: 'PREPARE' })`prepare q as select key from kv`],

@@ -372,8 +372,8 @@ export const kvTransactions: Theme = {
           [
             ['MERGE', `merge into kv using (values (1)) v on true when matched then delete`],
             ['COPY', 'copy kv from stdin'],
-            ['COPY', 'copy kv to stdout'],
-            ['COPY', 'copy (select * from kv) to stdout'],
+            ['COPY', `copy kv to program 'true'`],
+            ['COPY', 'copy (delete from kv returning key) to stdout'],
             ['TRUNCATE', 'truncate kv'],
             ['TRUNCATE', 'truncate note, kv'],
             ['LOCK', 'lock table kv'],
