@@ -190,9 +190,13 @@ export class Conversation implements ClientPort<LeasedLane> {
     }
   }
 
-  /** In a block that the listening server does not have, as while its BEGIN is held back, they wait for its end. */
+  /**
+   * In a block that the listening server does not have, as while its BEGIN is held back, they wait for its end. What comes in front of
+   * a BEGIN that the client has pipelined is told there.
+   */
   notified(message: Buffer, lane: LeasedLane, isBeside: boolean): void {
-    if (isBeside && this.#context.transaction.inBlock && this.#output.keepAside(message)) return;
+    const isInside = this.#context.transaction.inBlock && !(lane === this.lane && this.#leased.answersBeforeBlock);
+    if (isBeside && isInside && this.#output.keepAside(message)) return;
     // The block's end is being answered: those before it come first.
     if (lane === this.lane) this.#output.sendAside();
     this.send(message, lane);

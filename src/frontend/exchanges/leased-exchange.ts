@@ -91,6 +91,11 @@ export class LeasedExchange implements Exchange<Unit> {
     return this.#reading.awaited(this.#lane.connection, this.#context.transaction.inBlock);
   }
 
+  /** What is being answered was sent in front of the block's BEGIN, in another batch. */
+  get answersBeforeBlock(): boolean {
+    return this.#block.outside > 0;
+  }
+
   /** All that was sent has been answered, and the lane is free. */
   laneIsFree(): void {
     this.#guarded.clear();

@@ -12,6 +12,7 @@ import { blockScript } from './block-scripts.js';
 import { dropScript } from './drop-scripts.js';
 import { edgeScript, savepointScript } from './edge-scripts.js';
 import { NAME_SCRIPTS } from './name-scripts.js';
+import { noticeScript } from './notice-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
 import { valueScript } from './value-scripts.js';
@@ -30,6 +31,7 @@ const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> 
   'ends of blocks executed out of order': edgeScript,
   'as many values as a statement takes, or not': valueScript,
   'savepoints executed out of order, in blocks that move': savepointScript,
+  'notifications around blocks': noticeScript,
   'names made and dropped while answers are owed': dropScript,
 };
 
