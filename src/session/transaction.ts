@@ -16,17 +16,28 @@ import { Effect, type Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
 import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf, type Say } from './prologue.js';
 
+/**
+ * What a block may have set that ends with it: nothing; what its server can be asked for, pg_settings and custom settings of these
+ * names; or anything.
+ */
+export type BlockSettings = 'nothing' | 'anything' | ReadonlySet<string>;
+
 export type TransactionState<Branch> =
   | { readonly kind: 'none' }
-  | { readonly kind: 'held'; readonly prologue: Prologue; readonly readCommitted: boolean; readonly sets: boolean }
+  | {
+      readonly kind: 'held';
+      readonly prologue: Prologue;
+      readonly readCommitted: boolean;
+      readonly sets: BlockSettings;
+    }
   | {
       readonly kind: 'open';
       readonly branch: Branch;
       readonly prologue: Prologue | null;
       /** As far as is known, each statement sees what was committed before it. */
       readonly readCommitted: boolean;
-      /** Something is set in it, or may be, which nothing outside it runs under. */
-      readonly sets: boolean;
+      /** What is set in it, or may be, which nothing outside it runs under. */
+      readonly sets: BlockSettings;
       /** False: what is to begin it, a text or what stands before it in its batch, may fail before it does, which its answer tells. */
       readonly isSure: boolean;
     }
@@ -51,9 +62,20 @@ const STATUS: Readonly<Record<TransactionPhase, number>> = {
   // The client has not been told.
   lost: TransactionStatus.open,
 };
-/** Whether it may set something beside the options of a BEGIN. */
-const setsSomething = ({ kinds, settingNames, effects }: Template): boolean =>
-  settingNames.length > 0 || (effects & Effect.unknown) !== 0 || kinds.includes('set');
+/** What it may set beside the options of a BEGIN. A call of set_config makes a text depend on its literals. */
+function settingsOf({ kinds, settingNames, effects, textDependent }: Template): BlockSettings {
+  if ((effects & Effect.unknown) !== 0) return 'anything';
+  if (settingNames.length === 0 && !textDependent && !kinds.includes('set')) return 'nothing';
+  if ((effects & Effect.sticky) !== 0 || settingNames.includes('*')) return 'anything';
+  return new Set(settingNames.filter((name) => name.includes('.')));
+}
+
+function both(one: BlockSettings, other: BlockSettings): BlockSettings {
+  if (one === 'nothing' || other === 'anything') return other;
+  if (other === 'nothing' || one === 'anything') return one;
+  for (const name of other) if (!one.has(name)) return new Set([...one, ...other]);
+  return one;
+}
 
 const NONE = { kind: 'none' } as const;
 const FAILED_HERE = { kind: 'failed', branch: null, prologue: null } as const;
@@ -108,10 +130,10 @@ export class Transaction<Branch extends object> {
     return (state.kind === 'held' || state.kind === 'open') && state.readCommitted;
   }
 
-  /** Something is set in it, or may be, that may end with it: nothing outside it runs under that. */
-  get hasSettings(): boolean {
+  /** What is set in it, or may be, that may end with it: nothing outside it runs under that. */
+  get settings(): BlockSettings {
     const state = this.#state;
-    return (state.kind === 'held' || state.kind === 'open') && state.sets;
+    return state.kind === 'held' || state.kind === 'open' ? state.sets : 'nothing';
   }
 
   /** Whether the block can still go to any shard. */
@@ -135,7 +157,7 @@ export class Transaction<Branch extends object> {
     assert(this.#state.kind === 'none', 'a BEGIN is held where there is no block');
     const prologue = prologueOf([], template, text, said);
     const readCommitted = !template.setsOtherIsolation;
-    this.#state = { kind: 'held', prologue, readCommitted, sets: setsSomething(template) };
+    this.#state = { kind: 'held', prologue, readCommitted, sets: settingsOf(template) };
   }
 
   /** The held block is about to be opened by `branch`. @returns what opens it */
@@ -183,7 +205,7 @@ export class Transaction<Branch extends object> {
           template.movable && before !== null ? prologueOf(before, template, text, this.#said(template, text)) : null;
         const isOther = template.setsOtherIsolation || before?.some((one) => one.template.setsOtherIsolation) === true;
         const readCommitted = prologue !== null && !isOther;
-        const sets = [template, ...(before ?? []).map((one) => one.template)].some(setsSomething);
+        const sets = [template, ...(before ?? []).map((one) => one.template)].map(settingsOf).reduce(both);
         this.#state = { kind: 'open', branch, prologue, readCommitted, sets, isSure: template.kind === 'begin' };
         return;
       }
@@ -198,7 +220,7 @@ export class Transaction<Branch extends object> {
         this.#state =
           template.leavesBlock === 'closed'
             ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
-            : { kind: 'open', branch, prologue: null, readCommitted: false, sets: true, isSure: true };
+            : { kind: 'open', branch, prologue: null, readCommitted: false, sets: 'anything', isSure: true };
         return;
       case 'held':
       case 'lost':
@@ -218,7 +240,7 @@ export class Transaction<Branch extends object> {
     // A BEGIN inside a block is a warning, and its options hold: it is said again.
     const isKept = prologue !== null && template.movable && noteSaid(prologue, template, text, this.#said);
     const kept = isKept ? prologue : null;
-    const sets = !(kind === 'commit' || kind === 'rollback') && (state.sets || setsSomething(template));
+    const sets = kind === 'commit' || kind === 'rollback' ? 'nothing' : both(state.sets, settingsOf(template));
     if (kept !== prologue || readCommitted !== state.readCommitted || sets !== state.sets) {
       this.#state = { ...state, prologue: kept, readCommitted, sets };
     }
@@ -253,7 +275,7 @@ export class Transaction<Branch extends object> {
     if (status === TransactionStatus.idle) this.#state = NONE;
     else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch, prologue: null };
     else if (state.kind !== 'open' || state.branch !== branch) {
-      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false, sets: true, isSure: true };
+      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false, sets: 'anything', isSure: true };
     } else if (!state.isSure) this.#state = { ...state, isSure: true };
   }
 

@@ -252,6 +252,8 @@ export class ScatterBench {
           };
     const parameters = rest.parameters ?? NO_PARAMETERS;
     const request: ScatterRequest = {
+      name: '',
+      local: null,
       plan,
       shardSource: source,
       targets: this.shards.map((shard) => this.target(shard)),

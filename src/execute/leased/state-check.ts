@@ -31,9 +31,17 @@ const pinSql = (name: string, from: string): string =>
   `SELECT 'p', '${name}', pg_catalog.count(*)::pg_catalog.text ${from}`;
 const TEMPORARY_SQL = pinSql(TEMPORARY_OBJECTS, FROM_TEMPORARY);
 
+/** All that is set in the session or its transaction. @param names settings pg_settings does not list (custom ones) among them */
+export function settingsSql(names: Iterable<string>): string {
+  const asked = ['role', ...names].map(quoteLiteral).join(',');
+  return [
+    `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoteLiteral).join(',')}])`,
+    `SELECT 'c', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[${asked}]) n`,
+  ].join(' UNION ALL ');
+}
+
 /** @param customNames settings pg_settings does not list (custom ones) that may have been set */
 export function stateCheckSql(customNames: Iterable<string>): string {
-  const names = ['role', ...customNames].map(quoteLiteral).join(',');
   const pins: readonly (readonly [string, string])[] = [
     ['prepared', 'FROM pg_catalog.pg_prepared_statements WHERE from_sql'],
     ['cursors', 'FROM pg_catalog.pg_cursors WHERE is_holdable'],
@@ -45,8 +53,7 @@ export function stateCheckSql(customNames: Iterable<string>): string {
     [TEMPORARY_OBJECTS, FROM_TEMPORARY],
   ];
   return [
-    `SELECT 's', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[${NOT_CARRIED.map(quoteLiteral).join(',')}])`,
-    `SELECT 'c', n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[${names}]) n`,
+    settingsSql(customNames),
     `SELECT 'u', '', session_user::pg_catalog.text`,
     `SELECT 'd', name, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY[${TIME_OUTS.map(quoteLiteral).join(',')}])`,
     ...pins.map(([name, from]) => pinSql(name, from)),

@@ -2,13 +2,14 @@
 // the result has must be known first: it is remembered from leg to leg, and asked for (measured) where it is not.
 
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
-import { type Assumption, forwarded, parsing, Reply } from '../../backend/replies/reply-queue.js';
+import { type Assumption, binding, forwarded, type Owed, parsing, Reply } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
 import { encodeNamed, encodeParse, FLUSH, SYNC } from '../../wire/client-messages.js';
 import { Frontend } from '../../wire/protocol.js';
 import { DESCRIBE, EXECUTE_SYNC, encodeBind } from './extended-messages.js';
+import { type LocalSettings, sendLocalSettings } from './local-settings.js';
 
 export interface LegStatement {
   readonly source: StatementSource;
@@ -22,7 +23,23 @@ export interface LegStatement {
   readonly asksParameterTypes: boolean;
   /** The description of the result is wanted before there are rows. */
   readonly describesEarly: boolean;
+  /** It is parsed, and described as a statement, and not run. */
+  readonly isPreparedOnly: boolean;
+  /** What the client calls it: '' in a simple query. */
+  readonly name: string;
+  /** In force for this batch alone. Not with hidden columns. */
+  readonly local: LocalSettings | null;
 }
+
+/** What most legs do not ask for. */
+export const PLAIN_LEG = {
+  hidden: 0,
+  asksParameterTypes: false,
+  describesEarly: false,
+  isPreparedOnly: false,
+  name: '',
+  local: null,
+} as const;
 
 const UNASSUMING: Assumption = { undo: () => undefined };
 const TEXT = 0;
@@ -34,7 +51,8 @@ const BINARY = 1;
  */
 const columnCounts = new WeakMap<StatementSource, number>();
 
-const BATCH_OWED = [Reply.bind, Reply.describePortal, Reply.execute, Reply.sync].map(forwarded);
+const BIND_OWED = forwarded(Reply.bind);
+const BEHIND_BIND = [Reply.describePortal, Reply.execute, Reply.sync].map(forwarded);
 
 export class LegBatch {
   /** The description of the statement that was asked for has come: `run` may follow. */
@@ -57,13 +75,14 @@ export class LegBatch {
 
   /** Prepares the statement. Returns whether `run` may follow at once; else the server is asked for its columns. */
   begin(connection: ServerConnection): boolean {
-    const { source, asksParameterTypes } = this.#statement;
+    const { source, asksParameterTypes, isPreparedOnly, local } = this.#statement;
+    if (local !== null) sendLocalSettings(connection, local);
     const counted = this.#oneFormat || columnCounts.has(source);
     this.measured = false;
     // Parsed anew: a Describe of a statement out of date would fail.
     if (!counted) connection.forget(source);
     this.#name = this.#prepare(connection);
-    if (!counted || asksParameterTypes) {
+    if (!counted || asksParameterTypes || isPreparedOnly) {
       connection.send(encodeNamed(Frontend.describe, 'S', this.#name), forwarded(Reply.describeStatement));
     }
     if (!counted) connection.output.push(FLUSH);
@@ -91,14 +110,29 @@ export class LegBatch {
     return !this.boundByColumn || count === this.#boundColumns;
   }
 
+  /** It ends with what is told of the statement: no portal is made of it. */
+  get isPreparedOnly(): boolean {
+    return this.#statement.isPreparedOnly;
+  }
+
   /** Bind to Sync. Throws, with nothing sent, where the formats do not fit the columns or the message is too long. */
   run(connection: ServerConnection): void {
+    if (this.isPreparedOnly) return this.end(connection);
     const bind = encodeBind(this.#name, this.#statement.parameters, this.#formats());
     for (const part of bind) connection.output.push(part);
     connection.output.push(DESCRIBE);
     // The server would keep it until it has 8 KiB to send.
     if (this.#statement.describesEarly) connection.output.push(FLUSH);
-    connection.sendAll(EXECUTE_SYNC, BATCH_OWED);
+    connection.sendAll(EXECUTE_SYNC, [this.#bindOwed(), ...BEHIND_BIND]);
+  }
+
+  /** Errors of it name the statement. */
+  #bindOwed(): Owed {
+    const { name } = this.#statement;
+    if (this.#name === name) return BIND_OWED;
+    const isQuoted = this.#name === '';
+    const names = isQuoted ? new Map([['""', `"${name}"`]]) : new Map([[this.#name, name]]);
+    return binding(names, 'reads', false);
   }
 
   /** Ends what was begun without a Bind. */
@@ -107,10 +141,12 @@ export class LegBatch {
   }
 
   #prepare(connection: ServerConnection): string {
-    const { source } = this.#statement;
+    const { source, local, isPreparedOnly } = this.#statement;
     const { semantics } = this.#session.settings;
-    // A text sent once may never come again: not worth a name on the server.
-    if (source.uses > 1 || connection.isPrepared(source, semantics)) return connection.prepare(source, semantics);
+    // A text sent once may never come again: not worth a name on the server. Others' settings may have it mean something else.
+    const isShared = local === null && !isPreparedOnly;
+    if (isShared && (source.uses > 1 || connection.isPrepared(source, semantics)))
+      return connection.prepare(source, semantics);
     connection.unnamed = unknownStatement;
     connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, true, UNASSUMING));
     return '';

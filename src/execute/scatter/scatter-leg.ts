@@ -44,6 +44,8 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
   failed = false;
   /** The result as the portal has it, formats included. */
   rowDescription: Buffer | null = null;
+  /** What a statement that is not run was described as: its parameters, its result. */
+  readonly statementDescription: Buffer[] = [];
   columns: readonly Column[] | null = null;
   /** OIDs of the statement's parameters, where they were asked for. */
   parameterTypes: readonly number[] = [];
@@ -271,7 +273,9 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
       case Backend.parameterDescription:
         this.#statementIsNext = true;
         this.parameterTypes = readParameterTypes(buffer, start);
+        if (this.#batch.isPreparedOnly) this.statementDescription.push(Buffer.from(buffer.subarray(start, end)));
         return;
+      case Backend.noData:
       case Backend.rowDescription:
         return this.#described(Buffer.from(buffer.subarray(start, end)));
       case Backend.commandComplete:
@@ -284,6 +288,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
         return;
       case Backend.readyForQuery:
         this.#sawReady = true;
+        if (this.#batch.isPreparedOnly) this.ended = !this.failed;
         if (!this.ended && !this.#again && !this.failed) {
           this.#fail(new PgkvError('internal', { detail: `shard "${this.shardName}" gave no answer to a read` }));
         }
@@ -292,6 +297,10 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
   }
 
   #described(message: Buffer): void {
+    if (this.#batch.isPreparedOnly) {
+      this.statementDescription.push(message);
+      return;
+    }
     const columns = readColumns(message);
     if (this.#statementIsNext) {
       this.#statementIsNext = false;

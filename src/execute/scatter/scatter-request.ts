@@ -6,6 +6,7 @@ import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 import type { Instant } from './instant.js';
+import type { LocalSettings } from './local-settings.js';
 
 export interface ScatterTarget {
   readonly shardName: string;
@@ -46,6 +47,10 @@ export interface ScatterRequest {
   readonly byteOrder: boolean;
   /** In which text goes to the servers and comes from them. */
   readonly encoding: ClientEncoding;
+  /** What the client calls the statement. */
+  readonly name: string;
+  /** How what is set in the block beside which it runs is asked for; null: nothing is. */
+  readonly local: ((told: (settings: LocalSettings | Buffer) => void) => void) | null;
   readonly session: Session;
   readonly clock: Clock;
   readonly limits?: Partial<ScatterLimits>;

@@ -1,6 +1,7 @@
 // A read on several shards, and the one answer made of it. Owns the legs, and the end: the client hears of it only when no
 // leg holds a connection any longer. Which rows go out, and when, is RowDelivery's. Stages:
 //   new        `start` was not called
+//   settings   the server of the block beside which it runs is asked what is set in it; only where something may be
 //   instant    one server is asked for the time that all shards are told; only where the statement asks for it
 //   shards     legs on the shards send rows, which are passed on, merged, or collected as partial rows
 //   final      the final statement of a CombinePlan runs on the home server
@@ -18,7 +19,8 @@ import { encodeError } from '../../wire/server-messages.js';
 import { finalStatement, internFinal } from './combine-statement.js';
 import { NO_PARAMETERS } from './extended-messages.js';
 import { type Instant, readInstant, withInstant } from './instant.js';
-import type { LegStatement } from './leg-batch.js';
+import { type LegStatement, PLAIN_LEG } from './leg-batch.js';
+import type { LocalSettings } from './local-settings.js';
 import { RowDelivery } from './row-delivery.js';
 import { RowMerge } from './row-merge.js';
 import type { RowRun } from './row-queue.js';
@@ -37,7 +39,7 @@ const DRAIN_MS = 5;
 const STOP_MS = 5_000;
 const QUERY_CANCELED = '57014';
 
-type Stage = 'new' | 'instant' | 'shards' | 'final' | 'stopping' | 'over';
+type Stage = 'new' | 'settings' | 'instant' | 'shards' | 'final' | 'stopping' | 'over';
 
 export class ScatterRun implements LegOwner {
   #stage: Stage = 'new';
@@ -51,6 +53,8 @@ export class ScatterRun implements LegOwner {
   /** Legs whose columns were found to be those of the teller. */
   #checked = new Set<ScatterLeg>();
   #described = false;
+  /** What is set in the block. */
+  #local: LocalSettings | null = null;
   /** How many of the shards' last columns are sort keys, which the client does not get. */
   #hidden = 0;
   #partials: RowRun[] = [];
@@ -74,8 +78,21 @@ export class ScatterRun implements LegOwner {
   start(rowsMax = 0): void {
     assert(this.#stage === 'new', 'a scattered read is started once');
     this.#delivery.ask(rowsMax);
-    if (this.#request.instant === null) this.#askShards([this.#request.parameters]);
-    else this.#askInstant(this.#request.instant);
+    const { local } = this.#request;
+    if (local === null) return this.#askServers();
+    this.#stage = 'settings';
+    local((told) => {
+      if (this.#stage !== 'settings') return;
+      if (Buffer.isBuffer(told)) return this.#stop(told);
+      this.#local = told;
+      this.#askServers();
+    });
+  }
+
+  #askServers(): void {
+    const { instant, parameters } = this.#request;
+    if (instant === null) this.#askShards([parameters]);
+    else this.#askInstant(instant);
   }
 
   #askInstant({ source, inBlock }: InstantSource): void {
@@ -89,8 +106,7 @@ export class ScatterRun implements LegOwner {
       return;
     }
     source.uses++;
-    const asks = { source, parameters: [NO_PARAMETERS], resultFormats: [], hidden: 0 };
-    const statement = { ...asks, asksParameterTypes: false, describesEarly: false };
+    const statement = { ...PLAIN_LEG, source, parameters: [NO_PARAMETERS], resultFormats: [] };
     this.#run([this.#leg(this.#request.home, statement)], 0);
   }
 
@@ -108,7 +124,7 @@ export class ScatterRun implements LegOwner {
   }
 
   #askShards(parameters: readonly Buffer[]): void {
-    const { plan, shardSource, final, resultFormats, targets, home } = this.#request;
+    const { plan, shardSource, final, resultFormats, targets, home, name } = this.#request;
     this.#stage = 'shards';
     shardSource.uses++;
     const combines = plan.kind === 'combine';
@@ -119,12 +135,13 @@ export class ScatterRun implements LegOwner {
       0,
     );
     const statement: LegStatement = {
+      ...PLAIN_LEG,
       source: shardSource,
       parameters,
       resultFormats: combines ? [1] : resultFormats,
       hidden: this.#hidden,
-      asksParameterTypes: false,
-      describesEarly: false,
+      name,
+      local: this.#local,
     };
     const telling = {
       ...statement,
@@ -189,6 +206,9 @@ export class ScatterRun implements LegOwner {
   }
 
   failed(error: Buffer): void {
+    // What one server has described before its error is told, as by that server alone.
+    if (this.#stage === 'shards' && this.#legs.length === 1 && this.#teller.columns !== null && !this.#described)
+      this.#describe();
     if (this.#isRunning) this.#stop(this.#stage === 'final' ? withoutPosition(error) : error);
     else if (this.#cancelling && readErrorFields(error, 0, error.length)['C'] === QUERY_CANCELED) this.#error = error;
   }
@@ -215,9 +235,7 @@ export class ScatterRun implements LegOwner {
   }
 
   get #unsettled(): number {
-    let count = 0;
-    for (const { phase } of this.#legs) if (phase !== 'settled') count++;
-    return count;
+    return this.#legs.filter(({ phase }) => phase !== 'settled').length;
   }
 
   #step(): void {
@@ -237,6 +255,7 @@ export class ScatterRun implements LegOwner {
         this.#report();
         return;
       case 'new':
+      case 'settings':
         return;
       case 'over':
         if (this.#unsettled === 0) this.#clearTimers();
@@ -283,7 +302,9 @@ export class ScatterRun implements LegOwner {
   }
 
   get #isRunning(): boolean {
-    return this.#stage === 'instant' || this.#stage === 'shards' || this.#stage === 'final';
+    return (
+      this.#stage === 'settings' || this.#stage === 'instant' || this.#stage === 'shards' || this.#stage === 'final'
+    );
   }
 
   /** Every leg has sent its rows and has succeeded, and the rows are gone. */
@@ -325,15 +346,7 @@ export class ScatterRun implements LegOwner {
     const source = internFinal(shardSource, text, parseTail);
     source.uses++;
     this.#stage = 'final';
-    const statement = {
-      source,
-      parameters,
-      resultFormats,
-      hidden: 0,
-      asksParameterTypes: false,
-      describesEarly: false,
-    };
-    this.#run([this.#leg(home, statement)], 0);
+    this.#run([this.#leg(home, { ...PLAIN_LEG, source, parameters, resultFormats })], 0);
   }
 
   /** No more rows go out; the answer follows when the legs have ended. */

@@ -78,6 +78,8 @@ export function handleUnit(way: Way, unit: Unit): Handling {
       // What is asked of portals goes where they were bound.
       if (unit.type === Frontend.flush || (unit.source === null && way.context.lanes.current.busy))
         return leased.take(unit);
+      if (unit.type === Frontend.describe && unit.template.kv === null && isReadElsewhere(way, unit))
+        return beside(way, unit);
       return onLane(way, unit, laneForParse(way, unit, unit.template.kv !== null).target, ON_HOME);
   }
 }
@@ -148,6 +150,7 @@ function parse(way: Way, unit: Unit): Handling {
   // A server says that one Parse takes one statement.
   const isAsked = kv?.kind === 'refused' && (kv.asksServer || template.kinds.length > 1);
   if (route.kind === 'refused' && !isAsked) return way.answers.refuse(unit, refusalError(route));
+  if (kv === null && isReadElsewhere(way, unit)) return beside(way, unit);
   const lane = laneForParse(way, unit, kv !== null);
   way.leased.bindIsPlaced = lane.isPlaced;
   return onLane(way, unit, lane.target, lane.why);
@@ -173,6 +176,10 @@ function bind(way: Way, unit: Unit): Handling {
   }
 }
 
+/** A statement that is to be prepared or described; a block that is bound nowhere goes home with it. */
+const isReadElsewhere = ({ placement, context }: Way, { template }: Unit): boolean =>
+  template.readsCatalogue && placement.openElsewhere && !context.transaction.movable;
+
 /** A read of home's catalogues while a block is open on another shard. */
 function beside(way: Way, unit: Unit): Handling {
   const { placement, context } = way;
@@ -182,7 +189,9 @@ function beside(way: Way, unit: Unit): Handling {
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
   const ended = placement.endSegment('the statement is for the home shard', true);
   if (ended === 'wait') return 'wait';
-  return ended === null ? way.scatter.takeAtHome(unit) : way.answers.refuse(unit, ended);
+  if (ended !== null) return way.answers.refuse(unit, ended);
+  const isRun = unit.type === Frontend.query || unit.type === Frontend.bind;
+  return isRun ? way.scatter.takeAtHome(unit) : way.scatter.prepareAtHome(unit);
 }
 
 /** A read of several shards, which runs beside the lanes. */

@@ -1,10 +1,10 @@
 // The time of a transaction block, for reads that run beside it: now() is when the block began, for all of its statements. Where
 // a server has the block, that one is asked; of a block that is held back, the first answer counts from then on.
-import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
 import { PgkvError } from '../../base/errors.js';
 import { INSTANT_SQL, type Instant, readInstant } from '../../execute/scatter/instant.js';
 import type { InstantSource } from '../../execute/scatter/scatter-request.js';
 import { encodeError } from '../../wire/server-messages.js';
+import type { BlockQuestion } from './block-question.js';
 import type { ExchangeContext } from './exchange-context.js';
 
 /** A query of the block, if one is open, runs beside its server. */
@@ -17,15 +17,17 @@ export function readBeside({ transaction, lanes }: ExchangeContext): void {
   });
 }
 
+const NO_TIME = encodeError(new PgkvError('internal', { detail: 'a server gave no time' }), 'ERROR');
+
 export class BlockInstant {
   readonly #context: ExchangeContext;
   /** now(), by the block's prologue, which it keeps as long as reads may run beside it. */
   readonly #begun = new WeakMap<object, Buffer>();
-  /** Who waits for the block's server. */
-  #asking: ((instant: Instant | Buffer) => void) | null = null;
+  readonly #question: BlockQuestion;
 
-  constructor(context: ExchangeContext) {
+  constructor(context: ExchangeContext, question: BlockQuestion) {
     this.#context = context;
+    this.#question = question;
   }
 
   /** As it is asked for at present. */
@@ -44,33 +46,11 @@ export class BlockInstant {
     };
   }
 
-  /** The connection of the block broke: who waits for it is told, and the block has failed. */
-  lost({ error: { detail } }: ServerLoss): void {
-    const asking = this.#asking;
-    if (asking === null) return;
-    this.#asking = null;
-    this.#context.transaction.lose(true);
-    asking(encodeError(new PgkvError('transaction_lost', detail === undefined ? {} : { detail }), 'ERROR'));
-  }
-
   #ask(told: (instant: Instant | Buffer) => void): void {
-    const { lanes, transaction } = this.#context;
-    const lane = lanes.current;
-    const connection = lane.connection!;
-    let answer: Instant | Buffer | null = null;
-    this.#asking = told;
-    connection.runControl(INSTANT_SQL, {
-      row: (values) => {
-        answer = readInstant(values);
-      },
-      failed: (message) => {
-        answer = message;
-      },
-      ready: () => {
-        this.#asking = null;
-        transaction.answered(connection.status, lane);
-        told(answer ?? encodeError(new PgkvError('internal', { detail: 'a server gave no time' }), 'ERROR'));
-      },
+    this.#question.ask(INSTANT_SQL, (answer) => {
+      if (Buffer.isBuffer(answer)) return told(answer);
+      const [row] = answer;
+      told(row === undefined ? NO_TIME : readInstant(row));
     });
   }
 }

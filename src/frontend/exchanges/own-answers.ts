@@ -60,8 +60,10 @@ export class OwnAnswers {
   error(type: number, bytes: Buffer): void {
     const { output, batch, transaction } = this.#context;
     if (transaction.state.kind === 'open') return this.#errorOnServer(type, bytes);
-    output.send(transaction.state.kind === 'lost' ? LOST : bytes);
-    transaction.failHere();
+    const { state } = transaction;
+    output.send(state.kind === 'lost' ? LOST : bytes);
+    // A block that has failed on its server stays there.
+    if (state.kind !== 'failed') transaction.failHere();
     batch.transactionEnded();
     if (type === Frontend.query || type === Frontend.functionCall) this.ready();
     else batch.failed();

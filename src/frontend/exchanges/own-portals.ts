@@ -17,6 +17,8 @@ import type { ClientOutput } from './client-output.js';
 export interface OwnPortal {
   /** Its statement ends a block, which it may though that has failed. */
   readonly endsBlock: boolean;
+  /** It has failed with its block: there is none where that goes on. */
+  isGone?: boolean;
   /** @param executeFollows the Execute of this portal is the next message, and has arrived */
   describe(executeFollows: boolean): void;
   /** @param rowsMax rows after which the portal is suspended; 0: never */
@@ -43,10 +45,15 @@ export class OwnPortals {
   /** Why a Bind may not make its portal here; null: it may. */
   obstacle(name: string): Buffer | PgkvError | null {
     // Those without a name give way.
-    if (this.#portals.has(name) || this.#elsewhere.has(name)) return name === '' ? null : cursorExists(name);
+    if (this.#isTaken(name) || this.#elsewhere.has(name)) return name === '' ? null : cursorExists(name);
     if (this.#portals.size < OWN_PORTALS_MAX) return null;
     const message = `a limit of pgkv was exceeded: ${OWN_PORTALS_MAX} portals of pgkv's own are open`;
     return new PgkvError('limit_exceeded', { message });
+  }
+
+  #isTaken(name: string): boolean {
+    const portal = this.#portals.get(name);
+    return portal !== undefined && portal.isGone !== true;
   }
 
   /** The same for a portal on a server. */
@@ -54,7 +61,7 @@ export class OwnPortals {
     if ((this.#portals.size === 0 && this.#elsewhere.size === 0) || unit.buffer[unit.start + 5] === 0) return null;
     const name = portalIn(unit);
     // Where the server that has one gets the Bind, it says so itself.
-    return this.#portals.has(name) || this.#elsewhere.get(name) === 'left' ? cursorExists(name) : null;
+    return this.#isTaken(name) || this.#elsewhere.get(name) === 'left' ? cursorExists(name) : null;
   }
 
   /** Answers a Bind. */
@@ -69,9 +76,9 @@ export class OwnPortals {
     if (this.#portals.size > 0 || this.#elsewhere.size > 0) this.close('');
   }
 
-  /** A Bind goes to a server: the unnamed portal is another one from now on. */
+  /** A Bind goes to a server: the portal of that name is another one from now on. */
   boundElsewhere(name: string): void {
-    if (name === '') this.close('');
+    if (this.#portals.size > 0) this.close(name);
     if (this.#elsewhere.size <= NAMES_MAX) this.#elsewhere.set(name, 'there');
   }
 
@@ -191,6 +198,9 @@ export function isExecutedNext({ buffer, start, end }: Unit): boolean {
 /** In Postgres's words. */
 const cursorExists = (name: string): Buffer =>
   encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P03', M: `cursor "${spelled(name)}" already exists` });
+
+export const noPortal = (name: string): Buffer =>
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '34000', M: `portal "${spelled(name)}" does not exist` });
 
 /** A portal of what gives no rows can be run once. */
 export const cannotBeRun = (name: string): Buffer =>

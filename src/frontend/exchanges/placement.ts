@@ -19,6 +19,7 @@ import {
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
+import type { KvStatements } from '../unit/kv-statements.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnPortals } from './own-portals.js';
 
@@ -38,6 +39,7 @@ export class ShardPlacement {
   readonly #transaction: Transaction<LeasedLane>;
   readonly #batch: ClientBatch;
   readonly #portals: OwnPortals;
+  readonly #kv: KvStatements;
   readonly #say: Say;
   /**
    * What statements of the open batch, outside a block, have done on the current lane, for a BEGIN behind them; null: something
@@ -48,12 +50,13 @@ export class ShardPlacement {
   #batchRuns = false;
 
   /** @param say the statement at hand, once more */
-  constructor({ session, lanes, transaction, batch }: ExchangeContext, portals: OwnPortals, say: Say) {
+  constructor({ session, lanes, transaction, batch, kv }: ExchangeContext, portals: OwnPortals, say: Say) {
     this.#say = say;
     this.#session = session;
     this.#lanes = lanes;
     this.#transaction = transaction;
     this.#batch = batch;
+    this.#kv = kv;
     this.#portals = portals;
   }
 
@@ -104,15 +107,21 @@ export class ShardPlacement {
 
   /**
    * Whether a read of home's catalogues may run beside the block that is open elsewhere, which cannot have changed them. It runs as
-   * a session of its own: without what the block has set, and without temporary tables, cursors and the like of the session's.
+   * a session of its own, under what the block's server says is set in it, and without temporary tables, cursors and the like.
    */
   mayReadBeside(): PgkvError | null {
     const { home } = this.#lanes;
     const refused = (why: string): PgkvError =>
       LEAVES_SHARD(`the statement reads catalogues, which are those of the home shard, ${why}`);
     if (!this.#isReadCommitted) return refused('and would not see them as the transaction does');
-    if (this.#transaction.hasSettings) return refused('and would not run there under the settings of the transaction');
+    if (!this.#settingsCanBeHad) return refused('and would not run there under the settings of the transaction');
     return home.holdsState ? refused('and would not see what the session holds there') : null;
+  }
+
+  /** What is set in the block can be asked for; values that are not UTF-8 would be misread. */
+  get #settingsCanBeHad(): boolean {
+    const { settings } = this.#transaction;
+    return settings === 'nothing' || (settings !== 'anything' && this.#kv.reading.encoding.isUtf8);
   }
 
   /** Each statement of the block sees what was committed before it. */
@@ -244,8 +253,8 @@ export class ShardPlacement {
     const transaction = this.#transaction;
     // Behind the end of a block, in the same batch, there is none any more.
     if (!transaction.inBlock || transaction.phase === 'ending') return null;
-    if (transaction.movable && this.#isReadCommitted && !transaction.hasSettings) return null;
-    if (transaction.hasSettings) {
+    if (transaction.movable && this.#isReadCommitted && transaction.settings === 'nothing') return null;
+    if (transaction.settings !== 'nothing') {
       return LEAVES_SHARD('a read over several shards would not run under the settings of the transaction');
     }
     return LEAVES_SHARD(

@@ -2,23 +2,30 @@
 // time; while one is under way the conversation takes no messages. What is asked of the shards is put together in
 // scatter-request-of.ts.
 import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
-import type { RewrittenText } from '../../backend/replies/statement-source.js';
+import type { RewrittenText, StatementSource } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
 import type { ShardView } from '../../cluster/cluster-view.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
+import { type LocalSettings, localSettings, localSettingsSql } from '../../execute/scatter/local-settings.js';
+import { PrepareRun } from '../../execute/scatter/prepare-run.js';
 import type { ScatterClient, ScatterRequest } from '../../execute/scatter/scatter-request.js';
 import { ScatterRun } from '../../execute/scatter/scatter-run.js';
 import { CopyWriter } from '../../wire/copy-format.js';
+import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
-import { encodeCommandComplete, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
+import { rowShape } from '../../wire/row-shape.js';
+import { encodeCommandComplete, encodeError, PARSE_COMPLETE, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import type { CopiedStatement } from '../unit/kv-statements.js';
 import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { BlockInstant, readBeside } from './block-instant.js';
+import { BlockQuestion } from './block-question.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
-import type { OwnPortal, OwnPortals } from './own-portals.js';
+import { noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
 import {
+  atHome,
   boundParts,
   homeReadRequest,
   NOTHING_BOUND,
@@ -29,6 +36,20 @@ import {
 
 const INVALID_BIND = new PgkvError('protocol_violation', { message: 'invalid Bind message' });
 
+const NOTHING_LOCAL: LocalSettings = new Map();
+const nothing = (): void => undefined;
+const SETTINGS_UNKNOWN = encodeError(
+  refusalError(refuse('leaves_shard', { why: 'the settings of the transaction are not known on the home shard' })),
+  'ERROR',
+);
+
+/** In Postgres's words. */
+const statementExists = (name: string): Buffer =>
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P05', M: `prepared statement "${name}" already exists` });
+
+/** What is under way. */
+type BesideRun = Pick<ScatterRun, 'cancel' | 'resume' | 'abandon'>;
+
 /** What may follow the start of a read. */
 type RunClient = Omit<ScatterClient, 'rows' | 'notice'>;
 
@@ -36,14 +57,16 @@ export class ScatterExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
+  readonly #question: BlockQuestion;
   readonly #blockInstant: BlockInstant;
-  #run: ScatterRun | null = null;
+  #run: BesideRun | null = null;
 
   constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals) {
     this.#context = context;
     this.#answers = answers;
     this.#portals = portals;
-    this.#blockInstant = new BlockInstant(context);
+    this.#question = new BlockQuestion(context);
+    this.#blockInstant = new BlockInstant(context, this.#question);
   }
 
   get busy(): boolean {
@@ -55,8 +78,81 @@ export class ScatterExchange implements Exchange<Unit> {
     const isQuery = unit.type === Frontend.query;
     const parts = isQuery ? NOTHING_BOUND : boundParts(unit.buffer, unit.start, unit.end);
     if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
-    const request = homeReadRequest(unit, parts, this.#context);
+    const request = homeReadRequest(unit, parts, this.#context, (told) => this.#askLocal(told));
     return isQuery ? this.#runQuery(request, null) : this.#makePortal(unit, request, null);
+  }
+
+  /** A Parse of such a read, or a Describe of it. */
+  prepareAtHome(unit: Unit): Handling {
+    const { named } = this.#context;
+    if (unit.type === Frontend.parse) this.#parse(unit.source!, named.parsedName(unit));
+    else this.#describe(unit.source!, named.closedName(unit));
+    return 'taken';
+  }
+
+  /** As in Postgres, a Parse without a name drops the statement before it whatever becomes of it. */
+  #parse(source: StatementSource, name: string): void {
+    const { session, named, output } = this.#context;
+    const isTaken = name !== '' && session.statement(name) !== undefined;
+    source.uses++;
+    if (name === '') {
+      session.dropDescription('');
+      session.unnamed.set(null);
+    } else if (!isTaken) named.keep(name, source);
+    this.#prepare(source, (description) => {
+      const error = Buffer.isBuffer(description) ? description : isTaken ? statementExists(name) : null;
+      if (error !== null) {
+        if (name !== '' && !isTaken) session.dropStatement(name);
+        return this.#answers.error(Frontend.parse, error);
+      }
+      if (name === '') session.unnamed.set(source);
+      output.send(PARSE_COMPLETE);
+    });
+  }
+
+  #describe(source: StatementSource, name: string): void {
+    const { session, lanes, output } = this.#context;
+    const epoch = lanes.home.schemaEpoch;
+    this.#prepare(source, (description) => {
+      if (Buffer.isBuffer(description)) return this.#answers.error(Frontend.describe, description);
+      for (const message of description) output.send(message);
+      const result = description.at(-1)!;
+      session.setDescription(name, { source, shape: rowShape(result, 0, result.length), epoch, stale: false });
+    });
+  }
+
+  /** @param done is told what the home server says, before messages are taken again */
+  #prepare(source: StatementSource, done: (description: readonly Buffer[] | Buffer) => void): void {
+    const context = this.#context;
+    const { session, lanes, kv, output } = context;
+    readBeside(context);
+    const ended = (description: readonly Buffer[] | Buffer): void => {
+      done(description);
+      this.#end();
+    };
+    const asking = { cancel: nothing, resume: nothing, abandon: nothing };
+    this.#run = asking;
+    this.#askLocal((local) => {
+      if (this.#run !== asking) return;
+      if (Buffer.isBuffer(local)) return ended(local);
+      const run = new PrepareRun(atHome(kv.view, lanes), session, source, local, {
+        notice: (message) => output.send(message),
+        done: ended,
+      });
+      this.#run = run;
+      run.start();
+    });
+  }
+
+  /** What is set in the block, in whose midst something runs beside it. */
+  #askLocal(told: (settings: LocalSettings | Buffer) => void): void {
+    const { transaction, session } = this.#context;
+    const { settings } = transaction;
+    if (settings === 'nothing') return told(NOTHING_LOCAL);
+    if (settings === 'anything' || transaction.state.kind !== 'open') return told(SETTINGS_UNKNOWN);
+    this.#question.ask(localSettingsSql(session, settings), (answer) =>
+      told(Buffer.isBuffer(answer) ? answer : localSettings(session, answer)),
+    );
   }
 
   /** A Query or Bind of a statement whose route is several shards. */
@@ -82,7 +178,7 @@ export class ScatterExchange implements Exchange<Unit> {
 
   lost(loss: ServerLoss): void {
     // Its legs have lanes of their own; what is lost beside them owed nothing but the time.
-    this.#blockInstant.lost(loss);
+    this.#question.lost(loss);
   }
 
   abandon(): void {
@@ -171,7 +267,7 @@ export class ScatterExchange implements Exchange<Unit> {
     let ended = false;
     const failed = (error: Buffer): void => {
       // The block may go on behind it, from a savepoint: without the portal.
-      this.#portals.close(name);
+      portal.isGone = true;
       this.#answers.error(Frontend.execute, placedError(error, rewritten));
     };
     const described = (told: Buffer): void => {
@@ -179,9 +275,10 @@ export class ScatterExchange implements Exchange<Unit> {
       if (isAsked) output.send(told);
       isAsked = false;
     };
-    return {
+    const portal: OwnPortal = {
       endsBlock: false,
       describe: (executeFollows) => {
+        if (portal.isGone) return this.#answers.error(Frontend.describe, noPortal(name));
         if (description !== null) return output.send(description);
         isAsked = true;
         // Nearly always Execute is next, and brings the description along.
@@ -200,6 +297,7 @@ export class ScatterExchange implements Exchange<Unit> {
       },
       execute: (rowsMax) => {
         // As Postgres answers a portal that has been run to its end.
+        if (portal.isGone) return this.#answers.error(Frontend.execute, noPortal(name));
         if (ended) return output.send(encodeCommandComplete('SELECT 0'));
         if (run !== null) {
           this.#run = run;
@@ -221,6 +319,7 @@ export class ScatterExchange implements Exchange<Unit> {
       },
       close: () => run?.abandon(),
     };
+    return portal;
   }
 
   /** A run whose rows go to the client; the conversation waits until it ends. */

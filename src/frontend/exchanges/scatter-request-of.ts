@@ -9,7 +9,7 @@ import {
 import type { Clock } from '../../base/clock.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { isRefusal } from '../../base/refusals.js';
-import { homeShard, type ShardView } from '../../cluster/cluster-view.js';
+import { type ClusterView, homeShard, type ShardView } from '../../cluster/cluster-view.js';
 import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
 import { INSTANT_SQL, parameterCount } from '../../execute/scatter/instant.js';
 import type { InstantSource, ScatterRequest, ScatterTarget } from '../../execute/scatter/scatter-request.js';
@@ -39,13 +39,15 @@ export interface BoundParts {
   readonly parameters: Buffer;
   /** Formats of the result's columns. */
   readonly formats: readonly number[];
+  /** What the client calls the statement. */
+  readonly name: string;
 }
 
 /** The time is asked for outside a block. */
 const NO_BLOCK: Omit<InstantSource, 'source'> = { inBlock: null, settle: (instant) => instant };
 
 /** Of a simple query: no parameters, all columns as text. */
-export const NOTHING_BOUND: BoundParts = { parameters: NO_PARAMETERS, formats: [] };
+export const NOTHING_BOUND: BoundParts = { parameters: NO_PARAMETERS, formats: [], name: '' };
 
 /** The read to be run; the error where it cannot be made, which is the statement's own and never the session's end. */
 export function shardReadRequest(
@@ -65,7 +67,7 @@ export function shardReadRequest(
 function requestOf(
   statement: KvStatement,
   shards: readonly ShardView[],
-  { parameters, formats }: BoundParts,
+  { parameters, formats, name }: BoundParts,
   context: ReadRequestContext,
 ): ScatterRequest | PgkvError {
   const { plan, values } = statement;
@@ -101,22 +103,34 @@ function requestOf(
     offset: offset ?? 0n,
     byteOrder: lanes.home.byteOrder,
     encoding: statement.encoding,
+    name,
+    local: null,
     session,
     clock,
   };
 }
 
-/** A read that runs as it is on the home shard, beside the session's own lane there. */
+/** The home shard, for what runs there beside the session's own lane. */
+export const atHome = (view: ClusterView, lanes: SessionLanes): ScatterTarget => ({
+  shardName: homeShard(view).name,
+  lane: (client) => lanes.another(homeShard(view), client),
+});
+
+/**
+ * A read that runs as it is on the home shard, beside the session's own lane there.
+ * @param local see ScatterRequest
+ */
 export function homeReadRequest(
-  { source, text, view }: Unit,
-  { parameters, formats }: BoundParts,
-  { session, lanes, kv, services: { clock, sources } }: ReadRequestContext,
+  unit: Unit,
+  { parameters, formats, name }: BoundParts,
+  context: ReadRequestContext,
+  local: NonNullable<ScatterRequest['local']>,
 ): ScatterRequest {
+  const { source, text } = unit;
+  const { session, lanes, kv, services } = context;
+  const { clock, sources } = services;
   const { encoding } = kv.reading;
-  const home: ScatterTarget = {
-    shardName: homeShard(view).name,
-    lane: (client) => lanes.another(homeShard(view), client),
-  };
+  const home = atHome(unit.view, lanes);
   return {
     plan: { kind: 'sorted', shardText: [text], sortKeys: [], limit: null, offset: null },
     shardSource: source ?? sources.ownText(text, [], encoding),
@@ -130,6 +144,8 @@ export function homeReadRequest(
     instant: null,
     byteOrder: lanes.home.byteOrder,
     encoding,
+    name,
+    local,
     session,
     clock,
   };
@@ -181,7 +197,7 @@ export function boundParts(buffer: Buffer, start: number, end: number): BoundPar
     if (at + 2 > end) return null;
     formats.push(buffer.readInt16BE(at));
   }
-  return { parameters, formats };
+  return { parameters, formats, name: buffer.toString('utf8', portalEnd + 1, nameEnd) };
 }
 
 /** The text that the shards run, and what it was made from. @param parameters the client's */

@@ -137,6 +137,10 @@ export const KINDS: Readonly<Record<string, (place: Place) => Statement>> = {
   'home read': () =>
     statement('SELECT note FROM plain WHERE note = $1 OR note = $2', ['fixed', 'fixed'], NONE, { shards: [0] }),
   'home write': (place) => noteAt(place, 'h'),
+  catalogue: () =>
+    statement('SELECT relname FROM pg_class WHERE relname = $1 OR relname = $2', ['plain', 'plain'], NONE, {
+      shards: [0],
+    }),
   neutral: () =>
     statement('SELECT length($1::text) + length($2::text)', ['a', 'bc'], NONE, { shards: [0], isNeutral: true }),
   begin: () => plain('BEGIN', { kind: 'begin' }),
