@@ -365,8 +365,8 @@ export class ServerConnection implements MatchedConnection {
     this.destroy('closed by pgkv');
   }
 
-  /** Idempotent. Tells the receiver, then the pool. */
-  destroy(reason: string, cause?: unknown): void {
+  /** Idempotent. Tells the receiver, then the pool. @param refusal see ServerLoss */
+  destroy(reason: string, cause?: unknown, refusal: Buffer | null = null): void {
     if (this.dead) return;
     this.dead = true;
     this.endedBy = reason;
@@ -374,6 +374,7 @@ export class ServerConnection implements MatchedConnection {
     const loss: ServerLoss = {
       error: new PgkvError(sent ? 'outcome_unknown' : 'server_unreachable', { detail: reason, cause }),
       last: this.#matcher.fatal,
+      refusal,
       owedReadies: this.replies.owedReadies(),
       owed: this.replies.owedToClient(),
       done: { ...this.replies.done },

@@ -37,6 +37,8 @@ export class NodePool {
   readonly address: ServerAddress;
   /** For messages: the node, and its shard where there are several. */
   readonly label: string;
+  /** Null where there is one shard. */
+  readonly shardName: string | null;
   readonly counters = createPoolCounters();
   readonly #limits: PoolLimits;
   readonly #clock: Clock;
@@ -73,7 +75,8 @@ export class NodePool {
   }) {
     this.address = options.address;
     const node = `node ${addressText(options.address)}`;
-    this.label = (options.shardName ?? null) === null ? node : `shard ${options.shardName}, ${node}`;
+    this.shardName = options.shardName ?? null;
+    this.label = this.shardName === null ? node : `shard ${this.shardName}, ${node}`;
     this.#limits = options.limits;
     this.#clock = options.clock;
     this.#connections = new PoolConnections({

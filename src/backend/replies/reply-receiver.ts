@@ -43,6 +43,8 @@ export interface ServerLoss {
   readonly error: PgkvError;
   /** The server's own last FATAL message, if it sent one. */
   readonly last: Buffer | null;
+  /** It was closed because the server refused what the client had said in its block elsewhere: the answer in place of the loss. */
+  readonly refusal: Buffer | null;
   /** ReadyForQuery messages the client still waits for. */
   readonly owedReadies: number;
   /** All that the client still waits for, in order. */

@@ -9,6 +9,7 @@ import type { LeaseRequest, PoolGroup } from '../../backend/pool/pool-group.js';
 import { type Routines, readRoutines } from '../../backend/pool/routines.js';
 import { ROUTINES_SQL } from '../../backend/pool/routines-sql.js';
 import { parameterChanges } from '../../backend/replies/parameter-status.js';
+import { refusedSetting } from '../../backend/replies/refused-setting.js';
 import type { ReplyReceiver } from '../../backend/replies/reply-receiver.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
@@ -122,7 +123,7 @@ export class Acquisition {
     // What a time-out cut off, twenty times, is not the session's fault: the server has no time for anything.
     if (hasTimedOut(failure))
       this.#lane.connectionRefused(new PgkvError('server_unreachable', { detail: TOO_BUSY }), null);
-    else this.#lane.connectionRefused(new PgkvError('internal'), failure);
+    else this.#lane.connectionRefused(new PgkvError('internal'), refusedSetting(failure, this.#pool.shardName));
   }
 
   /** The lane's former connection, if it is free and still as this session left it, so that it answers lastval(). */

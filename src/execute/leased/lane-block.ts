@@ -3,7 +3,9 @@
 // session/transaction.ts. Invariant: a block that cannot be said again is never gone on with: what follows would be
 // committed by itself.
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
+import type { NodePool } from '../../backend/pool/node-pool.js';
 import { untilReady } from '../../backend/replies/control-answers.js';
+import { refusedSetting } from '../../backend/replies/refused-setting.js';
 import type { ControlQuery } from '../../backend/replies/reply-queue.js';
 import type { PrologueStatement } from '../../session/prologue.js';
 import type { Template } from '../../sql/plan/template.js';
@@ -11,6 +13,7 @@ import type { Acquisition } from './acquisition.js';
 import type { GivingBack, GivingLane } from './giving-back.js';
 import type { StateBehindLease } from './state-behind-lease.js';
 
+const NOT_SAID = 'what was said in a block before it was moved could not be said again';
 /** Fails before it has a portal, which would stay there in a failed block. */
 const FAIL = 'SELECT "pgkv lost"';
 /** Takes a snapshot, behind which it is too late for options of the transaction. */
@@ -24,6 +27,7 @@ export interface BlockLane extends GivingLane {
 }
 
 interface BlockParts {
+  readonly pool: Pick<NodePool, 'shardName'>;
   readonly left: StateBehindLease;
   readonly acquisition: Acquisition;
   readonly givingBack: GivingBack;
@@ -48,8 +52,8 @@ export class LaneBlock {
     const connection = this.#lane.connection!;
     const told: ControlQuery = {
       row: () => undefined,
-      // Without its block, what follows would be committed by itself.
-      failed: () => connection.destroy('what was said in a block before it was moved could not be said again'),
+      // Without its block, what follows would be committed by itself; nor may savepoints behind it be those of before.
+      failed: (message) => connection.destroy(NOT_SAID, undefined, refusedSetting(message, this.#parts.pool.shardName)),
       ready: () => this.#parts.acquisition.tellParameters(connection),
     };
     for (const { said } of prologue) connection.sayAgain(said, told);

@@ -59,6 +59,8 @@ export class LostAnswers {
       state.kind === 'ending' && state.how === 'rollback' && done.statements === 0 && onlyRollsBack(last);
     const errorOf = (index: number): Buffer | null => {
       const isInside = inBlock && index >= block.outside && index < block.through;
+      // The block could not be gone on with where it was to go: it has failed, and nothing of it was done.
+      if (loss.refusal !== null) return loss.refusal;
       if (isInside && !(isOver && index >= batches.length - 1)) return this.#inBlock(loss, block, batches);
       const known = index > 0 ? NOTHING_DONE : isOver ? { ...done, wrote: done.wroteSinceEnd } : loss.done;
       return this.#outside(loss, batches[index] ?? [], known, index < block.outside && block.commitsBefore);
@@ -87,12 +89,12 @@ export class LostAnswers {
   }
 
   /** @param isOver a server has said that the block has ended */
-  #loseBlock({ told, done }: ServerLoss, batches: readonly Batch[], isOver: boolean): void {
+  #loseBlock({ told, done, refusal }: ServerLoss, batches: readonly Batch[], isOver: boolean): void {
     const { transaction } = this.#context;
     const isOne = batches.length <= 1;
     // What was bound and not executed has ended nothing; nor has what the server skips behind an error.
     const ends = (batches.at(-1) ?? []).some((owed) => mayDo(owed, 'commits') || mayDo(owed, 'rolls back'));
-    transaction.lose(true, isOver || (ends && !(told && isOne)));
+    transaction.lose(true, isOver || (ends && !((told || refusal !== null) && isOne)));
     // A text that begins a block, and has failed in it.
     if (told && isOne && done.begun) transaction.failedInText();
   }
