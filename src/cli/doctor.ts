@@ -7,6 +7,7 @@ import type { Settings } from '../config/settings.js';
 import { type ClusterAccess, clusterAccess } from './cluster/cluster-access.js';
 import { diagnose, type Finding, type Severity, type ShardExamination, type ShardReport } from './cluster/diagnosis.js';
 import { extensionSource, installedExtension } from './cluster/extension.js';
+import { missingObjects } from './cluster/extension-objects.js';
 import { mayBeat, missingFunctions } from './cluster/function-check.js';
 import { readLoginFunction } from './cluster/login-function.js';
 import { readLoginRoles } from './cluster/login-roles.js';
@@ -125,6 +126,7 @@ async function examineShard(
     const extension = await orReason(installedExtension(client));
     const isInstalled = typeof extension !== 'string' && extension.kind !== 'none';
     const isCurrent = isInstalled && extension.version === extensionSource().version;
+    const missing = isCurrent ? await orReason(missingObjects(client, extensionSource())) : null;
     const shardState = isInstalled ? await orReason(readShardState(client)) : null;
     const tables: ShardReport['tables'][number][] = [];
     const rows: ShardReport['rows'][number][] = [];
@@ -141,7 +143,7 @@ async function examineShard(
     const roles = await orReason(readLoginRoles(client));
     const beats = isCurrent ? await orReason(mayBeat(client, settings.auth.service.user)) : null;
     const recovery = isCurrent ? await orReason(readRecovery(client, settings.auth.service.user)) : null;
-    return { facts, extension, state: shardState, tables, roles, rows, functions, mayBeat: beats, recovery };
+    return { facts, extension, missing, state: shardState, tables, roles, rows, functions, mayBeat: beats, recovery };
   } catch (error) {
     return messageOf(error);
   }

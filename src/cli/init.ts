@@ -8,7 +8,8 @@ import type { KvTable } from '../cluster/kv-table.js';
 import type { Settings } from '../config/settings.js';
 import { clusterAccess, requireCatalog } from './cluster/cluster-access.js';
 import { withIdentity } from './cluster/cluster-identity.js';
-import { type ExtensionSource, extensionSource } from './cluster/extension.js';
+import { type ExtensionSource, extensionSource, installedExtension } from './cluster/extension.js';
+import { requireWholeTables, restoreObjects } from './cluster/extension-objects.js';
 import { readHoldings, repairsBetween } from './cluster/repairs.js';
 import { explainRefusal } from './cluster/server-refusal.js';
 import { accessFrom, type ShardConnection, shardPlaces, withShards } from './cluster/shard-connection.js';
@@ -22,6 +23,7 @@ import {
   inTransaction,
   refreshTable,
   requireUsableServers,
+  restoreVersions,
 } from './cluster/shard-setup.js';
 import { slotText } from './cluster/slot-text.js';
 import { CommandFailure } from './command-failure.js';
@@ -124,10 +126,11 @@ export async function initShards(
   manner: InitManner,
 ): Promise<InitialisedCluster> {
   const facts = await requireUsableServers(connections);
+  const source = extensionSource();
+  for (const connection of connections) await requireWholeTables(connection, source);
   const known = await withIdentity(state, connections, facts);
   const isKnown = JSON.stringify(known) === JSON.stringify(state);
   const next = isKnown ? state : manner.isNew ? known : { ...known, epoch: state.epoch + 1 };
-  const source = extensionSource();
   // All are settled before a failure is reported: none is still at work when its connection is closed.
   const outcomes = await Promise.allSettled(
     connections.map((connection) =>
@@ -156,19 +159,22 @@ async function initShard(
 ): Promise<InitialisedShard> {
   const shard = state.shards.find(({ name }) => name === connection.name)!;
   const extension = await ensureExtension(connection, source);
+  const { kind } = await installedExtension(connection.client);
+  const restored = extension === 'installed' ? [] : await restoreObjects(connection, kind, source);
   const looksForRepairs = !isNew && extension === 'present';
   const before = looksForRepairs ? await readHoldings(connection.client, state.tables) : null;
   let table: InitialisedShard['table'] = 'none';
   for (const wanted of state.tables) {
     table = (await ensureTable(connection, wanted)) ? 'created' : 'present';
     // Who updated the extension by hand may not have gone on to its tables.
-    if (extension === 'updated' || !isNew) await refreshTable(connection.client, wanted);
+    if (extension === 'updated' || restored.length > 0 || !isNew) await refreshTable(connection.client, wanted);
+    if (restored.length > 0 || (extension === 'installed' && !isNew)) await restoreVersions(connection.client, wanted);
   }
   await ensureShardState(connection, shard, state, isNew);
   await grantService(connection, service);
   await grantRecovery(connection, service);
-  const repaired = before === null ? [] : repairsBetween(before, await readHoldings(connection.client, state.tables));
-  return { ...shard, ...connection.primary, extension, table, repaired };
+  const renewed = before === null ? [] : repairsBetween(before, await readHoldings(connection.client, state.tables));
+  return { ...shard, ...connection.primary, extension, table, repaired: [...restored, ...renewed] };
 }
 
 function report(

@@ -2,7 +2,7 @@
 import type { CatalogState } from '../../catalog/catalog-state.js';
 import { connectionSum } from '../../config/server-connections.js';
 import type { Settings } from '../../config/settings.js';
-import { type InstalledExtension, isOlder } from './extension.js';
+import { type InstalledExtension, isOlder, VERSION_UNKNOWN } from './extension.js';
 import type { LoginFunction } from './login-function.js';
 import type { LoginRoles } from './login-roles.js';
 import { RECOVER_ROLE, type RecoveryRights } from './recovery-check.js';
@@ -28,6 +28,8 @@ export interface Finding {
 export interface ShardReport {
   readonly facts: ServerFacts;
   readonly extension: InstalledExtension | string;
+  /** What of the extension is missing; null: not asked, as of another version. */
+  readonly missing: readonly string[] | null | string;
   readonly state: ShardState | null | string;
   /** In the order of the catalogue's tables; null: not there. */
   readonly tables: readonly (TableDefinition | null | string)[];
@@ -82,7 +84,7 @@ export function diagnose(
     }
     examineLogin(report.login, settings, add);
     if (catalog === null) continue;
-    examineExtension(report.extension, extensionVersion, add);
+    examineExtension(report, extensionVersion, add);
     if (typeof report.extension !== 'string' && report.extension.kind !== 'none') {
       examineState(report, place.name, catalog, add);
       examineHeartbeat(report.mayBeat, settings, add);
@@ -124,12 +126,20 @@ function examineConnections(facts: ServerFacts, settings: Settings, add: Add): v
   add(fits ? 'ok' : 'wrong', 'connections', fits ? text : `${text}: does not fit`);
 }
 
-function examineExtension(extension: ShardReport['extension'], wanted: string, add: Add): void {
+function examineExtension({ extension, missing }: ShardReport, wanted: string, add: Add): void {
   if (typeof extension === 'string') return add('wrong', 'extension', extension);
   if (extension.kind === 'none') return add('wrong', 'extension', 'pgkv is not installed in this database');
   const manner = extension.kind === 'plain' ? ' (plain SQL)' : '';
+  if (typeof missing === 'string') return add('wrong', 'extension', missing);
+  if (missing !== null && missing.length > 0)
+    return add(
+      'wrong',
+      'extension',
+      `lacks, or has otherwise, ${namesOf(missing.map((name) => ({ name })))}: run pgkv init again`,
+    );
   if (extension.version === wanted) return add('ok', 'extension', `pgkv ${wanted}${manner}`);
   const remedy = isOlder(extension.version, wanted) ? ': run pgkv init again' : '';
+  if (extension.version === VERSION_UNKNOWN) return add('wrong', 'extension', `pgkv.version() is missing${remedy}`);
   add('wrong', 'extension', `pgkv ${extension.version}${manner}, this program needs ${wanted}${remedy}`);
 }
 

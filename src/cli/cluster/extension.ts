@@ -20,18 +20,22 @@ export function extensionSource(): ExtensionSource {
   return { version, sql: readFileSync(`${FOLDER}pgkv--${version}.sql`, 'utf8') };
 }
 
+/** Of one whose version() was dropped: older than any. */
+export const VERSION_UNKNOWN = '0';
+
 export type InstalledExtension =
   | { readonly kind: 'none' }
   /** `plain`: by its SQL, not known to Postgres as an extension. */
   | { readonly kind: 'extension' | 'plain'; readonly version: string };
 
 export async function installedExtension(client: DriverClient): Promise<InstalledExtension> {
-  const { rows } = await client.query<{ extension: string | null; plain: boolean }>(`
+  const { rows } = await client.query<{ extension: string | null; plain: boolean; partial: boolean }>(`
     SELECT (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pgkv') AS extension,
-           pg_catalog.to_regprocedure('pgkv.version()') IS NOT NULL AS plain`);
-  const { extension, plain } = rows[0]!;
+           pg_catalog.to_regprocedure('pgkv.version()') IS NOT NULL AS plain,
+           pg_catalog.to_regclass('pgkv.shard_state') IS NOT NULL AS partial`);
+  const { extension, plain, partial } = rows[0]!;
   if (extension !== null) return { kind: 'extension', version: extension };
-  if (!plain) return { kind: 'none' };
+  if (!plain) return partial ? { kind: 'plain', version: VERSION_UNKNOWN } : { kind: 'none' };
   const answer = await client.query<{ version: string }>('SELECT pgkv.version() AS version');
   return { kind: 'plain', version: answer.rows[0]!.version };
 }

@@ -132,6 +132,21 @@ export async function refreshTable(client: DriverClient, table: KvTable): Promis
   await client.query('SELECT pgkv.refresh_table($1)', [qualifiedName(client, table)]);
 }
 
+/** Behind what was dropped and made anew of the extension: the default may be gone with it, and how far versions had come. */
+export async function restoreVersions(client: DriverClient, table: KvTable): Promise<void> {
+  const { rowCount } = await client.query(
+    `SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = 'version' AND NOT a.atthasdef`,
+    [table.schema, table.name],
+  );
+  const name = qualifiedName(client, table);
+  if (rowCount !== 0) await client.query(`ALTER TABLE ${name} ALTER version SET DEFAULT pgkv.first_version()`);
+  await client.query(
+    `SELECT pgkv.keep_versions_above(pg_catalog.max(version)) FROM ${name} HAVING pg_catalog.count(*) > 0`,
+  );
+}
+
 /** @returns whether it was there */
 export async function dropTable({ client }: ShardConnection, table: KvTable): Promise<boolean> {
   if ((await readTableDefinition(client, table)) === null) return false;

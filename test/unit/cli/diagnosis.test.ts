@@ -55,6 +55,7 @@ function examination(index: number, facts: Partial<ServerFacts>, roles = ROLES):
     roles,
     rows: [],
     functions: [],
+    missing: [],
     mayBeat: true,
     recovery: { exists: true, maySettle: true, unrecoverable: [], grantable: [], orphans: [] },
     service: null,
