@@ -184,10 +184,11 @@ t.test(
     for (const messages of [[], suspended]) {
       const client = await router.connect();
       await client.run('begin');
-      await client.wire.exchange(messages);
+      // On a slow machine the time may be over before all of the answer is there.
+      const { messages: first } = await client.wire.exchange(messages);
       const { messages: told, outcome } = await client.wire.wait('closed');
       t.equal(outcome, 'reached');
-      t.equal(errorOf(told)?.code, '25P03', `${messages.length} messages behind BEGIN`);
+      t.equal(errorOf([...first, ...told])?.code, '25P03', `${messages.length} messages behind BEGIN`);
     }
     // Who waits for an answer is not idle, and has all the time from then on.
     const shard = await SqlClient.connect(cluster.servers[1]!, login);
