@@ -319,6 +319,11 @@ export const REFUSAL_RULES = {
     'rows on several shards would be written or locked',
     `Name one key (tenant_id = … AND key = …) in each statement, ${KEEP_TOGETHER}.`,
   ),
+  several_shards_unable: rule(
+    'PGKV-084',
+    'the statement writes on several shards, which cannot be done atomically: {why}',
+    'See docs/OPERATION.md on transactions over several shards, or name one key in each statement.',
+  ),
   several_shards_call: rule(
     'PGKV-062',
     'the functions of the statement are called for keys on several shards',

@@ -215,7 +215,7 @@ function conversationServices(
   signals: SessionSignals,
   isAdmin: (user: string) => boolean,
 ): Pick<FrontendServices, ClientServices> {
-  const { settings, log, clock, openStream, views } = options;
+  const { settings, log, clock, random, openStream, views } = options;
   const templates = new TemplateCache({
     bytesMax: new TextBudget(settings.limits.templateCacheBytes, boundHeapGrowth),
     tokensMax: settings.limits.statementTokens,
@@ -245,6 +245,7 @@ function conversationServices(
       }),
     conversation: {
       clock,
+      random,
       counters,
       sources: new StatementSources(templates.budget, (text, standardStrings, scope) =>
         templates.getForKept(text, standardStrings, scope),

@@ -14,6 +14,8 @@ export type KvRoute =
   | { readonly kind: 'keyed'; readonly shard: ShardView; readonly slots: readonly HashSlot[] }
   /** The shards that hold the keys, by id. */
   | { readonly kind: 'multi-keyed'; readonly shards: readonly ShardView[]; readonly slots: readonly HashSlot[] }
+  /** The same, or all: a statement that writes, on each of them what it has. */
+  | { readonly kind: 'spread'; readonly shards: readonly ShardView[]; readonly slots: readonly HashSlot[] }
   /** All shards: rows may be anywhere. */
   | { readonly kind: 'scattered'; readonly shards: readonly ShardView[] }
   | Refusal;
@@ -44,6 +46,7 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): KvR
   const { keys } = plan;
   if (keys === null) {
     if (view.shards.length === 1) return { kind: 'keyed', shard: homeShard(view), slots: [] };
+    if (maySpread(plan, view)) return { kind: 'spread', shards: view.shards, slots: [] };
     return isRefusal(plan.scatter) ? plan.scatter : { kind: 'scattered', shards: view.shards };
   }
   const slots: HashSlot[] = [];
@@ -70,10 +73,14 @@ function routeSlots(plan: KvPlan, slots: readonly HashSlot[], view: ClusterView)
   if (slots.length === 0) return { kind: 'keyed', shard: homeShard(view), slots };
   const first = shardOf(view, slots[0]!);
   if (slots.every((slot) => view.shardOfSlot[slot] === first.id)) return { kind: 'keyed', shard: first, slots };
-  if (isRefusal(plan.scatter)) return plan.scatter;
+  const isSpread = maySpread(plan, view);
+  if (isRefusal(plan.scatter) && !isSpread) return plan.scatter;
   const ids = [...new Set(slots.map((slot) => view.shardOfSlot[slot]!))].sort((a, b) => a - b);
-  return { kind: 'multi-keyed', shards: ids.map((id) => view.shards[id]!), slots };
+  return { kind: isSpread ? 'spread' : 'multi-keyed', shards: ids.map((id) => view.shards[id]!), slots };
 }
+
+/** Without an id of the cluster nobody could find what is left behind. */
+const maySpread = ({ spreads }: KvPlan, { clusterId }: ClusterView): boolean => spreads && clusterId !== null;
 
 /** Adds the slots of the keys that a reference stands for; NULLs have none. */
 function addSlots(ref: KeyRef, values: KeyValues, slots: HashSlot[]): Unreadable | null {

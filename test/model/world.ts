@@ -294,6 +294,7 @@ class World {
         templateOf,
         literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),
         view: () => VIEW,
+        random: this.#random,
         show: () => null,
         signal: (_pid, _what, _by, done) => done('absent'),
         bufferBytesMax: this.#bufferBytesMax,

@@ -14,6 +14,7 @@ import type { OwnExchange } from '../exchanges/own-exchange.js';
 import type { OwnPortals } from '../exchanges/own-portals.js';
 import type { ShardPlacement } from '../exchanges/placement.js';
 import type { ScatterExchange } from '../exchanges/scatter-exchange.js';
+import type { SpreadExchange } from '../exchanges/spread-exchange.js';
 import { batchAhead } from '../unit/batch-ahead.js';
 import type { CopiedStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
@@ -27,6 +28,7 @@ export interface Way {
   readonly own: OwnExchange;
   readonly leased: LeasedExchange;
   readonly scatter: ScatterExchange;
+  readonly spread: SpreadExchange;
   /** Null where statements are not merged. */
   readonly merged: MergedExchange | null;
 }
@@ -112,6 +114,8 @@ function query(way: Way, unit: Unit): Handling {
     case 'multi-keyed':
     case 'scattered':
       return onShards(way, unit);
+    case 'spread':
+      return spread(way, unit);
     default:
       // A text of several statements may end the block, and is run as one.
       if (template.readsCatalogue && template.kinds.length === 1 && way.placement.openElsewhere)
@@ -167,6 +171,8 @@ function bind(way: Way, unit: Unit): Handling {
     case 'multi-keyed':
     case 'scattered':
       return onShards(way, unit);
+    case 'spread':
+      return spread(way, unit);
     default: {
       if (unit.template.readsCatalogue && placement.openElsewhere) return beside(way, unit);
       const { target, isPlaced, why } = laneForParse(way, unit, false);
@@ -199,6 +205,13 @@ function onShards(way: Way, unit: Unit): Handling {
   const obstacle = way.placement.mayScatter();
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
   return here(way, unit, 'the statement reads several shards', () => way.scatter.take(unit));
+}
+
+/** A write on several shards, which is a transaction of its own. */
+function spread(way: Way, unit: Unit): Handling {
+  const obstacle = way.spread.obstacle(unit);
+  if (obstacle !== null) return way.answers.refuse(unit, obstacle);
+  return here(way, unit, 'the statement writes on several shards', () => way.spread.take(unit));
 }
 
 /** Has something done without the current lane, once nothing is owed there. @param beside a block goes on there */

@@ -17,6 +17,7 @@ import { OwnExchange } from '../exchanges/own-exchange.js';
 import { OwnPortals } from '../exchanges/own-portals.js';
 import { ShardPlacement } from '../exchanges/placement.js';
 import { ScatterExchange } from '../exchanges/scatter-exchange.js';
+import { SpreadExchange } from '../exchanges/spread-exchange.js';
 import { KvStatements } from '../unit/kv-statements.js';
 import { NamedStatements } from '../unit/named-statements.js';
 import { UnitReader } from '../unit/read-unit.js';
@@ -73,12 +74,13 @@ export function openWay(parts: WayParts): OpenedWay {
   const placement = new ShardPlacement(context, portals, say);
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);
+  const spread = new SpreadExchange(context, answers);
   const own = new OwnExchange(context, answers, portals, merged !== null);
   const leased = new LeasedExchange(context, placement, portals, answers, extended, merged);
   return {
-    way: { context, placement, portals, answers, own, leased, scatter, merged },
+    way: { context, placement, portals, answers, own, leased, scatter, spread, merged },
     units,
     extended,
-    beside: merged === null ? [scatter, own] : [merged, scatter, own],
+    beside: merged === null ? [scatter, spread, own] : [merged, scatter, spread, own],
   };
 }

@@ -1,7 +1,7 @@
 // What the exchanges of one conversation work on together. Each of them has state of its own beside it; what that is says the
 // head of its file.
 import type { ReadTemplate, StatementSources } from '../../backend/replies/statement-source.js';
-import type { Clock } from '../../base/clock.js';
+import type { Clock, Random } from '../../base/clock.js';
 import type { PgkvError } from '../../base/errors.js';
 import type { ClusterView } from '../../cluster/cluster-view.js';
 import type { SessionSignal, SignalOutcome } from '../../cluster/session-pids.js';
@@ -19,6 +19,7 @@ import type { ProtocolTap } from './protocol-tap.js';
 
 export interface ConversationServices {
   readonly clock: Clock;
+  readonly random: Random;
   readonly sources: StatementSources;
   readonly templateOf: ReadTemplate;
   /** Literals of a text, under its reading of backslashes; cheap right after `templateOf`. */

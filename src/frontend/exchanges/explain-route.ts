@@ -31,6 +31,16 @@ export function explainRoute({ template, statement, view }: Unit, statements: Kv
         template_,
         `Why: ${keyedWhy(route.slots.length, plan.keys === null)}`,
       ];
+    case 'spread':
+      return [
+        'Route: spread',
+        ...about,
+        ...slotLines(route.slots),
+        ...nodeLines(route.shards),
+        'Lane: leased, two-phase commit where more than one shard has written',
+        template_,
+        `Why: ${route.slots.length > 0 ? 'its keys are on several shards' : 'it does not name tenant_id and key'}`,
+      ];
     case 'multi-keyed':
     case 'scattered': {
       const { scatter } = plan;

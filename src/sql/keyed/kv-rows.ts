@@ -14,6 +14,7 @@ import {
   takeFilter,
   takeStamp,
 } from '../rewrite/kv-rewrites.js';
+import { instantsIn } from '../scatter/one-instant.js';
 import { planScatter } from '../scatter/scatter-plan.js';
 import { keysOfWhere } from './kv-keys.js';
 import { parameterTypes } from './kv-parameters.js';
@@ -40,6 +41,7 @@ export function planSelect(source: StatementSource, statement: SelectStmt, table
     scatter: source.isAlone
       ? planScatter({ ...source, clauses, select: statement, table, alias: aliasOf(relation) })
       : refuse('several_shards_text'),
+    spreads: false,
   };
 }
 
@@ -92,6 +94,7 @@ export function planUpdate(source: StatementSource, statement: UpdateStmt, table
     undo: (node) =>
       'UpdateStmt' in node && takeFilter(node.UpdateStmt, filter) && takeStamp(node.UpdateStmt.targetList, stamp),
     scatter: refuse('several_shards_write'),
+    spreads: spreads(source, statement),
   };
 }
 
@@ -114,7 +117,13 @@ export function planDelete(source: StatementSource, statement: DeleteStmt, table
     edits: filterEdits(clauses, clauses.returning?.start ?? clauses.statement.end, filter),
     undo: (node) => 'DeleteStmt' in node && takeFilter(node.DeleteStmt, filter),
     scatter: refuse('several_shards_write'),
+    spreads: spreads(source, statement),
   };
+}
+
+/** What each shard can do for itself: its clock is its own, and rows that come back would have to be put in one answer. */
+function spreads({ isAlone, clauses }: StatementSource, statement: UpdateStmt | DeleteStmt): boolean {
+  return isAlone && clauses?.returning == null && instantsIn(statement).length === 0;
 }
 
 function refusalOfChange({ withClause, relation, whereClause }: UpdateStmt | DeleteStmt): Refusal | null {

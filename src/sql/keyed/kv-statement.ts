@@ -28,4 +28,5 @@ export interface PlannedStatement extends Pick<KvPlan, 'verb' | 'writes' | 'keys
   /** Takes the edits out of the tree of the edited text; null where there are none. */
   readonly undo: Undo | null;
   readonly scatter: ScatterPlan | Refusal;
+  readonly spreads: boolean;
 }

@@ -92,6 +92,8 @@ export interface KvPlan {
   readonly text: TextParts;
   /** What to do where several shards are concerned. */
   readonly scatter: ScatterPlan | Refusal;
+  /** Writes, and means on every shard the rows that it has: may run there as it is, with the numbers of rows added up. */
+  readonly spreads: boolean;
   /** EXPLAIN (ROUTE): the statement itself is not run. */
   readonly explainRoute: boolean;
 }

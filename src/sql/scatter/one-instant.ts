@@ -64,7 +64,8 @@ export function withOneInstant(source: ScatterSource): ScatterSource | null {
 
 type Instant = { readonly FuncCall: FuncCall } | { readonly SQLValueFunction: SQLValueFunction };
 
-function instantsIn(root: object): Instant[] {
+/** Calls and words that ask for the time. */
+export function instantsIn(root: object): Instant[] {
   const found: Instant[] = [];
   const stack: object[] = [root];
   while (stack.length > 0) {

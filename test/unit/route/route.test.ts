@@ -53,6 +53,8 @@ function shown(found: KvRoute): string {
       return `keyed ${found.shard.name}`;
     case 'multi-keyed':
       return `multi-keyed ${found.shards.map(({ name }) => name).join(' ')}`;
+    case 'spread':
+      return `spread ${found.shards.map(({ name }) => name).join(' ')}`;
     case 'scattered':
       return 'scattered';
     case 'refused':

@@ -1,0 +1,225 @@
+// A statement that writes on several shards, as one (D14). Every shard runs it in a transaction of its own, on the rows that it
+// has; then, if more than one has written, the coordinator commits them together; else each commits by itself, the only
+// writer last. The numbers of rows are added up. Stages:
+//   writing    the branches run the statement
+//   ending     it is being committed, or taken back
+//   over       told; nothing of it is on any connection but what the recoverer finds
+// Invariant: the client hears of the end once, and of a commit only when every shard shows it.
+import { assert } from '../../base/assert.js';
+import type { Clock, Random } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
+import { refusalError, refuse } from '../../base/refusals.js';
+import { encodeError } from '../../wire/server-messages.js';
+import { Coordinator, type Outcome } from './coordinator.js';
+import { newGid } from './gid.js';
+import type { Answer } from './protocol.js';
+import { type BranchStatement, type BranchTarget, type BranchWrite, WriteBranch } from './write-branch.js';
+
+export interface SpreadRequest {
+  readonly targets: readonly BranchTarget[];
+  readonly statement: BranchStatement;
+  readonly clusterId: string;
+  /** That logged in. */
+  readonly role: string;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+export interface SpreadClient {
+  /** @param rows of all shards */
+  completed(rows: bigint): void;
+  /** ErrorResponse, as a shard or pgkv words it. */
+  failed(error: Buffer): void;
+  notice(message: Buffer): void;
+}
+
+/** How long the client waits for a shard to show what is decided. */
+const FINISH_MS = 10_000;
+
+type Stage = 'new' | 'writing' | 'ending' | 'over';
+
+export class SpreadWrite {
+  readonly #request: SpreadRequest;
+  readonly #client: SpreadClient;
+  readonly #branches: readonly WriteBranch[];
+  readonly #writes = new Map<WriteBranch, BranchWrite>();
+  #stage: Stage = 'new';
+  #failure: BranchWrite | null = null;
+  #rows = 0n;
+  #isCancelled = false;
+  #isAbandoned = false;
+
+  constructor(request: SpreadRequest, client: SpreadClient) {
+    const { targets, statement, clock } = request;
+    this.#request = request;
+    this.#client = client;
+    this.#branches = targets.map((target) => {
+      return new WriteBranch(target, statement, clock, (message) => {
+        if (!this.#isAbandoned) client.notice(message);
+      });
+    });
+  }
+
+  start(): void {
+    assert(this.#stage === 'new', 'a statement is started once');
+    this.#stage = 'writing';
+    for (const branch of this.#branches) branch.write((write) => this.#written(branch, write));
+  }
+
+  /** As long as nothing is decided. */
+  cancel(): void {
+    if (this.#stage !== 'writing') return;
+    this.#isCancelled = true;
+    this.#cancelBranches();
+  }
+
+  /** The client is gone: it is brought to its end all the same, and told to nobody. */
+  abandon(): void {
+    this.#isAbandoned = true;
+  }
+
+  #cancelBranches(): void {
+    for (const branch of this.#branches) if (!this.#writes.has(branch)) branch.cancel();
+  }
+
+  #written(branch: WriteBranch, write: BranchWrite): void {
+    this.#writes.set(branch, write);
+    if (write.kind === 'done') this.#rows += write.rows;
+    else if (this.#failure === null) {
+      this.#failure = write;
+      // They may wait for locks, for nothing.
+      this.#cancelBranches();
+    }
+    if (this.#writes.size < this.#branches.length) return;
+    this.#stage = 'ending';
+    if (this.#failure !== null) this.#rollBack(this.#errorOf(this.#failure));
+    else if (this.#isCancelled) this.#rollBack(encodeError(new PgkvError('cancelled'), 'ERROR'));
+    else this.#commit();
+  }
+
+  #rollBack(error: Buffer): void {
+    this.#each(
+      this.#branches.filter((branch) => this.#writes.get(branch)?.kind !== 'lost'),
+      (branch, done) => branch.rollback(done),
+      () => this.#end(() => this.#client.failed(error)),
+    );
+  }
+
+  #commit(): void {
+    const hasWritten = (branch: WriteBranch): boolean => {
+      const write = this.#writes.get(branch);
+      return write?.kind === 'done' && write.hasWritten;
+    };
+    const writers = this.#branches.filter(hasWritten);
+    const readers = this.#branches.filter((branch) => !hasWritten(branch));
+    // What has only been read is there whatever becomes of its transaction.
+    this.#each(
+      readers,
+      (branch, done) => branch.commit(done),
+      () => this.#commitWriters(writers),
+    );
+  }
+
+  #commitWriters(writers: readonly WriteBranch[]): void {
+    const [only, ...more] = writers;
+    if (only === undefined) return this.#end(() => this.#client.completed(this.#rows));
+    if (more.length === 0) {
+      return only.commit((answer) => this.#committed(only.shardName, answer));
+    }
+    const { clusterId, role, clock, random } = this.#request;
+    new Coordinator({
+      gid: newGid(clusterId, writers.at(-1)!.shardName, role, random),
+      branches: writers,
+      clock,
+      finishMs: FINISH_MS,
+      over: (outcome) => this.#decided(outcome),
+    }).start();
+  }
+
+  /** The only writer. */
+  #committed(shard: string, answer: Answer): void {
+    if (answer.kind === 'done') this.#end(() => this.#client.completed(this.#rows));
+    else if (answer.kind === 'refused') this.#end(() => this.#client.failed(answer.error ?? UNTOLD));
+    else this.#end(() => this.#client.failed(outcomeUnknown(shard)));
+  }
+
+  #decided(outcome: Outcome): void {
+    this.#end(() => {
+      switch (outcome.kind) {
+        case 'committed':
+          return this.#client.completed(this.#rows);
+        case 'invisible':
+          return this.#client.failed(invisibleOn(outcome.shards));
+        case 'unknown':
+          return this.#client.failed(outcomeUnknown(outcome.shard));
+        case 'aborted':
+          return this.#client.failed(abortedBy(outcome.shard, outcome.answer));
+      }
+    });
+  }
+
+  #errorOf(write: BranchWrite): Buffer {
+    switch (write.kind) {
+      case 'done':
+        return assert(false, 'it has not failed') as never;
+      case 'failed':
+        return write.error;
+      case 'unable':
+        return encodeError(refusalError(refuse('several_shards_unable', { why: write.why })), 'ERROR');
+      case 'lost':
+        return encodeError(write.error, 'ERROR');
+    }
+  }
+
+  #each(
+    branches: readonly WriteBranch[],
+    act: (branch: WriteBranch, done: () => void) => void,
+    over: () => void,
+  ): void {
+    let left = branches.length;
+    if (left === 0) return over();
+    for (const branch of branches) {
+      act(branch, () => {
+        if (--left === 0) over();
+      });
+    }
+  }
+
+  #end(tell: () => void): void {
+    if (this.#stage === 'over') return;
+    this.#stage = 'over';
+    for (const branch of this.#branches) branch.end();
+    if (!this.#isAbandoned) tell();
+  }
+}
+
+const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
+
+const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transaction was rolled back by its server' }));
+
+const outcomeUnknown = (shard: string): Buffer =>
+  errorOf(
+    new PgkvError('outcome_unknown', {
+      message: `the connection to shard "${shard}" was lost during the commit; the outcome is unknown`,
+      detail: 'All shards will show it, or none.',
+    }),
+  );
+
+const invisibleOn = (shards: readonly string[]): Buffer => {
+  const named = shards.map((name) => `"${name}"`).join(', ');
+  return errorOf(
+    new PgkvError('outcome_unknown', {
+      message: `committed, not yet visible on shard ${named}`,
+      detail: 'It is finished there as soon as the shard answers.',
+    }),
+  );
+};
+
+const abortedBy = (shard: string, answer: Answer): Buffer => {
+  if (answer.kind === 'refused' && answer.error !== null) return answer.error;
+  return errorOf(
+    new PgkvError('transaction_lost', {
+      message: `the statement was rolled back on all shards: shard "${shard}" could not prepare it`,
+    }),
+  );
+};

@@ -1,0 +1,90 @@
+// kill -9 of the router at any byte of a statement that writes on several shards, either way, on either shard (D14): within ten
+// seconds of the next start all shards show it or none does, nothing is left prepared, and what the client was told is true.
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { runCli } from '../support/cli-run.js';
+import { ask, clusterFolder } from '../support/cluster-folder.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { stretched } from '../support/machine-speed.js';
+import { findPostgres } from '../support/postgres-binaries.js';
+import { startPostgres } from '../support/postgres-server.js';
+import { buildPackage, startProcess } from '../support/router-process.js';
+import { SeededRandom } from '../support/seeded-random.js';
+import { SqlClient } from '../support/sql-client.js';
+
+const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
+const ROUNDS = Number(process.env['PGKV_ROUNDS'] ?? 5);
+const WITHIN_MS = 10_000;
+/** Start-up and log-in of a server connection, the statement and its end: some 700 bytes there and 1,400 back. */
+const BYTES_MAX = { request: 900, answer: 1_900 } as const;
+
+const skip = findPostgres('embedded') === undefined ? { skip: 'embedded Postgres is not installed' } : {};
+t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
+  const random = new SeededRandom(SEED);
+  const servers = await Promise.all([startPostgres({ version: 'embedded' }), startPostgres({ version: 'embedded' })]);
+  t.teardown(() => Promise.all(servers.map((server) => server.stop())));
+  const proxies = await Promise.all(servers.map((server) => FaultProxy.start(server)));
+  t.teardown(() => Promise.all(proxies.map((proxy) => proxy.down())));
+  const named = proxies.map((proxy, index) => ({ ...proxy.standInFor(servers[index]!), name: `s${index + 1}` }));
+  const { superuser } = servers[0]!;
+  for (const server of servers) {
+    await ask(server, 'postgres', 'CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT');
+  }
+  const more = `[auth]\nmethod = "trust"\n[auth.service]\nuser = "${superuser}"\n[servers]\ntls = "disable"\n[listen]\nport = 0\n[http]\ndisabled = true\n`;
+  const folder = clusterFolder(t, named, more);
+  const init = await runCli(['init', '--config', folder.configFile, '--dbname', 'postgres', '--user', superuser]);
+  t.equal(init.exitCode, 0, init.errors);
+  for (const server of servers) await ask(server, 'postgres', 'GRANT ALL ON kv TO app');
+  const { program } = buildPackage(t);
+  const found = async (sql: string) =>
+    (await Promise.all(servers.map((server) => ask(server, 'postgres', sql)))).flat();
+  const value = async (): Promise<string[]> => {
+    const rows = await found(`SELECT DISTINCT value::text AS value FROM kv`);
+    return [...new Set(rows.map((row) => String(row['value'])))];
+  };
+  const untilSettled = async () => {
+    const end = performance.now() + (await stretched(WITHIN_MS));
+    while ((await found('SELECT FROM pg_prepared_xacts')).length > 0) {
+      if (performance.now() > end) return t.fail('something is still prepared');
+      await sleep(50);
+    }
+  };
+
+  let router = await startProcess(t, program, folder.configFile);
+  const connect = () =>
+    SqlClient.connect({ host: '127.0.0.1', port: router.port }, { user: 'app', database: 'postgres' });
+  let client = await connect();
+  for (let n = 0; n < 20; n++) await client.run(`INSERT INTO kv (tenant_id, key, value) VALUES ('t', 'k${n}', '0')`);
+  t.ok((await found('SELECT FROM kv LIMIT 1')).length === 2, 'both shards have keys');
+  let before = '0';
+  let committed = 0;
+  for (let round = 1; round <= ROUNDS; round++) {
+    const side = random.pick(['request', 'answer'] as const);
+    const [proxy, after] = [random.pick(proxies), random.integer(BYTES_MAX[side])];
+    const about = `round ${round}: ${side} ${after} of shard ${proxies.indexOf(proxy) + 1}`;
+    proxy.arm({ kind: 'stall', side, after });
+    const told = client.run(`UPDATE kv SET value = '${round}'`).then(
+      () => 'committed',
+      (error: Error) => error.message,
+    );
+    const first = await Promise.race([told, sleep(300, 'nothing')]);
+    router.signal('SIGKILL');
+    await router.exited;
+    proxy.disarm();
+    // What hangs in the proxy is gone with the router's machine.
+    await proxy.down();
+    await proxy.up();
+    router = await startProcess(t, program, folder.configFile);
+    await untilSettled();
+    const now = await value();
+    t.equal(now.length, 1, `${about}: all or nothing (${now})`);
+    if (first === 'committed') t.equal(now[0], String(round), `${about}: what was told is true`);
+    else t.ok(now[0] === String(round) || now[0] === before, about);
+    if (now[0] === String(round)) committed++;
+    before = now[0]!;
+    client.wire.destroy();
+    client = await connect();
+  }
+  t.comment(`${committed} of ${ROUNDS} were committed`);
+  client.wire.destroy();
+});

@@ -1,0 +1,183 @@
+// UPDATE and DELETE over several shards, atomically (D14): the same statements to plain Postgres and through pgkv leave the same
+// rows and give the same answers; what fails on one shard is done on none; who may not take part is told why.
+import t, { type Test } from 'tap';
+import { encodeCancel } from '../support/frontend-message.js';
+import { kvRouter, kvServers } from '../support/kv-cluster.js';
+import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
+import { findPostgres } from '../support/postgres-binaries.js';
+import { SeededRandom } from '../support/seeded-random.js';
+import { type ServerError, SqlClient } from '../support/sql-client.js';
+import { WireClient } from '../support/wire-client.js';
+
+const SEED = Number(process.env['PGKV_SEED'] ?? 1);
+const STATEMENTS = Number(process.env['PGKV_STATEMENTS'] ?? 60);
+const TENANTS = ['acme', 'globex', "o'hara"];
+const COLUMNS = 'tenant_id, key, value, ttl IS NULL';
+
+for (const version of ['15', 'embedded'] as const) {
+  const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
+  for (const shards of version === '15' ? [3] : [1, 3, 5])
+    t.test(`Postgres ${version}, ${shards} shards`, skip, (t) => spread(t, version, shards));
+}
+
+const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
+  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
+
+async function spread(t: Test, version: '15' | 'embedded', shards: number): Promise<void> {
+  const cluster = await kvServers(t, shards, { version, stated: true });
+  const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
+  for (const admin of admins) await admin.query(GRANTS);
+  // Plain Postgres: one database of the first server, without a router.
+  await admins[0]!.query('CREATE DATABASE plain');
+  const plainAdmin = await connectTo(t, cluster.servers[0]!, { database: 'plain' });
+  await plainAdmin.query(`CREATE TABLE kv (tenant_id text COLLATE "C", key text COLLATE "C", version bigint NOT NULL DEFAULT 1,
+    value jsonb, ttl timestamptz, updated_at timestamptz NOT NULL DEFAULT statement_timestamp(), PRIMARY KEY (tenant_id, key));
+    GRANT ALL ON kv TO app`);
+  const live = await kvRouter(t, cluster);
+  const client = await live.connect({ user: 'app' });
+  const plain = await SqlClient.connect(cluster.servers[0]!, { user: 'app', database: 'plain' });
+  t.teardown(() => plain.end());
+  const rows = async (of: SqlClient) => of.rows(`SELECT ${COLUMNS} FROM kv ORDER BY tenant_id, key`);
+  const fill = async () => {
+    for (const one of [client, plain]) await one.run(`DELETE FROM kv`);
+    for (const tenant of TENANTS) {
+      for (let n = 0; n < 12; n++) {
+        const values = `('${tenant.replaceAll("'", "''")}', 'k${n}', '{"n": ${n}}')`;
+        for (const one of [client, plain]) await one.run(`INSERT INTO kv (tenant_id, key, value) VALUES ${values}`);
+      }
+    }
+  };
+  const prepared = async () =>
+    (await Promise.all(admins.map((admin) => rowsOf(admin, 'SELECT gid FROM pg_prepared_xacts')))).flat();
+  const answer = async (of: SqlClient, sql: string): Promise<unknown> => {
+    try {
+      return await of.run(sql);
+    } catch (error) {
+      const { fields } = error as ServerError;
+      return [fields['C'], fields['M'], fields['P']];
+    }
+  };
+
+  t.test(`the same rows and answers as on one server (seed ${SEED})`, async (t) => {
+    const random = new SeededRandom(SEED, shards);
+    await fill();
+    for (let n = 0; n < STATEMENTS; n++) {
+      if (random.oneIn(25)) await fill();
+      const sql = statement(random);
+      t.strictSame(await answer(client, sql), await answer(plain, sql), sql);
+      if (!t.strictSame(await rows(client), await rows(plain), sql)) return;
+    }
+    t.strictSame(await prepared(), []);
+  });
+
+  if (shards === 1) return;
+
+  t.test('what fails on one shard is done on none', async (t) => {
+    await fill();
+    const before = await rows(client);
+    await admins[1]!.query(`ALTER TABLE kv ADD CONSTRAINT small CHECK ((value ->> 'n')::int < 100) NOT VALID`);
+    const sql = `UPDATE kv SET value = '{"n": 1000}'`;
+    t.equal(await client.fails(sql), '23514');
+    t.strictSame(await rows(client), before);
+    await admins[1]!.query('ALTER TABLE kv DROP CONSTRAINT small');
+    // One that comes with the commit.
+    await admins[1]!.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+      CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()`);
+    t.equal(await client.fails(sql), 'P0001');
+    t.strictSame(await rows(client), before);
+    await admins[1]!.query('DROP TRIGGER late ON kv; DROP FUNCTION refuse()');
+    t.strictSame(await client.run(sql), ['UPDATE 36']);
+    t.strictSame(await prepared(), []);
+  });
+
+  t.test('where one shard has written there is nothing to prepare', async (t) => {
+    await fill();
+    const before = await decisions();
+    t.strictSame(await client.run(`UPDATE kv SET value = NULL WHERE value ->> 'n' = '3' AND tenant_id = 'acme'`), [
+      'UPDATE 1',
+    ]);
+    t.equal(await decisions(), before);
+    t.strictSame(await client.run('UPDATE kv SET value = NULL'), ['UPDATE 36']);
+    t.equal(await decisions(), before + 1);
+  });
+
+  const decisions = async () => {
+    const counts = await Promise.all(admins.map((admin) => valueFrom(admin, 'SELECT count(*) FROM pgkv.decisions')));
+    return counts.reduce<number>((sum, count) => sum + Number(count), 0);
+  };
+
+  t.test('in a block, in a batch, with RETURNING or the time it is refused as before', async (t) => {
+    await client.run('BEGIN');
+    t.equal((await client.failsWith('DELETE FROM kv')).fields['D'], 'PGKV-061');
+    await client.run('ROLLBACK');
+    for (const sql of [
+      'DELETE FROM kv RETURNING key',
+      'DELETE FROM kv WHERE ttl < now()',
+      'DELETE FROM kv; DELETE FROM kv',
+    ]) {
+      t.equal(await client.fails(sql), '0A000', sql);
+    }
+    await client.run(`SET pgkv.cross_shard = 'refuse'`);
+    t.equal((await client.failsWith('DELETE FROM kv')).fields['D'], 'PGKV-061');
+    await client.run('RESET pgkv.cross_shard; SET default_transaction_isolation = serializable');
+    t.match(await client.failsWith('DELETE FROM kv'), { fields: { D: 'PGKV-084', M: /serializable/ } });
+    await client.run('RESET default_transaction_isolation; SET synchronous_commit = off');
+    t.strictSame(await client.run('DELETE FROM kv'), ['DELETE 36']);
+    await client.run('RESET synchronous_commit');
+  });
+
+  t.test('who could not be recovered is told so, by its GRANT', async (t) => {
+    await fill();
+    await admins[1]!.query('REVOKE app FROM pgkv_recover');
+    const before = await rows(client);
+    const refused = await client.failsWith('DELETE FROM kv');
+    t.match(refused.fields, { C: '0A000', D: 'PGKV-084', M: /missing on this shard: GRANT app TO pgkv_recover/ });
+    t.strictSame(await rows(client), before);
+    await admins[1]!.query('GRANT app TO pgkv_recover');
+    t.strictSame(await client.run('DELETE FROM kv'), ['DELETE 36']);
+  });
+
+  t.test('a cancel while it waits for a lock takes all of it back', async (t) => {
+    await fill();
+    const holder = await connectTo(t, cluster.servers[1]!);
+    await holder.query('BEGIN; LOCK TABLE kv');
+    const running = client.fails('DELETE FROM kv');
+    const waits = `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE%'`;
+    while ((await valueFrom(admins[1]!, waits)) === 0);
+    const data = client.wire.received.find((message) => message.type === 'BackendKeyData');
+    if (data?.type !== 'BackendKeyData') throw new Error('no cancel key was sent');
+    const request = await WireClient.open(live);
+    request.sendBytes(encodeCancel(data.pid, data.key));
+    await request.wait('closed');
+    request.destroy();
+    t.equal(await running, '57014');
+    await holder.query('ROLLBACK');
+    t.equal(await client.value('SELECT count(*) FROM kv'), '36');
+  });
+}
+
+function statement(random: SeededRandom): string {
+  const tenant = `'${random.pick(TENANTS).replaceAll("'", "''")}'`;
+  const key = () => `'k${random.integer(14)}'`;
+  const where = random.pick([
+    '',
+    `WHERE tenant_id = ${tenant}`,
+    `WHERE tenant_id = ${tenant} AND key IN (${key()}, ${key()}, ${key()})`,
+    `WHERE tenant_id = ${tenant} AND key >= ${key()}`,
+    `WHERE (value ->> 'n')::int % ${random.between(2, 4)} = 0`,
+    `WHERE value ->> 'n' = '${random.integer(14)}'`,
+    `WHERE key LIKE 'k1%' OR value IS NULL`,
+    'WHERE false',
+    `WHERE no_such_column = 1`,
+    `WHERE key = 'k1' AND 1 / (length(key) - 2) > 0`,
+  ]);
+  if (random.oneIn(5)) return `DELETE FROM kv ${where}`;
+  const value = random.pick([
+    `value = jsonb_set(value, '{n}', to_jsonb((value ->> 'n')::int + 1))`,
+    `value = '{"n": ${random.integer(100)}}'`,
+    `value = NULL`,
+    `value = value || '{"m": "x"}'`,
+    `value = '{"n": '`,
+  ]);
+  return `UPDATE kv SET ${value} ${where}`;
+}
