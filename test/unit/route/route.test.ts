@@ -406,3 +406,23 @@ t.test('lexing, finding the template and routing a known point read of 100 bytes
   t.ok(all <= 12, `${all} µs`);
   t.ok(bound <= 12, `${bound} µs`);
 });
+
+t.test(
+  'writes that each shard can do for itself are spread, where the cluster has an id to be recovered by',
+  async (t) => {
+    const known = { ...FOUR, clusterId: 'c' };
+    const found = (text: string) => shown(routed(text, [], {}, known));
+    t.equal(found('delete from kv'), 'spread s1 s2 s3 s4');
+    t.equal(found(`update kv set value = '1' where value is null`), 'spread s1 s2 s3 s4');
+    t.equal(found(`delete from kv where ${KEYED} in ('${A1}', '${A2}')`), 'spread s1 s2');
+    t.equal(found(`delete from kv where ${KEYED} in ('${A1}', '${B1}')`), 'keyed s1');
+    for (const text of [
+      'delete from kv returning key',
+      'delete from kv where ttl < now()',
+      'update kv set value = to_jsonb(current_date)',
+      `insert into kv (tenant_id, key) values ('t', '${A1}'), ('t', '${A2}')`,
+    ]) {
+      t.match(found(text), /^refused: rows on several shards would be written/, text);
+    }
+  },
+);
