@@ -179,7 +179,7 @@ async function installAuthentication(postgres) {
 
 const cliPath = join(repositoryRoot, 'dist', 'cli.js');
 
-function pgkvConfig({ host, shards, poolSize, logLevel, workers, catalog, mergedDisabled }) {
+function pgkvConfig({ host, shards, poolSize, logLevel, workers, catalog, mergedDisabled, share }) {
   const method = shards[0].password === undefined ? 'trust' : 'scram-sha-256';
   const shardTexts = shards.map(
     (shard, index) => `[[shards]]
@@ -207,7 +207,7 @@ superusers = true
 password_env = "PGKV_SERVICE_PASSWORD"
 [merged]
 disabled = ${mergedDisabled}
-[log]
+${share === undefined ? '' : `share_across_workers = "${share}"\n`}[log]
 level = "${logLevel}"
 `;
 }
@@ -222,7 +222,7 @@ function initialise(config, { user, database }) {
 
 /**
  * `pgkv start` with the built router; asks for passwords where the servers do.
- * @param {{ scratch: string, postgres: object, shards?: object[], poolSize: number, logLevel?: string, withCatalog?: boolean, mergedDisabled?: boolean, label?: string, workers?: number, nodeOptions?: string[] }} options
+ * @param {{ scratch: string, postgres: object, shards?: object[], poolSize: number, logLevel?: string, withCatalog?: boolean, mergedDisabled?: boolean, label?: string, workers?: number, share?: 'auto' | 'on' | 'off', nodeOptions?: string[] }} options
  *   `postgres` is the home shard, the only one unless `shards` names them all; with a catalogue there is table kv.
  *   Its files are in `scratch`/`label`
  */
@@ -236,6 +236,7 @@ export async function startPgkv({
   mergedDisabled = false,
   label = 'pgkv',
   workers = 1,
+  share,
   nodeOptions = [],
 }) {
   for (const shard of shards) await installAuthentication(shard);
@@ -244,7 +245,7 @@ export async function startPgkv({
   const host = hostLike(postgres, folder);
   const config = join(folder, 'pgkv.toml');
   const catalog = withCatalog ? join(folder, 'catalog.json') : undefined;
-  writeFileSync(config, pgkvConfig({ host, shards, poolSize, logLevel, workers, catalog, mergedDisabled }));
+  writeFileSync(config, pgkvConfig({ host, shards, poolSize, logLevel, workers, catalog, mergedDisabled, share }));
   const hashSlots = withCatalog ? initialise(config, postgres) : undefined;
   const { version } = JSON.parse(readFileSync(join(repositoryRoot, 'package.json'), 'utf8'));
   const env = { ...process.env, PGKV_SERVICE_PASSWORD: SERVICE_PASSWORD };

@@ -37,6 +37,8 @@ export interface WorkerAssignment {
   readonly view: ClusterView;
   readonly state: ClusterState;
   readonly certificate: Certificate | null;
+  /** Where the sockets are over which workers merge together; null: each merges for itself. */
+  readonly laneFolder: string | null;
   /** Makes stand-ins for the verifiers of unknown roles, which must not change from worker to worker. */
   readonly mockSecret: Uint8Array;
 }
@@ -79,6 +81,9 @@ export interface WorkerState {
   readonly clients: number;
   readonly serverConnections: number;
   readonly statements: number;
+  /** Statements that it has handed to other workers to be merged, and taken from them. */
+  readonly handedOver: number;
+  readonly taken: number;
 }
 
 export interface WorkerReport {

@@ -97,6 +97,12 @@ const merged = z
       10_000,
       'How long a server may take over statements run together; then reads get 08006, writes 08007.',
     ),
+    share_across_workers: z
+      .enum(['auto', 'on', 'off'])
+      .default('auto')
+      .describe(
+        '"auto": from three workers on, while it saves CPU, one worker merges what all have for a shard. "on": always.',
+      ),
   })
   .prefault({});
 

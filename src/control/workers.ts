@@ -323,6 +323,8 @@ export class Workers {
         clients: report?.counters.clientsConnected ?? 0,
         serverConnections: report?.counters.serverConnections ?? 0,
         statements: report?.counters.statements ?? 0,
+        handedOver: report?.counters.mergedHanded ?? 0,
+        taken: report?.counters.mergedOwned ?? 0,
       };
     });
     return { health: this.#health, prepared: this.#prepared, workers: workers.sort((a, b) => a.worker - b.worker) };

@@ -89,6 +89,10 @@ const HELP: Readonly<Record<NumberName, string>> = {
   mergedBatches: 'Statements sent to a server in place of those of several clients, or of one',
   mergedStatements: 'Statements of clients that were answered by such a batch',
   mergedReruns: 'Statements of clients that such a batch could not answer and that ran by themselves',
+  mergedHanded: 'Statements of clients that were handed to another worker, to be merged with those of its own',
+  mergedOwned: 'Statements that other workers have handed to be merged here',
+  mergedTakenBack:
+    'Statements that the other worker did not take, or did not answer, and that were merged here after all',
   serverConnections: 'Server connections open now',
   serverConnectionsOpened: 'Server connections opened',
   serverConnectionsFailed: 'Attempts to open a server connection that failed',

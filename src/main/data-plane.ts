@@ -31,7 +31,9 @@ import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
 import { boundHeapGrowth } from './heap-growth.js';
+import type { LaneSockets } from './lane-sockets.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
+import { shareLanes } from './share-lanes.js';
 import { warmUp } from './warm-up.js';
 
 export interface DataPlaneOptions extends PoolServices {
@@ -49,7 +51,16 @@ export interface DataPlaneOptions extends PoolServices {
   /** `SHOW pgkv.prepared_transactions`. */
   prepared(): readonly PreparedState[];
   /** Null: there are no other data processes. */
-  readonly siblings: { readonly port: ControlPort; readonly pids: PidRange } | null;
+  readonly siblings: Siblings | null;
+}
+
+/** The other data processes, and what this one has to reach them. */
+export interface Siblings {
+  readonly port: ControlPort;
+  readonly pids: PidRange;
+  readonly worker: number;
+  /** Null: each merges for itself. */
+  readonly sockets: LaneSockets | null;
 }
 
 /** What a running data plane can be told anew. */
@@ -110,6 +121,10 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
       ? new CancelRegistry(random)
       : new CancelRegistry(random, siblings.pids, (...request) => siblings.port.cancel(...request));
   const signals = sessionSignals(options, cancels);
+  const merged = settings.merged.disabled
+    ? null
+    : new MergedLanes(registry, clock, counters, settings.merged.deadlineMs);
+  const sharing = merged === null ? null : shareLanes(merged, counters, options);
   let { tls } = options;
   let allowed = new AllowList(settings.auth.allow);
   let adminRoles = settings.admin.roles;
@@ -118,7 +133,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     counters,
     nodes,
     view: () => views.current,
-    merged: settings.merged.disabled ? null : new MergedLanes(registry, clock, counters, settings.merged.deadlineMs),
+    merged,
     registry,
     cancels,
     authentication: {
@@ -159,10 +174,14 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     },
     signal: (...request) => signals.signalHere(...request),
     async drain() {
+      // Before the first of the sessions is over: whoever owns a lane is no longer asked when it leaves.
+      const isAnswered = sharing?.end();
       logCut(await listener.drain(settings.drain.timeoutMs));
+      await isAnswered;
     },
     destroy() {
       logCut(listener.destroy());
+      sharing?.destroy();
       nodes.destroy();
       service.nodes.destroy();
     },

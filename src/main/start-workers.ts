@@ -14,6 +14,7 @@ import { openCatalogViews } from './catalog-views.js';
 import { ClientDoor } from './client-door.js';
 import { shardHeartbeats } from './heartbeats.js';
 import { type HttpSource, startHttp } from './http-endpoints.js';
+import { makeLaneFolder, removeLaneFolder } from './lane-sockets.js';
 import { listenForClients } from './listen.js';
 import { mockSecret } from './mock-secret.js';
 import { poolServices, type ServiceNodes, serviceNodes } from './node-pools.js';
@@ -47,6 +48,7 @@ export async function startWorkers({
   const ask = askPrimary(service, systemClock);
   const { password } = settings.auth.service;
   const secret = mockSecret(settings, systemRandom, log);
+  const laneFolder = makeLaneFolder(settings, log);
   const workers = new Workers({
     count: settings.workers,
     program: WORKER_PROGRAM,
@@ -60,6 +62,7 @@ export async function startWorkers({
       version,
       view: views.current,
       certificate,
+      laneFolder,
       mockSecret: secret,
     }),
   });
@@ -85,6 +88,7 @@ export async function startWorkers({
     stopPassingViews();
     service.nodes.destroy();
     catalogViews.close();
+    removeLaneFolder(laneFolder);
     await http?.close();
   };
   let port: number;

@@ -14,6 +14,7 @@ import { createLogger, type Logger } from '../telemetry/log.js';
 import { readProcessUsage } from '../telemetry/process-usage.js';
 import { type DataPlane, openDataPlane } from './data-plane.js';
 import { IpcControlPort } from './ipc-control-port.js';
+import { LaneSockets } from './lane-sockets.js';
 import { poolServices, serviceNodes } from './node-pools.js';
 import { routerStatus } from './router-status.js';
 
@@ -66,6 +67,7 @@ class DataProcess {
   readonly #log: Logger;
   readonly #views: ViewHolder;
   readonly #port: IpcControlPort;
+  readonly #sockets: LaneSockets | null;
   #plane: DataPlane | null = null;
   #state: WorkerAssignment['state'];
   #leaving = false;
@@ -76,6 +78,8 @@ class DataProcess {
     this.#log = log;
     this.#port = new IpcControlPort(tell, systemClock, settings.servers.answerTimeoutMs + SIGNAL_GRACE_MS);
     this.#views = new ViewHolder(assignment.view);
+    const { laneFolder, worker } = assignment;
+    this.#sockets = laneFolder === null ? null : new LaneSockets(laneFolder, worker, log);
     this.#state = assignment.state;
   }
 
@@ -98,7 +102,7 @@ class DataProcess {
       },
       prepared: () => this.#state.prepared,
       warmsUp: true,
-      siblings: { port: this.#port, pids: pidsOf(worker) },
+      siblings: { port: this.#port, pids: pidsOf(worker), worker, sockets: this.#sockets },
     });
   }
 
@@ -168,6 +172,7 @@ class DataProcess {
     if (this.#leaving) return;
     this.#log.fatal('the control process is gone: ending');
     this.#plane?.destroy();
+    this.#sockets?.remove();
     // What clients are told has been written by now.
     process.exit(1);
   }

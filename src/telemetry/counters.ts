@@ -49,6 +49,10 @@ export interface Counters {
   mergedStatements: number;
   /** Given back by a batch, to run by themselves. */
   mergedReruns: number;
+  /** Handed to another worker to be merged there; taken from others; taken back, or never taken. */
+  mergedHanded: number;
+  mergedOwned: number;
+  mergedTakenBack: number;
   // Server connections
   serverConnections: number;
   serverConnectionsOpened: number;
@@ -109,6 +113,9 @@ export function createCounters(): Counters {
     mergedBatches: 0,
     mergedStatements: 0,
     mergedReruns: 0,
+    mergedHanded: 0,
+    mergedOwned: 0,
+    mergedTakenBack: 0,
     serverConnections: 0,
     serverConnectionsOpened: 0,
     serverConnectionsFailed: 0,

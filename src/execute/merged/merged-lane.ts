@@ -6,11 +6,13 @@
 // Owns what its queues share: which keys are being written, and whose turn it is. Invariant: a key in `writing` belongs to
 // one batch under way, or to one member that runs by itself.
 
+import { LRUCache } from 'lru-cache';
 import type { SettingsGroup } from '../../backend/connection/settings-group.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
+import { nameOfForm } from './form-name.js';
 import type { LaneDeadlines } from './lane-deadlines.js';
 import { MergedBatch } from './merged-batch.js';
 import { type MergedLimits, MergedQueue, type QueueLane } from './merged-queue.js';
@@ -40,6 +42,12 @@ const QUEUES_KEPT = 16;
 /** Batches that have ended and wait to be used again: as many as are under way at a time with few clients, who feel it. */
 const BATCHES_KEPT = 4;
 
+/** Statements that other workers may find in a lane. */
+const NAMED_MAX = 1_024;
+
+/** Where requests wait that would wait in the queue if this process were alone. */
+export type ShareQueue = (own: MergedQueue) => RequestQueue;
+
 export class MergedLane implements QueueLane {
   readonly pool: NodePool;
   readonly group: PoolGroup;
@@ -48,6 +56,7 @@ export class MergedLane implements QueueLane {
   readonly deadlines: LaneDeadlines;
   readonly limits: MergedLimits;
   readonly #later: (task: () => void) => void;
+  readonly #share: ShareQueue | null;
   #scheduled: MergedQueue[] = [];
   /**
    * Keys that batches under way write, of whatever statement: a second write would only wait for the first one's lock. And
@@ -60,6 +69,7 @@ export class MergedLane implements QueueLane {
 
   readonly #batches: MergedBatch[] = [];
   readonly #statements = new WeakMap<object, MergedStatement>();
+  readonly #named: LRUCache<string, WeakRef<MergedStatement>> | null;
 
   /** @param later runs a task behind the events that are being handled: setImmediate */
   constructor(options: {
@@ -70,6 +80,7 @@ export class MergedLane implements QueueLane {
     deadlines: LaneDeadlines;
     limits: MergedLimits;
     later: (task: () => void) => void;
+    share: ShareQueue | null;
   }) {
     this.pool = options.pool;
     this.group = options.group;
@@ -78,6 +89,8 @@ export class MergedLane implements QueueLane {
     this.deadlines = options.deadlines;
     this.limits = options.limits;
     this.#later = options.later;
+    this.#share = options.share;
+    this.#named = options.share === null ? null : new LRUCache({ max: NAMED_MAX });
   }
 
   /** What is known of a statement, by what stands for it elsewhere: a StatementSource or a Template. */
@@ -90,6 +103,19 @@ export class MergedLane implements QueueLane {
     return statement;
   }
 
+  /** Other workers may find it from now on. */
+  learnt(statement: MergedStatement): void {
+    this.#named?.set(nameOfForm(statement.form!, statement.table), new WeakRef(statement));
+  }
+
+  /** A statement that clients of this worker use, by what others call it. */
+  find(name: string): MergedStatement | null {
+    const found = this.#named?.get(name)?.deref();
+    // It may have been learnt otherwise since.
+    const isSo = found?.stage === 'merged' && nameOfForm(found.form!, found.table) === name;
+    return isSo ? found : null;
+  }
+
   /** Where requests for a statement wait under a result format and settings. */
   queue(statement: MergedStatement, format: number, settings: SettingsGroup): RequestQueue {
     const known = statement.queues[format === 1 ? 1 : 0].get(settings);
@@ -98,7 +124,8 @@ export class MergedLane implements QueueLane {
     if (queues.size >= QUEUES_KEPT) {
       for (const [group, queue] of queues) if (queue.isIdle) queues.delete(group);
     }
-    const added = new MergedQueue(this, statement, format, settings);
+    const own = new MergedQueue(this, statement, format, settings);
+    const added = this.#share === null ? own : this.#share(own);
     queues.set(settings, added);
     return added;
   }

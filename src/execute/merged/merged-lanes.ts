@@ -1,13 +1,15 @@
 // The merged lanes of all shards and log-ins, and the settings under which sessions may share them (D11 rule 9).
 
+import { LRUCache } from 'lru-cache';
 import type { SettingsGroup, SettingsRegistry } from '../../backend/connection/settings-group.js';
 import type { NodePool } from '../../backend/pool/node-pool.js';
 import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
+import { nodeId } from '../../cluster/cluster-view.js';
 import type { Counters } from '../../telemetry/counters.js';
 import { BoundStatements } from './bound-statements.js';
 import { LaneDeadlines } from './lane-deadlines.js';
-import { MERGED_LIMITS, MergedLane } from './merged-lane.js';
+import { MERGED_LIMITS, MergedLane, type ShareQueue } from './merged-lane.js';
 
 /**
  * Settings of shared connections, from their start-up packet: a generic plan is made once, on whatever the table is then,
@@ -29,8 +31,12 @@ const OPTIONS = [
 const SHARED = new Set(['bytea_output', 'datestyle', 'extra_float_digits', 'intervalstyle', 'timezone']);
 /** Sessions with settings beyond that many combinations use leases. */
 const GROUPS_MAX = 8;
+/** Lanes that other workers may find: of more log-ins than that they are merged by each worker for itself. */
+const NAMED_MAX = 1_024;
 /** Not oftener is looked for combinations that nobody has used since the last look: others get their places. */
 const GROUP_IDLE_MS = 60_000;
+
+const laneName = (node: string, groupKey: string): string => `${node}\0${groupKey}`;
 
 /** Settings that sessions share in the lane, or would. */
 interface Sharing {
@@ -48,6 +54,9 @@ export class MergedLanes {
   readonly #counters: Counters;
   readonly #deadlines: LaneDeadlines;
   readonly #lanes = new WeakMap<PoolGroup, MergedLane>();
+  /** As other workers call them. */
+  readonly #named = new LRUCache<string, MergedLane>({ max: NAMED_MAX });
+  #share: ShareQueue | null = null;
   /** By the settings of sessions; null: they change more than how values look. */
   readonly #sharings = new WeakMap<SettingsGroup, Sharing | null>();
   readonly #admitted = new Set<Sharing>();
@@ -77,11 +86,23 @@ export class MergedLanes {
         deadlines: this.#deadlines,
         limits: MERGED_LIMITS,
         later: setImmediate,
+        share: this.#share,
       });
       this.#lanes.set(group, lane);
+      if (this.#share !== null) this.#named.set(laneName(nodeId(pool.address), lane.group.key), lane);
     }
     lane.group.credential = group.credential;
     return lane;
+  }
+
+  /** Before there is a lane. */
+  shareBy(share: ShareQueue): void {
+    this.#share = share;
+  }
+
+  /** The lane of a node by the key of its log-in, if a client of this worker has one. */
+  find(node: string, groupKey: string): MergedLane | null {
+    return this.#named.get(laneName(node, groupKey)) ?? null;
   }
 
   /** The settings that a session's statements run under in the lane; null: they have to use leases. */

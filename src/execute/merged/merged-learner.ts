@@ -242,6 +242,7 @@ export class MergedLearner extends LaneReceiver implements Awaited {
         columnCount: this.#columns,
       });
       this.#sources.learnt(this.#template, more);
+      this.#lane.learnt(statement);
     }
     this.#leave();
     this.#lane.pool.release(connection, this.#lane.group);

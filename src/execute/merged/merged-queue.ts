@@ -107,6 +107,10 @@ export class MergedQueue implements RequestQueue, BatchHost {
     this.lane.release(request);
   }
 
+  withdraw(_request: MergedRequest): void {
+    // What a server has is not taken back.
+  }
+
   /** Sends what waits, as far as batches may be under way. */
   flush(): void {
     while (this.#pending.length > 0 && this.#inFlight < this.#inFlightMax()) {

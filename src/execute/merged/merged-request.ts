@@ -22,6 +22,8 @@ export interface RequestQueue {
   offer(request: MergedRequest): void;
   /** A member that ran by itself is done with its key. */
   release(request: MergedRequest): void;
+  /** The client of one that has left the queue does not want it any more: where it was not sent, its sink is asked to run it. */
+  withdraw(request: MergedRequest): void;
   /** Nobody is in it, and nothing of it is under way. */
   readonly isIdle: boolean;
 }
@@ -97,7 +99,10 @@ export class MergedRequest {
 
   /** Drops it if it was not handed to a socket yet. Returns whether it was dropped. */
   withdraw(): boolean {
-    if (this.sent) return false;
+    if (this.sent) {
+      this.queue.withdraw(this);
+      return false;
+    }
     this.dropped = true;
     return true;
   }

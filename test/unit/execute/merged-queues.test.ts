@@ -10,7 +10,7 @@ const KEPT = 16;
 t.test('queues that nobody is in are dropped when there are many', async (t) => {
   const registry = new SettingsRegistry();
   // Nothing is ever sent: what is offered waits.
-  const options = { limits: MERGED_LIMITS, later: () => undefined };
+  const options = { limits: MERGED_LIMITS, later: () => undefined, share: null };
   const lane = new MergedLane(options as unknown as ConstructorParameters<typeof MergedLane>[0]);
   const statement = new MergedStatement();
   statement.form = { plan: { writes: false } } as unknown as MergedStatement['form'];

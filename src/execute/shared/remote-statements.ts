@@ -1,0 +1,56 @@
+// A statement, its result format and settings as one worker names them to another, and as that one finds them again among what it runs
+// for clients of its own. Nothing is parsed, learnt or opened for others, and no credential travels: where the owner has no client with
+// the same log-in, has not learnt the same statement, or finds that its rows look otherwise, it does not take it.
+import type { SettingsRegistry } from '../../backend/connection/settings-group.js';
+import type { Clock } from '../../base/clock.js';
+import { nodeId } from '../../cluster/cluster-view.js';
+import { nameOfForm } from '../merged/form-name.js';
+import type { MergedForm } from '../merged/merged-form.js';
+import type { MergedLanes } from '../merged/merged-lanes.js';
+import { MergedQueue } from '../merged/merged-queue.js';
+
+/** Places of the texts; names and values of settings follow. */
+const Text = { node: 0, group: 1, statement: 2, format: 3, settings: 4 } as const;
+
+export function describeStatement({ lane, statement, format, settings }: MergedQueue, form: MergedForm): string[] {
+  const name = nameOfForm(form, statement.table);
+  return [nodeId(lane.pool.address), lane.group.key, name, String(format), ...[...settings.values].flat()];
+}
+
+/** A statement that others hand over, as it was when they named it. */
+export class RemoteStatement {
+  readonly queue: MergedQueue;
+  readonly form: MergedForm;
+
+  constructor(queue: MergedQueue, form: MergedForm) {
+    this.queue = queue;
+    this.form = form;
+  }
+
+  /** Whether it still means what it did. */
+  isAsNamed(clock: Clock): boolean {
+    const { statement, lane } = this.queue;
+    return statement.form === this.form && statement.usable(clock) && statement.schemaEpoch === lane.pool.schemaEpoch;
+  }
+}
+
+/** Null: this worker does not run it for others. */
+export function findStatement(
+  texts: readonly string[],
+  lanes: MergedLanes,
+  registry: SettingsRegistry,
+  clock: Clock,
+): RemoteStatement | null {
+  const lane = lanes.find(texts[Text.node] ?? '', texts[Text.group] ?? '');
+  const statement = lane?.find(texts[Text.statement] ?? '') ?? null;
+  if (lane === null || statement === null) return null;
+  const values = new Map<string, string>();
+  for (let at = Text.settings; at + 1 < texts.length; at += 2) values.set(texts[at]!, texts[at + 1]!);
+  const settings = lanes.settings(registry.intern(values));
+  if (settings === null) return null;
+  const queue = lane.queue(statement, Number(texts[Text.format]), settings);
+  // Else this worker would hand it over itself.
+  if (!(queue instanceof MergedQueue)) return null;
+  const found = new RemoteStatement(queue, statement.form!);
+  return found.isAsNamed(clock) ? found : null;
+}
