@@ -24,6 +24,8 @@ const { values } = parseArgs({
 const list = (text) => text.split(',');
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
 
+const routers = [];
+
 async function run() {
   const scratch = createScratch('workers');
   const settings = { max_connections: 600, max_wal_size: '8GB', checkpoint_timeout: '1h' };
@@ -32,7 +34,6 @@ async function run() {
   await createKvTable(postgres);
   await loadKvTable(postgres);
   const generator = chooseGenerator();
-  const routers = [];
   for (const build of list(values.builds)) {
     const [name, folder] = build.split('=');
     const { startPgkv } = await import(pathToFileURL(`${folder}/bench/servers.mjs`));
@@ -83,5 +84,7 @@ stopServersOnSignals();
 try {
   await run();
 } finally {
+  // Those of other checkouts are not known to this one's list.
+  for (const { server } of routers) await server.stop();
   await stopServers();
 }

@@ -37,6 +37,8 @@ interface Member {
   serving: boolean;
   /** Has not answered in time: clients go to others while there are any. */
   silent: boolean;
+  /** Clients that it was handed since its last report. */
+  handed: number;
   /** The client on its way to it; the next ones wait, so that they are not lost with the process. */
   handing: Socket | null;
   readonly waiting: Socket[];
@@ -51,6 +53,9 @@ const REPORT_TIMEOUT_MS = 1_000;
 const COLLECT_INTERVAL_MS = 2_000;
 /** Who has lived that long has not failed for the same reason as its predecessor. */
 const STEADY_MS = 60_000;
+/** A worker with that many times, and that many more, of the clients of another is passed over. */
+const UNEVEN = 1.25;
+const UNEVEN_CLIENTS = 8;
 const RESTART_MIN_MS = 100;
 const RESTART_MAX_MS = 30_000;
 
@@ -108,6 +113,7 @@ export class Workers {
     queue.push(client);
     if (next === null) return;
     this.#lastHanded = next.worker;
+    next.handed++;
     this.#handNext(next);
   }
 
@@ -172,16 +178,31 @@ export class Workers {
     clearTimeout(deadline);
   }
 
-  /** Those that are silent only where all are. */
+  /**
+   * The next in turn; where that one has many more clients than another, as behind the end of a worker whose clients have come back
+   * before its successor was there, the one with the fewest. Those that are silent only where all are.
+   */
   #nextServing(): Member | null {
     let silent: Member | null = null;
+    let next: Member | null = null;
+    let least: Member | null = null;
     for (let step = 0; step < this.#numbers.length; step++) {
       const member = this.#members.get(((this.#lastHanded + step) % this.#numbers.length) + 1);
       if (member?.serving !== true || !member.process.connected) continue;
-      if (!member.silent) return member;
-      silent ??= member;
+      if (member.silent) {
+        silent ??= member;
+        continue;
+      }
+      next ??= member;
+      if (least === null || this.#clientsOf(member) < this.#clientsOf(least)) least = member;
     }
-    return silent;
+    if (next === null || least === null) return silent;
+    return this.#clientsOf(next) > UNEVEN * this.#clientsOf(least) + UNEVEN_CLIENTS ? least : next;
+  }
+
+  /** About: those that have left since its last report are counted, too. */
+  #clientsOf({ worker, handed }: Member): number {
+    return handed + (this.statistics.reports.get(worker)?.counters.clientsConnected ?? 0);
   }
 
   /** Else its clients would wait for as long as it is busy with something else. */
@@ -222,6 +243,7 @@ export class Workers {
       startedAt: performance.now(),
       serving: false,
       silent: false,
+      handed: 0,
       handing: null,
       waiting: [],
       failure: null,
@@ -266,6 +288,7 @@ export class Workers {
         // It came behind its sender's end, whose figures are in the sums by now.
         if (this.#members.get(worker) !== member) return;
         member.silent = false;
+        member.handed = 0;
         this.statistics.take(worker, message.report);
         this.#answered(worker);
         return;

@@ -73,14 +73,19 @@ export class LaneSharing {
 
   /** Where requests wait that would wait in `own` if this worker were alone. */
   queue(own: MergedQueue): RequestQueue {
-    const owner = this.#ownerOf(own);
-    if (owner === this.#options.worker || this.#ended) return own;
+    const { worker, workers, clock } = this.#options;
+    const links: OwnerLink[] = [];
+    for (let owner = this.#ownerOf(own); owner !== worker; owner = 1 + (owner % workers)) links.push(this.#link(owner));
+    return links.length === 0 ? own : new SharingQueue(own, links, clock);
+  }
+
+  #link(owner: number): OwnerLink {
     let link = this.#links.get(owner);
     if (link === undefined) {
       link = new OwnerLink(owner, this.#services);
       this.#links.set(owner, link);
     }
-    return new SharingQueue(own, link);
+    return link;
   }
 
   /** Lanes of one log-in are spread by their shards, those of one shard by their log-ins. */

@@ -70,6 +70,8 @@ export class RemoteRequests implements BatchSink {
     socket.on('drain', () => this.#resume());
     socket.on('end', () => {
       this.#ended = true;
+      // Nobody can release them any more.
+      for (const request of [...this.#requests.values()]) if (request.holdsKey) this.#release(request);
       this.#schedule();
     });
     socket.on('error', () => undefined);
@@ -125,9 +127,7 @@ export class RemoteRequests implements BatchSink {
       }
       case ToOwner.release: {
         const request = this.#requests.get(buffer.readInt32BE(start));
-        if (request === undefined) return;
-        request.releaseKey();
-        this.#forget(request, true);
+        if (request !== undefined) this.#release(request);
         return;
       }
       case ToOwner.ping:
@@ -186,6 +186,8 @@ export class RemoteRequests implements BatchSink {
   rerun(request: MergedRequest): void {
     const { number } = request as RemoteRequest;
     this.#answer(number, request.holdsKey ? Outcome.rerunHolding : Outcome.rerun);
+    // Of one that has ended nobody hears when it has run.
+    if (this.#ended && request.holdsKey) request.releaseKey();
     if (request.holdsKey) request.forgetAnswer();
     else this.#forget(request as RemoteRequest, true);
   }
@@ -206,6 +208,11 @@ export class RemoteRequests implements BatchSink {
     writer.int(bytes);
     if (bytes > 0) writer.copy(answer, start, start + bytes);
     this.#schedule();
+  }
+
+  #release(request: RemoteRequest): void {
+    request.releaseKey();
+    this.#forget(request, true);
   }
 
   /** @param isFree no queue has it any more */
@@ -235,14 +242,8 @@ export class RemoteRequests implements BatchSink {
       this.#isPaused = true;
       socket.pause();
     }
-    if (this.#ended && !this.#anyAwaited()) socket.end();
+    if (this.#ended && this.#requests.size === 0) socket.end();
   };
-
-  /** Those whose keys are kept have been answered, and cannot be released any more. */
-  #anyAwaited(): boolean {
-    for (const { holdsKey } of this.#requests.values()) if (!holdsKey) return true;
-    return false;
-  }
 
   #resume(): void {
     if (!this.#isPaused) return;

@@ -1,21 +1,12 @@
-// A statement, its result format and settings as one worker names them to another, and as that one finds them again among what it runs
-// for clients of its own. Nothing is parsed, learnt or opened for others, and no credential travels: where the owner has no client with
+// A statement that another worker has named, as this one finds it again among what it runs for clients of its own. Nothing is parsed, learnt or opened for others, and no credential travels: where the owner has no client with
 // the same log-in, has not learnt the same statement, or finds that its rows look otherwise, it does not take it.
 import type { SettingsRegistry } from '../../backend/connection/settings-group.js';
 import type { Clock } from '../../base/clock.js';
-import { nodeId } from '../../cluster/cluster-view.js';
-import { nameOfForm } from '../merged/form-name.js';
 import type { MergedForm } from '../merged/merged-form.js';
 import type { MergedLanes } from '../merged/merged-lanes.js';
 import { MergedQueue } from '../merged/merged-queue.js';
-
-/** Places of the texts; names and values of settings follow. */
-const Text = { node: 0, group: 1, statement: 2, format: 3, settings: 4 } as const;
-
-export function describeStatement({ lane, statement, format, settings }: MergedQueue, form: MergedForm): string[] {
-  const name = nameOfForm(form, statement.table);
-  return [nodeId(lane.pool.address), lane.group.key, name, String(format), ...[...settings.values].flat()];
-}
+import { SharingQueue } from './sharing-queue.js';
+import { Text } from './statement-texts.js';
 
 /** A statement that others hand over, as it was when they named it. */
 export class RemoteStatement {
@@ -49,8 +40,9 @@ export function findStatement(
   const settings = lanes.settings(registry.intern(values));
   if (settings === null) return null;
   const queue = lane.queue(statement, Number(texts[Text.format]), settings);
-  // Else this worker would hand it over itself.
-  if (!(queue instanceof MergedQueue)) return null;
-  const found = new RemoteStatement(queue, statement.form!);
+  // What was handed over is not handed on, wherever this worker's own go for now.
+  const own = queue instanceof SharingQueue ? queue.own : queue;
+  if (!(own instanceof MergedQueue)) return null;
+  const found = new RemoteStatement(own, statement.form!);
   return found.isAsNamed(clock) ? found : null;
 }
