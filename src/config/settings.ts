@@ -101,7 +101,7 @@ const merged = z
       .enum(['auto', 'on', 'off'])
       .default('auto')
       .describe(
-        '"auto": from three workers on, while it saves CPU, one worker merges what all have for a shard. "on": always.',
+        '"auto": from four workers on, while it saves CPU, one worker merges what all have for a shard. "on": always.',
       ),
   })
   .prefault({});

@@ -5,9 +5,9 @@ import { serviceQuery } from '../backend/pool/service-query.js';
 import { type ReadTemplate, StatementSources } from '../backend/replies/statement-source.js';
 import { PgkvError } from '../base/errors.js';
 import { homeShard, type ShardId } from '../cluster/cluster-view.js';
-import type { ControlPort, PreparedState } from '../cluster/control-port.js';
+import type { PreparedState } from '../cluster/control-port.js';
 import { loadKeyHash } from '../cluster/key-hash.js';
-import type { PidRange, SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
+import type { SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { MergedLanes } from '../execute/merged/merged-lanes.js';
@@ -31,9 +31,8 @@ import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
 import { boundHeapGrowth } from './heap-growth.js';
-import type { LaneSockets } from './lane-sockets.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
-import { shareLanes } from './share-lanes.js';
+import { type Siblings, shareLanes } from './share-lanes.js';
 import { warmUp } from './warm-up.js';
 
 export interface DataPlaneOptions extends PoolServices {
@@ -52,15 +51,6 @@ export interface DataPlaneOptions extends PoolServices {
   prepared(): readonly PreparedState[];
   /** Null: there are no other data processes. */
   readonly siblings: Siblings | null;
-}
-
-/** The other data processes, and what this one has to reach them. */
-export interface Siblings {
-  readonly port: ControlPort;
-  readonly pids: PidRange;
-  readonly worker: number;
-  /** Null: each merges for itself. */
-  readonly sockets: LaneSockets | null;
 }
 
 /** What a running data plane can be told anew. */

@@ -11,7 +11,7 @@ import type { Logger } from '../telemetry/log.js';
 /** Systems have room for a path of 104 bytes or more, its end included. */
 const PATH_BYTES_MAX = 103;
 /** From so many workers on handing over pays (R50). */
-export const SHARING_WORKERS_MIN = 3;
+export const SHARING_WORKERS_MIN = 4;
 
 const pathOf = (folder: string, worker: number): string => join(folder, `${worker}.sock`);
 

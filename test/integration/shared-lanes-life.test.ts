@@ -232,7 +232,7 @@ t.test('"off", and "auto" where few clients are at work: each merges for itself'
   for (const [share, workers] of [
     ['off', 3],
     ['auto', 2],
-    ['auto', 3],
+    ['auto', 4],
   ] as const) {
     const router = await sharedWorkers(t, cluster, { program, workers, share });
     const clients = (await router.connectToEach()).map((client) => new TickClient(client));
@@ -244,7 +244,7 @@ t.test('"off", and "auto" where few clients are at work: each merges for itself'
 });
 
 t.test('"auto" hands over while many clients are at work', async (t) => {
-  const router = await sharedWorkers(t, cluster, { program, workers: 3, share: 'auto' });
+  const router = await sharedWorkers(t, cluster, { program, workers: 4, share: 'auto' });
   const clients: TickClient[] = [];
   for (let round = 0; round < 16; round++)
     for (const client of await router.connectToEach()) clients.push(new TickClient(client));

@@ -1,8 +1,9 @@
-// What a worker calls a form towards others: the same for forms that were learnt alike, by whatever texts of clients. In it is the
-// statement of one member, from which that for many follows, the meaning of its values, and how its rows look.
+// What a worker calls a form towards others: the same for forms that were learnt alike, by whatever texts of clients. In it are the
+// texts that are run, the meaning of the values, and how rows look.
 import { createHash } from 'node:crypto';
 import type { KvTable } from '../../cluster/kv-table.js';
-import type { MergedForm } from './merged-form.js';
+import { TOKEN } from '../../sql/batch/member-rows.js';
+import type { FormText, MergedForm } from './merged-form.js';
 
 const NAMES = new WeakMap<MergedForm, string>();
 
@@ -15,9 +16,13 @@ export function nameOfForm(form: MergedForm, table: KvTable): string {
   return name;
 }
 
-function makeName({ plan, one, types, oneShape, description }: MergedForm, { schema, name }: KvTable): string {
-  const { refs, keyValues, withSlots, writes, hidden, identifies, tag, insertsPlainly, ownForOne } = plan;
-  const run = [refs.length, keyValues, withSlots, writes, hidden, identifies, tag, insertsPlainly, ownForOne];
-  const parts = [schema, name, one.text, types, ...run, oneShape, description?.toString('latin1') ?? '-'];
+function makeName({ plan, one, many, types, optimistic, description }: MergedForm, { schema, name }: KvTable): string {
+  const { refs, keyValues, writes, hidden, identifies, tag } = plan;
+  const run = [refs.length, keyValues, writes, hidden, identifies, tag, types, optimistic === null];
+  const rows = [one.shape, many.shape, description?.toString('latin1') ?? '-'];
+  const parts = [schema, name, textOf(one), textOf(many), ...run, ...rows];
   return createHash('sha256').update(parts.join('\0')).digest('base64');
 }
+
+/** Without what each process draws for its own names. */
+const textOf = ({ source }: FormText): string => source.text.replaceAll(TOKEN, '');
