@@ -2,7 +2,7 @@
 // texts that are run, the meaning of the values, and how rows look.
 import { createHash } from 'node:crypto';
 import type { KvTable } from '../../cluster/kv-table.js';
-import { TOKEN } from '../../sql/batch/member-rows.js';
+import { commonText } from '../../sql/batch/common-text.js';
 import type { FormText, MergedForm } from './merged-form.js';
 
 const NAMES = new WeakMap<MergedForm, string>();
@@ -24,5 +24,4 @@ function makeName({ plan, one, many, types, optimistic, description }: MergedFor
   return createHash('sha256').update(parts.join('\0')).digest('base64');
 }
 
-/** Without what each process draws for its own names. */
-const textOf = ({ source }: FormText): string => source.text.replaceAll(TOKEN, '');
+const textOf = ({ source }: FormText): string => commonText(source.text);

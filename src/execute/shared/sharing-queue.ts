@@ -8,7 +8,7 @@ import type { MergedRequest, RequestQueue } from '../merged/merged-request.js';
 import type { OwnerLink, StatementHandle, StatementQueue } from './owner-link.js';
 
 /** So long an owner that has declined is passed over. */
-const PASSED_OVER_MS = 2_000;
+const PASSED_OVER_MS = 500;
 
 export class SharingQueue implements RequestQueue, StatementQueue {
   readonly own: MergedQueue;

@@ -63,9 +63,10 @@ t.test('what is no frame is refused', async (t) => {
 const formOf = (writes: boolean): MergedForm =>
   ({
     plan: { refs: [{}], writes, keyValues: [0, 0], tag: 'UPDATE' },
-    one: { text: String(writes) },
+    one: { source: { text: String(writes) }, shape: '' },
+    many: { source: { text: String(writes) }, shape: '' },
+    optimistic: null,
     types: [25],
-    oneShape: '',
     description: null,
   }) as unknown as MergedForm;
 
