@@ -140,6 +140,8 @@ const NEUTRAL_KINDS: ReadonlySet<StatementKind> = new Set(['empty', 'set', 'show
 function isNeutral(node: Node, { kind, readOnly, effects }: Findings, found: Survey): boolean {
   // A constraint by name is one of a table on the home shard.
   if ('ConstraintsSetStmt' in node) return node.ConstraintsSetStmt.constraints === undefined;
+  // Plans are made anew: nobody can tell.
+  if ('DiscardStmt' in node) return node.DiscardStmt.target === 'DISCARD_PLANS';
   if (NEUTRAL_KINDS.has(kind)) return (effects & ~Effect.settings) === Effect.none;
   if (kind !== 'read' || found.readsTables || found.changes) return false;
   if (readOnly) return effects === Effect.none;

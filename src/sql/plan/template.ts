@@ -109,7 +109,7 @@ export interface Template {
   readonly readsCatalogue: boolean;
   /**
    * Does nothing but give up what the session may hold on a connection: DEALLOCATE, CLOSE ALL, UNLISTEN, advisory unlocks,
-   * DISCARD PLANS; beside it, statements that change nothing at most. For a session that holds nothing it is neutral (and need not be
+   * DISCARD TEMP; beside it, statements that change nothing at most. For a session that holds nothing it is neutral (and need not be
    * said again where a block moves); else it belongs to the connection that holds it. Never set together with `neutral`.
    */
   readonly releases: boolean;

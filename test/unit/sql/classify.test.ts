@@ -180,6 +180,7 @@ t.test('neutral are texts that run alike anywhere; each of several statements ha
     'SELECT relname FROM pg_class',
     "SELECT set_config('work_mem', '1MB', true)",
     'SET CONSTRAINTS ALL DEFERRED',
+    'DISCARD PLANS',
   ];
   const others = [
     'SELECT * FROM t',
@@ -217,7 +218,6 @@ t.test('what only gives up state is neutral for a session without any, and said 
     'CLOSE ALL',
     'UNLISTEN *',
     'UNLISTEN a',
-    'DISCARD PLANS',
     'DISCARD TEMP',
     'DISCARD SEQUENCES',
     'SELECT pg_advisory_unlock(1)',
