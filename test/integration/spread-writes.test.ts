@@ -169,6 +169,7 @@ function statement(random: SeededRandom): string {
     `WHERE key LIKE 'k1%' OR value IS NULL`,
     'WHERE false',
     `WHERE no_such_column = 1`,
+    'WHERE key = $1',
     `WHERE key = 'k1' AND 1 / (length(key) - 2) > 0`,
   ]);
   if (random.oneIn(5)) return `DELETE FROM kv ${where}`;

@@ -113,9 +113,9 @@ export class KvStatements {
 
   route(statement: KvStatement, view: ClusterView): KvRoute {
     const found = route(statement.plan, statement.values, view);
-    const isRead = found.kind === 'scattered' || found.kind === 'multi-keyed';
+    const isOnSeveral = found.kind === 'scattered' || found.kind === 'multi-keyed' || found.kind === 'spread';
     // LIMIT -1 and a wrong number of parameters are errors before any row is looked at: the home shard words them.
-    if (isRead && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement))))
+    if (isOnSeveral && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement))))
       return { kind: 'keyed', shard: homeShard(view), slots: [] };
     return found;
   }
