@@ -19,7 +19,7 @@ export function nameOfForm(form: MergedForm, table: KvTable): string {
 function makeName({ plan, one, many, types, optimistic, description }: MergedForm, { schema, name }: KvTable): string {
   const { refs, keyValues, writes, hidden, identifies, tag } = plan;
   const run = [refs.length, keyValues, writes, hidden, identifies, tag, types, optimistic === null];
-  const rows = [one.shape, many.shape, description?.toString('latin1') ?? '-'];
+  const rows = [commonText(one.shape), commonText(many.shape), description?.toString('latin1') ?? '-'];
   const parts = [schema, name, textOf(one), textOf(many), ...run, ...rows];
   return createHash('sha256').update(parts.join('\0')).digest('base64');
 }
