@@ -44,6 +44,10 @@ function messageOf(type: number, ...body: readonly Uint8Array[]): Buffer {
   return Buffer.concat([head, ...body]);
 }
 
+/** In the client's encoding. */
+const namesOf = (rowDescription: Buffer): Buffer[] =>
+  readColumns(rowDescription).map(({ name }) => Buffer.from(name, 'latin1'));
+
 export class CopyWriter {
   readonly #format: CopyFormat;
   readonly #bytesOf: (text: string) => Buffer;
@@ -82,23 +86,25 @@ export class CopyWriter {
     return this.#format.kind === 'binary' ? [1] : [];
   }
 
-  /**
-   * CopyOutResponse and, where it is wanted, the line of names.
-   *
-   * @returns an ErrorResponse where an option names a column that is not there
-   */
-  begin(rowDescription: Buffer): { readonly kind: 'begun' | 'failed'; readonly message: Buffer } {
+  /** The error that COPY answers where an option names a column that is not there. */
+  fault(rowDescription: Buffer): Buffer | null {
     const format = this.#format;
-    const names = readColumns(rowDescription).map(({ name }) => Buffer.from(name, 'latin1'));
+    if (format.kind !== 'csv' || format.forceQuote === 'all') return null;
+    const names = namesOf(rowDescription);
+    const missing = format.forceQuote.find((name) => !names.some((one) => one.equals(this.#bytesOf(name))));
+    if (missing === undefined) return null;
+    return encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42703', M: `column "${missing}" does not exist` });
+  }
+
+  /** CopyOutResponse and, where it is wanted, the line of names. */
+  begin(rowDescription: Buffer): Buffer {
+    const format = this.#format;
+    const names = namesOf(rowDescription);
     this.#columns = names.length;
     if (format.kind === 'csv' && format.forceQuote !== 'all') {
-      const forced = format.forceQuote.map((name) => ({ name, bytes: this.#bytesOf(name) }));
-      const missing = forced.find(({ bytes }) => !names.some((name) => name.equals(bytes)));
-      if (missing !== undefined) {
-        const fields = { S: 'ERROR', V: 'ERROR', C: '42703', M: `column "${missing.name}" does not exist` };
-        return { kind: 'failed', message: encodeErrorResponse(fields) };
-      }
-      this.#forced = names.map((name) => forced.some(({ bytes }) => bytes.equals(name)));
+      // Of columns with the same name Postgres means the first.
+      const forced = format.forceQuote.map((name) => names.findIndex((one) => one.equals(this.#bytesOf(name))));
+      this.#forced = names.map((_, column) => forced.includes(column));
     } else this.#forced = names.map(() => format.kind === 'csv');
     const body = Buffer.alloc(3 + 2 * names.length);
     const isBinary = format.kind === 'binary' ? 1 : 0;
@@ -106,16 +112,16 @@ export class CopyWriter {
     body.writeUInt16BE(names.length, 1);
     for (let column = 0; column < names.length; column++) body.writeUInt16BE(isBinary, 3 + 2 * column);
     const response = messageOf(Backend.copyOutResponse, body);
-    if (format.kind === 'binary' || !format.header) return { kind: 'begun', message: response };
+    if (format.kind === 'binary' || !format.header) return response;
     this.#start(2 * rowDescription.length + SPARE_BYTES);
     this.#lineOf(names);
-    return { kind: 'begun', message: Buffer.concat([response, this.#taken()]) };
+    return Buffer.concat([response, this.#taken()]);
   }
 
   /** Whole DataRow messages, which may be changed, as CopyData. */
   rows(bytes: Buffer): Buffer {
     if (this.#format.kind === 'binary') return this.#binary(bytes);
-    this.#start(bytes.length + (bytes.length >> 2) + SPARE_BYTES);
+    this.#start(bytes.length + SPARE_BYTES);
     for (let at = 0; at < bytes.length; ) {
       const end = at + 1 + bytes.readInt32BE(at + 1);
       this.#row(bytes, at + 5);
@@ -154,7 +160,7 @@ export class CopyWriter {
 
   #room(bytes: number): void {
     if (this.#at + bytes <= this.#out.length) return;
-    const larger = Buffer.allocUnsafeSlow(2 * this.#out.length + bytes);
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.#at + bytes, this.#out.length + (this.#out.length >> 1)));
     this.#out.copy(larger, 0, 0, this.#at);
     this.#out = larger;
   }
@@ -216,18 +222,18 @@ export class CopyWriter {
   }
 
   #escaped(from: Buffer, start: number, end: number): void {
-    this.#room(2 * (end - start));
     const marks = this.#marks;
+    let marked = 0;
+    for (let at = start; at < end; at++) if (marks[from[at]!] !== 0) marked++;
+    if (marked === 0) return this.#write(from, start, end);
+    this.#room(end - start + marked);
     const out = this.#out;
     let to = this.#at;
     for (let at = start; at < end; at++) {
       const byte = from[at]!;
       const mark = marks[byte]!;
-      if (mark === 0) out[to++] = byte;
-      else {
-        out[to++] = BACKSLASH;
-        out[to++] = mark;
-      }
+      if (mark !== 0) out[to++] = BACKSLASH;
+      out[to++] = mark === 0 ? byte : mark;
     }
     this.#at = to;
   }
@@ -244,10 +250,12 @@ export class CopyWriter {
   }
 
   #quoted(from: Buffer, start: number, end: number): void {
-    this.#room(2 * (end - start) + 2);
-    const out = this.#out;
     const quote = this.#quote;
     const escaper = this.#escape;
+    let marked = 0;
+    for (let at = start; at < end; at++) if (from[at] === quote || from[at] === escaper) marked++;
+    this.#room(end - start + marked + 2);
+    const out = this.#out;
     let to = this.#at;
     out[to++] = quote;
     for (let at = start; at < end; at++) {

@@ -39,3 +39,9 @@ function encodeFields(type: number, fields: ErrorFields): Buffer {
   body.copy(message, 5);
   return message;
 }
+
+/** The ErrorResponse, where it names a place in a text without that. */
+export function withoutPosition(message: Buffer): Buffer {
+  const { P: position, ...fields } = readErrorFields(message, 0, message.length);
+  return position === undefined ? message : encodeErrorResponse(fields);
+}

@@ -61,9 +61,10 @@ export class RecordingClient implements ScatterClient {
   onRows: (() => void) | null = null;
   #waiting: (() => void)[] = [];
 
-  described(rowDescription: Buffer): void {
+  described(rowDescription: Buffer): null {
     this.events.push('described');
     this.rowDescription = rowDescription;
+    return null;
   }
 
   rows(bytes: Buffer): boolean {

@@ -33,6 +33,9 @@ const STRANGERS: ReadonlySet<string> = new Set(['55P03', '40P01', '57014']);
 
 const NOT_THEIRS = 'the rows of the answer are not those of the statements';
 
+/** Which members of a batch run by themselves now: those without a row, for one. */
+export type Reruns = 'none' | 'absent' | 'all';
+
 /** What a batch has of the queue it was taken from (merged-queue.ts). */
 export interface BatchHost {
   readonly lane: {
@@ -49,7 +52,7 @@ export interface BatchHost {
   readonly settings: SettingsGroup;
   readonly writes: boolean;
   /** @param members as they were taken, those that were dropped later included */
-  batchEnded(members: readonly MergedRequest[], reruns: boolean): void;
+  batchEnded(members: readonly MergedRequest[], reruns: Reruns): void;
 }
 
 type Phase =
@@ -132,7 +135,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     }
     const { length } = this.#members;
     const { optimistic } = this.#form;
-    const texts = optimistic === null || statement.expiredRows.takeReaping(length) ? this.#form : optimistic;
+    const texts = optimistic === null || statement.expiredRows?.takeReaping(length) ? this.#form : optimistic;
     this.#text = length === 1 ? texts.one : texts.many;
     connection.attach(this);
     if (connection.settings === settings || connection.bringTo(settings, this.#brought)) this.#prepare(connection);
@@ -175,7 +178,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     if (this.#members.some(isDropped)) this.#members = this.#members.filter((member) => !isDropped(member));
     if (this.#members.length > 0) return true;
     this.#giveBack();
-    this.#host.batchEnded(this.#taken, false);
+    this.#host.batchEnded(this.#taken, 'none');
     return false;
   }
 
@@ -256,7 +259,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     const members = this.#members;
     let absent = 0;
     statement.answerBytes += (used / this.#asked.length - statement.answerBytes) / 8;
-    this.#host.batchEnded(this.#taken, false);
+    this.#host.batchEnded(this.#taken, rerunsAbsent ? 'absent' : 'none');
     // Before the first hears: from then on it may be used for its client's next statement.
     if (this.#asked !== members) for (const member of members) member.takeFromTwin();
     for (let index = 0; index < members.length; index++) {
@@ -273,7 +276,8 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
       member.answers = bytes;
       member.sink.completed(member);
     }
-    if (optimistic) statement.expiredRows.met(absent, members.length);
+    // Of plain INSERTs most have met a row that lives: to reap would be of no use.
+    if (optimistic && !this.#form.plan.insertsPlainly) statement.expiredRows?.met(absent, members.length);
     this.#useAgain();
   }
 
@@ -335,7 +339,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
   /** Nothing was done: each member runs by itself. */
   #rerun(): void {
     const { lane } = this.#host;
-    this.#host.batchEnded(this.#taken, true);
+    this.#host.batchEnded(this.#taken, 'all');
     for (const member of this.#members) {
       if (member.dropped) continue;
       lane.counters.mergedReruns++;
@@ -344,7 +348,7 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
   }
 
   #fail(error: PgkvError): void {
-    this.#host.batchEnded(this.#taken, false);
+    this.#host.batchEnded(this.#taken, 'none');
     for (const member of this.#members) if (!member.dropped) member.sink.failed(error, member);
   }
 }

@@ -14,7 +14,7 @@ import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
 import { nameOfForm } from './form-name.js';
 import type { LaneDeadlines } from './lane-deadlines.js';
-import { MergedBatch } from './merged-batch.js';
+import { MergedBatch, type Reruns } from './merged-batch.js';
 import { type MergedLimits, MergedQueue, type QueueLane } from './merged-queue.js';
 import type { MergedRequest, RequestQueue } from './merged-request.js';
 import { MergedStatement } from './merged-statement.js';
@@ -158,9 +158,10 @@ export class MergedLane implements QueueLane {
     this.#waiting.add(queue);
   }
 
-  written(members: readonly MergedRequest[], reruns: boolean): void {
+  written(members: readonly MergedRequest[], reruns: Reruns): void {
     for (const member of members) {
-      if (reruns && !member.dropped) member.holdsKey = true;
+      const runsAgain = reruns === 'all' || (reruns === 'absent' && member.rows === 0);
+      if (runsAgain && !member.dropped) member.holdsKey = true;
       else this.writing.delete(member.key);
     }
     this.#wake();

@@ -7,7 +7,7 @@ import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import type { Counters } from '../../telemetry/counters.js';
 import type { LaneDeadlines } from './lane-deadlines.js';
-import type { BatchHost, MergedBatch } from './merged-batch.js';
+import type { BatchHost, MergedBatch, Reruns } from './merged-batch.js';
 import type { MergedRequest, RequestQueue } from './merged-request.js';
 import type { MergedStatement } from './merged-statement.js';
 
@@ -42,8 +42,8 @@ export interface QueueLane {
   schedule(queue: MergedQueue): void;
   /** Its requests are all for keys that are being written. */
   waits(queue: MergedQueue): void;
-  /** A batch of writes has ended; with `reruns` its members run by themselves now. */
-  written(members: readonly MergedRequest[], reruns: boolean): void;
+  /** A batch of writes has ended. */
+  written(members: readonly MergedRequest[], reruns: Reruns): void;
   release(request: MergedRequest): void;
 }
 
@@ -131,7 +131,7 @@ export class MergedQueue implements RequestQueue, BatchHost {
     return this.#pending.length < writeMembersMax ? 1 : writesInFlight;
   }
 
-  batchEnded(members: readonly MergedRequest[], reruns: boolean): void {
+  batchEnded(members: readonly MergedRequest[], reruns: Reruns): void {
     this.#inFlight--;
     const wasAlone = members.length === 1 && this.#inFlight === 0 && this.#pending.length === 0;
     this.#sentAlone = wasAlone ? this.#sentAlone + 1 : 0;

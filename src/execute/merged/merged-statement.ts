@@ -47,7 +47,8 @@ export class MergedStatement {
   formBytes = 0;
   /** Bytes of an answer, a moving average: bounds how many are asked for at once. */
   answerBytes = 200;
-  readonly expiredRows = new ExpiredRows();
+  /** Null: its form has one text for any row. */
+  expiredRows: ExpiredRows | null = null;
   #failures = 0;
   #bannedUntil = 0;
 
@@ -84,6 +85,7 @@ export class MergedStatement {
     this.formBytes = FORM_BYTES + one.shape.length + many.shape.length + 8 * types.length + 64 * plan.refs.length;
     // The shapes are those of the others.
     if (optimistic !== null) this.formBytes += FORM_BYTES / 2;
+    this.expiredRows = optimistic === null ? null : (this.expiredRows ?? new ExpiredRows());
     // Answers begin with it, in some forms.
     this.formBytes += 3 * (description?.length ?? 0);
     // What is written cannot be given up because it is long: the first batches are small, until it is known how long it is.

@@ -76,8 +76,8 @@ export interface ScatterLimits {
 
 /** All calls are synchronous and not nested; the run may be called from within them. */
 export interface ScatterClient {
-  /** The RowDescription of what `rows` brings. Called once, before any row. */
-  described(rowDescription: Buffer): void;
+  /** The RowDescription of what `rows` brings. Called once, before any row. An error that is returned ends the read. */
+  described(rowDescription: Buffer): Buffer | null;
   /** Whole DataRow messages, the client's to keep. False: nothing more until `resume`. */
   rows(bytes: Buffer): boolean;
   /** As many rows as `start` or `continue` asked for have been told; there may be more. */

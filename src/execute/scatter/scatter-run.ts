@@ -12,7 +12,7 @@ import { assert } from '../../base/assert.js';
 import type { Timer } from '../../base/clock.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
-import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { readErrorFields, withoutPosition } from '../../wire/error-fields.js';
 import { type Column, sameColumns, withoutLastColumns } from '../../wire/row-description.js';
 import { readRowValues } from '../../wire/row-values.js';
 import { encodeError } from '../../wire/server-messages.js';
@@ -209,6 +209,7 @@ export class ScatterRun implements LegOwner {
     // What one server has described before its error is told, as by that server alone.
     if (this.#stage === 'shards' && this.#legs.length === 1 && this.#teller.columns !== null && !this.#described)
       this.#describe();
+    // A place in the final statement is none in the client's text.
     if (this.#isRunning) this.#stop(this.#stage === 'final' ? withoutPosition(error) : error);
     else if (this.#cancelling && readErrorFields(error, 0, error.length)['C'] === QUERY_CANCELED) this.#error = error;
   }
@@ -282,7 +283,8 @@ export class ScatterRun implements LegOwner {
     this.#described = true;
     const columns = this.#teller.columns!;
     this.#delivery.take(this.#legs, this.#merge(columns), this.#hidden);
-    this.#client.described(withoutLastColumns(this.#teller.rowDescription!, columns, this.#hidden));
+    const error = this.#client.described(withoutLastColumns(this.#teller.rowDescription!, columns, this.#hidden));
+    if (error !== null) this.#stop(error);
   }
 
   /** By sort keys; null: rows go out as they come. */
@@ -388,12 +390,6 @@ export class ScatterRun implements LegOwner {
     for (const timer of this.#timers) timer.cancel();
     this.#timers = [];
   }
-}
-
-/** A place in the final statement is none in the client's text. */
-function withoutPosition(error: Buffer): Buffer {
-  const { P: position, ...fields } = readErrorFields(error, 0, error.length);
-  return position === undefined ? error : encodeErrorResponse(fields);
 }
 
 const asPgkvError = (error: unknown): PgkvError =>

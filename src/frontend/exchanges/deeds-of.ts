@@ -12,7 +12,6 @@ const COMMITS_NOTHING: ReadonlySet<StatementKind> = new Set([
   'read',
   'set',
   'show',
-  'copy-out',
 ]);
 
 /** What only gives up what its session holds on a connection ends with that anyway. */
@@ -49,9 +48,9 @@ function deedOfKind(kind: StatementKind, reads: boolean): Deed {
     case 'set':
     case 'show':
     case 'empty':
-    case 'copy-out':
       return 'reads';
     case 'read':
+    case 'copy-out':
       return reads ? 'reads' : 'anything';
     default:
       return 'anything';

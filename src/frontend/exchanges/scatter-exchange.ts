@@ -197,7 +197,10 @@ export class ScatterExchange implements Exchange<Unit> {
     const { services, output } = this.#context;
     services.counters.statements++;
     this.#begin(request, {
-      described: (description) => output.send(description),
+      described: (description) => {
+        output.send(description);
+        return null;
+      },
       suspended: () => undefined,
       completed: (tag) => {
         output.send(encodeCommandComplete(tag));
@@ -217,15 +220,13 @@ export class ScatterExchange implements Exchange<Unit> {
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
     const rewritten = shardTextOf(statement, request.parameters);
     services.counters.statements++;
-    const run = this.#begin(
+    this.#begin(
       request,
       {
         described: (description) => {
-          const begun = writer.begin(description);
-          if (begun.kind === 'begun') return output.send(begun.message);
-          run.abandon();
-          this.#answers.error(Frontend.query, begun.message);
-          this.#end();
+          const fault = writer.fault(description);
+          if (fault === null) output.send(writer.begin(description));
+          return fault;
         },
         suspended: () => undefined,
         completed: (tag) => {
@@ -236,8 +237,7 @@ export class ScatterExchange implements Exchange<Unit> {
         failed: (error) => this.#answers.error(Frontend.query, placedError(error, rewritten, copy)),
       },
       writer,
-    );
-    run.start();
+    ).start();
     return 'taken';
   }
 
@@ -270,10 +270,11 @@ export class ScatterExchange implements Exchange<Unit> {
       portal.isGone = true;
       this.#answers.error(Frontend.execute, placedError(error, rewritten));
     };
-    const described = (told: Buffer): void => {
+    const described = (told: Buffer): null => {
       description = told;
       if (isAsked) output.send(told);
       isAsked = false;
+      return null;
     };
     const portal: OwnPortal = {
       endsBlock: false,
@@ -288,6 +289,7 @@ export class ScatterExchange implements Exchange<Unit> {
             described(told);
             asking.abandon();
             this.#end();
+            return null;
           },
           suspended: () => undefined,
           completed: () => undefined,

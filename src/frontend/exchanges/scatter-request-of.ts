@@ -20,7 +20,7 @@ import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
-import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { encodeErrorResponse, readErrorFields, withoutPosition } from '../../wire/error-fields.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
@@ -215,8 +215,7 @@ export function placedError(message: Buffer, rewritten: RewrittenText | null, co
   const fields = readErrorFields(message, 0, message.length);
   const position = fields['P'];
   if (position === undefined) return message;
-  const { P: _, ...rest } = fields;
-  if (copy?.before === null) return encodeErrorResponse(rest);
+  if (copy?.before === null) return withoutPosition(message);
   const place = positionInOriginal(rewritten, Number(position)) + (copy?.before ?? 0);
   return encodeErrorResponse({ ...fields, P: String(place) });
 }

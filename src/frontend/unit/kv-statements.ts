@@ -126,25 +126,21 @@ export class KvStatements {
   }
 
   /** The text of a COPY with what is copied as a shard has to read it. */
-  rewriteCopy(text: string, { copy: { start, end, tail: made }, statement }: CopiedStatement): RewrittenText {
+  rewriteCopy(text: string, { copy: { start, end, tail }, statement }: CopiedStatement): RewrittenText {
     const { encoding, standardStrings } = this.reading;
     const literals = this.#literalsOf(text, standardStrings);
-    const parts: (string | number)[] = [`${text.slice(0, start)}(`];
-    let literal = 0;
-    for (; literals[literal * LITERAL_STRIDE]! < start; literal++);
-    // The query's literals are those of the text that stand in it.
-    for (const part of statement.plan.text) parts.push(typeof part === 'number' ? part + literal : part);
-    if (made !== null) return { parts: ['COPY (', ...statement.plan.text, `)${made}`], text, literals, encoding };
+    // In front of the query there are no literals: its own have the same numbers in the whole text.
+    const query = statement.plan.text;
+    if (tail !== null) return { parts: ['COPY (', ...query, `)${tail}`], text, literals, encoding };
+    const parts: (string | number)[] = [`${text.slice(0, start)}(`, ...query, ')'];
     let at = end;
-    let tail = ')';
-    for (; literal < literals.length / LITERAL_STRIDE; literal++) {
+    for (let literal = 0; literal < literals.length / LITERAL_STRIDE; literal++) {
       const from = literals[literal * LITERAL_STRIDE]!;
       if (from < end) continue;
-      parts.push(tail + text.slice(at, from), literal);
+      parts.push(text.slice(at, from), literal);
       at = literals[literal * LITERAL_STRIDE + 1]!;
-      tail = '';
     }
-    parts.push(tail + text.slice(at));
+    parts.push(text.slice(at));
     return { parts, text, literals, encoding };
   }
 }

@@ -114,7 +114,8 @@ export class UnitReader {
     const { reading, scope } = this.#kv;
     const { kv, kinds, explainsRoute } = this.#templateOf(copy.query, reading.standardStrings, scope);
     if (kv?.kind === 'refused') return kv;
-    if (kv?.kind !== 'kv' || kinds.length !== 1 || explainsRoute) return refuse('copy');
+    // Of what writes, and is lost, more has to be told than of a read.
+    if (kv?.kind !== 'kv' || kv.writes || kinds.length !== 1 || explainsRoute) return refuse('copy');
     const statement = this.#kv.simple(kv, copy.query);
     const route = this.#kv.route(statement, unit.view);
     unit.copied = { copy, statement };

@@ -9,6 +9,7 @@
 // The reaping DELETE looks its keys up like UPDATE and DELETE do (batch-statement.ts). `IS TRUE` keeps the index on ttl
 // out of it: with it every batch read all rows that had expired and were not swept yet.
 import { KV_COLUMNS } from '../../cluster/kv-table.js';
+import { hasExpired, hasNotExpired } from '../rewrite/kv-rewrites.js';
 import { listItems, type TextToken, type TokenSpan } from '../text/text-tokens.js';
 import { nameOf, usesOnlyBatchable } from './batchable.js';
 import {
@@ -31,7 +32,6 @@ import {
 const SLOT = quoted('s');
 const REAPED = quoted('x');
 const DEAD = quoted('d');
-const NOW = 'pg_catalog.statement_timestamp()';
 
 const COLUMN_TYPES: Readonly<Record<string, string>> = {
   tenant_id: 'pg_catalog.text',
@@ -87,7 +87,7 @@ export function batchInsert(source: Source, [tenant, key]: readonly [number, num
   const text = [
     `WITH ${ROWS} AS MATERIALIZED (${rows}),`,
     `${REAPED} AS MATERIALIZED (DELETE FROM ${table} AS ${DEAD} USING ${ROWS} WHERE ${isMember(DEAD)}`,
-    `AND (${DEAD}.ttl <= ${NOW}) IS TRUE RETURNING 1)`,
+    `AND (${hasExpired(`${DEAD}.ttl`)}) IS TRUE RETURNING 1)`,
     `${insert} ${selected} + (SELECT 0 * pg_catalog.count(*)::pg_catalog.int4 FROM ${REAPED}) FROM ${ROWS}`,
     `${conflict} ${whose}`,
   ].join(' ');
@@ -95,7 +95,7 @@ export function batchInsert(source: Source, [tenant, key]: readonly [number, num
   if (onConflict !== null && (onConflict.action !== 'update' || onConflict.where !== null)) {
     return { text, insertsPlainly, optimistic: null };
   }
-  const unlessExpired = onConflict === null ? '' : `WHERE (${name}.ttl IS NULL OR ${name}.ttl > ${NOW})`;
+  const unlessExpired = onConflict === null ? '' : `WHERE ${hasNotExpired(`${name}.ttl`)}`;
   // Looked up beside the INSERT, the members' rows have to be a query of their own.
   const looksUp = `${conflict} ${visible}`.includes(ROWS);
   const from = looksUp ? `FROM ${ROWS}` : `FROM (${rows}) AS ${ROWS}`;

@@ -79,5 +79,5 @@ function columnsOf(node: Node | undefined): 'all' | string[] | null {
   if ('A_Star' in node) return 'all';
   if (!('List' in node)) return null;
   const names = (node.List.items ?? []).map(stringOf);
-  return names.includes(null) ? null : (names as string[]);
+  return names.includes(null) || new Set(names).size < names.length ? null : (names as string[]);
 }

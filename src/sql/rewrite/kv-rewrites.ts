@@ -16,8 +16,10 @@ export const aliasOf = (relation: RangeVar): string => relation.alias?.aliasname
 /** @param now when it is */
 export function expiryFilter(relation: RangeVar, now = NOW): string {
   const ttl = `${quoteName(aliasOf(relation))}.ttl`;
-  return `(${ttl} IS NULL OR ${ttl} > ${now})`;
+  return hasNotExpired(ttl, now);
 }
+
+export const hasNotExpired = (ttl: string, now = NOW): string => `(${ttl} IS NULL OR ${ttl} > ${now})`;
 
 /** Of a column without qualification, where there is no other table: rows that have expired. */
 export const hasExpired = (ttl: string): string => `${ttl} <= ${NOW}`;
