@@ -9,6 +9,9 @@ import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { errorOf, type ServerError, SqlClient } from '../support/sql-client.js';
 
 await loadKeyHash();
+/** One case in three in a short run, another third by each seed. */
+const LONG = process.env['PGKV_LONG'] === '1';
+const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const keyOn = (shard: number): string =>
   Array.from({ length: 100 }, (_, n) => `k${n}`).find((key) => Math.floor(hashSlotOf('a', key) / 8192) === shard)!;
 const [HERE, THERE] = [keyOn(0), keyOn(1)];
@@ -78,8 +81,9 @@ t.test('settings that another shard refuses', { timeout: 300_000 }, async (t) =>
     await direct.run('begin');
     const want = await direct.failsWith(`set local ${setting}`);
     await direct.run('rollback');
-    for (const [way, said] of Object.entries(WAYS)) {
-      for (const [what, messages] of Object.entries(BEHIND)) {
+    for (const [row, [way, said]] of Object.entries(WAYS).entries()) {
+      for (const [column, [what, messages]] of Object.entries(BEHIND).entries()) {
+        if (!LONG && (row + column + SETTINGS.indexOf(setting) + SEED) % 3 > 0) continue;
         const where = `${setting}: ${way}: ${what}`;
         const client = await SqlClient.connect(router, login);
         const before = said(setting);
