@@ -295,7 +295,16 @@ t.test('the doctor names each thing that is wrong', async (t) => {
     'ALTER FUNCTION pgkv.beat() RENAME TO away',
   ]) {
     await ask(second, database, loss);
-    await only(cluster, 'warning', 'b', 'heartbeat', 'pgkv_service may not run pgkv.beat(): run pgkv init again');
+    const { ill } = await findings(cluster);
+    const gone = {
+      severity: 'wrong',
+      shard: 'b',
+      check: 'extension',
+      message: /function pgkv\.beat\(\): run pgkv init/,
+    };
+    const silent = { severity: 'warning', shard: 'b', check: 'heartbeat', message: /may not run pgkv\.beat\(\): run / };
+    t.match(ill, /RENAME/.test(loss) ? [gone, silent] : [silent]);
+    t.equal(ill.length, /RENAME/.test(loss) ? 2 : 1);
     if (/RENAME/.test(loss)) await ask(second, database, 'ALTER FUNCTION pgkv.away() RENAME TO beat');
     else t.equal((await cluster.run('init')).exitCode, 0);
   }

@@ -4,7 +4,7 @@ import t from 'tap';
 import type { FrontendMessage } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { errorOf } from '../support/sql-client.js';
-import { WireClient } from '../support/wire-client.js';
+import { type Exchange, WireClient } from '../support/wire-client.js';
 
 const cluster = await kvServers(t, 2);
 const [server] = cluster.servers;
@@ -30,12 +30,12 @@ t.test('the last words are those of Postgres', async (t) => {
     name: string,
     value: string,
     last: readonly FrontendMessage[],
-    waitMs: number,
+    wait: (client: WireClient) => Promise<Exchange>,
   ) => {
     const client = await WireClient.connect(address, login);
     await client.query(`set ${name} = ${value}`);
     await client.exchange(last);
-    const { outcome, messages } = await client.wait('closed', waitMs);
+    const { outcome, messages } = await wait(client);
     client.destroy();
     const told = errorOf(messages);
     return [outcome, told?.code ?? null, told?.message ?? null];
@@ -43,9 +43,11 @@ t.test('the last words are those of Postgres', async (t) => {
   for (const name of TIME_OUTS) {
     const each = Object.entries(LAST).map(async ([last, messages], index) => {
       const value = VALUES[index % VALUES.length]!;
-      const there = await play(server!, name, value, messages, 3_000);
+      const there = await play(server!, name, value, messages, (client) => client.closesWithin(3_000));
       // Where nothing ends it, it answers for as long as anybody likes.
-      const here = await play(router, name, value, messages, there[0] === 'reached' ? 30_000 : 300);
+      const here = await play(router, name, value, messages, (client) =>
+        there[0] === 'reached' ? client.wait('closed', 30_000) : client.closesWithin(300),
+      );
       t.same(here, there, `${name} behind ${last}: ${there}`);
     });
     await Promise.all(each);
@@ -67,7 +69,7 @@ t.test('each block has its own time, and the next one that comes in the same byt
   for (let block = 0; performance.now() - start < 4_000; block++) {
     // Commit and begin are taken together: no moment without a block is seen.
     await again.exchange(block === 0 ? [{ query: 'begin' }] : [{ query: 'commit' }, { query: 'begin' }]);
-    const { outcome } = await again.wait('closed', 300);
+    const { outcome } = await again.closesWithin(300);
     t.not(outcome, 'reached', `block ${block}`);
   }
   again.destroy();

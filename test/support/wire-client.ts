@@ -158,6 +158,11 @@ export class WireClient {
     return this.#wait((message) => message.type === type, count, timeoutMs);
   }
 
+  /** Waits for the end of the connection for so long and no longer, on a slow machine as on any: it may well not come. */
+  async closesWithin(ms: number): Promise<Exchange> {
+    return this.#waitForClose(ms, true);
+  }
+
   /** What arrived since the last exchange, without waiting. */
   takeReceived(): readonly BackendMessage[] {
     const messages = this.received.slice(this.#taken);
@@ -193,15 +198,18 @@ export class WireClient {
     this.socket.destroy();
   }
 
-  async #waitForClose(timeoutMs?: number): Promise<Exchange> {
-    const exchange = await this.#wait(() => false, 1, timeoutMs);
+  async #waitForClose(timeoutMs?: number, isExact = false): Promise<Exchange> {
+    const exchange = await this.#wait(() => false, 1, timeoutMs, isExact);
     return exchange.outcome === 'closed' ? { ...exchange, outcome: 'reached' } : exchange;
   }
 
-  #wait(isWanted: Waiter['isWanted'], count = 1, timeoutMs = this.#timeoutMs): Promise<Exchange> {
+  #wait(isWanted: Waiter['isWanted'], count = 1, timeoutMs = this.#timeoutMs, isExact = false): Promise<Exchange> {
     if (this.#waiter) throw new Error('this client already waits for an answer');
     return new Promise((resolve) => {
-      const timer = setTimeout(() => void this.#waitLonger(timeoutMs), timeoutMs);
+      const timer = setTimeout(() => {
+        if (isExact) this.#finish('timeout', this.received.length);
+        else void this.#waitLonger(timeoutMs);
+      }, timeoutMs);
       this.#waiter = { isWanted, missing: count, searched: this.#taken, resolve, timer };
       this.#settle();
     });
