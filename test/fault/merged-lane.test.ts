@@ -380,6 +380,7 @@ for (const side of ['answer', 'request'] as const) {
     const random = seeded(SEED);
     const seen = new Map<string, number>();
     let expected = await counts();
+    let elsewhere = 0;
     for (let after = LONG ? 0 : Math.floor(random() * stride); after <= bytes; after += stride) {
       // The connection is there and knows the statement; where a batch is in doubt the next one begins anew.
       await ask();
@@ -387,6 +388,8 @@ for (const side of ['answer', 'request'] as const) {
       const answers = (await into(proxy, { kind: 'cut', side, after, reset: random() < 0.3 }, ask)).map(told);
       await atRest(t);
       expected = await counts();
+      // Health, heartbeat and recovery have connections of their own: what cut one of those has cut no batch.
+      const missed = side === 'answer' && after < bytes && answers.every(({ code }) => code === '');
       for (const [i, { code, rows }] of answers.entries()) {
         const applied = expected.get(`c${i}`)! - before.get(`c${i}`)!;
         seen.set(code, (seen.get(code) ?? 0) + 1);
@@ -401,7 +404,14 @@ for (const side of ['answer', 'request'] as const) {
             `cut at ${after} of ${bytes}: c${i} was told "${code}" ${rows}, applied ${applied} times, seed ${SEED}`,
           );
         if (!['', '08006', '08007'].includes(code)) t.fail(`cut at ${after}: ${code}`);
-        if (code === '' && side === 'answer' && after < bytes) t.fail(`cut at ${after} of ${bytes}: a success`);
+        if (code === '' && side === 'answer' && after < bytes && !missed)
+          t.fail(`cut at ${after} of ${bytes}: a success`);
+      }
+      if (!missed) continue;
+      after -= stride;
+      if (++elsewhere > 20) {
+        t.fail(`cut at ${after} of ${bytes}: no batch is struck`);
+        break;
       }
     }
     t.ok(seen.get('08007')! > MEMBERS, `${bytes} bytes, ${JSON.stringify([...seen])}`);
