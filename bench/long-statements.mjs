@@ -13,6 +13,8 @@ import { openRouter } from './router-options.mjs';
 import { bindMessage, executeMessage, parseMessage, queryMessage, syncMessage, WireClient } from './wire-client.mjs';
 
 const GOAL_MS = 100;
+/** --assert fails from so many times the goal on: hashing, by which a machine is measured, says little of its memory. */
+const ASSERTED = 2;
 const MIB = 2 ** 20;
 /** The default of clients.query_bytes_max. */
 const LIMIT_MIB = 12;
@@ -109,6 +111,7 @@ async function measure({ router, values }) {
   await told();
   const prober = await WireClient.open(router);
   const missed = [];
+  let isFar = false;
   let seen = 0;
   for (const kind of [...Object.keys(full), ...Object.keys(long)]) {
     for (const extended of [false, true]) {
@@ -133,6 +136,7 @@ async function measure({ router, values }) {
       const name = `${kind}, ${extended ? 'extended' : 'simple'}`;
       const slow = median > GOAL_MS ? await slowness() : 1;
       if (median > GOAL_MS * slow) missed.push(name);
+      if (median > ASSERTED * GOAL_MS * slow) isFar = true;
       console.log(
         `${median.toFixed(0).padStart(6)} ms  ${name}${slow > 1 ? ` (machine ${slow.toFixed(1)} times as slow)` : ''}`,
       );
@@ -141,7 +145,7 @@ async function measure({ router, values }) {
   console.log(
     `goal: nobody waits longer than ${GOAL_MS} ms: ${missed.length === 0 ? 'met' : `MISSED by ${missed.join('; ')}`}`,
   );
-  if (values.assert && missed.length > 0) process.exitCode = 1;
+  if (values.assert && isFar) process.exitCode = 1;
   prober.close();
   await thread.terminate();
 }
