@@ -247,7 +247,9 @@ export class OwnerLink {
     const socket = this.#socket;
     const writer = this.#writer;
     if (socket === null || writer.bytes === 0 || this.#phase === 'opening') return;
-    if (socket.writable) socket.write(writer.take());
+    // It is closed and tells so in a moment: what was gathered has not left this process, and is not lost with it.
+    if (!socket.writable) return;
+    socket.write(writer.take());
     this.writes++;
     this.#sentNumber = this.#handed.lastNumber;
     writer.taken(socket.writableLength === 0);
@@ -312,8 +314,7 @@ export class OwnerLink {
     this.#socket = null;
     this.#phase = 'closed';
     this.#retryAt = this.#services.clock.now() + RETRY_MS;
-    // What was gathered since the last turn has not left this process.
-    this.#writer.take();
+    // What was gathered has not left this process.
     this.#writer.taken(true);
     this.#asked.clear();
     if (wasOpened) this.#handed.lost(this.#sentNumber, `worker ${this.owner}: ${reason}`);

@@ -116,10 +116,14 @@ export class FrameWriter {
     return this.#buffer.subarray(0, this.#at);
   }
 
-  /** @param isFree nobody reads from what was taken any more */
+  /**
+   * Begins anew. What was gathered and not taken is thrown away, an open frame with it.
+   * @param isFree nobody reads from what was taken any more
+   */
   taken(isFree: boolean): void {
     if (!isFree || this.#buffer.length > KEPT_BYTES_MAX) this.#buffer = EMPTY;
     this.#at = 0;
+    this.#frame = -1;
   }
 }
 

@@ -59,6 +59,39 @@ t.test('what is no frame is refused', async (t) => {
   t.throws(() => readTexts(Buffer.from([0, 0, 0, 9, 65]), 0, 5), { message: /frame/ });
 });
 
+t.test('whatever is written, taken or thrown away, what is taken next is whole frames', async (t) => {
+  for (let run = 0; run < 500; run++) {
+    const random = new SeededRandom(SEED, run);
+    const writer = new FrameWriter();
+    let sent: number[] = [];
+    for (let step = 0; step < 40; step++) {
+      const chance = random.integer(10);
+      const type = 1 + random.integer(6);
+      if (chance < 6) {
+        if (!writer.isOpen(type)) {
+          writer.open(type, 4);
+          sent.push(type);
+        }
+        writer.room(4);
+        writer.int(step);
+      } else if (chance < 8) {
+        writer.small(type, random.pick([null, step]));
+        sent.push(type);
+      } else {
+        if (chance < 9) {
+          const came: number[] = [];
+          const cutter = new FrameCutter((type) => came.push(type));
+          cutter.push(Buffer.from(writer.take()));
+          t.strictSame(came, sent, `run ${run}`);
+        }
+        writer.taken(random.oneIn(2));
+        t.equal(writer.bytes, 0);
+        sent = [];
+      }
+    }
+  }
+});
+
 /** A statement of one value, which writes or reads. */
 const formOf = (writes: boolean): MergedForm =>
   ({
@@ -89,6 +122,8 @@ class Pair {
   readonly counters = createCounters();
   readonly link: OwnerLink;
   readonly remotes: RemoteRequests[] = [];
+  /** The worker's own ends of the line. */
+  readonly sockets: Socket[] = [];
   readonly #queues: readonly SharingQueue[];
   epoch = 1;
   ownersEpoch = 1;
@@ -97,7 +132,11 @@ class Pair {
 
   constructor(path: string) {
     this.link = new OwnerLink(2, {
-      connect: () => connect({ path, allowHalfOpen: true }),
+      connect: () => {
+        const socket = connect({ path, allowHalfOpen: true });
+        this.sockets.push(socket);
+        return socket;
+      },
       clock: systemClock,
       stamp: () => performance.now(),
       epoch: () => this.epoch,
@@ -249,7 +288,9 @@ t.test('each is heard of once, whatever the owner and the line do', async (t) =>
           if (asked.told.length === 0) asked.request.withdraw();
           else asked.request.releaseKey();
         } else if (chance < 93) pair.epoch = random.pick([pair.ownersEpoch, pair.ownersEpoch + 1]);
-        else if (chance < 96) random.pick(pair.remotes)?.[random.oneIn(3) ? 'destroy' : 'end']();
+        else if (chance < 95) random.pick(pair.remotes)?.[random.oneIn(3) ? 'destroy' : 'end']();
+        // It tells later that it is closed: what is asked until then finds a socket that takes no more.
+        else if (chance < 97) pair.sockets.at(-1)?.destroy();
         if (random.oneIn(3)) await sleep(random.pick([0, 0, 1, 6]));
       }
       await until(() => {
