@@ -90,11 +90,16 @@ export class CodeAtHand {
   }
 
   #bring(text: string, routines: Routines): void {
+    // To search a long one would keep others waiting.
+    if (text.length > SEARCHED_MAX) {
+      this.#brought = 'hides';
+      return;
+    }
     // What others may have brought is judged when it is known (hidden-settings.ts).
     const hides = routines.isAssumed ? mayHideSettingsItself(text) : mayHideSettings(text, routines);
-    if (hides || text.length > SEARCHED_MAX) this.#brought = 'hides';
+    if (hides) this.#brought = 'hides';
     else if (this.#brought === 'nothing' && mayBringState(text, routines)) this.#brought = 'leaves';
-    if (this.#brought === 'nothing' || text.length > SEARCHED_MAX) return;
+    if (this.#brought === 'nothing') return;
     for (const name of customNamesIn(text)) this.#names.add(name);
     if (this.#names.size > NAMES_MAX) this.#brought = 'hides';
   }

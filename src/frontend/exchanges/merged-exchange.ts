@@ -40,6 +40,9 @@ import type { ExtendedProtocol } from './extended-protocol.js';
 import { ClientRequest, prefixOf, wholeAnswer } from './merged-answer.js';
 import { MergedPipeline } from './merged-pipeline.js';
 
+/** Of simple queries, in UTF-16 units. */
+const LEARNT_TEXT_MAX = 64 * 1024;
+
 /** Where and under what a session's statements are merged. */
 export interface MergedServices {
   lane(shard: ShardView): MergedLane;
@@ -359,7 +362,8 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
   }
 
   #askSimple({ plan, text, literals }: KvStatement, template: Template, shard: ShardView): null {
-    if (this.#isDue(template, shard)) {
+    // It is parsed for that, with its literals: a long one waits for a shorter one of its shape.
+    if (text.length <= LEARNT_TEXT_MAX && this.#isDue(template, shard)) {
       this.#learn(template, shard, template, singleStatement(plan, text, literals, [], true));
     }
     this.#services.lane(shard).statement(template).await(this);
