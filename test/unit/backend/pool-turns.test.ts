@@ -3,7 +3,7 @@
 import t from 'tap';
 import { playPool } from './pool-world.js';
 
-const RUNS = Number(process.env['PGKV_RUNS'] ?? 100);
+const RUNS = Number(process.env['PGKV_RUNS'] ?? (process.env['PGKV_LONG'] ? 400 : 30));
 const only = process.env['PGKV_SEED'];
 
 t.test('everybody is served in turn, on connections that are never idle meanwhile', async (t) => {

@@ -108,6 +108,7 @@ const megabyte = Buffer.from(list(100_000, (i) => `word${i % 10}`, ' '))
   .toString()
   .slice(0, 2 ** 20);
 let newShapes = 0;
+const isLong = process.env['PGKV_LONG'] !== undefined;
 
 t.test('it is read in bounded time, and others go on', async (t) => {
   for (let round = 0; round < 5; round++) lexShape(megabyte, true);
@@ -121,7 +122,8 @@ t.test('it is read in bounded time, and others go on', async (t) => {
     for (const table of ['kv', 'other']) {
       await loadParser();
       const costs: string[] = [];
-      for (const n of [100, 2_000, 5_000, 8_000, 30_000, 400_000]) {
+      // What is not on a key-value table differs only in what is not read at all.
+      for (const n of table === 'kv' || isLong ? [100, 2_000, 5_000, 8_000, 30_000, 400_000] : [5_000, 400_000]) {
         const text = textOf(kind, n, table);
         // What is read in full is bounded by its tokens, the rest by its bytes.
         const limit = 40 * unit + 8 * unit * (text.length / 2 ** 20) + 20;
