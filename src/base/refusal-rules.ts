@@ -324,6 +324,11 @@ export const REFUSAL_RULES = {
     'the statement writes on several shards, which cannot be done atomically: {why}',
     'See docs/OPERATION.md on transactions over several shards, or name one key in each statement.',
   ),
+  several_shards_batch: rule(
+    'PGKV-085',
+    'a statement that writes on several shards shares its batch (the messages up to a Sync) with another one',
+    'Send it in a batch of its own: nothing else but its Parse, Describe, Close and Flush before the Sync.',
+  ),
   several_shards_call: rule(
     'PGKV-062',
     'the functions of the statement are called for keys on several shards',

@@ -80,7 +80,7 @@ function routeSlots(plan: KvPlan, slots: readonly HashSlot[], view: ClusterView)
 }
 
 /** Without an id of the cluster nobody could find what is left behind. */
-const maySpread = ({ spreads }: KvPlan, { clusterId }: ClusterView): boolean => spreads && clusterId !== null;
+const maySpread = ({ spread }: KvPlan, { clusterId }: ClusterView): boolean => spread !== null && clusterId !== null;
 
 /** Adds the slots of the keys that a reference stands for; NULLs have none. */
 function addSlots(ref: KeyRef, values: KeyValues, slots: HashSlot[]): Unreadable | null {

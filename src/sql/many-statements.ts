@@ -200,7 +200,7 @@ function planOf(all: readonly Read[]): KvPlan | null {
     slots,
     text,
     scatter: refuse('several_shards_text'),
-    spreads: false,
+    spread: null,
     explainRoute: false,
   };
 }

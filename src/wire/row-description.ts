@@ -52,6 +52,16 @@ export function withoutLastColumns(message: Buffer, columns: readonly Column[], 
   return shortened;
 }
 
+/** What a portal is described as whose statement is: with these formats, as in Bind. */
+export function withFormats(message: Buffer, formats: readonly number[]): Buffer {
+  const described = Buffer.from(message);
+  if (formats.length === 0) return described;
+  for (const [index, { name, start }] of readColumns(message).entries()) {
+    described.writeInt16BE(formats[index] ?? formats[0]!, start + name.length + 1 + FIELD_BYTES - 2);
+  }
+  return described;
+}
+
 /** Whether rows described so may stand in one result. OIDs of users' types differ between shards. */
 export function sameColumns(a: readonly Column[], b: readonly Column[]): boolean {
   if (a.length !== b.length) return false;

@@ -1,13 +1,17 @@
 // What a server answers to a branch's questions, one result up to each ReadyForQuery. Kept until all are there.
+import { PgkvError } from '../../base/errors.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import { Backend, backendLimits } from '../../wire/protocol.js';
 import { readRowValues } from '../../wire/row-values.js';
+import { encodeError } from '../../wire/server-messages.js';
 
 export interface BranchResult {
   readonly tag: string;
-  /** The last one. */
-  readonly row: readonly (string | null)[] | null;
+  /** Whole DataRow messages. */
+  readonly rows: readonly Buffer[];
+  /** RowDescription or NoData, where it was asked for. */
+  readonly description: Buffer | null;
   /** ErrorResponse; null: it succeeded. */
   readonly error: Buffer | null;
   readonly sqlstate: string;
@@ -16,27 +20,51 @@ export interface BranchResult {
   readonly isLocal: boolean;
 }
 
-interface Growing {
+interface Growing extends BranchResult {
   tag: string;
-  row: readonly (string | null)[] | null;
+  rows: Buffer[];
+  description: Buffer | null;
   error: Buffer | null;
   sqlstate: string;
   message: string;
   isLocal: boolean;
 }
 
-/** A branch answers with counts and single values. */
-const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
+const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
+/** Rows that a statement returns are kept until all shards have run it. */
+const ROWS_BYTES_MAX = 16 * 1024 * 1024;
 const WARNING = '01000';
+const TOO_LARGE = encodeError(
+  new PgkvError('limit_exceeded', {
+    message: `a limit of pgkv was exceeded: a statement that writes on several shards returns more than ${ROWS_BYTES_MAX} bytes from one`,
+    hint: 'Return less, or name fewer keys in each statement.',
+  }),
+  'ERROR',
+);
 
-const nothingYet = (): Growing => ({ tag: '', row: null, error: null, sqlstate: '', message: '', isLocal: false });
+const nothingYet = (): Growing => ({
+  tag: '',
+  rows: [],
+  description: null,
+  error: null,
+  sqlstate: '',
+  message: '',
+  isLocal: false,
+});
+
+/** Values of the last row; null: there is none. */
+export function lastRow(result: BranchResult | undefined): readonly (string | null)[] | null {
+  const row = result?.rows.at(-1);
+  return row === undefined ? null : readRowValues(row, 0, row.length);
+}
 
 export class BranchReader {
   readonly results: BranchResult[] = [];
   readonly #count: number;
   readonly #notice: (message: Buffer) => void;
-  readonly #reader = new FrameReader(backendLimits(ANSWER_BYTES_MAX), 0, 'backend');
+  readonly #reader = new FrameReader(backendLimits(MESSAGE_BYTES_MAX), 0, 'backend');
   #growing = nothingYet();
+  #rowBytes = 0;
 
   constructor(count: number, notice: (message: Buffer) => void) {
     this.#count = count;
@@ -65,7 +93,10 @@ export class BranchReader {
     const growing = this.#growing;
     switch (type) {
       case Backend.dataRow:
-        growing.row = readRowValues(buffer, start, end);
+        return this.#row(buffer, start, end);
+      case Backend.rowDescription:
+      case Backend.noData:
+        growing.description = Buffer.from(buffer.subarray(start, end));
         return;
       case Backend.commandComplete:
         growing.tag = buffer.toString('latin1', start + 5, end - 1);
@@ -83,6 +114,16 @@ export class BranchReader {
         this.results.push(growing);
         this.#growing = nothingYet();
         return;
+    }
+  }
+
+  #row(buffer: Buffer, start: number, end: number): void {
+    const growing = this.#growing;
+    this.#rowBytes += end - start;
+    if (this.#rowBytes <= ROWS_BYTES_MAX) growing.rows.push(Buffer.from(buffer.subarray(start, end)));
+    else {
+      growing.rows = [];
+      growing.error ??= TOO_LARGE;
     }
   }
 }

@@ -1,7 +1,8 @@
 // A statement that writes on several shards, as one (D14). Every shard runs it in a transaction of its own, on the rows that it
-// has; then, if more than one has written, the coordinator commits them together; else each commits by itself, the only
-// writer last. The numbers of rows are added up. Stages:
+// has; then, when it is to be committed and more than one has written, the coordinator commits them together; else each
+// commits by itself, the only writer last. Stages:
 //   writing    the branches run the statement
+//   written    all have: a simple query is committed at once, a batch of the extended protocol by its Sync
 //   ending     it is being committed, or taken back
 //   over       told; nothing of it is on any connection but what the recoverer finds
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
@@ -10,14 +11,15 @@ import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { encodeError } from '../../wire/server-messages.js';
+import type { BranchResult } from './branch-reader.js';
 import { Coordinator, type Outcome } from './coordinator.js';
 import { newGid } from './gid.js';
 import type { Answer } from './protocol.js';
 import { type BranchStatement, type BranchTarget, type BranchWrite, WriteBranch } from './write-branch.js';
 
 export interface SpreadRequest {
-  readonly targets: readonly BranchTarget[];
-  readonly statement: BranchStatement;
+  /** What each shard is to run. */
+  readonly branches: readonly { readonly target: BranchTarget; readonly statement: BranchStatement }[];
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -25,9 +27,18 @@ export interface SpreadRequest {
   readonly random: Random;
 }
 
+/** What the shards have said to the statement. */
+export interface SpreadResult {
+  /** Of all shards. */
+  readonly count: bigint;
+  /** By branch, as in the request. */
+  readonly returned: readonly BranchResult[];
+}
+
 export interface SpreadClient {
-  /** @param rows of all shards */
-  completed(rows: bigint): void;
+  /** It has run on all shards, and waits for `commit` or `rollBack`; told, alone of all, though the client is gone. */
+  written(result: SpreadResult): void;
+  committed(): void;
   /** ErrorResponse, as a shard or pgkv words it. */
   failed(error: Buffer): void;
   notice(message: Buffer): void;
@@ -36,7 +47,7 @@ export interface SpreadClient {
 /** How long the client waits for a shard to show what is decided. */
 const FINISH_MS = 10_000;
 
-type Stage = 'new' | 'writing' | 'ending' | 'over';
+type Stage = 'new' | 'writing' | 'written' | 'ending' | 'over';
 
 export class SpreadWrite {
   readonly #request: SpreadRequest;
@@ -45,15 +56,14 @@ export class SpreadWrite {
   readonly #writes = new Map<WriteBranch, BranchWrite>();
   #stage: Stage = 'new';
   #failure: BranchWrite | null = null;
-  #rows = 0n;
   #isCancelled = false;
   #isAbandoned = false;
 
   constructor(request: SpreadRequest, client: SpreadClient) {
-    const { targets, statement, clock } = request;
+    const { branches, clock } = request;
     this.#request = request;
     this.#client = client;
-    this.#branches = targets.map((target) => {
+    this.#branches = branches.map(({ target, statement }) => {
       return new WriteBranch(target, statement, clock, (message) => {
         if (!this.#isAbandoned) client.notice(message);
       });
@@ -66,6 +76,22 @@ export class SpreadWrite {
     for (const branch of this.#branches) branch.write((write) => this.#written(branch, write));
   }
 
+  /** Once it is written. */
+  commit(): void {
+    assert(this.#stage === 'written', 'only what is written is committed');
+    this.#stage = 'ending';
+    const isLost = this.#branches.some((branch) => this.#hasWritten(branch) && branch.isLost);
+    if (isLost) this.#rollBack(() => this.#client.failed(LOST));
+    else this.#commit();
+  }
+
+  /** Once it is written. @param over nothing of it is left */
+  rollBack(over: () => void): void {
+    assert(this.#stage === 'written', 'only what is written is taken back');
+    this.#stage = 'ending';
+    this.#rollBack(over);
+  }
+
   /** As long as nothing is decided. */
   cancel(): void {
     if (this.#stage !== 'writing') return;
@@ -73,9 +99,10 @@ export class SpreadWrite {
     this.#cancelBranches();
   }
 
-  /** The client is gone: it is brought to its end all the same, and told to nobody. */
+  /** The client is gone: it is brought to its end all the same, and told to nobody. What waits for its commit is taken back. */
   abandon(): void {
     this.#isAbandoned = true;
+    if (this.#stage === 'written') this.rollBack(() => undefined);
   }
 
   #cancelBranches(): void {
@@ -84,34 +111,46 @@ export class SpreadWrite {
 
   #written(branch: WriteBranch, write: BranchWrite): void {
     this.#writes.set(branch, write);
-    if (write.kind === 'done') this.#rows += write.rows;
-    else if (this.#failure === null) {
+    if (write.kind !== 'done' && this.#failure === null) {
       this.#failure = write;
       // They may wait for locks, for nothing.
       this.#cancelBranches();
     }
     if (this.#writes.size < this.#branches.length) return;
-    this.#stage = 'ending';
-    if (this.#failure !== null) this.#rollBack(this.#errorOf(this.#failure));
-    else if (this.#isCancelled) this.#rollBack(encodeError(new PgkvError('cancelled'), 'ERROR'));
-    else this.#commit();
+    const failure = this.#failure;
+    this.#stage = 'written';
+    if (failure !== null) this.rollBack(() => this.#client.failed(this.#errorOf(failure)));
+    else if (this.#isCancelled) this.rollBack(() => this.#client.failed(CANCELLED));
+    else this.#client.written(this.#result());
   }
 
-  #rollBack(error: Buffer): void {
+  #result(): SpreadResult {
+    let count = 0n;
+    const returned = this.#branches.map((branch) => {
+      const write = this.#writes.get(branch);
+      assert(write?.kind === 'done', 'a statement that is written has been on every shard');
+      count += write.count;
+      return write.returned;
+    });
+    return { count, returned };
+  }
+
+  #rollBack(tell: () => void): void {
     this.#each(
       this.#branches.filter((branch) => this.#writes.get(branch)?.kind !== 'lost'),
       (branch, done) => branch.rollback(done),
-      () => this.#end(() => this.#client.failed(error)),
+      () => this.#end(tell),
     );
   }
 
+  #hasWritten(branch: WriteBranch): boolean {
+    const write = this.#writes.get(branch);
+    return write?.kind === 'done' && write.hasWritten;
+  }
+
   #commit(): void {
-    const hasWritten = (branch: WriteBranch): boolean => {
-      const write = this.#writes.get(branch);
-      return write?.kind === 'done' && write.hasWritten;
-    };
-    const writers = this.#branches.filter(hasWritten);
-    const readers = this.#branches.filter((branch) => !hasWritten(branch));
+    const writers = this.#branches.filter((branch) => this.#hasWritten(branch));
+    const readers = this.#branches.filter((branch) => !this.#hasWritten(branch));
     // What has only been read is there whatever becomes of its transaction.
     this.#each(
       readers,
@@ -122,7 +161,7 @@ export class SpreadWrite {
 
   #commitWriters(writers: readonly WriteBranch[]): void {
     const [only, ...more] = writers;
-    if (only === undefined) return this.#end(() => this.#client.completed(this.#rows));
+    if (only === undefined) return this.#end(() => this.#client.committed());
     if (more.length === 0) {
       return only.commit((answer) => this.#committed(only.shardName, answer));
     }
@@ -138,7 +177,7 @@ export class SpreadWrite {
 
   /** The only writer. */
   #committed(shard: string, answer: Answer): void {
-    if (answer.kind === 'done') this.#end(() => this.#client.completed(this.#rows));
+    if (answer.kind === 'done') this.#end(() => this.#client.committed());
     else if (answer.kind === 'refused') this.#end(() => this.#client.failed(answer.error ?? UNTOLD));
     else this.#end(() => this.#client.failed(outcomeUnknown(shard)));
   }
@@ -147,7 +186,7 @@ export class SpreadWrite {
     this.#end(() => {
       switch (outcome.kind) {
         case 'committed':
-          return this.#client.completed(this.#rows);
+          return this.#client.committed();
         case 'invisible':
           return this.#client.failed(invisibleOn(outcome.shards));
         case 'unknown':
@@ -195,6 +234,8 @@ export class SpreadWrite {
 
 const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
 
+const LOST = errorOf(new PgkvError('transaction_lost'));
+const CANCELLED = errorOf(new PgkvError('cancelled'));
 const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transaction was rolled back by its server' }));
 
 const outcomeUnknown = (shard: string): Buffer =>

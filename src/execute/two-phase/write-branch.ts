@@ -12,8 +12,8 @@ import { PgkvError } from '../../base/errors.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeParse, encodeQuery } from '../../wire/client-messages.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
-import { EXECUTE_SYNC, encodeBind } from '../scatter/extended-messages.js';
-import { BranchReader, type BranchResult } from './branch-reader.js';
+import { DESCRIBE, EXECUTE_SYNC, encodeBind } from '../scatter/extended-messages.js';
+import { BranchReader, type BranchResult, lastRow } from './branch-reader.js';
 import type { CommitBranch } from './coordinator.js';
 import type { Answer, Decision } from './protocol.js';
 
@@ -25,12 +25,14 @@ export interface BranchTarget {
 
 export interface BranchStatement {
   readonly source: StatementSource;
-  /** Formats and values, as in Bind. */
-  readonly parameters: Buffer;
+  /** Formats and values, as in Bind; in parts. */
+  readonly parameters: readonly Buffer[];
+  /** Formats of the columns that it returns, as in Bind; null: it returns no rows. */
+  readonly formats: readonly number[] | null;
 }
 
 export type BranchWrite =
-  | { readonly kind: 'done'; readonly rows: bigint; readonly hasWritten: boolean }
+  | { readonly kind: 'done'; readonly count: bigint; readonly hasWritten: boolean; readonly returned: BranchResult }
   | { readonly kind: 'failed'; readonly error: Buffer }
   /** Why this shard cannot take part, in its words. */
   | { readonly kind: 'unable'; readonly why: string }
@@ -50,6 +52,7 @@ const HAS_WRITTEN = encodeQuery('SELECT pg_catalog.pg_current_xact_id_if_assigne
 const COMMIT = encodeQuery('COMMIT');
 const ROLLBACK = encodeQuery('ROLLBACK');
 const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute, Reply.sync].map(forwarded);
+const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute, Reply.sync].map(forwarded);
 /** Of those in front of the statement. */
 const BEGUN = BEGIN.length;
 const FEATURE_NOT_SUPPORTED = '0A000';
@@ -91,14 +94,15 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
 
   /** Begins the transaction and runs the statement in it. */
   write(told: (outcome: BranchWrite) => void): void {
-    const { source, parameters } = this.#statement;
+    const { source, parameters, formats } = this.#statement;
     const send: Send = (connection) => {
       this.#lane.note(source.template, source.text);
       for (const query of BEGIN) connection.send(query, forwarded(Reply.query));
       connection.unnamed = unknownStatement;
       connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
-      for (const part of encodeBind('', [parameters], [])) connection.output.push(part);
-      connection.sendAll(EXECUTE_SYNC, STATEMENT_OWED);
+      for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
+      if (formats !== null) connection.output.push(DESCRIBE);
+      connection.sendAll(EXECUTE_SYNC, formats === null ? STATEMENT_OWED : RETURNING_OWED);
       connection.send(HAS_WRITTEN, forwarded(Reply.query));
     };
     this.#ask(send, BEGUN + 2, null, (results) => told(this.#writeOutcome(results)));
@@ -137,6 +141,11 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
       ANSWER_MS,
       (results) => told(answerOf(results)),
     );
+  }
+
+  /** Its connection is gone, and with it what was not prepared. */
+  get isLost(): boolean {
+    return this.#lane.mode !== 'leased';
   }
 
   /** CancelRequest of the client: while the statement runs. */
@@ -204,13 +213,14 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
       if (NOT_INSTALLED.has(begun.sqlstate))
         return { kind: 'unable', why: 'its extension is older: run pgkv init again' };
     }
-    const isolation = settings?.row?.[2];
-    if (isolation !== undefined && isolation !== null && isolation !== 'read committed') {
+    const isolation = lastRow(settings)?.[2] ?? null;
+    if (isolation !== null && isolation !== 'read committed') {
       return { kind: 'unable', why: `a transaction that is ${isolation} has no snapshot of several shards` };
     }
     const failed = results.find(({ error }) => error !== null);
     if (failed !== undefined) return { kind: 'failed', error: failed.error! };
-    return { kind: 'done', rows: rowsOf(written!.tag), hasWritten: wrote?.row?.[0] === 't' };
+    const hasWritten = lastRow(wrote)?.[0] === 't';
+    return { kind: 'done', count: countOf(written!.tag), hasWritten, returned: written! };
   }
 
   #restoreTold(): void {
@@ -277,4 +287,4 @@ function answerOf(results: readonly BranchResult[] | null): Answer {
 }
 
 /** Of a tag such as `UPDATE 3`. */
-const rowsOf = (tag: string): bigint => BigInt(tag.slice(tag.lastIndexOf(' ') + 1));
+const countOf = (tag: string): bigint => BigInt(tag.slice(tag.lastIndexOf(' ') + 1));

@@ -42,6 +42,8 @@ const keyIsOn = ({ name }: { readonly name: string }): string => `the statement'
 export function handleUnit(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased } = way;
   if (placement.edgeIsOpen) return 'wait';
+  const behind = way.spread.behind(unit);
+  if (behind !== null) return behind;
   if (unit.type === Frontend.query && unit.template.kind !== 'empty') portals.queryComes();
   if (portals.has(unit)) {
     const { kind } = way.context.transaction.state;

@@ -74,7 +74,7 @@ export function openWay(parts: WayParts): OpenedWay {
   const placement = new ShardPlacement(context, portals, say);
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);
-  const spread = new SpreadExchange(context, answers);
+  const spread = new SpreadExchange(context, answers, portals);
   const own = new OwnExchange(context, answers, portals, merged !== null);
   const leased = new LeasedExchange(context, placement, portals, answers, extended, merged);
   return {

@@ -1,6 +1,7 @@
 // One message of the client, as it comes: whether the current lane lets any be taken for now, and what becomes of those that are
 // no units: COPY data, all that stands in its place, Sync, Terminate, and what is skipped behind an error. All others are handle-unit.ts's.
 // Invariant: a message that has to wait can be put back and taken again, with the same outcome.
+import { assert } from '../../base/assert.js';
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { FLUSH } from '../../wire/client-messages.js';
@@ -32,6 +33,13 @@ export function laneHoldsBack({ mode, connection }: LeasedLane, leased: LeasedEx
   return leased.readingIsOpen();
 }
 
+/** A Sync decides what becomes of what is held for it, once it is known that what stands between has not failed. */
+function syncHeld({ context, placement, spread }: Way): Handling {
+  const ended = placement.endSegment('its batch has written on several shards');
+  assert(ended === null || ended === 'wait', 'nothing has run behind a statement that is held');
+  return ended ?? spread.sync(context.batch.skipping);
+}
+
 /**
  * Handles the message that the reader stands at, found as `found`. `wait`: messages are taken again when what it waits for is
  * there. `goodbye`: the client sends no more.
@@ -50,6 +58,7 @@ export function takeMessage(way: Way, units: UnitReader, found: number): Handlin
       return 'goodbye';
     case Frontend.sync: {
       if (leased.syncWaits) return 'wait';
+      if (way.spread.holds) return syncHeld(way);
       const failed = batch.state === 'failed';
       batch.take(type);
       leased.sync(failed);

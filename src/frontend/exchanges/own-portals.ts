@@ -121,6 +121,11 @@ export class OwnPortals {
     return this.#portals.size > 0 && this.#found(unit) !== undefined;
   }
 
+  /** Which one a Describe, Execute or Close names. */
+  named(unit: Unit): OwnPortal | null {
+    return this.#found(unit)?.portal ?? null;
+  }
+
   /** Whether a block that has failed refuses what such a message asks for. */
   isRefusedInFailed(unit: Unit): boolean {
     return unit.type !== Frontend.close && this.#found(unit)?.portal.endsBlock !== true;

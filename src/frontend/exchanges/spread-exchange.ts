@@ -1,45 +1,73 @@
-// Statements that write on several shards, each by itself and outside of blocks (D14). One at a time; while one is under way
-// the conversation takes no messages. What runs on the shards, and how it is made one, is execute/two-phase's.
-import { rewrittenText } from '../../backend/replies/statement-source.js';
+// Statements that write on several shards, each by itself and outside of blocks (D14). A simple query is committed when all
+// shards have run it; what a portal has run is held until the Sync of its batch, which commits it, as it does in Postgres: until
+// then nothing else may run. What is sent to the shards is spread-request.ts's, how it is made one execute/two-phase's. States:
+//   none      nothing is under way
+//   running   shards are asked: no message is taken
+//   held      written, and not committed: the Sync decides
+//   refused   taken back for the sake of a message that was put back, whose answer is the error
+import type { RewrittenText } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import { type RefusalName, refusalError, refuse } from '../../base/refusals.js';
-import type { ShardView } from '../../cluster/cluster-view.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import { NO_PARAMETERS } from '../../execute/scatter/extended-messages.js';
 import { SpreadWrite } from '../../execute/two-phase/spread-write.js';
-import type { BranchTarget } from '../../execute/two-phase/write-branch.js';
 import { Frontend } from '../../wire/protocol.js';
-import { encodeCommandComplete } from '../../wire/server-messages.js';
+import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
+import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
-import { placedError } from './scatter-request-of.js';
+import { cannotBeRun, noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
+import { PortalDescription } from './portal-description.js';
+import { type BoundParts, boundParts, NOTHING_BOUND, placedError } from './scatter-request-of.js';
+import { type SpreadAnswer, type SpreadStatement, spreadStatement } from './spread-request.js';
 
 /** `2pc`, `per_shard` or `refuse`. */
 const SETTING = 'pgkv.cross_shard';
 const BY_SETTING: Readonly<Record<string, string>> = {
   per_shard: `${SETTING} = per_shard is not supported`,
 };
+const INVALID_BIND = new PgkvError('protocol_violation', { message: 'invalid Bind message' });
+/** May follow in the batch: they run nothing. */
+const RUNS_NOTHING: ReadonlySet<number> = new Set([Frontend.parse, Frontend.describe, Frontend.close, Frontend.flush]);
+
+const nothing = (): void => undefined;
+const refused = (name: RefusalName): PgkvError => refusalError(refuse(name));
+
+const IN_BLOCK = encodeError(refused('several_shards_write'), 'ERROR');
+
+type State =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'running'; readonly run: Pick<SpreadWrite, 'cancel' | 'abandon'> }
+  | { readonly kind: 'held'; readonly run: SpreadWrite; readonly portal: OwnPortal }
+  | { readonly kind: 'refused'; readonly error: PgkvError };
+
+const NONE: State = { kind: 'none' };
 
 export class SpreadExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
-  #run: SpreadWrite | null = null;
+  readonly #portals: OwnPortals;
+  #state: State = NONE;
 
-  constructor(context: ExchangeContext, answers: OwnAnswers) {
+  constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals) {
     this.#context = context;
     this.#answers = answers;
+    this.#portals = portals;
   }
 
   get busy(): boolean {
-    return this.#run !== null;
+    return this.#state.kind === 'running';
+  }
+
+  /** Something is written that the Sync of the batch commits. */
+  get holds(): boolean {
+    return this.#state.kind === 'held';
   }
 
   /** Why the unit may not run so; null: it may. */
   obstacle({ type, view, template }: Unit): PgkvError | null {
     const { transaction, batch, session } = this.#context;
-    const refused = (name: RefusalName): PgkvError => refusalError(refuse(name));
-    const isAlone = type === Frontend.query && template.kinds.length === 1 && batch.begins;
+    const isAlone = template.kinds.length === 1 && (type === Frontend.bind || batch.begins);
     if (!isAlone || transaction.inBlock || view.clusterId === null) return refused('several_shards_write');
     // RESET leaves '' of a setting that no server knows.
     const wanted = session.settings.values.get(SETTING) || '2pc';
@@ -48,54 +76,56 @@ export class SpreadExchange implements Exchange<Unit> {
     return why === undefined ? refused('several_shards_write') : refusalError(refuse('several_shards_unable', { why }));
   }
 
-  /** A Query. */
+  /** A Query or Bind. */
   take(unit: Unit): Handling {
-    const { route, statement, view } = unit;
-    if (route.kind !== 'spread' || statement === null || view.clusterId === null) {
-      return this.#answers.refuse(unit, new PgkvError('internal', { detail: 'a write of one shard was to be spread' }));
-    }
-    const { services, output, session, lanes, kv } = this.#context;
-    const rewritten = kv.rewrite(statement);
-    const target = (shard: ShardView): BranchTarget => ({
-      shardName: shard.name,
-      lane: (client) => lanes.another(shard, client),
-    });
-    services.counters.statements++;
-    this.#run = new SpreadWrite(
-      {
-        targets: route.shards.map(target),
-        statement: {
-          source: services.sources.ownText(rewrittenText(rewritten), [], statement.encoding),
-          parameters: NO_PARAMETERS,
-        },
-        clusterId: view.clusterId,
-        role: session.user,
-        clock: services.clock,
-        random: services.random,
-      },
-      {
-        notice: (message) => output.send(message),
-        completed: (rows) => {
-          output.send(encodeCommandComplete(`${statement.plan.verb.toUpperCase()} ${rows}`));
-          this.#answers.ready();
-          this.#end();
-        },
-        failed: (error) => {
-          this.#answers.error(Frontend.query, placedError(error, rewritten));
-          this.#end();
-        },
-      },
-    );
-    this.#run.start();
+    const isQuery = unit.type === Frontend.query;
+    const parts = isQuery ? NOTHING_BOUND : boundParts(unit.buffer, unit.start, unit.end);
+    if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
+    const statement = spreadStatement(unit, parts, this.#context);
+    if (statement instanceof PgkvError) return this.#answers.refuse(unit, statement);
+    if (isQuery) return this.#query(statement);
+    const name = portalIn(unit);
+    const obstacle = this.#portals.obstacle(name);
+    if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
+    this.#portals.bind(name, this.#portal(name, unit, parts, statement));
     return 'taken';
   }
 
+  /** What becomes of a unit behind what is held, or was; null: it may go on. */
+  behind(unit: Unit): Handling | null {
+    const state = this.#state;
+    if (state.kind === 'refused') {
+      this.#state = NONE;
+      return this.#answers.refuse(unit, state.error);
+    }
+    if (state.kind !== 'held' || RUNS_NOTHING.has(unit.type)) return null;
+    const isQuery = unit.type === Frontend.query || unit.type === Frontend.functionCall;
+    if (unit.type === Frontend.execute && this.#portals.named(unit) === state.portal) return null;
+    // The Sync takes it back; behind a simple query there may be none.
+    const error = refused('several_shards_batch');
+    if (!isQuery) return this.#answers.refuse(unit, error);
+    this.#takeBack(state.run, { kind: 'refused', error });
+    return 'wait';
+  }
+
+  /** A Sync is at hand, which waits until the end is told. @param failed the batch has failed */
+  sync(failed: boolean): 'wait' {
+    const state = this.#state;
+    if (state.kind !== 'held') return 'wait';
+    if (failed) this.#takeBack(state.run, NONE);
+    else {
+      this.#state = { kind: 'running', run: state.run };
+      state.run.commit();
+    }
+    return 'wait';
+  }
+
   cancel(): void {
-    this.#run?.cancel();
+    if (this.#state.kind === 'running') this.#state.run.cancel();
   }
 
   drained(): void {
-    // Its answer is one tag.
+    // What it returns is sent at once.
   }
 
   lost(): void {
@@ -103,12 +133,120 @@ export class SpreadExchange implements Exchange<Unit> {
   }
 
   abandon(): void {
-    this.#run?.abandon();
-    this.#run = null;
+    const state = this.#state;
+    this.#state = NONE;
+    if (state.kind === 'running' || state.kind === 'held') state.run.abandon();
   }
 
-  #end(): void {
-    this.#run = null;
+  #takeBack(run: SpreadWrite, next: State): void {
+    this.#state = { kind: 'running', run };
+    run.rollBack(() => this.#end(next));
+  }
+
+  #query(statement: SpreadStatement): Handling {
+    let answer: SpreadAnswer | null = null;
+    const run = this.#start(statement, {
+      written: (told) => {
+        answer = told;
+        run.commit();
+      },
+      committed: () => {
+        const { output } = this.#context;
+        const { description, rows, count } = answer!;
+        if (description !== null) output.send(description);
+        for (const row of rows) output.send(row);
+        output.send(encodeCommandComplete(statement.tag(count)));
+        this.#answers.ready();
+        this.#end(NONE);
+      },
+      failed: (error) => this.#fail(Frontend.query, error, statement.rewritten),
+    });
+    return 'taken';
+  }
+
+  #fail(type: number, error: Buffer, rewritten: RewrittenText): void {
+    this.#answers.error(type, placedError(error, rewritten));
+    this.#end(NONE);
+  }
+
+  #start(
+    statement: SpreadStatement,
+    told: { written(answer: SpreadAnswer): void; committed(): void; failed(error: Buffer): void },
+  ): SpreadWrite {
+    const { services, output } = this.#context;
+    services.counters.statements++;
+    const run = new SpreadWrite(statement.request, {
+      notice: (message) => output.send(message),
+      written: (result) => told.written(statement.answer(result)),
+      committed: () => told.committed(),
+      failed: (error) => told.failed(error),
+    });
+    this.#state = { kind: 'running', run };
+    run.start();
+    return run;
+  }
+
+  #portal(name: string, unit: Unit, { formats }: BoundParts, statement: SpreadStatement): OwnPortal {
+    const { output, transaction } = this.#context;
+    const { source } = unit;
+    let answer: SpreadAnswer | null = null;
+    /** Rows that have been told. */
+    let told = 0;
+    let isDescribed = false;
+    const deliver = ({ rows, count }: SpreadAnswer, rowsMax: number): void => {
+      const before = told;
+      const end = rowsMax === 0 ? rows.length : Math.min(rows.length, told + rowsMax);
+      for (; told < end; told++) output.send(rows[told]!);
+      // As in Postgres, which looks for one more only when it is asked to.
+      const sent = told - before;
+      if (rowsMax > 0 && sent === rowsMax) output.send(PORTAL_SUSPENDED);
+      else output.send(encodeCommandComplete(statement.tag(statement.returns ? sent : count)));
+    };
+    const portal: OwnPortal = {
+      endsBlock: false,
+      describe: (executeFollows) => {
+        if (!statement.returns) return output.send(NO_DATA);
+        if (answer !== null) return output.send(answer.description!);
+        isDescribed = executeFollows;
+        if (executeFollows) return;
+        const asked = new PortalDescription(this.#context, source!, formats, (described, isError) => {
+          if (isError) this.#answers.error(Frontend.describe, described);
+          else output.send(described);
+          this.#end(NONE);
+        });
+        this.#state = { kind: 'running', run: asked };
+        asked.start();
+      },
+      execute: (rowsMax) => {
+        if (portal.isGone) return this.#answers.error(Frontend.execute, noPortal(name));
+        if (answer !== null) {
+          if (statement.returns) return deliver(answer, rowsMax);
+          return this.#answers.error(Frontend.execute, cannotBeRun(name));
+        }
+        // A block has begun behind its Bind.
+        if (transaction.inBlock) return this.#answers.error(Frontend.execute, IN_BLOCK);
+        const run = this.#start(statement, {
+          written: (given) => {
+            if (this.#state.kind !== 'running') return run.rollBack(nothing);
+            answer = given;
+            if (isDescribed) output.send(given.description!);
+            deliver(given, rowsMax);
+            this.#end({ kind: 'held', run, portal });
+          },
+          committed: () => this.#end(NONE),
+          failed: (error) => {
+            portal.isGone = true;
+            this.#fail(Frontend.execute, error, statement.rewritten);
+          },
+        });
+      },
+      close: nothing,
+    };
+    return portal;
+  }
+
+  #end(next: State): void {
+    this.#state = next;
     this.#context.output.flush();
     this.#context.resume();
   }

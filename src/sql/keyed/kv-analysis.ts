@@ -115,7 +115,7 @@ function planSeveral(input: KvInput, tokens: readonly TextToken[], all: readonly
     slots,
     text: spliceTokens(input.text, tokens, { start: 0, end: tokens.length }, edits),
     scatter: refuse('several_shards_text'),
-    spreads: false,
+    spread: null,
     explainRoute: false,
   };
 }
@@ -233,7 +233,7 @@ function planExplain(
   // What is only shown is planned as if it were run.
   if (hasOption(statement, 'route')) return { ...planned, undo: inExplain };
   const writes = planned.writes && hasOption(statement, 'analyze');
-  return { ...planned, writes, undo: inExplain, scatter: refuse('several_shards_explain'), spreads: false };
+  return { ...planned, writes, undo: inExplain, scatter: refuse('several_shards_explain'), spread: null };
 }
 
 /** An option that is there and not switched off. */

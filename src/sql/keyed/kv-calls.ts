@@ -53,7 +53,7 @@ export function planCalls(
     edits: [],
     undo: null,
     scatter: refuse('several_shards_call'),
-    spreads: false,
+    spread: null,
   };
 }
 

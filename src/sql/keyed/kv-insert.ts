@@ -72,7 +72,7 @@ export function planInsert(source: StatementSource, statement: InsertStmt, table
     ],
     undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns, widensTarget, stamp),
     scatter: refuse('several_shards_write'),
-    spreads: false,
+    spread: null,
   };
 }
 

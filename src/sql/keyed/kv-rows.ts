@@ -3,7 +3,7 @@
 import type { DeleteStmt, Node, RangeVar, SelectStmt, UpdateStmt } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
-import type { KeyRef } from '../plan/kv-plan.js';
+import type { KeyRef, SpreadPlan } from '../plan/kv-plan.js';
 import {
   aliasOf,
   assignedColumns,
@@ -41,7 +41,7 @@ export function planSelect(source: StatementSource, statement: SelectStmt, table
     scatter: source.isAlone
       ? planScatter({ ...source, clauses, select: statement, table, alias: aliasOf(relation) })
       : refuse('several_shards_text'),
-    spreads: false,
+    spread: null,
   };
 }
 
@@ -94,7 +94,7 @@ export function planUpdate(source: StatementSource, statement: UpdateStmt, table
     undo: (node) =>
       'UpdateStmt' in node && takeFilter(node.UpdateStmt, filter) && takeStamp(node.UpdateStmt.targetList, stamp),
     scatter: refuse('several_shards_write'),
-    spreads: spreads(source, statement),
+    spread: spreadOf(source, statement),
   };
 }
 
@@ -117,13 +117,14 @@ export function planDelete(source: StatementSource, statement: DeleteStmt, table
     edits: filterEdits(clauses, clauses.returning?.start ?? clauses.statement.end, filter),
     undo: (node) => 'DeleteStmt' in node && takeFilter(node.DeleteStmt, filter),
     scatter: refuse('several_shards_write'),
-    spreads: spreads(source, statement),
+    spread: spreadOf(source, statement),
   };
 }
 
-/** What each shard can do for itself: its clock is its own, and rows that come back would have to be put in one answer. */
-function spreads({ isAlone, clauses }: StatementSource, statement: UpdateStmt | DeleteStmt): boolean {
-  return isAlone && clauses?.returning == null && instantsIn(statement).length === 0;
+/** What each shard can do for itself: its clock is its own. */
+function spreadOf({ isAlone, clauses }: StatementSource, statement: UpdateStmt | DeleteStmt): SpreadPlan | null {
+  if (!isAlone || instantsIn(statement).length > 0) return null;
+  return { returns: clauses?.returning != null };
 }
 
 function refusalOfChange({ withClause, relation, whereClause }: UpdateStmt | DeleteStmt): Refusal | null {

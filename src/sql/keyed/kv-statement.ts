@@ -2,7 +2,7 @@
 import type { FuncCall } from 'libpg-query';
 import type { Refusal } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
-import type { KvPlan, ScatterPlan } from '../plan/kv-plan.js';
+import type { KvPlan, ScatterPlan, SpreadPlan } from '../plan/kv-plan.js';
 import type { Undo } from '../rewrite/kv-proof.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextToken, TokenEdit } from '../text/text-tokens.js';
@@ -28,5 +28,5 @@ export interface PlannedStatement extends Pick<KvPlan, 'verb' | 'writes' | 'keys
   /** Takes the edits out of the tree of the edited text; null where there are none. */
   readonly undo: Undo | null;
   readonly scatter: ScatterPlan | Refusal;
-  readonly spreads: boolean;
+  readonly spread: SpreadPlan | null;
 }

@@ -78,6 +78,12 @@ export interface PartialColumn {
   readonly role: string;
 }
 
+/** Means on every shard the rows that it has: runs there as it is, with the numbers of rows added up. */
+export interface SpreadPlan {
+  /** It returns rows. */
+  readonly returns: boolean;
+}
+
 export interface KvPlan {
   readonly kind: 'kv';
   readonly table: KvTable;
@@ -92,8 +98,8 @@ export interface KvPlan {
   readonly text: TextParts;
   /** What to do where several shards are concerned. */
   readonly scatter: ScatterPlan | Refusal;
-  /** Writes, and means on every shard the rows that it has: may run there as it is, with the numbers of rows added up. */
-  readonly spreads: boolean;
+  /** How it is written on several shards; null: it is not. */
+  readonly spread: SpreadPlan | null;
   /** EXPLAIN (ROUTE): the statement itself is not run. */
   readonly explainRoute: boolean;
 }

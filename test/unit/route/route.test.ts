@@ -413,11 +413,11 @@ t.test(
     const known = { ...FOUR, clusterId: 'c' };
     const found = (text: string) => shown(routed(text, [], {}, known));
     t.equal(found('delete from kv'), 'spread s1 s2 s3 s4');
+    t.equal(found('delete from kv returning key'), 'spread s1 s2 s3 s4');
     t.equal(found(`update kv set value = '1' where value is null`), 'spread s1 s2 s3 s4');
     t.equal(found(`delete from kv where ${KEYED} in ('${A1}', '${A2}')`), 'spread s1 s2');
     t.equal(found(`delete from kv where ${KEYED} in ('${A1}', '${B1}')`), 'keyed s1');
     for (const text of [
-      'delete from kv returning key',
       'delete from kv where ttl < now()',
       'update kv set value = to_jsonb(current_date)',
       `insert into kv (tenant_id, key) values ('t', '${A1}'), ('t', '${A2}')`,
