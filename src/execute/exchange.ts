@@ -29,6 +29,13 @@ export interface Exchange<Unit> {
 export type BatchState = 'none' | 'open' | 'refused' | 'failed';
 
 /**
+ * What the batch's implicit transaction has done where the current lane's server does not see it. `nothing`. `begun`: it began,
+ * with a Parse or Bind, and nothing was executed. `run`: something was executed, so that a server takes a simple query for a part
+ * of the batch. `told`: the same, and the current lane's server was told.
+ */
+type DoneElsewhere = 'nothing' | 'begun' | 'run' | 'told';
+
+/**
  * The batch of the extended protocol that the client is sending. Invariant: where it was refused or has failed, nothing more of
  * it is taken before its Sync, so that it has one error.
  */
@@ -36,8 +43,7 @@ export class ClientBatch {
   #state: BatchState = 'none';
   /** As it was before the message at hand. */
   #before: BatchState = 'none';
-  /** Statements since the last Sync have run where the current lane's server does not see that. */
-  #ranElsewhere = false;
+  #elsewhere: DoneElsewhere = 'nothing';
 
   get state(): BatchState {
     return this.#state;
@@ -58,23 +64,36 @@ export class ClientBatch {
     return this.#before === 'none';
   }
 
-  get hasRunElsewhere(): boolean {
-    return this.#ranElsewhere;
+  /** Its transaction has begun where the current lane's server does not see that. */
+  get hasBegunElsewhere(): boolean {
+    return this.#elsewhere !== 'nothing';
   }
 
-  ranElsewhere(): void {
-    this.#ranElsewhere = true;
+  /** Something of it was executed of which the current lane's server does not know. */
+  get hasRunUntold(): boolean {
+    return this.#elsewhere === 'run';
+  }
+
+  /** @param executed more than Parse and Bind */
+  begunElsewhere(executed: boolean): void {
+    if (executed || this.#elsewhere === 'told') this.#elsewhere = 'run';
+    else if (this.#elsewhere === 'nothing') this.#elsewhere = 'begun';
+  }
+
+  /** The current lane's server takes what comes for no longer the first of its batch. */
+  toldServer(): void {
+    this.#elsewhere = 'told';
   }
 
   /** Its implicit transaction is over, though its Sync has not come: a simple query has failed, or ended it. */
   transactionEnded(): void {
-    this.#ranElsewhere = false;
+    this.#elsewhere = 'nothing';
   }
 
   /** A message of that type is about to be handled. */
   take(type: number): void {
     this.#before = this.#state;
-    if (type === Frontend.sync) this.#ranElsewhere = false;
+    if (type === Frontend.sync) this.#elsewhere = 'nothing';
     if (type === Frontend.sync || type === Frontend.query || type === Frontend.functionCall) this.#state = 'none';
     else if (type !== Frontend.flush && this.#state === 'none') this.#state = 'open';
   }
@@ -88,7 +107,7 @@ export class ClientBatch {
   /** All messages of a batch, Sync included, were handled at once. */
   takeWhole(): void {
     this.#state = 'none';
-    this.#ranElsewhere = false;
+    this.#elsewhere = 'nothing';
   }
 
   /** An error will go out for it. */
@@ -99,5 +118,10 @@ export class ClientBatch {
   /** An error has gone out for it. */
   failed(): void {
     if (this.#state !== 'none') this.#state = 'failed';
+  }
+
+  /** A server has told its error: with all else up to its Sync it skips simple queries that were sent behind what failed. */
+  failedOnServer(): void {
+    this.#state = 'failed';
   }
 }

@@ -40,6 +40,8 @@ export type TransactionState<Branch> =
       readonly sets: BlockSettings;
       /** False: what is to begin it, a text or what stands before it in its batch, may fail before it does, which its answer tells. */
       readonly isSure: boolean;
+      /** It may be no more than the transaction of a batch, behind a simple query in its midst: a Sync ends it. */
+      readonly isImplicit: boolean;
     }
   | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
   | { readonly kind: 'failed'; readonly branch: Branch | null; readonly prologue: Prologue | null }
@@ -76,6 +78,17 @@ function both(one: BlockSettings, other: BlockSettings): BlockSettings {
   for (const name of other) if (!one.has(name)) return new Set([...one, ...other]);
   return one;
 }
+
+/** Open on a server that has said so, and nothing is known of what was said in it. */
+const openAnyhow = <Branch>(branch: Branch, isImplicit: boolean): TransactionState<Branch> & { kind: 'open' } => ({
+  kind: 'open',
+  branch,
+  prologue: null,
+  readCommitted: false,
+  sets: 'anything',
+  isSure: true,
+  isImplicit,
+});
 
 const NONE = { kind: 'none' } as const;
 const FAILED_HERE = { kind: 'failed', branch: null, prologue: null } as const;
@@ -147,6 +160,11 @@ export class Transaction<Branch extends object> {
     if (state.kind === 'open' && state.prologue !== null) this.#state = { ...state, prologue: null };
   }
 
+  /** It is open, and the Sync of its batch may end it. */
+  get isImplicit(): boolean {
+    return this.#state.kind === 'open' && this.#state.isImplicit;
+  }
+
   get #prologue(): Prologue | null {
     const state = this.#state;
     return state.kind === 'held' || state.kind === 'open' ? state.prologue : null;
@@ -164,7 +182,7 @@ export class Transaction<Branch extends object> {
   opened(branch: Branch): readonly PrologueStatement[] {
     const state = this.#state;
     assert(state.kind === 'held', 'only a block that is held is opened');
-    this.#state = { ...state, kind: 'open', branch, isSure: true };
+    this.#state = { ...state, kind: 'open', branch, isSure: true, isImplicit: false };
     return state.prologue;
   }
 
@@ -206,7 +224,8 @@ export class Transaction<Branch extends object> {
         const isOther = template.setsOtherIsolation || before?.some((one) => one.template.setsOtherIsolation) === true;
         const readCommitted = prologue !== null && !isOther;
         const sets = [template, ...(before ?? []).map((one) => one.template)].map(settingsOf).reduce(both);
-        this.#state = { kind: 'open', branch, prologue, readCommitted, sets, isSure: template.kind === 'begin' };
+        const isSure = template.kind === 'begin';
+        this.#state = { kind: 'open', branch, prologue, readCommitted, sets, isSure, isImplicit: false };
         return;
       }
       case 'open':
@@ -220,7 +239,7 @@ export class Transaction<Branch extends object> {
         this.#state =
           template.leavesBlock === 'closed'
             ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
-            : { kind: 'open', branch, prologue: null, readCommitted: false, sets: 'anything', isSure: true };
+            : openAnyhow(branch, false);
         return;
       case 'held':
       case 'lost':
@@ -241,8 +260,14 @@ export class Transaction<Branch extends object> {
     const isKept = prologue !== null && template.movable && noteSaid(prologue, template, text, this.#said);
     const kept = isKept ? prologue : null;
     const sets = kind === 'commit' || kind === 'rollback' ? 'nothing' : both(state.sets, settingsOf(template));
-    if (kept !== prologue || readCommitted !== state.readCommitted || sets !== state.sets) {
-      this.#state = { ...state, prologue: kept, readCommitted, sets };
+    const isImplicit = state.isImplicit && kind !== 'begin';
+    if (
+      kept !== prologue ||
+      readCommitted !== state.readCommitted ||
+      sets !== state.sets ||
+      isImplicit !== state.isImplicit
+    ) {
+      this.#state = { ...state, prologue: kept, readCommitted, sets, isImplicit };
     }
   }
 
@@ -275,7 +300,7 @@ export class Transaction<Branch extends object> {
     if (status === TransactionStatus.idle) this.#state = NONE;
     else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch, prologue: null };
     else if (state.kind !== 'open' || state.branch !== branch) {
-      this.#state = { kind: 'open', branch, prologue: null, readCommitted: false, sets: 'anything', isSure: true };
+      this.#state = openAnyhow(branch, state.kind !== 'failed');
     } else if (!state.isSure) this.#state = { ...state, isSure: true };
   }
 

@@ -382,6 +382,7 @@ export class ProtocolOracle {
         if (this.#rows !== front.rowsMax) {
           this.#violate('rows', `PortalSuspended behind ${this.#rows} rows of ${front.rowsMax} asked for`);
         }
+        this.#ranInBatch = true;
         this.#done();
         return true;
       }

@@ -244,7 +244,7 @@ export class ScatterBench {
     const { text, sortKeys = [], finalText, partials = [], source = sourceOf(text), ...rest } = options;
     const plan =
       finalText === undefined
-        ? { kind: 'sorted' as const, shardText: [text], sortKeys, limit: null, offset: null }
+        ? { kind: 'sorted' as const, shardText: [text], sortKeys, recoded: null, limit: null, offset: null }
         : {
             kind: 'combine' as const,
             shardText: [text],

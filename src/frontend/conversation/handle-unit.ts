@@ -51,7 +51,7 @@ export function handleUnit(way: Way, unit: Unit): Handling {
       if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
       return way.answers.refuse(unit, new PgkvError('transaction_failed'));
     }
-    if (unit.type === Frontend.execute) way.context.batch.ranElsewhere();
+    if (unit.type === Frontend.execute) way.context.batch.begunElsewhere(true);
     return here(way, unit, BY_PGKV, () => portals.take(unit), true);
   }
   const left = portals.leftBehind(unit);

@@ -69,8 +69,8 @@ export function openWay(parts: WayParts): OpenedWay {
     takeMessages: parts.takeMessages,
   };
   const extended = new ExtendedProtocol(session, named, () => lanes.home.schemaEpoch);
-  const answers = new OwnAnswers(context);
   const portals = new OwnPortals(output);
+  const answers = new OwnAnswers(context, portals);
   const placement = new ShardPlacement(context, portals, say);
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);

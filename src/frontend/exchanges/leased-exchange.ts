@@ -15,7 +15,7 @@ import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, encodeNotice } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
-import { beginsRun, scanSingleBatch } from '../unit/single-batch.js';
+import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { BlockSpan } from './block-span.js';
 import { passCopyMessage } from './copy-messages.js';
@@ -36,10 +36,6 @@ import { endsUnnamed } from './server-names.js';
 
 const EMPTY_MESSAGE_BYTES = 5;
 const INVALID_FORMAT = encodeError(new PgkvError('protocol_violation', { message: 'invalid message format' }), 'ERROR');
-
-/** It is run, and all the same to it whether it is the first of its batch. */
-const isAlikeIfFirst = ({ kind }: Template, { buffer, start }: Unit): boolean =>
-  (kind === 'read' || kind === 'write') && beginsRun(buffer, start);
 
 export class LeasedExchange implements Exchange<Unit> {
   /** Lanes say by themselves when they take no messages. */
@@ -109,9 +105,12 @@ export class LeasedExchange implements Exchange<Unit> {
     this.#block.readied();
     if (lane.connection!.replies.length > 0) return;
     transaction.answered(status, lane);
-    if (status === TransactionStatus.idle) this.#context.batch.transactionEnded();
-    if (status === TransactionStatus.idle) this.#portalsEnd();
-    else if (status === TransactionStatus.failed) this.#portals.forgetElsewhere();
+    if (status === TransactionStatus.idle) {
+      this.#context.batch.transactionEnded();
+      this.#placement.endBatch();
+      this.#portals.closeAll();
+      this.#portalsEnd();
+    } else if (status === TransactionStatus.failed) this.#portals.forgetElsewhere();
     this.#block.settled(transaction.inBlock);
   }
 
@@ -189,8 +188,7 @@ export class LeasedExchange implements Exchange<Unit> {
     // Nothing can be prepared in the failed block that is to be opened on it.
     const isReopened = this.#context.transaction.isLeft;
     const early = isReopened ? this.#extended.ownNames(template, text, connection) : null;
-    // What its ReadyForQuery says is its batch's transaction, too.
-    if (this.#placement.isTakenForFirst) connection.beginPipeline();
+    this.#placement.sendingQuery();
     this.#sending(template, text);
     this.#block.batchEnds();
     lane.note(template, text);
@@ -230,7 +228,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = this.#lane.connection!;
-    if (this.#placement.isTakenForFirst) connection.beginPipeline();
+    this.#placement.sendingQuery();
     this.#sending(template, '');
     this.#lane.note(template, '');
     connection.send(buffer.subarray(start, end), forwarded(Reply.functionCall));
@@ -243,7 +241,8 @@ export class LeasedExchange implements Exchange<Unit> {
     const { type, buffer, start, end, source, text } = unit;
     const isBind = type === Frontend.bind;
     if (isBind) {
-      const taken = this.#portals.obstacleElsewhere(unit);
+      // That there is no such statement is found before its portal.
+      const taken = source === null ? null : this.#portals.obstacleElsewhere(unit);
       if (taken !== null) return this.#answers.refuse(unit, taken);
       const settled = this.#described.check(unit);
       if (settled !== 'ready') return settled;
@@ -263,8 +262,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#readiness.ensure(unit, template);
     if (ensured !== 'ready') return ensured;
     const connection = lane.connection!;
-    const mayBeFirst = type !== Frontend.execute && this.#placement.isTakenForFirst;
-    if (mayBeFirst && !isAlikeIfFirst(template, unit)) connection.beginPipeline();
+    this.#placement.sendingMessage(template, unit);
     const ran = isRefused ? null : this.#deeds.edgeRunBy(unit);
     if (ran !== null) this.#sendingEdge(ran);
     else this.#sending(isBind && !isEdge(template) ? template : NEUTRAL_TEMPLATE, text);
@@ -283,7 +281,10 @@ export class LeasedExchange implements Exchange<Unit> {
       if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
     }
     // Of an empty text it starts nothing, and behind one that begins a copy nothing else can.
-    if (type === Frontend.execute) connection.restart();
+    if (type === Frontend.execute) {
+      connection.restart();
+      if (ran === null && !isRefused && this.#deeds.hasStatement(unit)) this.#placement.sendingExecute();
+    }
     this.#deeds.sent(unit, does, isRefused);
     this.#extended.forward(unit, source, connection, does);
     if (isBind) this.#reading.sent(template);

@@ -108,9 +108,9 @@ export class LostAnswers {
     const { told, done, status } = loss;
     const isExecuted = done.statements > 0 || batches.flat().some(mayEnd);
     // By the server's word, and nothing was sent behind that which it would have gone on with.
-    const behind = told ? batches.slice(1) : batches;
+    const behind = (told ? batches.slice(1) : batches).flat();
     const isKnown = outside === 0 && (told || status === TransactionStatus.failed);
-    const hasFailed = isKnown && !behind.flat().some(mayRecover);
+    const hasFailed = isKnown && !behind.some(mayRecover) && !mayWriteBehindEnd(behind);
     const inDoubt = isExecuted && mayHaveCommitted && mayHaveWritten && !hasFailed;
     return this.#error(loss, inDoubt ? 'outcome_unknown' : 'transaction_lost');
   }
@@ -181,6 +181,14 @@ const mayRecover = (owed: Owed): boolean => mayDo(owed, 'recovers');
 
 const endsBatch = ({ kind }: Owed): boolean =>
   kind === Reply.query || kind === Reply.sync || kind === Reply.functionCall;
+
+/** What stands behind the end of a block, perhaps in the same text, is committed by itself. */
+function mayWriteBehindEnd(batch: Batch): boolean {
+  const deeds = batch.filter(isStatement).flatMap(({ does }) => does ?? UNKNOWN);
+  const end = deeds.findIndex((deed) => deed === 'commits' || deed === 'rolls back');
+  return end >= 0 && deeds.includes('anything', end);
+}
+const UNKNOWN: readonly Deed[] = ['rolls back', 'anything'];
 
 function batchesOf(owed: readonly Owed[]): Batch[] {
   const batches: Owed[][] = [];

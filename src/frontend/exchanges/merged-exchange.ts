@@ -106,7 +106,7 @@ export class MergedExchange implements BatchSink, Awaiting, Exchange<Unit> {
 
   get #standsAlone(): boolean {
     const { batch, lanes, transaction } = this.#context;
-    if (batch.hasRunElsewhere) return false;
+    if (batch.hasBegunElsewhere) return false;
     return !transaction.inBlock && lanes.current.unused && lanes.current.connection?.replies.unsynced() !== true;
   }
 

@@ -34,6 +34,8 @@ interface PortalDeed {
 }
 
 const UNKNOWN: PortalDeed = { deed: null, edge: null };
+/** Of an empty text: its Execute starts no command. */
+const OF_NOTHING: PortalDeed = { deed: 'reads', edge: null };
 /** Shared: the hot path allocates none. */
 const WITHOUT_EDGE: Readonly<Record<Deed, PortalDeed>> = {
   anything: { deed: 'anything', edge: null },
@@ -121,7 +123,7 @@ export class MessageDeeds {
     if (unit.type === Frontend.close) return this.#closed(unit);
     if (unit.type !== Frontend.bind) return;
     const portal = portalIn(unit);
-    const made = isEdge(unit.template) ? { deed, edge: edgeOf(unit, portal) } : withoutEdge(deed);
+    const made = madeBy(unit, deed, portal);
     if (portal === '') this.#unnamed = made;
     else if (this.#portals.size < NAMED_MAX || this.#portals.has(portal)) this.#portals.set(portal, made);
   }
@@ -129,6 +131,11 @@ export class MessageDeeds {
   /** What the unit runs, if it is an Execute of a portal that begins or ends a block. */
   edgeRunBy(unit: Unit): BoundEdge | null {
     return unit.type === Frontend.execute ? this.#portal(unit).edge : null;
+  }
+
+  /** Whether what the unit, an Execute, runs is more than an empty text. */
+  hasStatement(unit: Unit): boolean {
+    return this.#portal(unit) !== OF_NOTHING;
   }
 
   /** Nothing is run by the portal of a Close any more. */
@@ -164,6 +171,11 @@ export class MessageDeeds {
 /** A Describe or Close says in front of the name that it is a portal's. */
 const portalOf = ({ type, buffer, start, end }: Unit): string =>
   portalIn({ buffer, start: type === Frontend.execute ? start : start + 1, end });
+
+function madeBy(unit: Unit, deed: Deed | null, portal: string): PortalDeed {
+  if (unit.template.kind === 'empty') return OF_NOTHING;
+  return isEdge(unit.template) ? { deed, edge: edgeOf(unit, portal) } : withoutEdge(deed);
+}
 
 const withoutEdge = (deed: Deed | null): PortalDeed => (deed === null ? UNKNOWN : WITHOUT_EDGE[deed]);
 

@@ -12,6 +12,7 @@ import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError, readyOf } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
+import type { OwnPortals } from './own-portals.js';
 import { endsUnnamed } from './server-names.js';
 
 const NOTHING = `${STATEMENT_NAME_PREFIX}nothing`;
@@ -30,16 +31,23 @@ const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
 export class OwnAnswers {
   readonly #context: ExchangeContext;
 
-  constructor(context: ExchangeContext) {
+  readonly #portals: OwnPortals;
+
+  constructor(context: ExchangeContext, portals: OwnPortals) {
     this.#context = context;
+    this.#portals = portals;
   }
 
   /** ReadyForQuery where no server is asked. */
   ready(): void {
     const { output, transaction, batch } = this.#context;
     // A simple query in front of its batch's Sync: the implicit transaction is open, as a server says.
-    const isImplicit = batch.hasRunElsewhere && !transaction.inBlock;
-    output.send(readyOf(isImplicit ? TransactionStatus.open : transaction.status));
+    const isImplicit = batch.hasRunUntold && !transaction.inBlock;
+    const status = isImplicit ? TransactionStatus.open : transaction.status;
+    output.send(readyOf(status));
+    if (status !== TransactionStatus.idle) return;
+    batch.transactionEnded();
+    this.#portals.closeAll();
   }
 
   /** Answers a Sync of which no server knows. */

@@ -164,7 +164,7 @@ export class OwnExchange implements Exchange<Unit> {
     const { placed, view } = unit;
     const { lanes, batch } = this.#context;
     // Options are too late behind what has run in its batch, as a server says that is told of it.
-    return placed && view.shards.length > 1 && !lanes.current.busy && !batch.hasRunElsewhere;
+    return placed && view.shards.length > 1 && !lanes.current.busy && !batch.hasBegunElsewhere;
   }
 
   #answer(unit: Unit, statement: OwnStatement): void {
@@ -266,16 +266,14 @@ export class OwnExchange implements Exchange<Unit> {
   }
 
   #bind(unit: Unit, statement: OwnStatement): void {
-    const { output, transaction } = this.#context;
+    const { output, transaction, batch } = this.#context;
     const name = portalIn(unit);
     const bound = readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), statement.column !== null);
     const obstacle = 'error' in bound ? bound.error : this.#portals.obstacle(name);
-    if ('error' in bound || obstacle !== null) {
-      this.#answers.refuse(unit, obstacle!);
-      return;
-    }
+    if ('error' in bound || obstacle !== null) return void this.#answers.refuse(unit, obstacle!);
     const { format } = bound;
     const phase = unit.route.kind === 'control' ? transaction.phase : null;
+    if (phase === null) batch.begunElsewhere(false);
     const givesRows = statement.column !== null || unit.template.kind === 'empty';
     let rows: (OwnOutcome & { kind: 'rows' }) | null = null;
     /** -1: it has been run to its end. */

@@ -19,7 +19,10 @@ import {
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
+import { Frontend } from '../../wire/protocol.js';
 import type { KvStatements } from '../unit/kv-statements.js';
+import { beginsRun } from '../unit/single-batch.js';
+import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnPortals } from './own-portals.js';
 
@@ -32,6 +35,10 @@ const LEAVES_SHARD = (why: string): PgkvError => refusalError(refuse('leaves_sha
 const ofBlock = ({ neutral, kinds }: Template): boolean => neutral || kinds.every((kind) => BLOCK_KINDS.has(kind));
 
 const BLOCK_KINDS: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint', 'set', 'show']);
+
+/** It is run, and all the same to it whether it is the first of its batch. */
+const isAlikeIfFirst = ({ kind }: Template, { buffer, start }: Unit): boolean =>
+  (kind === 'read' || kind === 'write') && beginsRun(buffer, start);
 
 export class ShardPlacement {
   readonly #session: Session;
@@ -46,8 +53,10 @@ export class ShardPlacement {
    * that cannot be said again. With more than reads in it the batch's implicit transaction cannot be split.
    */
   #batchSaid: Prologue | null = NOTHING_SAID;
-  /** Statements of the open batch were bound on the current lane. */
-  #batchRuns = false;
+  /** What statements of the open batch have come to on the current lane: they were bound, or executed. */
+  #batchCame: 'nowhere' | 'bound' | 'run' = 'nowhere';
+  /** A simple query was sent in the midst of the open batch, and has not been answered, as far as anyone has asked. */
+  #queryInBatch = false;
 
   /** @param say the statement at hand, once more */
   constructor({ session, lanes, transaction, batch, kv }: ExchangeContext, portals: OwnPortals, say: Say) {
@@ -132,12 +141,19 @@ export class ShardPlacement {
 
   /**
    * What follows the end of a block, or a text that may have begun one, in another batch waits for the answer: it decides
-   * where that runs, and what the loss of what is owed means (of one block, see lost-answers.ts).
+   * where that runs, and what the loss of what is owed means (of one block, see lost-answers.ts). So does what follows a simple
+   * query in the midst of a batch, which may have ended the batch's transaction.
    */
   get edgeIsOpen(): boolean {
     const { connection } = this.#lanes.current;
     const { state } = this.#transaction;
-    if (connection === null || !(state.kind === 'ending' || (state.kind === 'open' && !state.isSure))) return false;
+    if (this.#queryInBatch) {
+      const isAwaited = connection !== null && connection.replies.length > 0 && !connection.replies.skipping;
+      if (isAwaited) return !connection.copyIn;
+      this.#queryInBatch = false;
+    }
+    const isOpen = state.kind === 'ending' || (state.kind === 'open' && (!state.isSure || state.isImplicit));
+    if (connection === null || !isOpen) return false;
     return connection.replies.length > 0 && this.#batch.begins;
   }
 
@@ -161,12 +177,19 @@ export class ShardPlacement {
 
   /** The statement is one of an extended batch. */
   sendingBound(template: Template, text: string): void {
-    this.#batchRuns = template.leavesBlock !== 'closed';
-    if (!this.#batchRuns) this.#batch.transactionEnded();
+    const ends = template.leavesBlock === 'closed';
+    if (ends) this.#batchCame = 'nowhere';
+    else if (this.#batchCame === 'nowhere') this.#batchCame = 'bound';
+    if (ends) this.#batch.transactionEnded();
     else if (!this.#transaction.inBlock && this.#batchSaid !== null) {
       const isSaidAgain = template.readOnly || (template.movable && !this.#comesBack(template));
       this.#batchSaid = isSaidAgain ? saidBehind(this.#batchSaid, template, text, this.#say) : null;
     }
+  }
+
+  /** A portal that has a statement is about to be executed on the current lane. */
+  sendingExecute(): void {
+    this.#batchCame = 'run';
   }
 
   /** A statement is about to be parsed on the current lane. */
@@ -180,7 +203,7 @@ export class ShardPlacement {
   #before(): Prologue | null {
     if (this.#portals.haveNamesThere) return null;
     const said = this.#batchSaid;
-    return said !== null && this.#batch.hasRunElsewhere ? [...readBehind(NOTHING_SAID), ...said] : said;
+    return said !== null && this.#batch.hasBegunElsewhere ? [...readBehind(NOTHING_SAID), ...said] : said;
   }
 
   /** It gives up what the session may hold here, up to the end of the transaction, which decides: that has to be here. */
@@ -188,15 +211,29 @@ export class ShardPlacement {
     return releasesUntilEnd && this.#lanes.current.holdsState;
   }
 
-  /** The statement is not the first of its batch, and the server that gets it cannot know. */
-  get isTakenForFirst(): boolean {
-    return this.#batch.hasRunElsewhere && !this.#transaction.inBlock && !this.batchOpen;
+  /** A simple query or FunctionCall is about to be sent: its ReadyForQuery tells of its batch's transaction, too. */
+  sendingQuery(): void {
+    this.#tellOfBatch();
+    this.#queryInBatch = !this.#batch.begins || this.#batch.hasBegunElsewhere;
   }
 
-  /** A Sync ends the open batch. */
+  /** The same of a message of the extended protocol. */
+  sendingMessage(template: Template, unit: Unit): void {
+    if (unit.type !== Frontend.execute && !isAlikeIfFirst(template, unit)) this.#tellOfBatch();
+  }
+
+  /** What is about to be sent is not the first of its batch: a server that cannot know is told. */
+  #tellOfBatch(): void {
+    if (!this.#batch.hasRunUntold || this.#transaction.inBlock || this.batchOpen) return;
+    this.#lanes.current.connection!.beginPipeline();
+    this.#batch.toldServer();
+  }
+
+  /** The transaction of the open batch ends: with its Sync, or with a simple query in the midst of it. */
   endBatch(): void {
     this.#batchSaid = NOTHING_SAID;
-    this.#batchRuns = false;
+    this.#batchCame = 'nowhere';
+    this.#queryInBatch = false;
   }
 
   /**
@@ -235,14 +272,15 @@ export class ShardPlacement {
     const { state } = this.#transaction;
     const inBlock = state.kind === 'open';
     const isBound = inBlock ? state.prologue === null : this.#batchSaid === null || !onlyReads(this.#batchSaid);
-    const leaves = isBound && !(beside && inBlock);
+    const leaves = isBound && !(beside && inBlock && !state.isImplicit);
     if (leaves || connection.copyIn) return LEAVES_SHARD(why);
     if (!inBlock && !this.#portals.mayLeave) return LEAVES_SHARD('too many portals are open on it');
     if (!inBlock) this.#portals.leave();
-    if (this.#batchRuns) this.#batch.ranElsewhere();
-    if (!inBlock) this.#batchSaid = NOTHING_SAID;
+    if (this.#batchCame !== 'nowhere' || this.#batch.hasBegunElsewhere)
+      this.#batch.begunElsewhere(this.#batchCame === 'run');
+    if (!inBlock) this.endBatch();
     lane.block.endSegment((errorTold) => {
-      if (errorTold) this.#batch.failed();
+      if (errorTold) this.#batch.failedOnServer();
       this.#transaction.answered(connection.status, lane);
     });
     return 'wait';

@@ -254,6 +254,7 @@ export class ScatterExchange implements Exchange<Unit> {
     const obstacle = this.#portals.obstacle(name);
     if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
     this.#context.services.counters.statements++;
+    this.#context.batch.begunElsewhere(false);
     this.#portals.bind(name, this.#portal(name, request, rewritten));
     return 'taken';
   }

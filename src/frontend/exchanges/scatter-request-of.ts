@@ -18,6 +18,7 @@ import type { Session } from '../../session/session.js';
 import type { CopyOut } from '../../sql/plan/copy-out.js';
 import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
+import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
 import { encodeErrorResponse, readErrorFields, withoutPosition } from '../../wire/error-fields.js';
@@ -71,8 +72,8 @@ function requestOf(
   context: ReadRequestContext,
 ): ScatterRequest | PgkvError {
   const { plan, values } = statement;
-  const { scatter } = plan;
-  if (isRefusal(scatter)) return new PgkvError('internal', { detail: 'a refused statement was to be scattered' });
+  if (isRefusal(plan.scatter)) return new PgkvError('internal', { detail: 'a refused statement was to be scattered' });
+  const scatter = inEncoding(plan.scatter, statement.encoding);
   const limit = scatter.kind === 'sorted' ? rowCount(values, scatter.limit, 'LIMIT') : null;
   const offset = scatter.kind === 'sorted' ? rowCount(values, scatter.offset, 'OFFSET') : null;
   if (limit instanceof PgkvError) return limit;
@@ -132,7 +133,7 @@ export function homeReadRequest(
   const { encoding } = kv.reading;
   const home = atHome(unit.view, lanes);
   return {
-    plan: { kind: 'sorted', shardText: [text], sortKeys: [], limit: null, offset: null },
+    plan: { kind: 'sorted', shardText: [text], sortKeys: [], recoded: null, limit: null, offset: null },
     shardSource: source ?? sources.ownText(text, [], encoding),
     targets: [home],
     home,
@@ -200,11 +201,14 @@ export function boundParts(buffer: Buffer, start: number, end: number): BoundPar
   return { parameters, formats, name: buffer.toString('utf8', portalEnd + 1, nameEnd) };
 }
 
+/** What sorts is compared as servers have it: where the client's encoding is another, it is not sent in that one. */
+const inEncoding = (plan: ScatterPlan, { isUtf8 }: ClientEncoding): ScatterPlan =>
+  isUtf8 || plan.kind !== 'sorted' || plan.recoded === null ? plan : { ...plan, ...plan.recoded };
+
 /** The text that the shards run, and what it was made from. @param parameters the client's */
 export function shardTextOf({ plan, text, literals, encoding }: KvStatement, parameters: Buffer): RewrittenText {
-  const { scatter } = plan;
-  if (isRefusal(scatter)) return { parts: plan.text, text, literals, encoding };
-  const { shardText, hasInstant } = scatter;
+  if (isRefusal(plan.scatter)) return { parts: plan.text, text, literals, encoding };
+  const { shardText, hasInstant } = inEncoding(plan.scatter, encoding);
   const parts = hasInstant === true ? numberedInstants(shardText, parameterCount(parameters) + 1) : shardText;
   return { parts, text, literals, encoding };
 }

@@ -47,15 +47,23 @@ interface Timed {
 }
 
 /** Rows as they come, or sorted: the shards' sorted answers are merged by these keys. */
-export interface SortedPlan extends Timed {
+export interface SortedPlan extends Timed, SortedText {
   readonly kind: 'sorted';
+  /**
+   * For clients whose encoding is not the servers': of each key come its value, NULL where that is text, and behind it the bytes of
+   * text as servers have it, NULL where it is none. Null: there are no keys.
+   */
+  readonly recoded: SortedText | null;
+  /** Rows wanted and skipped, applied to all shards' rows together; null: all, none. NULL as a value means the same. */
+  readonly limit: ValueRef | null;
+  readonly offset: ValueRef | null;
+}
+
+export interface SortedText {
   /** What every shard runs: LIMIT widened by OFFSET, sort keys appended to the select list. */
   readonly shardText: TextParts;
   /** The last columns of the shards' rows, in order; asked for in binary; never shown. Empty: rows in any order. */
   readonly sortKeys: readonly SortKey[];
-  /** Rows wanted and skipped, applied to all shards' rows together; null: all, none. NULL as a value means the same. */
-  readonly limit: ValueRef | null;
-  readonly offset: ValueRef | null;
 }
 
 /**

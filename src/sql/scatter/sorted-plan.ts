@@ -4,7 +4,8 @@
 
 import type { Node } from 'libpg-query';
 import { isRefusal, type Refusal } from '../../base/refusals.js';
-import type { SortedPlan, SortKey, ValueRef } from '../plan/kv-plan.js';
+import { TypeOid } from '../../wire/type-oids.js';
+import type { SortedPlan, SortedText, SortKey, ValueRef } from '../plan/kv-plan.js';
 import { quoteName } from '../text/identifiers.js';
 import type { TextParts } from '../text/text-parts.js';
 import { joinParts, listItems, spliceTokens, type TokenSpan, tokenAtByte } from '../text/text-tokens.js';
@@ -15,37 +16,82 @@ import { type ScatterSource, shardRows, sortItems } from './scatter-source.js';
 interface SortColumn {
   readonly parts: TextParts;
   readonly key: SortKey;
+  /** A column of the table and nothing else. */
+  readonly isColumn: boolean;
 }
 
 /** @param isVolatile a function that gives another value each time stands in the select list or in ORDER BY */
 export function sortedPlan(source: ScatterSource, isVolatile: boolean): SortedPlan | Refusal {
-  const { text, tokens, clauses } = source;
-  const sorted = sortColumns(source, isVolatile);
-  if (isRefusal(sorted)) return sorted;
-  const columns = sorted;
+  const columns = sortColumns(source, isVolatile);
+  if (isRefusal(columns)) return columns;
   const limits = limitsOf(source);
   if (isRefusal(limits)) return limits;
-  const appended = columns.map(({ parts }, index) => joinParts('(', parts, ') AS', sortName(index)));
-  const listed = spliceTokens(text, tokens, clauses.selectList ?? { start: 0, end: 0 });
-  const list = [listed, ...appended].filter((parts) => parts.length > 0);
-  const order = columns.map(({ key }, index) => sortName(index) + directionOf(key)).join(', ');
   return {
     kind: 'sorted',
-    shardText: joinParts(
-      'SELECT',
-      separated(list),
-      shardRows(source),
-      order === '' ? '' : `ORDER BY ${order}`,
-      limits.shardText,
-    ),
-    sortKeys: columns.map(({ key }) => key),
+    ...sortedText(source, limits.shardText, columns.map(asItIs)),
+    recoded: columns.length === 0 ? null : sortedText(source, limits.shardText, columns.map(recoded)),
     limit: limits.limit,
     offset: limits.offset,
   };
 }
 
+/** What of a key is sent behind the client's columns, and how a shard sorts by it. */
+interface SentKey {
+  readonly columns: readonly TextParts[];
+  readonly order: TextParts;
+  readonly keys: readonly SortKey[];
+}
+
+function sortedText(source: ScatterSource, limit: TextParts, sent: readonly SentKey[]): SortedText {
+  const { text, tokens, clauses } = source;
+  const listed = spliceTokens(text, tokens, clauses.selectList ?? { start: 0, end: 0 });
+  const list = [listed, ...sent.flatMap(({ columns }) => columns)].filter((parts) => parts.length > 0);
+  const order = sent.map((one) => one.order);
+  return {
+    shardText: joinParts(
+      'SELECT',
+      separated(list),
+      shardRows(source),
+      ...(order.length === 0 ? [] : ['ORDER BY', separated(order)]),
+      limit,
+    ),
+    sortKeys: sent.flatMap(({ keys }) => keys),
+  };
+}
+
+const asItIs = ({ parts, key }: SortColumn, index: number): SentKey => ({
+  columns: [joinParts('(', parts, ') AS', sortName(index))],
+  order: [sortName(index) + directionOf(key)],
+  keys: [key],
+});
+
+/** Types whose values are sent in the client's encoding, which need not have their characters, and sorted by their bytes. */
+const TEXTS = [TypeOid.text, TypeOid.varchar, TypeOid.name].join(', ');
+
+/** No server converts a bytea. Only one of the two columns has the value, so that it is computed once for each row. */
+function recoded({ parts, key, isColumn }: SortColumn, index: number): SentKey {
+  const isText = joinParts('pg_catalog.pg_typeof(', parts, `)::pg_catalog.oid IN (${TEXTS})`);
+  const value = joinParts('CASE WHEN', isText, 'THEN NULL ELSE (', parts, ') END AS', sortName(index));
+  const bytes = joinParts(
+    'CASE WHEN',
+    isText,
+    'THEN pg_catalog.convert_to((',
+    parts,
+    ")::pg_catalog.text, 'UTF8') END AS",
+    bytesName(index),
+  );
+  const direction = directionOf(key);
+  return {
+    columns: [value, bytes],
+    // An index is of use for the column itself alone.
+    order: isColumn ? joinParts(parts, direction) : [`${sortName(index)}${direction}, ${bytesName(index)}${direction}`],
+    keys: [key, { ...key, needsByteOrder: false }],
+  };
+}
+
 /** As an output column's name it is what ORDER BY means, before any column of the table. */
 const sortName = (index: number): string => quoteName(`pgkv sort ${index}`);
+const bytesName = (index: number): string => quoteName(`pgkv sort ${index} bytes`);
 
 const directionOf = ({ descending, nullsFirst }: SortKey): string =>
   `${descending ? ' DESC' : ''}${nullsFirst === descending ? '' : nullsFirst ? ' NULLS FIRST' : ' NULLS LAST'}`;
@@ -75,7 +121,8 @@ function sortColumns(source: ScatterSource, isVolatile: boolean): readonly SortC
     }
     const nullsFirst =
       item.sortby_nulls === 'SORTBY_NULLS_DEFAULT' ? descending : item.sortby_nulls === 'SORTBY_NULLS_FIRST';
-    columns.push({ parts: column.parts, key: { descending, nullsFirst, needsByteOrder: column.needsByteOrder } });
+    const { parts, needsByteOrder, isColumn } = column;
+    columns.push({ parts, key: { descending, nullsFirst, needsByteOrder }, isColumn });
   }
   return columns;
 }
@@ -104,16 +151,22 @@ function outputMeant(node: Node, outputs: readonly OutputColumn[]): OutputColumn
   return first;
 }
 
+interface ColumnSortedBy extends Pick<SortColumn, 'parts' | 'isColumn'> {
+  readonly needsByteOrder: boolean;
+  readonly isVolatile: boolean;
+}
+
 function columnSortedBy(
   source: ScatterSource,
   meant: OutputColumn | null,
   written: { readonly node: Node; readonly span: TokenSpan },
-): { readonly parts: TextParts; readonly needsByteOrder: boolean; readonly isVolatile: boolean } | Refusal {
+): ColumnSortedBy | Refusal {
   if (meant !== null && meant.expression === null) {
     return {
       parts: [`${quoteName(source.alias)}.${quoteName(meant.name)}`],
       needsByteOrder: false,
       isVolatile: false,
+      isColumn: true,
     };
   }
   const { node, span } = meant?.expression ?? written;
@@ -123,6 +176,8 @@ function columnSortedBy(
     parts: spliceTokens(source.text, source.tokens, span),
     needsByteOrder: order === 'database' || order === 'mixed',
     isVolatile: expressionFacts(node, source).isVolatile,
+    // One of that name in the select list is another, or none.
+    isColumn: meant === null && 'ColumnRef' in node,
   };
 }
 

@@ -32,6 +32,53 @@ export function partsOf(messages: readonly FuzzMessage[]): FuzzMessage[][] {
   return parts;
 }
 
+/**
+ * The same as far as they are answered by themselves: behind an error in a batch, queries up to its Sync are skipped, and belong to
+ * the part that has it.
+ * @param skipping a batch has failed in an earlier packet
+ */
+export function partsAnswered(
+  messages: readonly FuzzMessage[],
+  units: readonly Unit[],
+  skipping: boolean,
+): FuzzMessage[][] {
+  const answered: FuzzMessage[][] = [];
+  let isSkipping = skipping;
+  for (const part of partsOf(messages)) {
+    const before = answered.at(-1);
+    if (isSkipping && before !== undefined) before.push(...part);
+    else answered.push([...part]);
+    isSkipping = part.at(-1) !== 'sync' && (isSkipping || failsInBatch(part, units[answered.length - 1]));
+  }
+  return answered;
+}
+
+/** Messages that end what a Parse, Bind, Describe, Execute or Close is answered with. */
+export const ENDS: ReadonlySet<string> = new Set([
+  'ParseComplete',
+  'BindComplete',
+  'CloseComplete',
+  'NoData',
+  'RowDescription',
+  'CommandComplete',
+  'EmptyQueryResponse',
+  'PortalSuspended',
+]);
+
+/** How many of its messages are answered before its Query or Sync is. */
+export const owedIn = (part: readonly FuzzMessage[] | undefined): number =>
+  part?.filter((message) => typeof message !== 'string' && !('query' in message)).length ?? 0;
+
+/** Something in front of its Query has failed. */
+function failsInBatch(part: readonly FuzzMessage[], unit: Unit | undefined): boolean {
+  let answered = 0;
+  for (const { type } of unit ?? []) {
+    if (type === 'ErrorResponse') return answered < owedIn(part);
+    if (ENDS.has(type)) answered++;
+  }
+  return false;
+}
+
 export function linesOf(unit: Unit, isOrdered: boolean): string[] {
   const lines: string[] = [];
   let rows: string[] = [];

@@ -15,6 +15,7 @@ import { NAME_SCRIPTS } from './name-scripts.js';
 import { noticeScript } from './notice-scripts.js';
 import { playScript, type RefusalCounts } from './play-script.js';
 import { describePackets, type Script } from './script.js';
+import { sequenceScript } from './sequence-scripts.js';
 import { valueScript } from './value-scripts.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 2_000_000);
@@ -27,6 +28,7 @@ const skip = findPostgres('embedded') ? false : 'no embedded Postgres';
 const KINDS: Readonly<Record<string, (seed: number, shards: number) => Script>> = {
   'portals bound before others are executed': portalScript,
   'simple queries in front of the Sync': queryScript,
+  'any order of messages': sequenceScript,
   'what stands around the BEGIN of a block': blockScript,
   'ends of blocks executed out of order': edgeScript,
   'as many values as a statement takes, or not': valueScript,

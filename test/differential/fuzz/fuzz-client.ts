@@ -5,23 +5,11 @@ import { ProtocolOracle } from '../../oracle/protocol-oracle.js';
 import { type BackendMessage, BackendMessageReader } from '../../support/backend-message.js';
 import { encodeStartup } from '../../support/frontend-message.js';
 import type { Target } from '../../support/target.js';
-import { partsOf } from './answers.js';
+import { ENDS, owedIn, partsOf } from './answers.js';
 import { bytesOf, type FuzzMessage } from './script.js';
 
 const PROTOCOL_3_0 = 3 << 16;
 const PATIENCE_MS = 20_000;
-/** Messages that end what a Parse, Bind, Describe, Execute or Close is answered with. */
-const ENDS = new Set([
-  'ParseComplete',
-  'BindComplete',
-  'CloseComplete',
-  'NoData',
-  'RowDescription',
-  'CommandComplete',
-  'EmptyQueryResponse',
-  'PortalSuspended',
-]);
-
 export interface Answers {
   readonly messages: readonly BackendMessage[];
   /** `hangs`: what is owed did not come. */
@@ -33,7 +21,7 @@ export class FuzzClient {
   /** The last ReadyForQuery. */
   status = '';
   /** An error was told since the last ReadyForQuery of a batch: nothing up to a Sync is run. */
-  #skipping = false;
+  skipping = false;
   readonly #socket: Socket;
   readonly #reader = new BackendMessageReader();
   #received: BackendMessage[] = [];
@@ -76,8 +64,8 @@ export class FuzzClient {
     for (const message of answers.messages) {
       if (message.type === 'ReadyForQuery') {
         this.status = message.status;
-        this.#skipping = false;
-      } else if (message.type === 'ErrorResponse') this.#skipping = true;
+        this.skipping = false;
+      } else if (message.type === 'ErrorResponse') this.skipping = true;
     }
     return answers;
   }
@@ -108,10 +96,8 @@ export class FuzzClient {
       while (part < parts.length && ends(parts[part]) !== 'sync') part++;
       return part;
     };
-    const owedIn = (part: readonly FuzzMessage[] | undefined): number =>
-      part?.filter((message) => typeof message !== 'string' && !('query' in message)).length ?? 0;
     // An error in an earlier packet: nothing up to the Sync is run.
-    const first = this.#skipping ? behindSync(0) : 0;
+    const first = this.skipping ? behindSync(0) : 0;
     const last = ends(parts.at(-1));
     const isWhole = last === 'sync' || (last !== undefined && typeof last !== 'string' && 'query' in last);
     return (answers) => {

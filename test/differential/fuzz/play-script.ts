@@ -1,7 +1,7 @@
 // Plays one script to pgkv and to plain Postgres, packet by packet, and says where they part: the first difference, for what
 // follows it proves nothing.
 import { describeViolation } from '../../oracle/watch.js';
-import { asksForOrder, linesOf, partsOf, type Unit, unitsOf } from './answers.js';
+import { asksForOrder, linesOf, partsAnswered, type Unit, unitsOf } from './answers.js';
 import type { Ring } from './arena.js';
 import { type Answers, FuzzClient } from './fuzz-client.js';
 import { isListed } from './listed-differences.js';
@@ -73,11 +73,12 @@ type Found = Omit<Fault, 'packet'>;
 
 async function playPacket({ messages }: Packet, session: Session, refusals: RefusalCounts): Promise<Found | null> {
   const { pgkv, postgres } = session;
+  const { skipping } = pgkv;
   const answered = await pgkv.send(messages);
   const { violation } = pgkv.oracle;
   if (violation !== null) return { kind: 'protocol', text: describeViolation(violation) };
-  const parts = partsOf(messages);
   const units = unitsOf(answered.messages);
+  const parts = partsAnswered(messages, units, skipping);
   const replaced: FuzzMessage[] = [];
   const isRefused: boolean[] = [];
   for (const [index, part] of parts.entries()) {
