@@ -12,8 +12,14 @@ const CANCEL_REQUEST = 80877102;
 export type Side = 'request' | 'answer';
 
 export type Fault =
-  /** Passes `after` bytes of that side, then ends both connections; `reset` by RST instead of FIN. */
-  | { readonly kind: 'cut'; readonly side: Side; readonly after: number; readonly reset?: boolean }
+  /** Passes `after` bytes of that side, then ends both connections; `reset` by RST instead of FIN; `once`: and no others. */
+  | {
+      readonly kind: 'cut';
+      readonly side: Side;
+      readonly after: number;
+      readonly reset?: boolean;
+      readonly once?: boolean;
+    }
   /** Passes `after` bytes of that side, then nothing any more. */
   | { readonly kind: 'stall'; readonly side: Side; readonly after: number }
   /** Passes `after` bytes of the answer, then `bytes` instead of the rest. */
@@ -123,7 +129,7 @@ export class FaultProxy {
       }
       const faulty = fault.kind === 'say' ? 'answer' : fault.side;
       if (side !== faulty) return void to.write(chunk);
-      if (this.struck) return;
+      if (this.struck) return fault.kind === 'cut' && fault.once === true ? void to.write(chunk) : undefined;
       const left = fault.after - this.#passed;
       this.#passed += chunk.length;
       if (chunk.length < left) return void to.write(chunk);

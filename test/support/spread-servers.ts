@@ -7,6 +7,7 @@ import type { FrontendMessage } from './frontend-message.js';
 import { type KvServers, kvRouter, kvServers } from './kv-cluster.js';
 import { connectTo, rowsOf, valueFrom } from './kv-extension.js';
 import type { LiveRouter } from './live-router.js';
+import type { PostgresServer } from './postgres-server.js';
 import { SqlClient } from './sql-client.js';
 
 export const TENANTS = ['acme', 'globex', "o'hara"];
@@ -35,14 +36,22 @@ export interface SpreadServers {
   decisions(): Promise<number>;
 }
 
-export async function spreadServers(t: Test, version: '15' | 'embedded', shards: number): Promise<SpreadServers> {
+/** @param standIn what the router is to take for a server */
+export async function spreadServers(
+  t: Test,
+  version: '15' | 'embedded',
+  shards: number,
+  standIn: (server: PostgresServer) => Promise<PostgresServer> = async (server) => server,
+): Promise<SpreadServers> {
   const cluster = await kvServers(t, shards, { version, stated: true });
   const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
   for (const admin of admins) await admin.query(GRANTS);
   await admins[0]!.query('CREATE DATABASE plain');
   const plainAdmin = await connectTo(t, cluster.servers[0]!, { database: 'plain' });
   await plainAdmin.query(PLAIN_TABLE);
-  const live = await kvRouter(t, cluster);
+  const seen: PostgresServer[] = [];
+  for (const server of cluster.servers) seen.push(await standIn(server));
+  const live = await kvRouter(t, { ...cluster, servers: seen });
   const client = await live.connect({ user: 'app' });
   const plain = await SqlClient.connect(cluster.servers[0]!, { user: 'app', database: 'plain' });
   t.teardown(() => plain.end());

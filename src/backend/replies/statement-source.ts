@@ -239,18 +239,26 @@ export class StatementSources {
 
   /** A read of pgkv's own making: it leaves nothing in the session. */
   ownText(text: string, parameterTypes: readonly number[], encoding: ClientEncoding = UTF8): StatementSource {
-    const types = Buffer.alloc(3 + 4 * parameterTypes.length);
-    types.writeInt16BE(parameterTypes.length, 1);
-    for (const [index, type] of parameterTypes.entries()) types.writeUInt32BE(type >>> 0, 3 + 4 * index);
     const key = `\u0002${encoding.isUtf8 ? '' : encoding.name}\u0002${parameterTypes.join(',')}\u0002${text}`;
     let source = this.#sources.get(key);
     if (source === undefined) {
-      const parseTail = Buffer.concat([encoding.write(text), types]);
-      source = ownSource(parseTail, text, OWN_READ, parameterTypes);
+      source = unsharedText(text, parameterTypes, encoding);
       this.#sources.set(key, source);
     }
     return source;
   }
+}
+
+/** The same of a text that will hardly come again. */
+export function unsharedText(
+  text: string,
+  parameterTypes: readonly number[],
+  encoding: ClientEncoding,
+): StatementSource {
+  const types = Buffer.alloc(3 + 4 * parameterTypes.length);
+  types.writeUInt16BE(parameterTypes.length, 1);
+  for (const [index, type] of parameterTypes.entries()) types.writeUInt32BE(type >>> 0, 3 + 4 * index);
+  return ownSource(Buffer.concat([encoding.write(text), types]), text, OWN_READ, parameterTypes);
 }
 
 const NO_TYPES: readonly number[] = [];

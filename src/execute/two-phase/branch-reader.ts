@@ -1,4 +1,4 @@
-// What a server answers to a branch's questions, one result up to each ReadyForQuery. Kept until all are there.
+// What a server answers to a branch's questions: a result for each statement that has run, or failed. Kept until all are there.
 import { PgkvError } from '../../base/errors.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
@@ -63,16 +63,21 @@ export class BranchReader {
   readonly #count: number;
   readonly #notice: (message: Buffer) => void;
   readonly #reader = new FrameReader(backendLimits(MESSAGE_BYTES_MAX), 0, 'backend');
+  /** What the statement under way has said. */
   #growing = nothingYet();
+  /** It has said all, but for what stands in front of ReadyForQuery. */
+  #isEnded = false;
+  #ready = 0;
   #rowBytes = 0;
 
+  /** @param count of ReadyForQuery messages that will come */
   constructor(count: number, notice: (message: Buffer) => void) {
     this.#count = count;
     this.#notice = notice;
   }
 
   get isComplete(): boolean {
-    return this.results.length === this.#count;
+    return this.#ready === this.#count;
   }
 
   /** @returns false where it cannot be read any further */
@@ -90,6 +95,8 @@ export class BranchReader {
   }
 
   #message(type: number, buffer: Buffer, start: number, end: number): void {
+    // In a batch there is no ReadyForQuery between statements.
+    if (this.#isEnded && type !== Backend.readyForQuery && type !== Backend.noticeResponse) this.#endResult();
     const growing = this.#growing;
     switch (type) {
       case Backend.dataRow:
@@ -100,6 +107,7 @@ export class BranchReader {
         return;
       case Backend.commandComplete:
         growing.tag = buffer.toString('latin1', start + 5, end - 1);
+        this.#isEnded = true;
         return;
       case Backend.errorResponse: {
         const { C: sqlstate = '', M: message = '' } = readErrorFields(buffer, start, end);
@@ -111,10 +119,15 @@ export class BranchReader {
         this.#notice(Buffer.from(buffer.subarray(start, end)));
         return;
       case Backend.readyForQuery:
-        this.results.push(growing);
-        this.#growing = nothingYet();
-        return;
+        this.#ready++;
+        return this.#endResult();
     }
+  }
+
+  #endResult(): void {
+    this.results.push(this.#growing);
+    this.#growing = nothingYet();
+    this.#isEnded = false;
   }
 
   #row(buffer: Buffer, start: number, end: number): void {

@@ -10,6 +10,7 @@ import { assert } from '../../base/assert.js';
 import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
+import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { BranchResult } from './branch-reader.js';
 import { Coordinator, type Outcome } from './coordinator.js';
@@ -17,9 +18,16 @@ import { newGid } from './gid.js';
 import type { Answer } from './protocol.js';
 import { type BranchStatement, type BranchTarget, type BranchWrite, WriteBranch } from './write-branch.js';
 
+export interface SpreadBranch {
+  readonly target: BranchTarget;
+  readonly statement: BranchStatement;
+  /** An error of that shard, its place told as one in the client's own text. */
+  place(error: Buffer): Buffer;
+}
+
 export interface SpreadRequest {
   /** What each shard is to run. */
-  readonly branches: readonly { readonly target: BranchTarget; readonly statement: BranchStatement }[];
+  readonly branches: readonly SpreadBranch[];
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -55,7 +63,8 @@ export class SpreadWrite {
   readonly #branches: readonly WriteBranch[];
   readonly #writes = new Map<WriteBranch, BranchWrite>();
   #stage: Stage = 'new';
-  #failure: BranchWrite | null = null;
+  /** The first error, and by what its place is told. */
+  #failure: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] } | null = null;
   #isCancelled = false;
   #isAbandoned = false;
 
@@ -73,7 +82,9 @@ export class SpreadWrite {
   start(): void {
     assert(this.#stage === 'new', 'a statement is started once');
     this.#stage = 'writing';
-    for (const branch of this.#branches) branch.write((write) => this.#written(branch, write));
+    for (const [index, branch] of this.#branches.entries()) {
+      branch.write((write) => this.#written(branch, write, this.#request.branches[index]!.place));
+    }
   }
 
   /** Once it is written. */
@@ -109,14 +120,18 @@ export class SpreadWrite {
     for (const branch of this.#branches) if (!this.#writes.has(branch)) branch.cancel();
   }
 
-  #written(branch: WriteBranch, write: BranchWrite): void {
+  #written(branch: WriteBranch, write: BranchWrite, place: SpreadBranch['place']): void {
     this.#writes.set(branch, write);
-    if (write.kind !== 'done' && this.#failure === null) {
-      this.#failure = write;
+    // What a text says wrong is told before anything that comes of running it, as by one server.
+    const isOfText = write.kind === 'failed' && readErrorFields(write.error, 0, write.error.length)['P'] !== undefined;
+    if (isOfText && this.#failure !== null) this.#failure = { write, place };
+    else if (write.kind !== 'done' && this.#failure === null) {
+      this.#failure = { write, place };
       // They may wait for locks, for nothing.
       this.#cancelBranches();
     }
-    if (this.#writes.size < this.#branches.length) return;
+    // Those that waited for a connection have answered within their cancel, the last one for all.
+    if (this.#stage !== 'writing' || this.#writes.size < this.#branches.length) return;
     const failure = this.#failure;
     this.#stage = 'written';
     if (failure !== null) this.rollBack(() => this.#client.failed(this.#errorOf(failure)));
@@ -197,12 +212,12 @@ export class SpreadWrite {
     });
   }
 
-  #errorOf(write: BranchWrite): Buffer {
+  #errorOf({ write, place }: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] }): Buffer {
     switch (write.kind) {
       case 'done':
         return assert(false, 'it has not failed') as never;
       case 'failed':
-        return write.error;
+        return place(write.error);
       case 'unable':
         return encodeError(refusalError(refuse('several_shards_unable', { why: write.why })), 'ERROR');
       case 'lost':

@@ -10,9 +10,9 @@ import { assert } from '../../base/assert.js';
 import type { Clock, Timer } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
-import { encodeParse, encodeQuery } from '../../wire/client-messages.js';
+import { encodeBareBind, encodeExecute, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
-import { DESCRIBE, EXECUTE_SYNC, encodeBind } from '../scatter/extended-messages.js';
+import { DESCRIBE, encodeBind } from '../scatter/extended-messages.js';
 import { BranchReader, type BranchResult, lastRow } from './branch-reader.js';
 import type { CommitBranch } from './coordinator.js';
 import type { Answer, Decision } from './protocol.js';
@@ -47,14 +47,17 @@ const SETTINGS = `SELECT
   pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')
     WHEN '0' THEN '${LOCK_TIMEOUT}' ELSE pg_catalog.current_setting('lock_timeout') END, true),
   pg_catalog.current_setting('transaction_isolation')`;
-const BEGIN = [encodeQuery('BEGIN'), encodeQuery(SETTINGS), encodeQuery('SELECT pgkv.begin_branch()')];
-const HAS_WRITTEN = encodeQuery('SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL');
+/** Of the extended protocol: where the BEGIN of a batch fails, as by a cancel, nothing behind it runs, least of all by itself. */
+const stepOf = (sql: string): Buffer =>
+  Buffer.concat([encodeParse('', Buffer.from(`${sql}\0\0\0`)), encodeBareBind(''), encodeExecute('')]);
+const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
+const BEGIN = ['BEGIN', SETTINGS, 'SELECT pgkv.begin_branch()'].map(stepOf);
+const HAS_WRITTEN = stepOf('SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL');
 const COMMIT = encodeQuery('COMMIT');
 const ROLLBACK = encodeQuery('ROLLBACK');
-const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute, Reply.sync].map(forwarded);
-const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute, Reply.sync].map(forwarded);
-/** Of those in front of the statement. */
-const BEGUN = BEGIN.length;
+const EXECUTE = encodeExecute('');
+const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute].map(forwarded);
+const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute].map(forwarded);
 const FEATURE_NOT_SUPPORTED = '0A000';
 /** Function, or schema, not there: an extension of before 0.3.0. */
 const NOT_INSTALLED: ReadonlySet<string> = new Set(['42883', '3F000']);
@@ -74,7 +77,7 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
   readonly #notice: (message: Buffer) => void;
   #lane: LeasedLane;
   /** Waits for a connection. */
-  #waiting: { readonly send: Send; readonly count: number } | null = null;
+  #waiting: { readonly send: Send; readonly count: number; readonly notice: (message: Buffer) => void } | null = null;
   #reader: BranchReader | null = null;
   #told: Told | null = null;
   #deadline: Timer | null = null;
@@ -97,15 +100,16 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     const { source, parameters, formats } = this.#statement;
     const send: Send = (connection) => {
       this.#lane.note(source.template, source.text);
-      for (const query of BEGIN) connection.send(query, forwarded(Reply.query));
       connection.unnamed = unknownStatement;
+      for (const step of BEGIN) connection.sendAll(step, STEP_OWED);
       connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
       for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
       if (formats !== null) connection.output.push(DESCRIBE);
-      connection.sendAll(EXECUTE_SYNC, formats === null ? STATEMENT_OWED : RETURNING_OWED);
-      connection.send(HAS_WRITTEN, forwarded(Reply.query));
+      connection.sendAll(EXECUTE, formats === null ? STATEMENT_OWED : RETURNING_OWED);
+      connection.sendAll(HAS_WRITTEN, STEP_OWED);
+      connection.send(SYNC, forwarded(Reply.sync));
     };
-    this.#ask(send, BEGUN + 2, null, (results) => told(this.#writeOutcome(results)));
+    this.#ask(send, 1, null, (results) => told(this.#writeOutcome(results)));
   }
 
   /** Where no other branch has written: nothing has to be decided. */
@@ -129,6 +133,8 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
       1,
       ANSWER_MS,
       () => told(),
+      // That there is no transaction, where its BEGIN has failed.
+      () => undefined,
     );
   }
 
@@ -167,11 +173,11 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     this.#ask(send, queries.length, ANSWER_MS, (results) => told(answerOf(results)));
   }
 
-  #ask(send: Send, count: number, deadlineMs: number | null, told: Told): void {
+  #ask(send: Send, count: number, deadlineMs: number | null, told: Told, notice = this.#notice): void {
     assert(this.#told === null, 'one question at a time');
     this.#told = told;
     this.#refusal = null;
-    this.#waiting = { send, count };
+    this.#waiting = { send, count, notice };
     if (deadlineMs !== null) this.#deadline = this.#clock.after(deadlineMs, () => this.#miss());
     if (this.#lane.ensure(this.#statement.source.template)) this.#send();
   }
@@ -181,7 +187,7 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     if (waiting === null) return;
     this.#restoreTold();
     this.#waiting = null;
-    this.#reader = new BranchReader(waiting.count, this.#notice);
+    this.#reader = new BranchReader(waiting.count, waiting.notice);
     const connection = this.#lane.connection!;
     waiting.send(connection);
     connection.output.flush();

@@ -5,11 +5,10 @@
 //   running   shards are asked: no message is taken
 //   held      written, and not committed: the Sync decides
 //   refused   taken back for the sake of a message that was put back, whose answer is the error
-import type { RewrittenText } from '../../backend/replies/statement-source.js';
-import { PgkvError } from '../../base/errors.js';
+import { messageOf, PgkvError } from '../../base/errors.js';
 import { type RefusalName, refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import { SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import { type SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
@@ -18,7 +17,7 @@ import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 import { cannotBeRun, noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
 import { PortalDescription } from './portal-description.js';
-import { type BoundParts, boundParts, NOTHING_BOUND, placedError } from './scatter-request-of.js';
+import { type BoundParts, boundParts, NOTHING_BOUND } from './scatter-request-of.js';
 import { type SpreadAnswer, type SpreadStatement, spreadStatement } from './spread-request.js';
 
 /** `2pc`, `per_shard` or `refuse`. */
@@ -34,6 +33,15 @@ const nothing = (): void => undefined;
 const refused = (name: RefusalName): PgkvError => refusalError(refuse(name));
 
 const IN_BLOCK = encodeError(refused('several_shards_write'), 'ERROR');
+
+/** The error where it cannot be put together. */
+function answerOf(statement: SpreadStatement, result: SpreadResult): SpreadAnswer | Buffer {
+  try {
+    return statement.answer(result);
+  } catch (error) {
+    return encodeError(new PgkvError('internal', { detail: messageOf(error), cause: error }), 'ERROR');
+  }
+}
 
 type State =
   | { readonly kind: 'none' }
@@ -159,13 +167,13 @@ export class SpreadExchange implements Exchange<Unit> {
         this.#answers.ready();
         this.#end(NONE);
       },
-      failed: (error) => this.#fail(Frontend.query, error, statement.rewritten),
+      failed: (error) => this.#fail(Frontend.query, error),
     });
     return 'taken';
   }
 
-  #fail(type: number, error: Buffer, rewritten: RewrittenText): void {
-    this.#answers.error(type, placedError(error, rewritten));
+  #fail(type: number, error: Buffer): void {
+    this.#answers.error(type, error);
     this.#end(NONE);
   }
 
@@ -177,7 +185,11 @@ export class SpreadExchange implements Exchange<Unit> {
     services.counters.statements++;
     const run = new SpreadWrite(statement.request, {
       notice: (message) => output.send(message),
-      written: (result) => told.written(statement.answer(result)),
+      written: (result) => {
+        const answer = answerOf(statement, result);
+        if (!Buffer.isBuffer(answer)) told.written(answer);
+        else run.rollBack(() => told.failed(answer));
+      },
       committed: () => told.committed(),
       failed: (error) => told.failed(error),
     });
@@ -236,7 +248,7 @@ export class SpreadExchange implements Exchange<Unit> {
           committed: () => this.#end(NONE),
           failed: (error) => {
             portal.isGone = true;
-            this.#fail(Frontend.execute, error, statement.rewritten);
+            this.#fail(Frontend.execute, error);
           },
         });
       },

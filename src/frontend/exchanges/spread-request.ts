@@ -1,12 +1,16 @@
 // What is sent to the shards for one statement that writes on several, and how their answers become one.
-import { type RewrittenText, rewrittenText } from '../../backend/replies/statement-source.js';
-import { PgkvError } from '../../base/errors.js';
-import type { ShardView } from '../../cluster/cluster-view.js';
+import { rewrittenText } from '../../backend/replies/statement-source.js';
+import { messageOf, PgkvError } from '../../base/errors.js';
+import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
+import type { BranchResult } from '../../execute/two-phase/branch-reader.js';
 import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/spread-write.js';
 import type { BranchTarget } from '../../execute/two-phase/write-branch.js';
+import type { InsertRows } from '../../sql/plan/kv-plan.js';
+import type { KvStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
-import type { BoundParts } from './scatter-request-of.js';
+import { type BoundParts, placedError } from './scatter-request-of.js';
+import { shardInserts, visibleColumns } from './spread-insert.js';
 
 /** What the client is told of a statement that is written. */
 export interface SpreadAnswer {
@@ -21,45 +25,108 @@ export interface SpreadStatement {
   readonly request: SpreadRequest;
   /** It returns rows. */
   readonly returns: boolean;
-  /** By which places in errors are found in the client's text. */
-  readonly rewritten: RewrittenText;
   answer(result: SpreadResult): SpreadAnswer;
   tag(count: bigint | number): string;
 }
 
+/** The error where it cannot be made, which is the statement's own and never the session's end. */
 export function spreadStatement(unit: Unit, bound: BoundParts, context: ExchangeContext): SpreadStatement | PgkvError {
+  try {
+    return statementOf(unit, bound, context);
+  } catch (error) {
+    if (error instanceof PgkvError) return error;
+    return new PgkvError('internal', { detail: messageOf(error), cause: error });
+  }
+}
+
+/** What the branches are, and how what they return becomes one. */
+interface Parts {
+  readonly branches: SpreadRequest['branches'];
+  description(told: Buffer): Buffer;
+  rows(returned: readonly BranchResult[]): readonly Buffer[];
+}
+
+function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): SpreadStatement | PgkvError {
   const { route, statement, view } = unit;
-  if (route.kind !== 'spread' || statement === null || view.clusterId === null) {
+  const spread = statement?.plan.spread ?? null;
+  if (route.kind !== 'spread' || statement === null || spread === null || view.clusterId === null) {
     return new PgkvError('internal', { detail: 'a write of one shard was to be spread' });
   }
-  const { services, session, lanes, kv } = context;
-  const { plan, encoding, source } = statement;
-  const rewritten = kv.rewrite(statement);
-  const returns = plan.spread?.returns === true;
-  const shared = {
-    source: services.sources.ownText(rewrittenText(rewritten), source?.parameterTypes ?? [], encoding),
-    parameters: [bound.parameters],
-    formats: returns ? bound.formats : null,
-  };
+  const { services, session, lanes } = context;
   const target = (shard: ShardView): BranchTarget => ({
     shardName: shard.name,
     lane: (client) => lanes.another(shard, client),
   });
+  const { insert, returns } = spread;
+  const parts =
+    insert === null
+      ? alike(statement, route.shards.map(target), returns, bound, context)
+      : byRows(insert, statement, route.shards, target, view, bound);
+  if (parts instanceof PgkvError) return parts;
+  const verb = insert === null ? statement.plan.verb.toUpperCase() : 'INSERT 0';
   return {
     request: {
-      branches: route.shards.map((shard) => ({ target: target(shard), statement: shared })),
+      branches: parts.branches,
       clusterId: view.clusterId,
       role: session.user,
       clock: services.clock,
       random: services.random,
     },
     returns,
-    rewritten,
     answer: ({ count, returned }) => ({
-      description: returns ? returned[0]!.description : null,
-      rows: returned.flatMap(({ rows }) => rows),
+      description: returns ? parts.description(returned[0]!.description!) : null,
+      rows: returns ? parts.rows(returned) : [],
       count,
     }),
-    tag: (count) => `${plan.verb.toUpperCase()} ${count}`,
+    tag: (count) => `${verb} ${count}`,
+  };
+}
+
+/** Every shard runs the same. */
+function alike(
+  statement: KvStatement,
+  targets: readonly BranchTarget[],
+  returns: boolean,
+  bound: BoundParts,
+  { services, kv }: ExchangeContext,
+): Parts {
+  const rewritten = kv.rewrite(statement);
+  const types = statement.source?.parameterTypes ?? [];
+  const shared = {
+    source: services.sources.ownText(rewrittenText(rewritten), types, statement.encoding),
+    parameters: [bound.parameters],
+    formats: returns ? bound.formats : null,
+  };
+  const place = (error: Buffer): Buffer => placedError(error, rewritten);
+  return {
+    branches: targets.map((target) => ({ target, statement: shared, place })),
+    description: (told) => told,
+    rows: (returned) => returned.flatMap(({ rows }) => rows),
+  };
+}
+
+/** Every shard gets its rows. */
+function byRows(
+  insert: InsertRows,
+  statement: KvStatement,
+  shards: readonly ShardView[],
+  target: (shard: ShardView) => BranchTarget,
+  view: ClusterView,
+  bound: BoundParts,
+): Parts | PgkvError {
+  const inserts = shardInserts(insert, statement, shards, view, bound);
+  if (inserts instanceof PgkvError) return inserts;
+  return {
+    branches: inserts.map((own) => ({
+      target: target(own.shard),
+      statement: own.statement,
+      place: (error) => own.place(error),
+    })),
+    description: visibleColumns,
+    rows: (returned) =>
+      inserts
+        .flatMap((own, index) => own.ordered(returned[index]!))
+        .sort(([one], [other]) => one - other)
+        .map(([, row]) => row),
   };
 }

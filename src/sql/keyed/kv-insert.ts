@@ -10,8 +10,10 @@
 import type { InferClause, InsertStmt, Node, OnConflictClause, RangeVar, SelectStmt } from 'libpg-query';
 import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
 import { KV_COLUMNS, type KvTable } from '../../cluster/kv-table.js';
-import type { KeyRef, KvPlan } from '../plan/kv-plan.js';
+import type { InsertRows, KeyRef, KvPlan, SpreadPlan } from '../plan/kv-plan.js';
+import { allRows, CARRIER, insertText, REAPED, reapingText } from '../rewrite/insert-text.js';
 import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } from '../rewrite/kv-rewrites.js';
+import { instantsIn } from '../scatter/one-instant.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextParts } from '../text/text-parts.js';
 import {
@@ -22,14 +24,11 @@ import {
   type TokenEdit,
   type TokenSpan,
 } from '../text/text-tokens.js';
+import { insertRows } from './insert-rows.js';
 import { parameterTypes } from './kv-parameters.js';
 import { refusalOfAssignments } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { ValueReader } from './kv-values.js';
-
-const REAPED = '"pgkv reaped"';
-const NEW_ROWS = '"pgkv new"';
-const OLD_ROW = '"pgkv old"';
 
 /** Where an INSERT's rows have what matters here; -1 for a column that is not there. */
 interface Columns {
@@ -59,22 +58,50 @@ export function planInsert(source: StatementSource, statement: InsertStmt, table
 
   const widensTarget = needsSlot(statement.onConflictClause?.infer);
   const stamp = conflictStamp(statement.relation, statement.onConflictClause);
+  const tailEdits = [
+    ...(widensTarget ? [insertion(clauses.onConflict?.targetList?.end ?? 0, ', slot')] : []),
+    ...(clauses.onConflict?.set == null ? [] : stampEdits(clauses.onConflict.set.body.start, stamp)),
+  ];
+  const { keyIndexes, ...keysAndSlots } = named;
+  const texts = new Set([...types].filter(([, type]) => type === 'text').map(([number]) => number));
+  const insert =
+    rows.length === 1
+      ? null
+      : insertRows({ ...source, clauses, statement, columns, rows, spans, keyIndexes, edits: tailEdits, texts });
+  const reaps = insert === null ? reaping(source, clauses, columns, spans[0]!) : reapingText(insert);
+  const edits = [
+    insertion(clauses.statement.start, ...reaps),
+    ...carrierEdits(spans[0]![columns.tenantAt]!),
+    ...tailEdits,
+  ];
   return {
     table,
     verb: 'insert',
     writes: true,
-    ...named,
-    edits: [
-      insertion(clauses.statement.start, ...reaping(source, clauses, columns, spans)),
-      ...carrierEdits(spans[0]![columns.tenantAt]!),
-      ...(widensTarget ? [insertion(clauses.onConflict?.targetList?.end ?? 0, ', slot')] : []),
-      ...(clauses.onConflict?.set == null ? [] : stampEdits(clauses.onConflict.set.body.start, stamp)),
-    ],
+    ...keysAndSlots,
+    edits,
     undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns, widensTarget, stamp),
     scatter: refuse('several_shards_write'),
-    spread: null,
+    spread: insert === null ? null : spreadOf(source, statement, clauses, insert, edits),
   };
 }
+
+/** Null where the pieces do not make the text that is proven (kv-proof.ts). */
+function spreadOf(
+  { text, tokens, isAlone }: StatementSource,
+  statement: InsertStmt,
+  clauses: Clauses,
+  insert: InsertRows,
+  edits: readonly TokenEdit[],
+): SpreadPlan | null {
+  if (!isAlone || instantsIn(statement).length > 0) return null;
+  const proven = spliceTokens(text, tokens, clauses.statement, edits);
+  if (withoutBlanks(insertText(insert, allRows(insert), false)) !== withoutBlanks(proven)) return null;
+  return { returns: clauses.returning !== null, insert };
+}
+
+const withoutBlanks = (parts: TextParts): string =>
+  parts.map((part) => (typeof part === 'string' ? part.replace(/\s+/g, '') : `\0${part}\0`)).join('');
 
 function refusalOfInsert(statement: InsertStmt): Refusal | null {
   const { withClause, selectStmt, override } = statement;
@@ -153,8 +180,9 @@ function keysOfRows(
   rows: readonly (readonly Node[])[],
   { tenantAt, keyAt, slotAt }: Columns,
   values: ValueReader,
-): Pick<KvPlan, 'keys' | 'slots'> | Refusal {
+): (Pick<KvPlan, 'keys' | 'slots'> & { readonly keyIndexes: readonly number[] }) | Refusal {
   const keys: KeyRef[] = [];
+  const keyIndexes: number[] = [];
   const slots: KvPlan['slots'][number][] = [];
   for (const row of rows) {
     if (row[tenantAt] === undefined || row[keyAt] === undefined) return refuse('key_missing');
@@ -163,11 +191,13 @@ function keysOfRows(
     if (tenant === null || key === null) return refuse('key_computed');
     const slot = slotAt < 0 ? null : values.slot(row[slotAt]);
     if (slotAt >= 0 && slot === null) return refuse('slot_computed');
-    if (tenant.kind === 'null' || key.kind === 'null') continue;
+    const hasKey = tenant.kind !== 'null' && key.kind !== 'null';
+    keyIndexes.push(hasKey ? keys.length : -1);
+    if (!hasKey) continue;
     if (slot !== null && slot.kind !== 'null') slots.push({ value: slot, keyIndex: keys.length });
     keys.push({ kind: 'one', tenant, key });
   }
-  return { keys, slots };
+  return { keys, slots, keyIndexes };
 }
 
 /** The tokens of each row's values. */
@@ -177,51 +207,30 @@ function valueSpans({ tokens }: StatementSource, clauses: Clauses): (readonly To
   );
 }
 
+/** Of a statement with one row; of more, all of the text is made of its pieces. */
 function reaping(
   { text, tokens }: StatementSource,
   clauses: Clauses,
   { tenantAt, keyAt }: Columns,
-  rows: readonly (readonly TokenSpan[])[],
+  row: readonly TokenSpan[],
 ): TextParts {
   const table = spliceTokens(text, tokens, clauses.target!.name);
   // The value as it stands, casts included: what it is cast to here decides a parameter's type.
   const asText = (span: TokenSpan): TextParts => ['(', ...spliceTokens(text, tokens, span), ')::pg_catalog.text'];
-  const [first] = rows;
-  const deletion =
-    rows.length === 1
-      ? joinParts(
-          'DELETE FROM',
-          table,
-          'WHERE tenant_id =',
-          asText(first![tenantAt]!),
-          'AND key =',
-          asText(first![keyAt]!),
-          `AND ${hasExpired('ttl')}`,
-        )
-      : joinParts(
-          'DELETE FROM',
-          table,
-          `AS ${OLD_ROW} USING (VALUES`,
-          rows.flatMap((row, index) => [
-            index === 0 ? '(' : ', (',
-            ...asText(row[tenantAt]!),
-            ', ',
-            ...asText(row[keyAt]!),
-            ')',
-          ]),
-          `) AS ${NEW_ROWS}(tenant_id, key)`,
-          `WHERE ${OLD_ROW}.tenant_id = ${NEW_ROWS}.tenant_id AND ${OLD_ROW}.key = ${NEW_ROWS}.key`,
-          `AND ${hasExpired(`${OLD_ROW}.ttl`)}`,
-        );
+  const deletion = joinParts(
+    'DELETE FROM',
+    table,
+    'WHERE tenant_id =',
+    asText(row[tenantAt]!),
+    'AND key =',
+    asText(row[keyAt]!),
+    `AND ${hasExpired('ttl')}`,
+  );
   return joinParts(`WITH ${REAPED} AS MATERIALIZED (`, deletion, 'RETURNING 1)');
 }
 
-/** Of the first row, which is the first to be computed. */
 function carrierEdits(tenant: TokenSpan): TokenEdit[] {
-  return [
-    insertion(tenant.start, `CASE WHEN (SELECT pg_catalog.count(*) FROM ${REAPED}) >= 0 THEN`),
-    insertion(tenant.end, 'END'),
-  ];
+  return [insertion(tenant.start, CARRIER[0]), insertion(tenant.end, CARRIER[1])];
 }
 
 /** Of carrierEdits() and the rest; false where the tree is not as those make it. */

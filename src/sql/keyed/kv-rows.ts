@@ -124,7 +124,7 @@ export function planDelete(source: StatementSource, statement: DeleteStmt, table
 /** What each shard can do for itself: its clock is its own. */
 function spreadOf({ isAlone, clauses }: StatementSource, statement: UpdateStmt | DeleteStmt): SpreadPlan | null {
   if (!isAlone || instantsIn(statement).length > 0) return null;
-  return { returns: clauses?.returning != null };
+  return { returns: clauses?.returning != null, insert: null };
 }
 
 function refusalOfChange({ withClause, relation, whereClause }: UpdateStmt | DeleteStmt): Refusal | null {

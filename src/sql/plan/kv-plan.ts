@@ -90,6 +90,36 @@ export interface PartialColumn {
 export interface SpreadPlan {
   /** It returns rows. */
   readonly returns: boolean;
+  /** An INSERT: each shard gets its rows; null: all get the same text. */
+  readonly insert: InsertRows | null;
+}
+
+/** An INSERT of several rows, in pieces of which rewrite/insert-text.ts makes one of some of them. */
+export interface InsertRows {
+  /** The table's name. */
+  readonly table: TextParts;
+  /** INSERT INTO … VALUES */
+  readonly head: TextParts;
+  readonly rows: readonly InsertRow[];
+  /** ON CONFLICT … RETURNING … */
+  readonly tail: TextParts;
+  /** What is returned behind the client's columns: by which key each row is known. */
+  readonly hidden: string;
+  /** Numbers of parameters that stand elsewhere than in the rows, too. */
+  readonly parameters: readonly number[];
+  /** Those whose type, if it is not declared, depends on all rows that they stand in. */
+  readonly entangled: readonly number[];
+}
+
+export interface InsertRow {
+  /** From its bracket to the value of tenant_id. */
+  readonly before: TextParts;
+  readonly tenant: TextParts;
+  readonly after: TextParts;
+  readonly key: TextParts;
+  /** Of its key in KvPlan.keys; -1: there is none, as it is NULL. */
+  readonly keyIndex: number;
+  readonly parameters: readonly number[];
 }
 
 export interface KvPlan {
