@@ -1,5 +1,6 @@
 // The one way of every message that brings or names a statement: Unit → Route → where it may run now → the Exchange that
 // answers it. Pure of sockets and of what stands in texts: it goes by the Unit, the open block and the open batch.
+import type { RewrittenText } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { Handling } from '../../execute/exchange.js';
@@ -62,7 +63,7 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   if (placement.blockFailed) {
     const obstacle = unit.placed && goesOnHere(unit.template) ? fromSavepoint(way, unit) : null;
     if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-    if (!goesOnElsewhere(unit)) return leased.take(unit);
+    if (!goesOnElsewhere(unit)) return leased.take(unit, textFromSavepoint(way, unit));
     return unit.route.kind === 'refused' ? way.answers.refuse(unit, refusalError(unit.route)) : placement.leaveFailed();
   }
   if (!unit.placed) return leased.take(unit);
@@ -138,10 +139,21 @@ const goesOnHere = ({ kind, kinds, endsFailure }: Template): boolean =>
   kind === 'multi' && endsFailure && kinds[0] === 'savepoint';
 
 /** Why such a text cannot run where its block is; null: it can. */
-function fromSavepoint({ context, placement }: Way, { route, template }: Unit): PgkvError | null {
+function fromSavepoint(way: Way, { route, template }: Unit): PgkvError | null {
+  const { context, placement } = way;
   if (route.kind === 'refused') return refusalError(route);
+  if (route.kind === 'keyed') {
+    const isThere = laneOfKeys(way, route) === context.lanes.current;
+    return isThere ? null : refusalError(refuse('leaves_shard', { why: keyIsOn(route.shard) }));
+  }
   const isHere = template.kv !== null || placement.laneFor(template) === context.lanes.current;
   return isHere ? null : refusalError(refuse('leaves_shard', { why: ON_HOME }));
+}
+
+/** Such a text as its shard gets it; null: as the client sent it. */
+function textFromSavepoint({ context }: Way, { type, placed, route, statement, template }: Unit): RewrittenText | null {
+  const isOnKeys = type === Frontend.query && placed && route.kind === 'keyed' && goesOnHere(template);
+  return isOnKeys && statement !== null ? context.kv.rewrite(statement) : null;
 }
 
 function functionCall(way: Way, unit: Unit): Handling {

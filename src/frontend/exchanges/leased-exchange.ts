@@ -281,10 +281,8 @@ export class LeasedExchange implements Exchange<Unit> {
       if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
     }
     // Of an empty text it starts nothing, and behind one that begins a copy nothing else can.
-    if (type === Frontend.execute) {
-      connection.restart();
-      if (ran === null && !isRefused && this.#deeds.hasStatement(unit)) this.#placement.sendingExecute();
-    }
+    if (type === Frontend.execute) connection.restart();
+    if (ran === null && !isRefused && this.#deeds.isRunBy(unit)) this.#placement.sendingExecute();
     this.#deeds.sent(unit, does, isRefused);
     this.#extended.forward(unit, source, connection, does);
     if (isBind) this.#reading.sent(template);
@@ -329,7 +327,9 @@ export class LeasedExchange implements Exchange<Unit> {
   /** Whether what begins at hand, if it is one batch, may go to the current lane as a whole. */
   #mayBatch(type: number): boolean {
     const isPlaced = type === Frontend.bind || (type === Frontend.parse && this.bindIsPlaced);
-    return isPlaced && !this.#lane.busy && !this.#context.transaction.inBlock;
+    const { transaction, batch } = this.#context;
+    // Behind what has run elsewhere it is no batch of its own: that may be held until the Sync.
+    return isPlaced && !this.#lane.busy && !transaction.inBlock && !batch.hasBegunElsewhere;
   }
 
   /** Sends what begins at hand as one batch. `ready`: it is none, and its messages are sent one by one. */

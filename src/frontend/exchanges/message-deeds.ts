@@ -133,9 +133,9 @@ export class MessageDeeds {
     return unit.type === Frontend.execute ? this.#portal(unit).edge : null;
   }
 
-  /** Whether what the unit, an Execute, runs is more than an empty text. */
-  hasStatement(unit: Unit): boolean {
-    return this.#portal(unit) !== OF_NOTHING;
+  /** Whether the unit is an Execute, of more than an empty text. */
+  isRunBy(unit: Unit): boolean {
+    return unit.type === Frontend.execute && this.#portal(unit) !== OF_NOTHING;
   }
 
   /** Nothing is run by the portal of a Close any more. */

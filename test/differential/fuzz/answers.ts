@@ -91,6 +91,10 @@ export function linesOf(unit: Unit, isOrdered: boolean): string[] {
       rows.push(`row ${message.values.map(shownValue).join(' | ')}`);
       continue;
     }
+    if (message.type === 'CopyData') {
+      rows.push(`copy ${shownValue(message.data)}`);
+      continue;
+    }
     const line = lineOf(message);
     if (line === null) continue;
     endRows();
@@ -123,8 +127,6 @@ function lineOf(message: BackendMessage): string | null {
     }
     case 'NotificationResponse':
       return `notification ${message.channel} ${message.payload}`;
-    case 'CopyData':
-      return `copy ${shownValue(message.data)}`;
     case 'Malformed':
       return `MALFORMED ${message.tag}`;
     default:

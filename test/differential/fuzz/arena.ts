@@ -2,6 +2,7 @@
 // five shards, each in a database of its own. Every script begins with the same rows; what has expired is there behind pgkv
 // only, where it has to be as good as absent (D9).
 
+import type { CatalogState } from '../../../src/catalog/catalog-state.js';
 import { loadKeyHash } from '../../../src/cluster/key-hash.js';
 import type { KvTable } from '../../../src/cluster/kv-table.js';
 import { BLOBS, evenSpread, fixedCatalog, KV, prepareShard } from '../../support/kv-cluster.js';
@@ -21,19 +22,25 @@ const QUIET_MS = 2_000;
 /** Compares Postgres with Postgres: it must be equal, or the fuzzer is at fault. */
 const isDirect = process.env['PGKV_DIFF_TARGET'] === 'direct';
 
-const ROWS = `
+type Slots = readonly [first: number, last: number];
+const ALL_SLOTS: Slots = [0, 16_383];
+
+/** Those of the shard: others it would not take. */
+const rowsOf = ([first, last]: Slots): string => `
   insert into kv (tenant_id, key, value)
   select 't' || t, '{' || tag || '}' || n, to_jsonb(n)
-  from generate_series(0, ${TENANTS - 1}) t, unnest('{${TAGS}}'::text[]) tag, generate_series(1, 2) n`;
+  from generate_series(0, ${TENANTS - 1}) t, unnest('{${TAGS}}'::text[]) tag, generate_series(1, 2) n
+  where kv_slot('t' || t, '{' || tag || '}' || n) between ${first} and ${last}`;
 
 const NOTES = `
   delete from note;
   insert into note (id, text) select 100 * t + 1, 'one' from generate_series(0, ${TENANTS - 1}) t`;
 
-const EXPIRED = `
+const expiredOf = ([first, last]: Slots): string => `
   insert into kv (tenant_id, key, version, value, ttl)
   select 't' || t, '{' || tag || '}3', 7, '"expired"', now() - interval '1 hour'
-  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,i,o,m}'::text[]) tag`;
+  from generate_series(0, ${TENANTS - 1}) t, unnest('{a,i,o,m}'::text[]) tag
+  where kv_slot('t' || t, '{' || tag || '}3') between ${first} and ${last}`;
 
 const CONTENT = `
   select 'kv ' || concat_ws('|', tenant_id, key, version, value, ttl is null), slot from kv
@@ -55,7 +62,7 @@ interface Place {
   readonly owner: SqlClient;
   readonly isHome: boolean;
   /** Null for plain Postgres. */
-  readonly slots: readonly [first: number, last: number] | null;
+  readonly slots: Slots | null;
 }
 
 /** Plain Postgres, or servers behind a router. */
@@ -71,9 +78,8 @@ export class Side {
       this.#places.map(async ({ owner, isHome, slots }) => {
         // Left by a script that failed: it would fail those behind it.
         for (const [gid] of await owner.rows(PREPARED)) await owner.run(`rollback prepared '${gid}'`);
-        await owner.run(`delete from kv; delete from blobs; ${ROWS}`);
-        if (slots !== null)
-          await owner.run(`${EXPIRED}; delete from kv where slot not between ${slots[0]} and ${slots[1]}`);
+        await owner.run(`delete from kv; delete from blobs; ${rowsOf(slots ?? ALL_SLOTS)}`);
+        if (slots !== null) await owner.run(expiredOf(slots));
         if (isHome) await owner.run(NOTES);
       }),
     );
@@ -158,7 +164,9 @@ export class Arena {
 
 async function makeRole(server: PostgresServer): Promise<void> {
   const owner = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });
-  await owner.run(`create role ${APP_ROLE} login`);
+  // Who ends what a router has prepared for others.
+  await owner.run(`create role ${APP_ROLE} login`, 'create role pgkv_recover login noinherit');
+  await owner.run(`grant ${APP_ROLE} to pgkv_recover`);
   await owner.end();
 }
 
@@ -170,7 +178,9 @@ async function openRing(plain: PostgresServer, servers: readonly PostgresServer[
   const places = await Promise.all(
     servers.map((server, index) => preparePlace(server, database, index === 0, shards[index]!.hashSlots[0]!)),
   );
-  const catalog = fixedCatalog(evenSpread(servers.length, TABLES, database));
+  const state = { ...evenSpread(servers.length, TABLES, database), clusterId: `cluster ${database}` };
+  for (const [index, { owner }] of places.entries()) await stateShard(owner, state, index);
+  const catalog = fixedCatalog(state);
   const start = () => startRouter({ servers, user: APP_ROLE, database, poolSize: POOL_SIZE, catalog });
   const pgkv = { target: await start(), side: new Side(places) };
   return {
@@ -198,6 +208,16 @@ async function directRing(
     pgkv: { target: directTarget(server, APP_ROLE, database), side: new Side([place]) },
     renew: async () => undefined,
   };
+}
+
+/** The shard says which slots it owns, and whose it is: without that nothing is written on several. */
+async function stateShard(owner: SqlClient, { shards, epoch, clusterId }: CatalogState, index: number): Promise<void> {
+  const { name, hashSlots } = shards[index]!;
+  const ranges = hashSlots.map(([first, last]) => `[${first},${last}]`).join(',');
+  await owner.run(
+    `select pgkv.set_shard_state('${name}', ${epoch}, '{${ranges}}', '${clusterId}')`,
+    'grant execute on function pgkv.settle(text), pgkv.collect_decisions(text[]) to pgkv_recover',
+  );
 }
 
 async function preparePlace(

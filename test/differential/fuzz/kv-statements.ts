@@ -27,6 +27,8 @@ const value = (random: Random): Slot => {
   return json(random.pick(random.chance(0.05) ? BAD_VALUES : VALUES));
 };
 
+const plain = (touch: Touch, sql: string): Form => ({ pieces: [sql], slots: [], touch });
+
 const on = (tenant: string, keys: readonly string[], writes: boolean): Touch => ({
   kind: 'keys',
   keys: keys.map((key) => [tenant, key] as const),
@@ -203,13 +205,70 @@ const WIDE: readonly (readonly [number, Maker])[] = [
       )`select key, value from kv where tenant_id = ${text(keys.tenant)} and key in (${text(first)}, ${text(second)}) order by key`;
     },
   ],
+  [2, copyOut],
+];
+
+const EVERY: Touch = { kind: 'every', writes: false };
+const COPIED = 'tenant_id, key, version, value';
+
+/** COPY … TO STDOUT of rows on all shards, or of one key's; it takes no parameters. */
+function copyOut(random: Random, keys: Keys): Form {
+  const { tenant } = keys;
+  const key = someKey(random, keys);
+  const columns = random.pick([COPIED, 'key', 'value, key', 'version, key, value']);
+  const how = random.pick(['', '', ' (format csv)', ' with (format csv, header)', ' (format binary)', " (null '-')"]);
+  return random.weighted<() => Form>([
+    [2, () => plain(EVERY, `copy kv (${columns}) to stdout${how}`)],
+    [2, () => plain(EVERY, `copy (select ${columns} from kv where tenant_id = '${tenant}') to stdout${how}`)],
+    [2, () => plain(EVERY, `copy (select ${columns} from kv order by tenant_id, key) to stdout${how}`)],
+    [1, () => plain(EVERY, `copy (select ${columns} from kv order by key desc, tenant_id limit 4) to stdout${how}`)],
+    [
+      1,
+      () => plain(EVERY, `copy (select count(*), max(version) from kv where tenant_id = '${tenant}') to stdout${how}`),
+    ],
+    [1, () => plain(EVERY, 'copy (select 1 / (version - version) from kv) to stdout')],
+    [
+      2,
+      () =>
+        plain(
+          on(tenant, [key], false),
+          `copy (select ${columns} from kv where tenant_id = '${tenant}' and key = '${key}') to stdout${how}`,
+        ),
+    ],
+  ])();
+}
+
+/** UPDATE and DELETE of rows on several shards, which are a transaction of their own. */
+const WIDE_WRITES: readonly (readonly [number, Maker])[] = [
   [
-    1,
+    3,
     (random, keys) => {
       const [first, second] = [keyOf(random, keys), `{${random.pick(TAGS)}}2`];
+      const change = random.pick(['delete from kv', `update kv set value = '[0]'`]);
+      const more = random.pick(['', '', ' returning key, version', ' and version = 1']);
       return form(
         on(keys.tenant, [first, second], true),
-      )`delete from kv where tenant_id = ${text(keys.tenant)} and key in (${text(first)}, ${text(second)})`;
+      )`${change} where tenant_id = ${text(keys.tenant)} and key in (${text(first)}, ${text(second)})${more}`;
+    },
+  ],
+  [
+    3,
+    (random, { tenant }) => {
+      const more = random.pick(['', '', ' returning key', ' returning version, value', ' and value is not null']);
+      return form({
+        kind: 'every',
+        writes: true,
+      })`update kv set value = ${value(random)} where tenant_id = ${text(tenant)} and version > ${int8(random.between(0, 3))}${more}`;
+    },
+  ],
+  [
+    2,
+    (random, { tenant }) => {
+      const more = random.pick(['', '', ' returning key', ` and key > '{h}'`]);
+      return form({
+        kind: 'every',
+        writes: true,
+      })`delete from kv where tenant_id = ${text(tenant)} and version > ${int8(random.between(1, 3))}${more}`;
     },
   ],
   [
@@ -218,12 +277,7 @@ const WIDE: readonly (readonly [number, Maker])[] = [
       form({
         kind: 'every',
         writes: true,
-      })`update kv set value = ${json('0')} where tenant_id = ${text(tenant)} and version > ${int8(2)}`,
-  ],
-  [
-    1,
-    (_, { tenant }) =>
-      form({ kind: 'every', writes: true })`delete from kv where tenant_id = ${text(tenant)} and version > ${int8(3)}`,
+      })`update kv set value = to_jsonb(1 / (version - ${int8(1)})) where tenant_id = ${text(tenant)}`,
   ],
 ];
 
@@ -272,6 +326,7 @@ export function kvStatement(random: Random, keys: Keys): Form {
     [8, KEYED_READS],
     [9, KEYED_WRITES],
     [4, WIDE],
+    [2, WIDE_WRITES],
     [2, WRONG],
   ]);
   return random.weighted(makers)(random, keys);

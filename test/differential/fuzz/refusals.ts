@@ -70,6 +70,8 @@ export class Bindings {
   #batchSets = false;
   /** When the open batch began. */
   #inBlock = false;
+  /** A batch was begun in an earlier packet. */
+  #isOpen = false;
 
   constructor(shards: number) {
     this.#shards = shards;
@@ -82,6 +84,7 @@ export class Bindings {
     const all = isQuery(part) ? touches : reached;
     const unsupported = all.find(({ kind }) => kind === 'unsupported');
     if (unsupported?.kind === 'unsupported') return `not supported: ${unsupported.what}`;
+    if (isCopiedBadly(part)) return 'COPY by the extended protocol, or beside others';
     if (/encoding/.test(`${fields['M']} ${fields['D']}`) && isForeign(part))
       return 'a text in another encoding than UTF8 (A10)';
     if (this.#shards === 1 && !mixes(part, touches)) return null;
@@ -89,7 +92,7 @@ export class Bindings {
     for (const touch of all) {
       const { size } = new Set(this.#shardsOf(touch));
       const writes = (touch.kind === 'every' || touch.kind === 'keys') && touch.writes;
-      if (size > 1 && writes) return 'a write on several shards (D14)';
+      if (size > 1 && writes && !this.#standsAlone(part)) return 'a write on several shards beside others (D14)';
     }
     const needed = new Set([...this.#bound, ...all.flatMap((touch) => this.#shardsOf(touch))]);
     if (needed.size > 1) return 'a block on several shards (D13)';
@@ -99,11 +102,24 @@ export class Bindings {
     return null;
   }
 
+  /** Outside a block, and nothing else is in its text or batch, as far as that is known. */
+  #standsAlone(part: readonly FuzzMessage[]): boolean {
+    if (this.#inBlock || this.#isOpen) return false;
+    const [first, ...rest] = part;
+    if (first === undefined || typeof first === 'string') return false;
+    if ('query' in first) return rest.length === 0 && first.query.length === 1;
+    if (!('parse' in first)) return false;
+    return (
+      rest.filter((message) => typeof message !== 'string' && ('bind' in message || 'execute' in message)).length === 2
+    );
+  }
+
   /** The part was answered; `status` is that of its ReadyForQuery, if it had one. */
   answered(part: readonly FuzzMessage[], status: string | null): void {
     for (const touch of this.#touches(part)) {
       if (touch.kind !== 'catalog') for (const shard of this.#shardsOf(touch)) this.#bound.add(shard);
     }
+    this.#isOpen = status === null;
     if (status === null) this.#batchSets ||= JSON.stringify(part).match(SETS) !== null;
     else {
       // What was set in front of a BEGIN of the same batch is the block's.
@@ -158,6 +174,15 @@ export function shardOf(slot: number, shards: number): number {
 }
 
 const SETS = /"sql":"(?:(?:re)?set |discard )|set_config/i;
+
+/** Only a simple query of nothing else gets a COPY. */
+const isCopiedBadly = (part: readonly FuzzMessage[]): boolean =>
+  part.some((message) => {
+    if (typeof message === 'string') return false;
+    if ('parse' in message) return isCopy(message.parse);
+    return 'query' in message && message.query.length > 1 && message.query.some(isCopy);
+  });
+const isCopy = ({ sql }: Statement): boolean => /^copy .*\bkv\b/.test(sql);
 
 const isQuery = (part: readonly FuzzMessage[]): boolean =>
   part.some((message) => typeof message !== 'string' && 'query' in message);
