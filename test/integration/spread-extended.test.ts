@@ -170,6 +170,8 @@ function draw(random: SeededRandom): Drawn {
     () => `WHERE key LIKE ${key()} || '%'`,
     () => `WHERE no_such_column = ${key()}`,
     () => 'WHERE false',
+    () => `WHERE updated_at <= now() AND key < ${key()}`,
+    () => `WHERE statement_timestamp() >= CURRENT_DATE AND tenant_id = ${tenant()}`,
   ])();
   const columns = random.pick(['', '', 'key', 'tenant_id, key, value', `value ->> 'n' AS n, 1 + 1, key || 'x'`]);
   const returning = columns === '' ? '' : `RETURNING ${columns}`;

@@ -5,7 +5,7 @@ import type { FrontendMessage } from '../support/frontend-message.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { literal, type SpreadServers, said, spreadServers, TENANTS } from '../support/spread-servers.js';
-import { errorOf } from '../support/sql-client.js';
+import { errorOf, tagsOf } from '../support/sql-client.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const STATEMENTS = Number(process.env['PGKV_STATEMENTS'] ?? 80);
@@ -56,6 +56,26 @@ async function more(t: Test, { client, plain, admins, rows, prepared }: SpreadSe
     t.equal(await client.fails(`INSERT INTO kv (tenant_id, key) VALUES ${keys}`), '23505');
     t.strictSame(await rows(client), before);
     t.strictSame(await prepared(), []);
+  });
+
+  t.test('all shards are told one time', async (t) => {
+    await client.run('DELETE FROM kv');
+    const timed = keys.replaceAll(')', `, statement_timestamp() + interval '1 day', to_jsonb(now()))`);
+    await client.run(`INSERT INTO kv (tenant_id, key, ttl, value) VALUES ${timed}`);
+    const times = async (what: string) =>
+      (await client.rows(`SELECT ${what}, count(*) FROM kv GROUP BY ${what}`)).length;
+    t.strictSame([await times('ttl'), await times('value')], [1, 1]);
+    await client.run(
+      `UPDATE kv SET ttl = transaction_timestamp() + interval '2 days', value = to_jsonb(LOCALTIMESTAMP(3))`,
+    );
+    t.strictSame([await times('ttl'), await times('value')], [1, 1]);
+    const bound = `UPDATE kv SET ttl = now() + $2, value = $1 WHERE age(ttl) < $2 AND ttl - interval '2 days' <= now()`;
+    const messages: FrontendMessage[] = [{ parse: bound }, { bind: ['"x"', '5 days'] }, { execute: '' }, 'sync'];
+    t.strictSame(tagsOf(await client.send(messages)), ['UPDATE 9']);
+    t.strictSame([await times('ttl'), await times('value')], [1, 1]);
+    t.match(await client.failsWith(`UPDATE kv SET value = '1' WHERE now() > nonsense`), {
+      fields: { C: '42703', P: '41' },
+    });
   });
 
   t.test('a parameter in several rows and unlike places has to have a type', async (t) => {
@@ -116,7 +136,12 @@ function statement(random: SeededRandom, write: Write): { readonly text: string;
         case 'key':
           return isBad && bad === 'key' ? write('text', null) : write('text', `k${random.integer(60)}`);
         case 'ttl':
-          return random.oneIn(2) ? 'DEFAULT' : write('timestamptz', '2099-01-01 00:00:00+00');
+          return random.pick([
+            () => 'DEFAULT',
+            () => write('timestamptz', '2099-01-01 00:00:00+00'),
+            () => `now() + interval '${random.between(1, 9)} hours'`,
+            () => `CURRENT_DATE + ${random.between(2, 9)}`,
+          ])();
         case 'version':
           return random.oneIn(2) ? 'DEFAULT' : `${random.between(1, 9)}`;
         default:

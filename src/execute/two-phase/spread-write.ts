@@ -12,6 +12,7 @@ import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
+import type { Instant } from '../scatter/instant.js';
 import type { BranchResult } from './branch-reader.js';
 import { Coordinator, type Outcome } from './coordinator.js';
 import { newGid } from './gid.js';
@@ -28,6 +29,8 @@ export interface SpreadBranch {
 export interface SpreadRequest {
   /** What each shard is to run. */
   readonly branches: readonly SpreadBranch[];
+  /** The statement takes the time as its last two parameters: one for all shards. */
+  readonly hasInstant: boolean;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -65,6 +68,8 @@ export class SpreadWrite {
   #stage: Stage = 'new';
   /** The first error, and by what its place is told. */
   #failure: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] } | null = null;
+  /** Is asked for the time. */
+  #asked: WriteBranch | null = null;
   #isCancelled = false;
   #isAbandoned = false;
 
@@ -82,8 +87,23 @@ export class SpreadWrite {
   start(): void {
     assert(this.#stage === 'new', 'a statement is started once');
     this.#stage = 'writing';
+    if (!this.#request.hasInstant) return this.#write(null);
+    const { branches, clock } = this.#request;
+    const { target, statement } = branches[0]!;
+    const asked = new WriteBranch(target, statement, clock, () => undefined);
+    this.#asked = asked;
+    asked.askInstant((instant) => {
+      this.#asked = null;
+      asked.end();
+      if (!Buffer.isBuffer(instant) && !this.#isCancelled) return this.#write(instant);
+      this.#stage = 'written';
+      this.rollBack(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
+    });
+  }
+
+  #write(instant: Instant | null): void {
     for (const [index, branch] of this.#branches.entries()) {
-      branch.write((write) => this.#written(branch, write, this.#request.branches[index]!.place));
+      branch.write(instant, (write) => this.#written(branch, write, this.#request.branches[index]!.place));
     }
   }
 
@@ -107,7 +127,8 @@ export class SpreadWrite {
   cancel(): void {
     if (this.#stage !== 'writing') return;
     this.#isCancelled = true;
-    this.#cancelBranches();
+    if (this.#asked === null) this.#cancelBranches();
+    else this.#asked.cancel();
   }
 
   /** The client is gone: it is brought to its end all the same, and told to nobody. What waits for its commit is taken back. */

@@ -11,8 +11,10 @@ import type { Clock, Timer } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeBareBind, encodeExecute, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
+import { encodeError } from '../../wire/server-messages.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 import { DESCRIBE, encodeBind } from '../scatter/extended-messages.js';
+import { INSTANT_SQL, type Instant, readInstant, withInstant } from '../scatter/instant.js';
 import { BranchReader, type BranchResult, lastRow } from './branch-reader.js';
 import type { CommitBranch } from './coordinator.js';
 import type { Answer, Decision } from './protocol.js';
@@ -53,6 +55,7 @@ const stepOf = (sql: string): Buffer =>
 const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
 const BEGIN = ['BEGIN', SETTINGS, 'SELECT pgkv.begin_branch()'].map(stepOf);
 const HAS_WRITTEN = stepOf('SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL');
+const INSTANT = encodeQuery(INSTANT_SQL);
 const COMMIT = encodeQuery('COMMIT');
 const ROLLBACK = encodeQuery('ROLLBACK');
 const EXECUTE = encodeExecute('');
@@ -95,9 +98,23 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     this.#lane = target.lane(this);
   }
 
-  /** Begins the transaction and runs the statement in it. */
-  write(told: (outcome: BranchWrite) => void): void {
-    const { source, parameters, formats } = this.#statement;
+  /** What time it is there, outside of any transaction; or the error. */
+  askInstant(told: (instant: Instant | Buffer) => void): void {
+    const send: Send = (connection) => connection.send(INSTANT, forwarded(Reply.query));
+    this.#ask(send, 1, null, (results) => {
+      const row = lastRow(results?.[0]);
+      if (row !== null) return told(readInstant(row));
+      const { error, message } = this.#refusal ?? {};
+      if (message != null && error?.errorName === 'internal') return told(message);
+      told(results?.[0]?.error ?? encodeError(error ?? new PgkvError('transaction_lost'), 'ERROR'));
+    });
+  }
+
+  /** Begins the transaction and runs the statement in it. @param instant behind its parameters; null: it takes none */
+  write(instant: Instant | null, told: (outcome: BranchWrite) => void): void {
+    const { source, formats } = this.#statement;
+    const own = this.#statement.parameters;
+    const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
     const send: Send = (connection) => {
       this.#lane.note(source.template, source.text);
       connection.unnamed = unknownStatement;

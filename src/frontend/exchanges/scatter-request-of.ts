@@ -159,12 +159,16 @@ function shardSource(
   parameters: Buffer,
   sources: StatementSources,
 ): StatementSource {
-  const types = [...(statement.source?.parameterTypes ?? [])];
-  if (hasInstant === true) {
-    while (types.length < parameterCount(parameters)) types.push(TypeOid.unspecified);
-    types.push(TypeOid.timestamptz, TypeOid.timestamptz);
-  }
+  const declared = statement.source?.parameterTypes ?? [];
+  const types = hasInstant === true ? typesWithInstant(declared, parameters) : declared;
   return sources.ownText(rewrittenText(shardTextOf(statement, parameters)), types, statement.encoding);
+}
+
+/** Types of the client's parameters and of the instant behind them. */
+export function typesWithInstant(declared: readonly number[], parameters: Buffer): number[] {
+  const types = [...declared];
+  while (types.length < parameterCount(parameters)) types.push(TypeOid.unspecified);
+  return [...types, TypeOid.timestamptz, TypeOid.timestamptz];
 }
 
 function rendered(statement: KvStatement, parts: TextParts, substitute: (part: string) => string): string {

@@ -6,11 +6,13 @@ import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { hashSlotOf } from '../../cluster/key-hash.js';
+import { parameterCount } from '../../execute/scatter/instant.js';
 import type { BranchResult } from '../../execute/two-phase/branch-reader.js';
 import type { BranchStatement } from '../../execute/two-phase/write-branch.js';
 import { Unreadable } from '../../route/key-values.js';
 import type { InsertRows } from '../../sql/plan/kv-plan.js';
-import { allRows, insertText, placeInAll } from '../../sql/rewrite/insert-text.js';
+import { allRows, insertText, mapPieces, placeInAll } from '../../sql/rewrite/insert-text.js';
+import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import { BindMessage } from '../../wire/bind-message.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
@@ -18,7 +20,7 @@ import { readColumns, withoutLastColumns } from '../../wire/row-description.js';
 import { withoutLastValues } from '../../wire/row-values.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import type { KvStatement } from '../unit/kv-statements.js';
-import { type BoundParts, placedError } from './scatter-request-of.js';
+import { type BoundParts, placedError, typesWithInstant } from './scatter-request-of.js';
 
 /** tenant_id and key, behind what the client asks for. */
 const HIDDEN = 2;
@@ -34,6 +36,11 @@ export interface ShardInsert {
   ordered(returned: BranchResult): [row: number, message: Buffer][];
 }
 
+export interface TimedInsert {
+  readonly insert: InsertRows;
+  readonly hasInstant: boolean;
+}
+
 interface ShardRows {
   readonly shard: ShardView;
   readonly rows: number[];
@@ -44,13 +51,16 @@ interface ShardRows {
 const keyText = (tenant: string | null, key: string | null): string => `${tenant}\0${key}`;
 
 export function shardInserts(
-  insert: InsertRows,
+  { insert: planned, hasInstant }: TimedInsert,
   statement: KvStatement,
   shards: readonly ShardView[],
   view: ClusterView,
   bound: BoundParts,
 ): ShardInsert[] | PgkvError {
-  const declared = statement.source?.parameterTypes ?? [];
+  const own = statement.source?.parameterTypes ?? [];
+  const declared = hasInstant ? typesWithInstant(own, bound.parameters) : own;
+  const first = parameterCount(bound.parameters) + 1;
+  const insert = hasInstant ? mapPieces(planned, (parts) => numberedInstants(parts, first)) : planned;
   const unsure = insert.entangled.find((number) => (declared[number - 1] ?? 0) === 0);
   if (unsure !== undefined) return entangledParameter(unsure);
   const all: RewrittenText = {

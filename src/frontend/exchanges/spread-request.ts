@@ -2,15 +2,17 @@
 import { rewrittenText } from '../../backend/replies/statement-source.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
+import { parameterCount } from '../../execute/scatter/instant.js';
 import type { BranchResult } from '../../execute/two-phase/branch-reader.js';
 import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/spread-write.js';
 import type { BranchTarget } from '../../execute/two-phase/write-branch.js';
-import type { InsertRows } from '../../sql/plan/kv-plan.js';
+import type { SpreadPlan } from '../../sql/plan/kv-plan.js';
+import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import type { KvStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
-import { type BoundParts, placedError } from './scatter-request-of.js';
-import { shardInserts, visibleColumns } from './spread-insert.js';
+import { type BoundParts, placedError, typesWithInstant } from './scatter-request-of.js';
+import { shardInserts, type TimedInsert, visibleColumns } from './spread-insert.js';
 
 /** What the client is told of a statement that is written. */
 export interface SpreadAnswer {
@@ -57,16 +59,17 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
     shardName: shard.name,
     lane: (client) => lanes.another(shard, client),
   });
-  const { insert, returns } = spread;
+  const { insert, returns, hasInstant } = spread;
   const parts =
     insert === null
-      ? alike(statement, route.shards.map(target), returns, bound, context)
-      : byRows(insert, statement, route.shards, target, view, bound);
+      ? alike(statement, spread, route.shards.map(target), bound, context)
+      : byRows({ insert, hasInstant }, statement, route.shards, target, view, bound);
   if (parts instanceof PgkvError) return parts;
   const verb = insert === null ? statement.plan.verb.toUpperCase() : 'INSERT 0';
   return {
     request: {
       branches: parts.branches,
+      hasInstant,
       clusterId: view.clusterId,
       role: session.user,
       clock: services.clock,
@@ -85,13 +88,15 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
 /** Every shard runs the same. */
 function alike(
   statement: KvStatement,
+  { returns, hasInstant, text }: SpreadPlan,
   targets: readonly BranchTarget[],
-  returns: boolean,
   bound: BoundParts,
   { services, kv }: ExchangeContext,
 ): Parts {
-  const rewritten = kv.rewrite(statement);
-  const types = statement.source?.parameterTypes ?? [];
+  const declared = statement.source?.parameterTypes ?? [];
+  const types = hasInstant ? typesWithInstant(declared, bound.parameters) : declared;
+  const parts = text === null ? {} : { parts: numberedInstants(text, parameterCount(bound.parameters) + 1) };
+  const rewritten = { ...kv.rewrite(statement), ...parts };
   const shared = {
     source: services.sources.ownText(rewrittenText(rewritten), types, statement.encoding),
     parameters: [bound.parameters],
@@ -107,14 +112,14 @@ function alike(
 
 /** Every shard gets its rows. */
 function byRows(
-  insert: InsertRows,
+  plan: TimedInsert,
   statement: KvStatement,
   shards: readonly ShardView[],
   target: (shard: ShardView) => BranchTarget,
   view: ClusterView,
   bound: BoundParts,
 ): Parts | PgkvError {
-  const inserts = shardInserts(insert, statement, shards, view, bound);
+  const inserts = shardInserts(plan, statement, shards, view, bound);
   if (inserts instanceof PgkvError) return inserts;
   return {
     branches: inserts.map((own) => ({

@@ -21,7 +21,6 @@ export interface InsertParts {
   readonly spans: readonly (readonly TokenSpan[])[];
   /** By row: see InsertRow. */
   readonly keyIndexes: readonly number[];
-  /** Of the statement behind its rows. */
   readonly edits: readonly TokenEdit[];
   /** Numbers of parameters that are text in every place. */
   readonly texts: ReadonlySet<number>;
@@ -29,7 +28,10 @@ export interface InsertParts {
 
 export function insertRows(source: InsertParts): InsertRows {
   const { text, tokens, clauses, statement, columns, rows, spans, keyIndexes, edits, texts } = source;
-  const cut = (span: TokenSpan, more: readonly TokenEdit[] = []) => spliceTokens(text, tokens, span, more);
+  const cut = (span: TokenSpan) => {
+    const within = edits.filter(({ start, end }) => start >= span.start && end <= span.end);
+    return spliceTokens(text, tokens, span, within);
+  };
   const uses = parametersOf(source);
   const first = spans[0]![0]!.start - 1;
   const last = spans.at(-1)!.at(-1)!.end + 1;
@@ -50,7 +52,7 @@ export function insertRows(source: InsertParts): InsertRows {
     table: cut(clauses.target!.name),
     head: cut({ start: clauses.statement.start, end: first }),
     rows: taken,
-    tail: cut({ start: last, end: clauses.statement.end }, edits),
+    tail: cut({ start: last, end: clauses.statement.end }),
     hidden: clauses.returning === null ? '' : `, ${alias}.tenant_id, ${alias}.key`,
     parameters: uses.in(ELSEWHERE),
     entangled: uses.entangled.filter((number) => !texts.has(number)),

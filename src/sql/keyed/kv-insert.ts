@@ -13,7 +13,6 @@ import { KV_COLUMNS, type KvTable } from '../../cluster/kv-table.js';
 import type { InsertRows, KeyRef, KvPlan, SpreadPlan } from '../plan/kv-plan.js';
 import { allRows, CARRIER, insertText, REAPED, reapingText } from '../rewrite/insert-text.js';
 import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } from '../rewrite/kv-rewrites.js';
-import { instantsIn } from '../scatter/one-instant.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextParts } from '../text/text-parts.js';
 import {
@@ -24,9 +23,9 @@ import {
   type TokenEdit,
   type TokenSpan,
 } from '../text/text-tokens.js';
-import { insertRows } from './insert-rows.js';
+import { type InsertParts, insertRows } from './insert-rows.js';
 import { parameterTypes } from './kv-parameters.js';
-import { refusalOfAssignments } from './kv-rows.js';
+import { refusalOfAssignments, spreadInstants } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { ValueReader } from './kv-values.js';
 
@@ -64,10 +63,8 @@ export function planInsert(source: StatementSource, statement: InsertStmt, table
   ];
   const { keyIndexes, ...keysAndSlots } = named;
   const texts = new Set([...types].filter(([, type]) => type === 'text').map(([number]) => number));
-  const insert =
-    rows.length === 1
-      ? null
-      : insertRows({ ...source, clauses, statement, columns, rows, spans, keyIndexes, edits: tailEdits, texts });
+  const parts = { ...source, clauses, statement, columns, rows, spans, keyIndexes, texts };
+  const insert = rows.length === 1 ? null : insertRows({ ...parts, edits: tailEdits });
   const reaps = insert === null ? reaping(source, clauses, columns, spans[0]!) : reapingText(insert);
   const edits = [
     insertion(clauses.statement.start, ...reaps),
@@ -82,22 +79,25 @@ export function planInsert(source: StatementSource, statement: InsertStmt, table
     edits,
     undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns, widensTarget, stamp),
     scatter: refuse('several_shards_write'),
-    spread: insert === null ? null : spreadOf(source, statement, clauses, insert, edits),
+    spread: insert === null ? null : spreadOf({ ...parts, edits: tailEdits }, source.isAlone, insert, edits),
   };
 }
 
 /** Null where the pieces do not make the text that is proven (kv-proof.ts). */
 function spreadOf(
-  { text, tokens, isAlone }: StatementSource,
-  statement: InsertStmt,
-  clauses: Clauses,
+  parts: InsertParts,
+  isAlone: boolean,
   insert: InsertRows,
   edits: readonly TokenEdit[],
 ): SpreadPlan | null {
-  if (!isAlone || instantsIn(statement).length > 0) return null;
+  const { text, tokens, clauses, statement } = parts;
+  const instants = isAlone ? spreadInstants(statement, clauses, tokens) : null;
+  if (instants === null) return null;
   const proven = spliceTokens(text, tokens, clauses.statement, edits);
   if (withoutBlanks(insertText(insert, allRows(insert), false)) !== withoutBlanks(proven)) return null;
-  return { returns: clauses.returning !== null, insert };
+  const hasInstant = instants.length > 0;
+  const timed = hasInstant ? insertRows({ ...parts, edits: [...parts.edits, ...instants] }) : insert;
+  return { returns: clauses.returning !== null, insert: timed, hasInstant, text: null };
 }
 
 const withoutBlanks = (parts: TextParts): string =>

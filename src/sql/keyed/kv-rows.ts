@@ -1,6 +1,6 @@
 // SELECT, UPDATE and DELETE on one key-value table: their keys, and how they read with expired rows left out (D9) and the
 // version counted up (D3).
-import type { DeleteStmt, Node, RangeVar, SelectStmt, UpdateStmt } from 'libpg-query';
+import type { DeleteStmt, InsertStmt, Node, RangeVar, SelectStmt, UpdateStmt } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
 import type { KeyRef, SpreadPlan } from '../plan/kv-plan.js';
@@ -14,8 +14,10 @@ import {
   takeFilter,
   takeStamp,
 } from '../rewrite/kv-rewrites.js';
-import { instantsIn } from '../scatter/one-instant.js';
+import { instantEdits } from '../scatter/one-instant.js';
 import { planScatter } from '../scatter/scatter-plan.js';
+import type { Clauses } from '../text/clauses.js';
+import { spliceTokens, type TextToken, type TokenEdit } from '../text/text-tokens.js';
 import { keysOfWhere } from './kv-keys.js';
 import { parameterTypes } from './kv-parameters.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
@@ -84,17 +86,18 @@ export function planUpdate(source: StatementSource, statement: UpdateStmt, table
   if (relation === undefined || clauses?.set == null) return refuse('not_understood');
   const filter = expiryFilter(relation);
   const stamp = stampFor(relation, targetList);
+  const edits = [...stampEdits(clauses.set.body.start, stamp), ...filterEdits(clauses, clauses.set.body.end, filter)];
   return {
     table,
     verb: 'update',
     writes: true,
     keys: keysIn(source, { UpdateStmt: statement }, whereClause, relation, table),
     slots: [],
-    edits: [...stampEdits(clauses.set.body.start, stamp), ...filterEdits(clauses, clauses.set.body.end, filter)],
+    edits,
     undo: (node) =>
       'UpdateStmt' in node && takeFilter(node.UpdateStmt, filter) && takeStamp(node.UpdateStmt.targetList, stamp),
     scatter: refuse('several_shards_write'),
-    spread: spreadOf(source, statement),
+    spread: spreadOf(source, statement, edits),
   };
 }
 
@@ -108,23 +111,42 @@ export function planDelete(source: StatementSource, statement: DeleteStmt, table
   const { clauses } = source;
   if (relation === undefined || clauses === null) return refuse('not_understood');
   const filter = expiryFilter(relation);
+  const edits = filterEdits(clauses, clauses.returning?.start ?? clauses.statement.end, filter);
   return {
     table,
     verb: 'delete',
     writes: true,
     keys: keysIn(source, { DeleteStmt: statement }, whereClause, relation, table),
     slots: [],
-    edits: filterEdits(clauses, clauses.returning?.start ?? clauses.statement.end, filter),
+    edits,
     undo: (node) => 'DeleteStmt' in node && takeFilter(node.DeleteStmt, filter),
     scatter: refuse('several_shards_write'),
-    spread: spreadOf(source, statement),
+    spread: spreadOf(source, statement, edits),
   };
 }
 
-/** What each shard can do for itself: its clock is its own. */
-function spreadOf({ isAlone, clauses }: StatementSource, statement: UpdateStmt | DeleteStmt): SpreadPlan | null {
-  if (!isAlone || instantsIn(statement).length > 0) return null;
-  return { returns: clauses?.returning != null, insert: null };
+/** What each shard can do for itself, by one clock for all. */
+function spreadOf(
+  { isAlone, clauses, text, tokens }: StatementSource,
+  statement: UpdateStmt | DeleteStmt,
+  edits: readonly TokenEdit[],
+): SpreadPlan | null {
+  const instants = isAlone && clauses !== null ? spreadInstants(statement, clauses, tokens) : null;
+  if (instants === null || clauses === null) return null;
+  const hasInstant = instants.length > 0;
+  const timed = hasInstant ? spliceTokens(text, tokens, clauses.statement, [...edits, ...instants]) : null;
+  return { returns: clauses.returning !== null, insert: null, hasInstant, text: timed };
+}
+
+/** What is to be put in place of now() and its kin; null: it cannot be, as what is returned would be called otherwise. */
+export function spreadInstants(
+  statement: UpdateStmt | DeleteStmt | InsertStmt,
+  { returning }: Clauses,
+  tokens: readonly TextToken[],
+): TokenEdit[] | null {
+  const edits = instantEdits(statement, tokens);
+  const isReturned = edits?.some(({ start }) => returning !== null && start >= returning.start) === true;
+  return isReturned ? null : edits;
 }
 
 function refusalOfChange({ withClause, relation, whereClause }: UpdateStmt | DeleteStmt): Refusal | null {

@@ -92,6 +92,10 @@ export interface SpreadPlan {
   readonly returns: boolean;
   /** An INSERT: each shard gets its rows; null: all get the same text. */
   readonly insert: InsertRows | null;
+  /** It asks for the time: with two pseudo-parameters (scatter/instant-parameters.ts), in `text` or in the pieces of `insert`. */
+  readonly hasInstant: boolean;
+  /** What all shards run; null: KvPlan.text. */
+  readonly text: TextParts | null;
 }
 
 /** An INSERT of several rows, in pieces of which rewrite/insert-text.ts makes one of some of them. */

@@ -91,6 +91,18 @@ function joined(all: Iterable<Piece>): TextParts {
 
 export const allRows = ({ rows }: InsertRows): number[] => rows.map((_, index) => index);
 
+/** The same with another text in each piece. */
+export function mapPieces(insert: InsertRows, change: (parts: TextParts) => TextParts): InsertRows {
+  const { table, head, rows, tail, ...rest } = insert;
+  return {
+    ...rest,
+    table,
+    head: change(head),
+    rows: rows.map((row) => ({ ...row, before: change(row.before), after: change(row.after) })),
+    tail: change(tail),
+  };
+}
+
 const characters = (text: string): number => [...text].length;
 
 /**

@@ -9,7 +9,15 @@ import { pushChildren } from '../meaning/tree-walk.js';
 import { findClauses } from '../text/clauses.js';
 import { quoteName } from '../text/identifiers.js';
 import { LITERAL_STRIDE, lexShape } from '../text/shape-lexer.js';
-import { closingIndex, spanOf, tokenAtByte, tokensOf, withoutParentheses } from '../text/text-tokens.js';
+import {
+  closingIndex,
+  spanOf,
+  type TextToken,
+  type TokenEdit,
+  tokenAtByte,
+  tokensOf,
+  withoutParentheses,
+} from '../text/text-tokens.js';
 import { FIRST_INSTANT, STATEMENT_INSTANT, TRANSACTION_INSTANT } from './instant-parameters.js';
 import { outputColumns } from './output-columns.js';
 import type { ScatterSource } from './scatter-source.js';
@@ -89,28 +97,49 @@ function isInstantCall({ funcname, args }: FuncCall): boolean {
 
 const operationOf = ({ op }: SQLValueFunction): string | undefined => BY_OPERATION.get((op ?? '').replace(/_N$/, ''));
 
-/** Null: the text is not what the tree says. */
+/** The same in any statement, as edits; null where the text is not what the tree says, or has such parameters itself. */
+export function instantEdits(root: object, tokens: readonly TextToken[]): TokenEdit[] | null {
+  if (tokens.some(({ kind, folded }) => kind === 'parameter' && Number(folded.slice(1)) >= FIRST_INSTANT)) return null;
+  const edits: TokenEdit[] = [];
+  for (const node of instantsIn(root)) {
+    const edit = tokenEdit(node, tokens);
+    if (edit === null) return null;
+    edits.push(edit);
+  }
+  return edits;
+}
+
 function editOf(node: Instant, { tokens }: ScatterSource): Edit | null {
+  const edit = tokenEdit(node, tokens);
+  if (edit === null) return null;
+  const text = edit.parts.join('');
+  if (edit.start < edit.end) return { start: tokens[edit.start]!.start, end: tokens[edit.end - 1]!.end, text };
+  const { end } = tokens[edit.start - 1]!;
+  return { start: end, end, text };
+}
+
+/** Null: the text is not what the tree says. */
+function tokenEdit(node: Instant, tokens: readonly TextToken[]): TokenEdit | null {
   const isCall = 'FuncCall' in node;
   const { location } = isCall ? node.FuncCall : node.SQLValueFunction;
   const index = tokenAtByte(tokens, location ?? -1);
-  const token = tokens[index];
-  if (token === undefined) return null;
+  if (tokens[index] === undefined) return null;
   if (!isCall) {
     // A precision in parentheses is the cast's.
-    return { start: token.start, end: token.end, text: TRANSACTION_INSTANT + operationOf(node.SQLValueFunction)! };
+    const parts = [TRANSACTION_INSTANT + operationOf(node.SQLValueFunction)!];
+    return { start: index, end: index + 1, parts };
   }
   let name = index;
   while (tokens[name + 1]?.folded === '.') name += 2;
-  const opening = tokens[name + 1];
-  if (opening?.folded !== '(') return null;
+  const opening = name + 1;
+  if (tokens[opening]?.folded !== '(') return null;
   const called = namePath(node.FuncCall.funcname ?? []).at(-1) ?? '';
   const instant = BY_CALL.get(called);
   // age(t) is age(CURRENT_DATE, t), with the date as whatever t is.
   if (instant === undefined)
-    return { start: opening.end, end: opening.end, text: `${TRANSACTION_INSTANT}::pg_catalog.date, ` };
-  const closing = tokens[closingIndex(tokens, name + 1)];
-  return closing === undefined ? null : { start: token.start, end: closing.end, text: instant };
+    return { start: opening + 1, end: opening + 1, parts: [`${TRANSACTION_INSTANT}::pg_catalog.date, `] };
+  const closing = closingIndex(tokens, opening);
+  return tokens[closing] === undefined ? null : { start: index, end: closing + 1, parts: [instant] };
 }
 
 function applied(text: string, edits: readonly Edit[]): string {
