@@ -36,7 +36,7 @@ const BEGUN_BEFORE = ofPgkv('BEGIN');
 export const NOTHING_SAID: Prologue = [];
 const ONLY_READ: Prologue = [HAS_READ];
 
-const hasRoom = (prologue: Prologue, { bytes }: Said): boolean =>
+export const hasRoom = (prologue: readonly PrologueStatement[], { bytes }: Said): boolean =>
   prologue.length < PROLOGUE_MAX &&
   prologue.reduce((sum, { said }) => sum + said.bytes.length, bytes.length) <= PROLOGUE_BYTES_MAX;
 
@@ -82,6 +82,9 @@ export function prologueOf(before: Prologue, template: Template, text: string, s
   if (template.takesSnapshot) noteRead(prologue);
   return prologue;
 }
+
+/** It stands for what was only read. */
+export const isRead = (one: PrologueStatement): boolean => one === HAS_READ;
 
 /** No more than reads were said. */
 export const onlyReads = (prologue: Prologue): boolean => prologue.every((one) => one === HAS_READ);

@@ -3,7 +3,8 @@
 // nothing is owed is the truth (`answered`). States:
 //   none      no block
 //   held      BEGIN was answered here, and no server knows of it (D13)
-//   open      a server has the block; while `prologue` is kept, nothing was said in it that could not be said elsewhere again
+//   open      a server has the block; while `prologue` is kept, nothing was said in it that could not be said elsewhere again.
+//             With `others`, it has branches on several (D31), and `branch` is the one that gets what comes
 //   ending    COMMIT or ROLLBACK was sent, and has not been answered
 //   failed    an error was told: 25P02 until the client ends it. Without a branch no server has the block: because it was lost,
 //             or, with a prologue, because it failed while it was held
@@ -12,93 +13,38 @@
 // a BEGIN, or from `open` with a prologue.
 import type { Said } from '../backend/connection/server-connection.js';
 import { assert } from '../base/assert.js';
-import { Effect, type Template } from '../sql/plan/template.js';
+import { NEUTRAL_TEMPLATE, type Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
+import { type BlockSettings, bothSettings, settingsOf } from './block-settings.js';
+import { BranchScript } from './branch-script.js';
 import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf, type Say } from './prologue.js';
+import {
+  begunBy,
+  FAILED,
+  LOST,
+  NOBODY,
+  NONE,
+  STATUS,
+  type TransactionPhase,
+  type TransactionState,
+  UNKNOWN,
+} from './transaction-state.js';
 
-/**
- * What a block may have set that ends with it: nothing; what its server can be asked for, pg_settings and custom settings of these
- * names; or anything.
- */
-export type BlockSettings = 'nothing' | 'anything' | ReadonlySet<string>;
-
-export type TransactionState<Branch> =
-  | { readonly kind: 'none' }
-  | {
-      readonly kind: 'held';
-      readonly prologue: Prologue;
-      readonly readCommitted: boolean;
-      readonly sets: BlockSettings;
-    }
-  | {
-      readonly kind: 'open';
-      readonly branch: Branch;
-      readonly prologue: Prologue | null;
-      /** As far as is known, each statement sees what was committed before it. */
-      readonly readCommitted: boolean;
-      /** What is set in it, or may be, which nothing outside it runs under. */
-      readonly sets: BlockSettings;
-      /** False: what is to begin it, a text or what stands before it in its batch, may fail before it does, which its answer tells. */
-      readonly isSure: boolean;
-      /** It may be no more than the transaction of a batch, behind a simple query in its midst: a Sync ends it. */
-      readonly isImplicit: boolean;
-    }
-  | { readonly kind: 'ending'; readonly branch: Branch; readonly how: 'commit' | 'rollback' }
-  | { readonly kind: 'failed'; readonly branch: Branch | null; readonly prologue: Prologue | null }
-  | { readonly kind: 'lost' };
-
-export type TransactionPhase = TransactionState<unknown>['kind'];
-
-/** The command tag of one COMMIT or ROLLBACK behind which no block is open; null: it is something else. */
-export function endTag({ kind, leavesBlock }: Template): 'COMMIT' | 'ROLLBACK' | null {
-  if (leavesBlock !== 'closed' || (kind !== 'commit' && kind !== 'rollback')) return null;
-  return kind === 'commit' ? 'COMMIT' : 'ROLLBACK';
-}
-
-const STATUS: Readonly<Record<TransactionPhase, number>> = {
-  none: TransactionStatus.idle,
-  held: TransactionStatus.open,
-  open: TransactionStatus.open,
-  ending: TransactionStatus.open,
-  failed: TransactionStatus.failed,
-  // The client has not been told.
-  lost: TransactionStatus.open,
-};
-/** What it may set beside the options of a BEGIN. A call of set_config makes a text depend on its literals. */
-function settingsOf({ kinds, settingNames, effects, textDependent }: Template): BlockSettings {
-  if ((effects & Effect.unknown) !== 0) return 'anything';
-  if (settingNames.length === 0 && !textDependent && !kinds.includes('set')) return 'nothing';
-  if ((effects & Effect.sticky) !== 0 || settingNames.includes('*')) return 'anything';
-  return new Set(settingNames.filter((name) => name.includes('.')));
-}
-
-function both(one: BlockSettings, other: BlockSettings): BlockSettings {
-  if (one === 'nothing' || other === 'anything') return other;
-  if (other === 'nothing' || one === 'anything') return one;
-  for (const name of other) if (!one.has(name)) return new Set([...one, ...other]);
-  return one;
-}
-
-/** Open on a server that has said so, and nothing is known of what was said in it. */
-const openAnyhow = <Branch>(branch: Branch, isImplicit: boolean): TransactionState<Branch> & { kind: 'open' } => ({
-  kind: 'open',
-  branch,
-  prologue: null,
-  readCommitted: false,
-  sets: 'anything',
-  isSure: true,
-  isImplicit,
-});
-
-const NONE = { kind: 'none' } as const;
-const FAILED_HERE = { kind: 'failed', branch: null, prologue: null } as const;
-const LOST = { kind: 'lost' } as const;
+export { endTag, type TransactionPhase } from './transaction-state.js';
 
 export class Transaction<Branch extends object> {
   #state: TransactionState<Branch> = NONE;
+  /** Branches of a block that has none any more: they are to be rolled back. */
+  #orphans: readonly Branch[] = NOBODY;
+  /** Statements that were sent and are not known to be answered. */
+  #unanswered = 0;
+  /** A server has said that the block has failed while it owed more. */
+  #sawFailure = false;
+  /** How much of the prologue servers have said to be done. */
+  #done = 0;
+  /** Of the statement at hand, or of that whose portal is executed by it. */
   readonly #said: Say;
 
-  /** @param said of the statement at hand, or of that whose portal is executed by it */
   constructor(said: Say) {
     this.#said = said;
   }
@@ -157,12 +103,14 @@ export class Transaction<Branch extends object> {
   /** Something is done in it that could not be said again elsewhere, or would be gone there, as a portal with a name is. */
   bound(): void {
     const state = this.#state;
-    if (state.kind === 'open' && state.prologue !== null) this.#state = { ...state, prologue: null };
+    if (state.kind === 'open' && state.prologue !== null) {
+      this.#state = { ...state, prologue: null, script: this.#scriptOf(state) };
+    }
   }
 
-  /** It is open, and the Sync of its batch may end it. */
-  get isImplicit(): boolean {
-    return this.#state.kind === 'open' && this.#state.isImplicit;
+  /** What a branch is opened with from now on, where the block does not move any more. */
+  #scriptOf({ prologue, readCommitted, script }: TransactionState<Branch> & { kind: 'open' }): BranchScript | null {
+    return prologue === null ? script : new BranchScript(prologue, readCommitted, this.#done);
   }
 
   get #prologue(): Prologue | null {
@@ -182,7 +130,8 @@ export class Transaction<Branch extends object> {
   opened(branch: Branch): readonly PrologueStatement[] {
     const state = this.#state;
     assert(state.kind === 'held', 'only a block that is held is opened');
-    this.#state = { ...state, kind: 'open', branch, isSure: true, isImplicit: false };
+    this.#state = { ...state, kind: 'open', branch, isSure: true, isImplicit: false, others: NOBODY, script: null };
+    this.#done = state.prologue.length;
     return state.prologue;
   }
 
@@ -200,13 +149,13 @@ export class Transaction<Branch extends object> {
       this.#state.kind === 'failed' && this.#state.branch !== null,
       'only a failed block that a server has is left',
     );
-    this.#state = FAILED_HERE;
+    this.#state = FAILED;
   }
 
   /** A failed block that no server has was opened by `branch`, as a failed one. */
   reopened(branch: Branch): void {
     assert(this.#state.kind === 'failed' && this.#state.branch === null, 'only a block no server has is opened anew');
-    this.#state = { kind: 'failed', branch, prologue: null };
+    this.#state = { ...FAILED, branch };
   }
 
   /**
@@ -215,17 +164,13 @@ export class Transaction<Branch extends object> {
    */
   sent(template: Template, text: string, branch: Branch, before: Prologue | null): void {
     const state = this.#state;
+    if (template !== NEUTRAL_TEMPLATE) this.#unanswered++;
     switch (state.kind) {
       case 'none':
       case 'ending': {
         if (template.leavesBlock !== 'open') return;
-        const prologue =
-          template.movable && before !== null ? prologueOf(before, template, text, this.#said(template, text)) : null;
-        const isOther = template.setsOtherIsolation || before?.some((one) => one.template.setsOtherIsolation) === true;
-        const readCommitted = prologue !== null && !isOther;
-        const sets = [template, ...(before ?? []).map((one) => one.template)].map(settingsOf).reduce(both);
-        const isSure = template.kind === 'begin';
-        this.#state = { kind: 'open', branch, prologue, readCommitted, sets, isSure, isImplicit: false };
+        this.#done = 0;
+        this.#state = begunBy(template, text, branch, before, this.#said);
         return;
       }
       case 'open':
@@ -235,11 +180,10 @@ export class Transaction<Branch extends object> {
         assert(state.branch === branch, 'a failed block is on one branch');
         // Every other statement is answered by 25P02.
         if (!template.endsFailure) return;
+        if (template.leavesBlock !== 'closed') return this.#goesOn(template, text, state, branch);
+        assert(state.others.length === 0, 'a block of several branches is ended on all of them');
         // COMMIT of a failed block rolls it back.
-        this.#state =
-          template.leavesBlock === 'closed'
-            ? { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' }
-            : openAnyhow(branch, false);
+        this.#state = { kind: 'ending', branch, how: template.kind === 'multi' ? 'commit' : 'rollback' };
         return;
       case 'held':
       case 'lost':
@@ -247,10 +191,25 @@ export class Transaction<Branch extends object> {
     }
   }
 
+  /** From a savepoint, or anew. */
+  #goesOn(
+    template: Template,
+    text: string,
+    state: TransactionState<Branch> & { kind: 'failed' },
+    branch: Branch,
+  ): void {
+    const { others, script } = state;
+    this.#state = { ...UNKNOWN, kind: 'open', branch, others };
+    if (script === null || template.kind === 'multi') return;
+    script.sent(template, text, this.#said);
+    this.#state = { ...this.#state, script, readCommitted: script.isReadCommitted, sets: state.sets };
+  }
+
   #sentInBlock(template: Template, text: string, state: TransactionState<Branch> & { kind: 'open' }): void {
     const { kind, leavesBlock } = template;
     const { branch, prologue } = state;
     if (leavesBlock === 'closed') {
+      assert(state.others.length === 0, 'a block of several branches is ended on all of them');
       this.#state = { kind: 'ending', branch, how: kind === 'rollback' ? 'rollback' : 'commit' };
       return;
     }
@@ -259,15 +218,16 @@ export class Transaction<Branch extends object> {
     // A BEGIN inside a block is a warning, and its options hold: it is said again.
     const isKept = prologue !== null && template.movable && noteSaid(prologue, template, text, this.#said);
     const kept = isKept ? prologue : null;
-    const sets = kind === 'commit' || kind === 'rollback' ? 'nothing' : both(state.sets, settingsOf(template));
     const isImplicit = state.isImplicit && kind !== 'begin';
-    if (
-      kept !== prologue ||
-      readCommitted !== state.readCommitted ||
-      sets !== state.sets ||
-      isImplicit !== state.isImplicit
-    ) {
-      this.#state = { ...state, prologue: kept, readCommitted, sets, isImplicit };
+    const sets = kind === 'commit' || kind === 'rollback' ? 'nothing' : bothSettings(state.sets, settingsOf(template));
+    let { script } = state;
+    if (kept === null) {
+      if (prologue !== null) script = new BranchScript(prologue, state.readCommitted, this.#done);
+      script?.sent(template, text, this.#said);
+    }
+    const isSame = kept === prologue && readCommitted === state.readCommitted && sets === state.sets;
+    if (!isSame || isImplicit !== state.isImplicit) {
+      this.#state = { ...state, prologue: kept, readCommitted, sets, script, isImplicit };
     }
   }
 
@@ -283,6 +243,7 @@ export class Transaction<Branch extends object> {
   /** Its server has said that the block has failed, and owes more of it: what it has refused would fail again elsewhere. */
   failedMeanwhile(): void {
     this.bound();
+    this.#sawFailure = true;
   }
 
   /** What was sent to begin it may be skipped, which its answer tells. */
@@ -294,22 +255,100 @@ export class Transaction<Branch extends object> {
 
   /** `branch` has said where it stands, and owes nothing behind that. */
   answered(status: number, branch: Branch): void {
+    const isAlone = this.#unanswered <= 1;
+    const sawFailure = this.#sawFailure;
+    this.#unanswered = 0;
+    this.#sawFailure = false;
     // No server can answer for it.
     if (this.isHere) return;
     const state = this.#state;
-    if (status === TransactionStatus.idle) this.#state = NONE;
-    else if (status === TransactionStatus.failed) this.#state = { kind: 'failed', branch, prologue: null };
+    const { others, script, sets } = state.kind === 'open' || state.kind === 'failed' ? state : UNKNOWN;
+    if (sawFailure && !isAlone) script?.failed(false);
+    if (status === TransactionStatus.failed) {
+      script?.failed(isAlone);
+      this.#state = { kind: 'failed', branch, prologue: null, others, script, sets };
+    } else if (status === TransactionStatus.idle) this.#end(NONE, others);
     else if (state.kind !== 'open' || state.branch !== branch) {
-      this.#state = openAnyhow(branch, state.kind !== 'failed');
-    } else if (!state.isSure) this.#state = { ...state, isSure: true };
+      this.#state = { ...UNKNOWN, kind: 'open', branch, others, isImplicit: state.kind !== 'failed' };
+    } else {
+      script?.done();
+      this.#done = state.prologue?.length ?? 0;
+      if (!state.isSure) this.#state = { ...state, isSure: true };
+    }
+  }
+
+  #end(state: typeof NONE | typeof FAILED | typeof LOST, orphans: readonly Branch[]): void {
+    if (orphans.length > 0) this.#orphans = orphans;
+    this.#state = state;
+  }
+
+  /** The branches of the block, that of the statements at hand first. */
+  get branches(): readonly Branch[] {
+    const state = this.#state;
+    if ((state.kind !== 'open' && state.kind !== 'failed') || state.branch === null) return NOBODY;
+    return [state.branch, ...state.others];
+  }
+
+  /** The block has branches on several shards. */
+  get isSpread(): boolean {
+    const state = this.#state;
+    return (state.kind === 'open' || state.kind === 'failed') && state.others.length > 0;
+  }
+
+  /** What opens a further branch; null: the block is to have none. */
+  get script(): readonly PrologueStatement[] | null {
+    const state = this.#state;
+    return state.kind === 'open' && state.readCommitted ? (state.script?.statements ?? null) : null;
+  }
+
+  /** A further branch of the block is open, and gets what comes next. */
+  spread(branch: Branch): void {
+    const state = this.#state;
+    assert(state.kind === 'open' && state.prologue === null, 'a block that can move has one branch');
+    assert(!this.branches.includes(branch), 'a branch is opened once');
+    this.#state = { ...state, branch, others: [...state.others, state.branch] };
+  }
+
+  /** What comes next is for that branch. */
+  turned(branch: Branch): void {
+    const state = this.#state;
+    assert(state.kind === 'open' && state.others.includes(branch), 'a block turns to a branch that it has');
+    this.#state = { ...state, branch, others: [state.branch, ...state.others.filter((other) => other !== branch)] };
+  }
+
+  /** All branches but that of the statements at hand are rolled back. */
+  gathered(): void {
+    const state = this.#state;
+    assert(state.kind === 'open' || state.kind === 'failed', 'a block of several branches');
+    this.#state = { ...state, others: NOBODY };
+  }
+
+  /** All branches have ended. */
+  endedTogether(): void {
+    assert(this.isSpread, 'a block of several branches');
+    this.#state = NONE;
+  }
+
+  /** The connection of a branch broke while the block was at another one, and nothing is owed: the client is to be told. */
+  loseFurther(lost: Branch): void {
+    assert(this.isSpread && this.branches.includes(lost), 'a branch of the block');
+    const orphans = this.branches.filter((branch) => branch !== lost);
+    this.#end(this.#state.kind === 'failed' ? FAILED : LOST, orphans);
+  }
+
+  /** Those of a block that is lost: whoever asks ends them. */
+  takeOrphans(): readonly Branch[] {
+    const orphans = this.#orphans;
+    this.#orphans = NOBODY;
+    return orphans;
   }
 
   /** An error of pgkv's own is told without a server: a block that is open fails. */
   failHere(): void {
     const state = this.#state;
     assert(state.kind !== 'ending', 'an error of pgkv has its turn behind what was sent');
-    if (state.kind === 'held') this.#state = { ...FAILED_HERE, prologue: state.prologue };
-    else if (state.kind !== 'none' && !(state.kind === 'failed' && state.branch === null)) this.#state = FAILED_HERE;
+    if (state.kind === 'held') this.#state = { ...FAILED, prologue: state.prologue };
+    else if (state.kind !== 'none' && !(state.kind === 'failed' && state.branch === null)) this.#state = FAILED;
   }
 
   /** The client has ended a block that no server has. */
@@ -324,18 +363,17 @@ export class Transaction<Branch extends object> {
    * @param ended the statement that ends it, where one was sent, was to be executed
    */
   lose(told: boolean, ended = true): void {
+    this.#unanswered = 0;
     const state = this.#state;
     switch (state.kind) {
       case 'ending':
         // Its end was the client's own word.
-        this.#state = ended ? NONE : FAILED_HERE;
+        this.#state = ended ? NONE : FAILED;
         return;
       case 'open':
-        this.#state = told ? FAILED_HERE : LOST;
-        return;
+        return this.#end(told ? FAILED : LOST, state.others);
       case 'failed':
-        this.#state = FAILED_HERE;
-        return;
+        return this.#end(FAILED, state.others);
       case 'none':
       case 'held':
       case 'lost':
@@ -351,12 +389,12 @@ export class Transaction<Branch extends object> {
 
   /** A text that had begun a block was answered by an error in it, and nobody has the block any more. */
   failedInText(): void {
-    if (this.#state.kind === 'none') this.#state = FAILED_HERE;
+    if (this.#state.kind === 'none') this.#state = FAILED;
   }
 
   /** A block that was lost: the client is told now. */
   lossTold(): void {
     assert(this.#state.kind === 'lost', 'a loss is told once');
-    this.#state = FAILED_HERE;
+    this.#state = FAILED;
   }
 }

@@ -159,6 +159,9 @@ export class ReplyMatcher {
     switch (type) {
       case Backend.noticeResponse:
         if (head === null || !head.swallow) this.#forward();
+        else if (head.control?.noticed !== undefined) {
+          head.control.noticed(Buffer.from(this.#reader.buffer.subarray(this.#reader.start, this.#reader.end)));
+        }
         head?.assumption?.noticed?.();
         return;
       case Backend.parameterStatus:

@@ -33,6 +33,8 @@ export interface ControlQuery {
   /** ErrorResponse, whole message. */
   failed(message: Buffer): void;
   ready(): void;
+  /** NoticeResponse, whole message. */
+  noticed?(message: Buffer): void;
 }
 
 /** Undoes what was assumed when a message was sent, when the server has skipped it or refused it. */

@@ -9,6 +9,7 @@ import { refusedSetting } from '../../backend/replies/refused-setting.js';
 import type { ControlQuery } from '../../backend/replies/reply-queue.js';
 import type { PrologueStatement } from '../../session/prologue.js';
 import type { Template } from '../../sql/plan/template.js';
+import { readErrorFields } from '../../wire/error-fields.js';
 import type { Acquisition } from './acquisition.js';
 import type { GivingBack, GivingLane } from './giving-back.js';
 import type { StateBehindLease } from './state-behind-lease.js';
@@ -18,6 +19,21 @@ const NOT_SAID = 'what was said in a block before it was moved could not be said
 const FAIL = 'SELECT "pgkv lost"';
 /** Takes a snapshot, behind which it is too late for options of the transaction. */
 const READ = 'SELECT';
+
+/** What a server has said to one of several questions. */
+export interface BlockAnswer {
+  /** The last one. */
+  row: readonly (string | null)[] | null;
+  /** ErrorResponse. */
+  failure: Buffer | null;
+  /** The server has not waited for its standbys as it should (D11 rule 2). */
+  isLocal: boolean;
+}
+
+/** SQL of pgkv's own, or what the client has said elsewhere. */
+export type BlockQuestion = string | PrologueStatement;
+
+const WARNING = '01000';
 
 /** The lane that has the block. */
 export interface BlockLane extends GivingLane {
@@ -39,6 +55,8 @@ export class LaneBlock {
   readonly #parts: BlockParts;
   /** A block is being left in which nothing has happened: nothing is lost with the connection. */
   #leaving = false;
+  /** A block is being begun: what is said in it is undone with the connection, though it has not been answered. */
+  #opening = false;
 
   constructor(lane: BlockLane, parts: BlockParts) {
     this.#lane = lane;
@@ -88,6 +106,67 @@ export class LaneBlock {
     connection.runControl(READ, read);
   }
 
+  /**
+   * Has its server do something in the block, or with it, in one write. Nobody is told where the connection breaks.
+   * @param told the answers to all
+   */
+  ask(questions: readonly BlockQuestion[], told: (answers: readonly BlockAnswer[]) => void): void {
+    const connection = this.#lane.connection!;
+    const answers: BlockAnswer[] = [];
+    for (const [index, question] of questions.entries()) {
+      const answer: BlockAnswer = { row: null, failure: null, isLocal: false };
+      answers.push(answer);
+      const control: ControlQuery = {
+        row: (values) => {
+          answer.row = values;
+        },
+        failed: (message) => {
+          answer.failure = message;
+        },
+        noticed: (message) => {
+          if (readErrorFields(message, 0, message.length)['C'] === WARNING) answer.isLocal = true;
+        },
+        ready: () => {
+          if (index === questions.length - 1) told(answers);
+        },
+      };
+      if (typeof question === 'string') connection.sendControl(question, control);
+      else {
+        this.#lane.note(question.template, question.text);
+        connection.sayAgain(question.said, control);
+      }
+    }
+    connection.output.flush();
+  }
+
+  /** The same of what begins a block. */
+  askToBegin(questions: readonly BlockQuestion[], told: (answers: readonly BlockAnswer[]) => void): void {
+    this.begins();
+    this.#opening = true;
+    this.ask(questions, (answers) => {
+      this.#opening = false;
+      told(answers);
+    });
+  }
+
+  /** What its server has been told meanwhile is told to the client. */
+  tell(): void {
+    this.#parts.acquisition.tellParameters(this.#lane.connection!);
+  }
+
+  /** Its server is outside a transaction by what it was asked for: gives the connection back. */
+  ended(): void {
+    const connection = this.#lane.connection!;
+    this.#parts.acquisition.tellParameters(connection);
+    this.#parts.givingBack.begin(connection, true);
+  }
+
+  /** The connection is closed, with what was set and is not to be kept. Its loss is none of the session's. */
+  discard(why: string): void {
+    this.#leaving = true;
+    this.#lane.connection!.destroy(why);
+  }
+
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
   leave(): void {
     this.#lane.connectionChecked();
@@ -118,10 +197,10 @@ export class LaneBlock {
     });
   }
 
-  /** The connection is gone. Returns whether its block was being left. */
-  lost(): boolean {
-    const wasLeft = this.#leaving;
-    this.#leaving = false;
-    return wasLeft;
+  /** The connection is gone: whether its block was being left, or begun. */
+  lost(): 'left' | 'begun' | null {
+    const was = this.#leaving ? 'left' : this.#opening ? 'begun' : null;
+    this.#leaving = this.#opening = false;
+    return was;
   }
 }

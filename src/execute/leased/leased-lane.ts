@@ -176,6 +176,10 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     return this.#pool.schemaEpoch;
   }
 
+  get shardName(): string | null {
+    return this.#pool.shardName;
+  }
+
   /** Asks what shape a statement's result has now; null: the server will not say. The client port's `resume` follows. */
   askShape(source: StatementSource, done: (shape: string | null) => void): void {
     this.mode = 'preparing';
@@ -192,12 +196,14 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     this.#client.resume();
   }
 
+  /** The statement that waits for a connection waits no longer. */
+  giveUp(error: PgkvError): void {
+    if (this.mode === 'waiting' && this.#acquisition.withdraw()) this.connectionRefused(error, null);
+  }
+
   /** CancelRequest from the client. */
   cancel(): void {
-    if (this.mode === 'waiting') {
-      if (this.#acquisition.withdraw()) this.connectionRefused(new PgkvError('cancelled'), null);
-      return;
-    }
+    if (this.mode === 'waiting') return this.giveUp(new PgkvError('cancelled'));
     if (this.mode === 'preparing' && this.#starting) this.#cancelled = true;
     const { connection } = this;
     // While its batch is being ended, the server is at the client's statements still.
@@ -291,9 +297,10 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   }
 
   serverLost(loss: ServerLoss): void {
-    const left = this.block.lost();
+    const lost = this.block.lost();
+    const left = lost === 'left';
     // What was set in a block is undone with it, unless a server has said that it was committed.
-    const undone = left || (loss.status !== TransactionStatus.idle && !loss.done.committed);
+    const undone = lost !== null || (loss.status !== TransactionStatus.idle && !loss.done.committed);
     const hadState = undone ? this.#left.mayHoldStateBeyondBlock : this.#left.mayHoldState;
     this.connection = null;
     this.#left.clear();

@@ -274,7 +274,7 @@ const LOST = errorOf(new PgkvError('transaction_lost'));
 const CANCELLED = errorOf(new PgkvError('cancelled'));
 const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transaction was rolled back by its server' }));
 
-const outcomeUnknown = (shard: string): Buffer =>
+export const outcomeUnknown = (shard: string): Buffer =>
   errorOf(
     new PgkvError('outcome_unknown', {
       message: `the connection to shard "${shard}" was lost during the commit; the outcome is unknown`,
@@ -282,7 +282,7 @@ const outcomeUnknown = (shard: string): Buffer =>
     }),
   );
 
-const invisibleOn = (shards: readonly string[]): Buffer => {
+export const invisibleOn = (shards: readonly string[]): Buffer => {
   const named = shards.map((name) => `"${name}"`).join(', ');
   return errorOf(
     new PgkvError('outcome_unknown', {

@@ -43,18 +43,20 @@ export type BranchWrite =
 
 /** A transaction that waits for a lock of one that waits for us elsewhere would wait for ever: no server sees the circle. */
 const LOCK_TIMEOUT = '5s';
-const SETTINGS = `SELECT
+export const BRANCH_SETTINGS = `SELECT
   pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit')
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
   pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')
     WHEN '0' THEN '${LOCK_TIMEOUT}' ELSE pg_catalog.current_setting('lock_timeout') END, true),
   pg_catalog.current_setting('transaction_isolation')`;
+export const BEGIN_BRANCH = 'SELECT pgkv.begin_branch()';
+export const HAS_WRITTEN_SQL = 'SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL';
 /** Of the extended protocol: where the BEGIN of a batch fails, as by a cancel, nothing behind it runs, least of all by itself. */
 const stepOf = (sql: string): Buffer =>
   Buffer.concat([encodeParse('', Buffer.from(`${sql}\0\0\0`)), encodeBareBind(''), encodeExecute('')]);
 const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
-const BEGIN = ['BEGIN', SETTINGS, 'SELECT pgkv.begin_branch()'].map(stepOf);
-const HAS_WRITTEN = stepOf('SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL');
+const BEGIN = ['BEGIN', BRANCH_SETTINGS, BEGIN_BRANCH].map(stepOf);
+const HAS_WRITTEN = stepOf(HAS_WRITTEN_SQL);
 const INSTANT = encodeQuery(INSTANT_SQL);
 const COMMIT = encodeQuery('COMMIT');
 const ROLLBACK = encodeQuery('ROLLBACK');
@@ -65,7 +67,7 @@ const FEATURE_NOT_SUPPORTED = '0A000';
 /** Function, or schema, not there: an extension of before 0.3.0. */
 const NOT_INSTALLED: ReadonlySet<string> = new Set(['42883', '3F000']);
 /** How long a server may take over the end of a transaction. */
-const ANSWER_MS = 10_000;
+export const ANSWER_MS = 10_000;
 
 type Told = (results: readonly BranchResult[] | null) => void;
 type Send = (connection: ServerConnection) => void;
@@ -231,11 +233,8 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
       return { kind: 'lost', error: error ?? new PgkvError('transaction_lost') };
     }
     const [, settings, begun, written, wrote] = results;
-    if (begun?.error != null) {
-      if (begun.sqlstate === FEATURE_NOT_SUPPORTED) return { kind: 'unable', why: begun.message };
-      if (NOT_INSTALLED.has(begun.sqlstate))
-        return { kind: 'unable', why: 'its extension is older: run pgkv init again' };
-    }
+    const unable = begun?.error == null ? null : whyUnable(begun.sqlstate, begun.message);
+    if (unable !== null) return { kind: 'unable', why: unable };
     const isolation = lastRow(settings)?.[2] ?? null;
     if (isolation !== null && isolation !== 'read committed') {
       return { kind: 'unable', why: `a transaction that is ${isolation} has no snapshot of several shards` };
@@ -297,6 +296,12 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
   tag(): void {
     // Tags are read from what is sent.
   }
+}
+
+/** Why a shard cannot take part, by its answer to BEGIN_BRANCH; null: something else has failed. */
+export function whyUnable(sqlstate: string, message: string): string | null {
+  if (sqlstate === FEATURE_NOT_SUPPORTED) return message;
+  return NOT_INSTALLED.has(sqlstate) ? 'its extension is older: run pgkv init again' : null;
 }
 
 /** Of an end of a transaction, in one statement or two: the first error counts, and a COMMIT that was none. */

@@ -214,6 +214,7 @@ export class Conversation implements ClientPort<LeasedLane> {
 
   ready(status: number, lane: LeasedLane): void {
     this.#leased.readied(status, lane);
+    this.#way.branches.endOrphans();
   }
 
   resume(): void {
@@ -227,7 +228,7 @@ export class Conversation implements ClientPort<LeasedLane> {
   refused(error: PgkvError, message: Buffer | null): void {
     const isServers = message !== null && message[0] === Backend.errorResponse && error.errorName === 'internal';
     const refusal = isServers ? message : encodeError(error, 'ERROR');
-    if (this.#leased.refused(refusal)) return;
+    if (this.#way.branches.refused(refusal) || this.#leased.refused(refusal)) return;
     // The message that waited was put back: take it up again and answer it.
     if (this.#reader.next() === Frame.none) return;
     const { type, buffer, start } = this.#reader;
@@ -247,6 +248,11 @@ export class Conversation implements ClientPort<LeasedLane> {
   }
 
   lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void {
+    const { branches } = this.#way;
+    if (branches.hearsOf(lane) && !hadState && (loss.last === null || lane !== this.lane)) {
+      branches.lost(loss, lane);
+      return this.resume();
+    }
     // A lane at rest has lost no answer.
     if (lane !== this.lane && !hadState) return;
     if (loss.midMessage) {
@@ -267,6 +273,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     // Its block is lost beside what is under way: the client hears of it with its next statement.
     const { state } = transaction;
     if ((state.kind === 'open' || state.kind === 'failed') && state.branch === lane) transaction.lose(false);
+    branches.endOrphans();
     this.resume();
   }
 

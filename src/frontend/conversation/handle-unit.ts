@@ -7,6 +7,7 @@ import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
+import type { BlockBranches } from '../exchanges/block-branches.js';
 import type { ExchangeContext } from '../exchanges/exchange-context.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
 import type { MergedExchange } from '../exchanges/merged-exchange.js';
@@ -24,6 +25,7 @@ import type { Unit } from '../unit/unit.js';
 export interface Way {
   readonly context: ExchangeContext;
   readonly placement: ShardPlacement;
+  readonly branches: BlockBranches;
   readonly portals: OwnPortals;
   readonly answers: OwnAnswers;
   readonly own: OwnExchange;
@@ -41,8 +43,9 @@ const ON_HOME = 'the statement is for the home shard';
 const keyIsOn = ({ name }: { readonly name: string }): string => `the statement's key is on shard ${name}`;
 
 export function handleUnit(way: Way, unit: Unit): Handling {
-  const { placement, portals, own, leased } = way;
+  const { placement, portals, own, leased, branches } = way;
   if (placement.edgeIsOpen) return 'wait';
+  branches.checkLoss();
   const behind = way.spread.behind(unit);
   if (behind !== null) return behind;
   if (unit.type === Frontend.query && unit.template.kind !== 'empty') portals.queryComes();
@@ -59,6 +62,8 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   if (left !== null) return way.answers.refuse(unit, left);
   // The block is open on a server all the same, or no server has it.
   if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
+  const onBranches = branches.before(unit);
+  if (onBranches !== null) return onBranches;
   // 25P02, wherever it would belong: the server that has the failed block says so.
   if (placement.blockFailed) {
     const obstacle = unit.placed && goesOnHere(unit.template) ? fromSavepoint(way, unit) : null;
@@ -216,9 +221,10 @@ function beside(way: Way, unit: Unit): Handling {
 
 /** A read of several shards, which runs beside the lanes. */
 function onShards(way: Way, unit: Unit): Handling {
-  const obstacle = way.placement.mayScatter();
+  const { route } = unit;
+  const obstacle = way.placement.mayScatter('shards' in route ? route.shards : []);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-  return here(way, unit, 'the statement reads several shards', () => way.scatter.take(unit));
+  return here(way, unit, 'the statement reads several shards', () => way.scatter.take(unit), true);
 }
 
 /** A write on several shards, which is a transaction of its own. */

@@ -7,6 +7,7 @@ import type { Say } from '../../session/prologue.js';
 import type { Session } from '../../session/session.js';
 import { Transaction } from '../../session/transaction.js';
 import type { FrameReader } from '../../wire/frame-reader.js';
+import { BlockBranches } from '../exchanges/block-branches.js';
 import type { ClientOutput } from '../exchanges/client-output.js';
 import type { ConversationServices, ExchangeContext } from '../exchanges/exchange-context.js';
 import { ExtendedProtocol } from '../exchanges/extended-protocol.js';
@@ -71,16 +72,17 @@ export function openWay(parts: WayParts): OpenedWay {
   const extended = new ExtendedProtocol(session, named, () => lanes.home.schemaEpoch);
   const portals = new OwnPortals(output);
   const answers = new OwnAnswers(context, portals);
-  const placement = new ShardPlacement(context, portals, say);
+  const branches = new BlockBranches(context, answers, portals, say);
+  const placement = new ShardPlacement(context, portals, say, branches);
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);
   const spread = new SpreadExchange(context, answers, portals);
-  const own = new OwnExchange(context, answers, portals, merged !== null);
+  const own = new OwnExchange(context, answers, portals, branches, merged !== null);
   const leased = new LeasedExchange(context, placement, portals, answers, extended, merged);
   return {
-    way: { context, placement, portals, answers, own, leased, scatter, spread, merged },
+    way: { context, placement, branches, portals, answers, own, leased, scatter, spread, merged },
     units,
     extended,
-    beside: merged === null ? [scatter, spread, own] : [merged, scatter, spread, own],
+    beside: merged === null ? [scatter, spread, branches, own] : [merged, scatter, spread, branches, own],
   };
 }

@@ -6,8 +6,6 @@ import { declaredTypes } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import { endTag } from '../../session/transaction.js';
-import { highestParameter } from '../../sql/text/text-parts.js';
-import { valueCount } from '../../wire/bind-message.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import {
@@ -25,29 +23,38 @@ import {
 } from '../../wire/server-messages.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import { portalIn } from '../unit/named-statements.js';
-import { saidAsQuery } from '../unit/said-again.js';
 import type { Unit } from '../unit/unit.js';
 import { backendStatement } from './backend-statement.js';
+import type { BlockBranches } from './block-branches.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
-import { isFormat, readOwnBind, type Takes, undeterminedType, unsupportedFormat } from './own-bind.js';
+import { isFormat, readOwnBind, undeterminedType, unsupportedFormat } from './own-bind.js';
+import { controlStatement, endBlock, hasValues, takesOf } from './own-control.js';
 import { cannotBeRun, isExecutedNext, type OwnPortals } from './own-portals.js';
-import { encodedValue, type OwnColumn, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
+import { atOnce, encodedValue, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
 
 export class OwnExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
+  readonly #branches: BlockBranches;
   readonly #merges: boolean;
   /** What another session is asked for has not been answered, or the session is ending by it. */
   #pending = false;
   #abandoned = false;
 
-  constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals, merges: boolean) {
+  constructor(
+    context: ExchangeContext,
+    answers: OwnAnswers,
+    portals: OwnPortals,
+    branches: BlockBranches,
+    merges: boolean,
+  ) {
     this.#context = context;
     this.#answers = answers;
     this.#portals = portals;
+    this.#branches = branches;
     this.#merges = merges;
   }
 
@@ -104,8 +111,8 @@ export class OwnExchange implements Exchange<Unit> {
 
   /** What the unit's statement does here; null where it goes to a server. */
   #statement(unit: Unit): OwnStatement | null {
-    const { session, transaction, services } = this.#context;
-    const { route, template, text } = unit;
+    const { session, services } = this.#context;
+    const { route, template } = unit;
     switch (route.kind) {
       case 'show': {
         const name = template.showName!;
@@ -126,45 +133,11 @@ export class OwnExchange implements Exchange<Unit> {
       }
       case 'backend':
         return backendStatement(unit, route.call, this.#context);
-      case 'control': {
-        const { kind } = transaction.state;
-        const begun = kind === 'none' && this.#holdsBlocks(unit) ? template.beginsBy : null;
-        if (begun !== null) {
-          return atOnce(null, () => {
-            transaction.hold(template, text, saidAsQuery(template, text, session));
-            return tagOnly(begun);
-          });
-        }
-        const tag = kind === 'held' ? endTag(template) : null;
-        // Under a name it may be run when a server has the block.
-        if (tag === null || (unit.type === Frontend.bind && unit.buffer[unit.start + 5] !== 0)) return null;
-        return atOnce(null, () => {
-          this.#endHere();
-          return tagOnly(tag);
-        });
-      }
+      case 'control':
+        return controlStatement(unit, this.#context, this.#branches, () => this.#portals.closeAll());
       default:
         return null;
     }
-  }
-
-  /** The client ends a block that no server has. */
-  #endHere(): void {
-    const { transaction, batch } = this.#context;
-    transaction.endedHere();
-    batch.transactionEnded();
-    this.#portals.closeAll();
-  }
-
-  /** BEGIN is held back where it can go to one shard or another, and nothing is under way. */
-  #holdsBlocks(unit: Unit): boolean {
-    // Values make a server take a snapshot, behind which BEGIN may set no isolation level.
-    if (hasValues(unit) && !('error' in readOwnBind(unit.buffer, unit.start, unit.end, takesOf(unit), false)))
-      return false;
-    const { placed, view } = unit;
-    const { lanes, batch } = this.#context;
-    // Options are too late behind what has run in its batch, as a server says that is told of it.
-    return placed && view.shards.length > 1 && !lanes.current.busy && !batch.hasBegunElsewhere;
   }
 
   #answer(unit: Unit, statement: OwnStatement): void {
@@ -219,7 +192,9 @@ export class OwnExchange implements Exchange<Unit> {
     for (const value of outcome.values ?? []) {
       this.#context.output.send(encodeRow(encodedValue(value, column!.type, format)));
     }
-    if (outcome.kind === 'error') this.#answers.error(type, encodeError(outcome.error, 'ERROR'));
+    if (outcome.kind !== 'error') return;
+    const { error } = outcome;
+    this.#answers.error(type, Buffer.isBuffer(error) ? error : encodeError(error, 'ERROR'));
   }
 
   /**
@@ -339,7 +314,8 @@ export class OwnExchange implements Exchange<Unit> {
     if (tag === null || hasValues(unit)) return null;
     return atOnce(null, () => {
       const unnoticed = transaction.state.kind === 'lost' && tag === 'COMMIT';
-      this.#endHere();
+      endBlock(this.#context);
+      this.#portals.closeAll();
       // A COMMIT must not look as if it had been one, unless the client has already been told.
       return unnoticed ? { kind: 'error', error: new PgkvError('transaction_lost'), runs: true } : tagOnly('ROLLBACK');
     });
@@ -356,30 +332,14 @@ export class OwnExchange implements Exchange<Unit> {
 const STATEMENT = 0x53;
 /** The format of a result. */
 const TEXT = 0;
-const atOnce = (column: OwnColumn | null, run: () => OwnOutcome): OwnStatement => ({
-  column,
-  run: (done) => done(run()),
-});
 const described = ({ column }: OwnStatement, format: number): Buffer =>
   column === null ? NO_DATA : encodeColumnDescription(column.name, column.type, format);
-/** How many values a Bind of it has to bring. */
-function takesOf({ route, template: { kv }, source }: Unit): Takes {
-  // What does not fit has been left to the server.
-  if (route.kind === 'backend') return { count: 0, isLeast: true };
-  const declared = declaredTypes(source!).length;
-  if (route.kind !== 'explain') return { count: declared, isLeast: false };
-  if (kv?.kind !== 'kv') return { count: declared, isLeast: true };
-  return { count: Math.max(declared, highestParameter(kv.text)), isLeast: false };
-}
-
 /** Their types: those of EXPLAIN (ROUTE) that are left to pgkv are of any. */
 function parametersOf(unit: Unit): number[] {
   const declared = declaredTypes(unit.source!);
   return Array.from({ length: takesOf(unit).count }, (_, index) => declared[index] || TypeOid.text);
 }
 
-const hasValues = ({ type, buffer, start, end }: Unit): boolean =>
-  type === Frontend.bind && valueCount(buffer, start, end) > 0;
 /** Answered alike in every block. */
 const NAMES_NOTHING: ReadonlySet<number> = new Set([Frontend.flush, Frontend.close]);
 

@@ -21,7 +21,7 @@ export type OwnOutcome =
   /** `runs`: it came while the statement ran, behind the description of its result. */
   | {
       readonly kind: 'error';
-      readonly error: PgkvError;
+      readonly error: PgkvError | Buffer;
       readonly runs: boolean;
       /** Told before it; none for most. */
       readonly values?: readonly OwnValue[];
@@ -35,6 +35,11 @@ export interface OwnStatement {
   /** `done` is called once, at once or later. */
   run(done: (outcome: OwnOutcome) => void): void;
 }
+
+export const atOnce = (column: OwnColumn | null, run: () => OwnOutcome): OwnStatement => ({
+  column,
+  run: (done) => done(run()),
+});
 
 export const tagOnly = (tag: string | null): OwnOutcome => ({ kind: 'rows', values: [], tag, notice: null });
 

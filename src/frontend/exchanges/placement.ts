@@ -4,6 +4,7 @@
 // Invariant: while a block is open on a branch, that is the current lane.
 import type { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
+import type { ShardView } from '../../cluster/cluster-view.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
@@ -23,11 +24,12 @@ import { Frontend } from '../../wire/protocol.js';
 import type { KvStatements } from '../unit/kv-statements.js';
 import { beginsRun } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
+import type { BlockBranches } from './block-branches.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnPortals } from './own-portals.js';
 
 /** The current lane is the right one; or the message has to wait until messages are taken again; or it cannot be served. */
-export type Placement = 'ready' | 'wait' | PgkvError;
+export type Placement = 'ready' | 'wait' | PgkvError | Buffer;
 
 const LEAVES_SHARD = (why: string): PgkvError => refusalError(refuse('leaves_shard', { why }));
 
@@ -48,6 +50,7 @@ export class ShardPlacement {
   readonly #portals: OwnPortals;
   readonly #kv: KvStatements;
   readonly #say: Say;
+  readonly #branches: BlockBranches;
   /**
    * What statements of the open batch, outside a block, have done on the current lane, for a BEGIN behind them; null: something
    * that cannot be said again. With more than reads in it the batch's implicit transaction cannot be split.
@@ -59,8 +62,14 @@ export class ShardPlacement {
   #queryInBatch = false;
 
   /** @param say the statement at hand, once more */
-  constructor({ session, lanes, transaction, batch, kv }: ExchangeContext, portals: OwnPortals, say: Say) {
+  constructor(
+    { session, lanes, transaction, batch, kv }: ExchangeContext,
+    portals: OwnPortals,
+    say: Say,
+    branches: BlockBranches,
+  ) {
     this.#say = say;
+    this.#branches = branches;
     this.#session = session;
     this.#lanes = lanes;
     this.#transaction = transaction;
@@ -111,7 +120,7 @@ export class ShardPlacement {
   /** A block is open on another shard than home. */
   get openElsewhere(): boolean {
     const { state } = this.#transaction;
-    return state.kind === 'open' && state.branch !== this.#lanes.home;
+    return state.kind === 'open' && state.branch !== this.#lanes.home && !state.others.includes(this.#lanes.home);
   }
 
   /**
@@ -246,11 +255,17 @@ export class ShardPlacement {
     const { connection } = lane;
     if (lane.mode === 'free' || connection === null) return this.#take(target);
     if (this.blockFailed) return LEAVES_SHARD(why);
-    const ended = this.endSegment(why);
-    if (ended !== null) return ended;
     const { state } = this.#transaction;
+    const isBound = state.kind === 'open' && state.prologue === null;
+    const ended = this.endSegment(why, isBound && this.#kv.view.clusterId !== null);
+    if (ended !== null) return ended;
+    if (isBound) {
+      const isBranch = state.others.includes(target);
+      const obstacle = isBranch ? null : this.#branches.obstacle(why);
+      if (obstacle !== null) return obstacle;
+      return this.#branches.reach(target);
+    }
     if (state.kind === 'open') {
-      if (state.prologue === null) return LEAVES_SHARD(why);
       this.#portals.leave();
       this.#transaction.moved();
       lane.block.leave();
@@ -287,11 +302,13 @@ export class ShardPlacement {
   }
 
   /** Whether a read over several shards may run beside the open block: it must not miss anything the block has done. */
-  mayScatter(): PgkvError | null {
+  mayScatter(shards: readonly ShardView[]): PgkvError | null {
     const transaction = this.#transaction;
     // Behind the end of a block, in the same batch, there is none any more.
     if (!transaction.inBlock || transaction.phase === 'ending') return null;
-    if (transaction.movable && this.#isReadCommitted && transaction.settings === 'nothing') return null;
+    const hasBranch = ({ name }: ShardView): boolean => transaction.branches.some((lane) => lane.shardName === name);
+    const isBeside = transaction.movable || (transaction.phase === 'open' && !shards.some(hasBranch));
+    if (isBeside && this.#isReadCommitted && transaction.settings === 'nothing') return null;
     if (transaction.settings !== 'nothing') {
       return LEAVES_SHARD('a read over several shards would not run under the settings of the transaction');
     }

@@ -13,6 +13,7 @@ import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
+import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 import { cannotBeRun, noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
@@ -20,11 +21,6 @@ import { PortalDescription } from './portal-description.js';
 import { type BoundParts, boundParts, NOTHING_BOUND } from './scatter-request-of.js';
 import { type SpreadAnswer, type SpreadStatement, spreadStatement } from './spread-request.js';
 
-/** `2pc`, `per_shard` or `refuse`. */
-const SETTING = 'pgkv.cross_shard';
-const BY_SETTING: Readonly<Record<string, string>> = {
-  per_shard: `${SETTING} = per_shard is not supported`,
-};
 const INVALID_BIND = new PgkvError('protocol_violation', { message: 'invalid Bind message' });
 /** May follow in the batch: they run nothing. */
 const RUNS_NOTHING: ReadonlySet<number> = new Set([Frontend.parse, Frontend.describe, Frontend.close, Frontend.flush]);
@@ -77,11 +73,10 @@ export class SpreadExchange implements Exchange<Unit> {
     const { transaction, batch, session } = this.#context;
     const isAlone = template.kinds.length === 1 && (type === Frontend.bind || batch.begins);
     if (!isAlone || transaction.inBlock || view.clusterId === null) return refused('several_shards_write');
-    // RESET leaves '' of a setting that no server knows.
-    const wanted = session.settings.values.get(SETTING) || '2pc';
-    if (wanted === '2pc') return null;
-    const why = BY_SETTING[wanted];
-    return why === undefined ? refused('several_shards_write') : refusalError(refuse('several_shards_unable', { why }));
+    const wanted = crossShard(session);
+    if (wanted.kind === '2pc') return null;
+    const { why } = wanted;
+    return why === null ? refused('several_shards_write') : refusalError(refuse('several_shards_unable', { why }));
   }
 
   /** A Query or Bind. */

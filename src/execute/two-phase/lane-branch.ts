@@ -1,0 +1,113 @@
+// A branch of the client's block on one of its session's lanes, as the commit over several shards needs it (D14). What is asked goes
+// by the connection that has the branch; once that is lost, what finishes a prepared branch goes by another one of the same role.
+// Invariant: each question is answered once, as lost where the connection breaks or the deadline is missed.
+import type { Clock, Timer } from '../../base/clock.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
+import { readErrorFields } from '../../wire/error-fields.js';
+import { TransactionStatus } from '../../wire/protocol.js';
+import type { BlockAnswer, BlockQuestion } from '../leased/lane-block.js';
+import type { LeasedLane } from '../leased/leased-lane.js';
+import type { CommitBranch } from './coordinator.js';
+import type { Answer, Decision } from './protocol.js';
+import { ANSWER_MS, type WriteBranch } from './write-branch.js';
+
+/** Null: the connection broke. */
+export type Told = (answers: readonly BlockAnswer[] | null) => void;
+
+/** Asks lanes, and hears of their losses. */
+export interface LaneAsker {
+  ask(lane: LeasedLane, questions: readonly BlockQuestion[], told: Told): void;
+  /** Its connection is closed, and what it is asked answered as lost. */
+  drop(lane: LeasedLane, why: string): void;
+}
+
+export interface LaneBranchOptions {
+  readonly lane: LeasedLane;
+  readonly asker: LaneAsker;
+  readonly clock: Clock;
+  /** Another connection to the shard, as the same role. */
+  another(): WriteBranch;
+}
+
+export class LaneBranch implements CommitBranch {
+  readonly shardName: string;
+  readonly lane: LeasedLane;
+  readonly #options: LaneBranchOptions;
+  #another: WriteBranch | null = null;
+  #wasPrepared = false;
+  #isFinishing = false;
+
+  constructor(options: LaneBranchOptions) {
+    this.lane = options.lane;
+    this.shardName = options.lane.shardName ?? '';
+    this.#options = options;
+  }
+
+  ask(questions: readonly BlockQuestion[], told: Told): void {
+    const { clock, asker } = this.#options;
+    if (!this.#isThere) return void clock.after(0, () => told(null));
+    const missed = (): void => asker.drop(this.lane, 'the end of a transaction over several shards was not answered');
+    const deadline: Timer = clock.after(ANSWER_MS, missed);
+    asker.ask(this.lane, questions, (answers) => {
+      deadline.cancel();
+      told(answers);
+    });
+  }
+
+  commit(told: (answer: Answer) => void): void {
+    this.ask(['COMMIT'], (answers) => told(answerOf(answers)));
+  }
+
+  prepare(gid: string, told: (answer: Answer) => void): void {
+    this.ask([`PREPARE TRANSACTION ${quoteLiteral(gid)}`], (answers) => {
+      this.#wasPrepared = answers !== null && answers[0]!.failure === null;
+      told(answerOf(answers));
+    });
+  }
+
+  decide(gid: string, told: (answer: Answer) => void): void {
+    this.ask([`SELECT pgkv.decide(${quoteLiteral(gid)})`, 'COMMIT'], (answers) => told(answerOf(answers)));
+  }
+
+  rollback(told: () => void): void {
+    this.ask(['ROLLBACK'], () => told());
+  }
+
+  finish(gid: string, decision: Decision, told: (answer: Answer) => void): void {
+    this.#isFinishing = true;
+    if (this.#isThere && this.lane.connection!.status === TransactionStatus.idle) {
+      const how = decision === 'commit' ? 'COMMIT' : 'ROLLBACK';
+      return this.ask([`${how} PREPARED ${quoteLiteral(gid)}`], (answers) => told(answerOf(answers)));
+    }
+    this.#another ??= this.#options.another();
+    this.#another.finish(gid, decision, told);
+  }
+
+  /** CancelRequest of the client: nothing that is decided is cancelled. */
+  cancel(): void {
+    if (!this.#isFinishing) this.lane.cancel();
+  }
+
+  /** Its connection goes back to the pool. @param keeps what was set in the block stays set */
+  end(keeps: boolean): void {
+    this.#another?.end();
+    if (!this.#isThere) return;
+    const { lane } = this;
+    // PREPARE keeps what was set, though the transaction is rolled back.
+    if (this.#wasPrepared && !keeps) lane.block.discard('settings of a transaction that was rolled back are on it');
+    else if (lane.connection!.atRest) lane.block.ended();
+    else lane.block.leave();
+  }
+
+  get #isThere(): boolean {
+    return this.lane.mode === 'leased' && this.lane.connection !== null;
+  }
+}
+
+/** The first error counts. */
+function answerOf(answers: readonly BlockAnswer[] | null): Answer {
+  if (answers === null) return { kind: 'lost' };
+  const error = answers.find(({ failure }) => failure !== null)?.failure ?? null;
+  if (error !== null) return { kind: 'refused', sqlstate: readErrorFields(error, 0, error.length)['C'] ?? '', error };
+  return { kind: answers.some(({ isLocal }) => isLocal) ? 'local' : 'done' };
+}
