@@ -30,8 +30,8 @@ export const REFUSAL_RULES = {
   ),
   copy: rule(
     'PGKV-002',
-    'COPY of a key-value table is supported by simple query and TO STDOUT only, of the table or of a SELECT',
-    'Write with INSERT; copy to the client (in psql, \\copy … to).',
+    'COPY of a key-value table is supported by simple query, FROM STDIN and TO STDOUT only, of the table or of a SELECT',
+    'Copy from and to the client (in psql, \\copy).',
   ),
   copy_options: rule(
     'PGKV-018',
@@ -42,6 +42,16 @@ export const REFUSAL_RULES = {
     'PGKV-019',
     'COPY from several shards in client_encoding {encoding}, in which a byte below 128 may be part of a character',
     'Use client_encoding UTF8.',
+  ),
+  copy_in_option: rule(
+    'PGKV-088',
+    'COPY into a key-value table does not take {option}',
+    'Use FORMAT, DELIMITER, NULL, HEADER, QUOTE, ESCAPE, FORCE_NOT_NULL and FORCE_NULL, as Postgres takes them.',
+  ),
+  copy_in_block: rule(
+    'PGKV-089',
+    'COPY into a key-value table is a transaction of its own: it cannot stand in a transaction block, or behind an open batch',
+    'Run it outside of a block (autocommit); its rows are there all at once, or not at all.',
   ),
   truncate: rule(
     'PGKV-003',

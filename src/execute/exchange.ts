@@ -11,6 +11,8 @@ export type Handling = 'taken' | 'wait';
 export interface Exchange<Unit> {
   /** Messages wait: none is taken before its answer has gone out. */
   readonly busy: boolean;
+  /** They do not: what it takes while it is busy, as the data of a COPY. */
+  readonly takesData?: boolean;
   take(unit: Unit): Handling;
   /** CancelRequest of the client. */
   cancel(): void;

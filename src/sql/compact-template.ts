@@ -13,7 +13,7 @@ const MORE_FIELDS_BYTES = 16;
 const MORE_FIELDS_STEP = 3;
 const ARRAY_BYTES = 48;
 const POINTER_BYTES = 8;
-const TEMPLATE_FIELDS = 25;
+const TEMPLATE_FIELDS = 26;
 /** Shorter strings are never slices of others. */
 const SLICE_MIN = 13;
 /** A plan that is run leaves a MergedStatement on each lane, and a count of its parameters: 260 bytes, seen over 3,000. */
@@ -53,6 +53,7 @@ export function compactTemplate(template: Template): Template {
     saidAgain: copier.copy(template.saidAgain),
     backendCall: copier.copy(template.backendCall),
     copyOut: copier.copy(template.copyOut),
+    copyIn: copier.copy(template.copyIn),
     explainsRoute: template.explainsRoute,
     notice: copier.copy(template.notice),
     bytes: 0,

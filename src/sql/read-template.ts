@@ -7,6 +7,7 @@ import { dependsOnPositions } from './keyed/kv-positions.js';
 import { type Concern, concernOf } from './keyed/unnamed-tables.js';
 import { readMany } from './many-statements.js';
 import { classify } from './meaning/classify.js';
+import { copyIn } from './meaning/copy-in.js';
 import { copyOut } from './meaning/copy-out.js';
 import { isKvFunction } from './meaning/kv-references.js';
 import { type ParsedStatement, parse } from './meaning/parse.js';
@@ -139,7 +140,7 @@ function readSource(source: SourceText, oldestServerMajor: number, scope: TableS
   const { template: classified, constants } = classify(source.text, statements, oldestServerMajor, isKnown);
   const planned = scope === NO_TABLES ? classified : withKvPlan(classified, source.text, statements, scope);
   // Where the text was changed for the parser, places in it are not those of the client's.
-  const template = source.insertions.length === 0 ? withCopy(planned, source.text, statements) : planned;
+  const template = source.insertions.length === 0 ? withCopy(planned, source.text, statements, scope) : planned;
   if (template.textDependent || template.saidAgain !== null) {
     const statementNames = template.statementNames.map((reference) => ({
       ...reference,
@@ -194,9 +195,17 @@ function withKvPlan(
 
 const COPIES = refuse('copy').code;
 
-function withCopy(template: Template, text: string, statements: readonly ParsedStatement[]): Template {
+function withCopy(
+  template: Template,
+  text: string,
+  statements: readonly ParsedStatement[],
+  scope: TableScope,
+): Template {
   if (template.kv?.kind !== 'refused' || template.kv.code !== COPIES) return template;
-  const copied = copyOut(text, tokensOf(text, lexShape(text, true)?.literals ?? []), statements);
+  const tokens = tokensOf(text, lexShape(text, true)?.literals ?? []);
+  const into = copyIn(text, tokens, statements, scope.find);
+  if (into !== null) return { ...template, copyIn: into, textDependent: true };
+  const copied = copyOut(text, tokens, statements);
   return copied === null ? template : { ...template, copyOut: copied, textDependent: true };
 }
 

@@ -211,7 +211,7 @@ async function errors(t: Test, there: SqlClient, shards: number): Promise<void> 
     t.same(found.end.map(withoutRelation), wanted.end.map(withoutRelation), sql);
   }
   for (const sql of [
-    'copy kv from stdin',
+    `copy kv from '/nowhere'`,
     `copy kv to '/tmp/kv'`,
     `copy kv to program 'cat'`,
     `copy (insert into kv (tenant_id, key) values ('a', 'b') returning key) to stdout`,

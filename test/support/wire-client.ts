@@ -128,6 +128,11 @@ export class WireClient {
   }
 
   /** Sends `bytes` as several packets, cut before each of the offsets. */
+  /** What was sent has left this process. */
+  async drained(): Promise<void> {
+    while (this.socket.writableLength > 0) await once(this.socket, 'drain');
+  }
+
   async sendCut(bytes: Buffer, offsets: readonly number[]): Promise<void> {
     const cuts = [0, ...offsets, bytes.length];
     for (const [index, start] of cuts.slice(0, -1).entries()) {

@@ -292,7 +292,7 @@ export const invisibleOn = (shards: readonly string[]): Buffer => {
   );
 };
 
-const abortedBy = (shard: string, answer: Answer): Buffer => {
+export const abortedBy = (shard: string, answer: Answer): Buffer => {
   if (answer.kind === 'refused' && answer.error !== null) return answer.error;
   return errorOf(
     new PgkvError('transaction_lost', {

@@ -361,7 +361,8 @@ export class Conversation implements ClientPort<LeasedLane> {
     const reader = this.#reader;
     while (!this.#closed) {
       const { clogged, lane } = this;
-      if (clogged || this.#exchange.busy || laneHoldsBack(lane, this.#leased)) return true;
+      const exchange = this.#exchange;
+      if (clogged || (exchange.busy && exchange.takesData !== true) || laneHoldsBack(lane, this.#leased)) return true;
       const found = this.#terminated ? Frame.none : reader.next();
       if (found === Frame.none) {
         if (this.#ended) this.#endIfAnswered();

@@ -8,6 +8,7 @@ import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { BlockBranches } from '../exchanges/block-branches.js';
+import type { CopyInExchange } from '../exchanges/copy-in-exchange.js';
 import type { ExchangeContext } from '../exchanges/exchange-context.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
 import type { MergedExchange } from '../exchanges/merged-exchange.js';
@@ -32,6 +33,7 @@ export interface Way {
   readonly leased: LeasedExchange;
   readonly scatter: ScatterExchange;
   readonly spread: SpreadExchange;
+  readonly copyIn: CopyInExchange;
   /** Null where statements are not merged. */
   readonly merged: MergedExchange | null;
 }
@@ -107,6 +109,7 @@ function copy(way: Way, unit: Unit, copied: CopiedStatement): Handling {
 function query(way: Way, unit: Unit): Handling {
   const { context, leased, merged } = way;
   if (unit.copied !== null) return copy(way, unit, unit.copied);
+  if (unit.template.copyIn !== null) return copyInto(way, unit);
   const { route, statement, template } = unit;
   switch (route.kind) {
     case 'refused':
@@ -232,6 +235,13 @@ function spread(way: Way, unit: Unit): Handling {
   const obstacle = way.spread.obstacle(unit);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
   return here(way, unit, 'the statement writes on several shards', () => way.spread.take(unit));
+}
+
+/** COPY FROM STDIN: rows may belong on any shard. */
+function copyInto(way: Way, unit: Unit): Handling {
+  const obstacle = way.copyIn.obstacle(unit);
+  if (obstacle !== null) return way.answers.refuse(unit, obstacle);
+  return here(way, unit, 'the statement copies to several shards', () => way.copyIn.take(unit));
 }
 
 /** Has something done without the current lane, once nothing is owed there. @param beside a block goes on there */

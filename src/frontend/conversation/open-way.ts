@@ -9,6 +9,7 @@ import { Transaction } from '../../session/transaction.js';
 import type { FrameReader } from '../../wire/frame-reader.js';
 import { BlockBranches } from '../exchanges/block-branches.js';
 import type { ClientOutput } from '../exchanges/client-output.js';
+import { CopyInExchange } from '../exchanges/copy-in-exchange.js';
 import type { ConversationServices, ExchangeContext } from '../exchanges/exchange-context.js';
 import { ExtendedProtocol } from '../exchanges/extended-protocol.js';
 import { LeasedExchange } from '../exchanges/leased-exchange.js';
@@ -77,12 +78,14 @@ export function openWay(parts: WayParts): OpenedWay {
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);
   const spread = new SpreadExchange(context, answers, portals);
+  const copyIn = new CopyInExchange(context, answers);
   const own = new OwnExchange(context, answers, portals, branches, merged !== null);
   const leased = new LeasedExchange(context, placement, portals, answers, extended, merged);
   return {
-    way: { context, placement, branches, portals, answers, own, leased, scatter, spread, merged },
+    way: { context, placement, branches, portals, answers, own, leased, scatter, spread, copyIn, merged },
     units,
     extended,
-    beside: merged === null ? [scatter, spread, branches, own] : [merged, scatter, spread, branches, own],
+    beside:
+      merged === null ? [scatter, spread, branches, copyIn, own] : [merged, scatter, spread, branches, copyIn, own],
   };
 }

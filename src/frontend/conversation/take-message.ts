@@ -5,7 +5,7 @@ import { assert } from '../../base/assert.js';
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { FLUSH } from '../../wire/client-messages.js';
-import { Frame } from '../../wire/frame-reader.js';
+import { Frame, type FrameFound } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
 import { passInCopy } from '../exchanges/copy-messages.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
@@ -44,10 +44,14 @@ function syncHeld({ context, placement, spread }: Way): Handling {
  * Handles the message that the reader stands at, found as `found`. `wait`: messages are taken again when what it waits for is
  * there. `goodbye`: the client sends no more.
  */
-export function takeMessage(way: Way, units: UnitReader, found: number): Handling | 'goodbye' {
-  const { context, leased, merged } = way;
+export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Handling | 'goodbye' {
+  const { context, copyIn, leased, merged } = way;
   const { batch, lanes, reader, session } = context;
   const { type } = reader;
+  if (copyIn.isCopying && type !== Frontend.terminate) {
+    copyIn.message(found);
+    return 'taken';
+  }
   switch (type) {
     case Frontend.copyData:
     case Frontend.copyDone:

@@ -89,6 +89,7 @@ export function classify(
       kv: null,
       backendCall,
       copyOut: null,
+      copyIn: null,
       explainsRoute: false,
       notice: null,
       bytes: 0,

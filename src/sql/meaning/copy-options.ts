@@ -1,4 +1,4 @@
-// Options of COPY TO, read as Postgres does. Null where one is unknown, or is refused by Postgres.
+// Options of COPY, read as Postgres does. Null where one is unknown, or is refused by Postgres.
 // https://www.postgresql.org/docs/current/sql-copy.html; src/backend/commands/copy.c, ProcessCopyOptions
 import type { DefElem, Node } from 'libpg-query';
 import type { CopyFormat } from '../../wire/copy-format.js';
@@ -57,12 +57,12 @@ export function optionsText(format: CopyFormat): string {
 /** In every encoding. */
 const isOneByte = (text: string): boolean => text.length === 1 && text.charCodeAt(0) < 128;
 
-function stringOf(node: Node | undefined): string | null {
+export function stringOf(node: Node | undefined): string | null {
   return node !== undefined && 'String' in node ? (node.String.sval ?? '') : null;
 }
 
 /** As defGetBoolean reads it; HEADER MATCH is for COPY FROM. */
-function truthOf(node: Node | undefined): boolean | null {
+export function truthOf(node: Node | undefined): boolean | null {
   if (node === undefined) return true;
   if ('Boolean' in node) return node.Boolean.boolval === true;
   if ('Integer' in node) {
@@ -74,7 +74,7 @@ function truthOf(node: Node | undefined): boolean | null {
   return word === 'false' || word === 'off' ? false : null;
 }
 
-function columnsOf(node: Node | undefined): 'all' | string[] | null {
+export function columnsOf(node: Node | undefined): 'all' | string[] | null {
   if (node === undefined) return null;
   if ('A_Star' in node) return 'all';
   if (!('List' in node)) return null;

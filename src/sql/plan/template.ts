@@ -4,6 +4,7 @@
 
 import type { Refusal } from '../../base/refusals.js';
 import type { BackendCall } from './backend-call.js';
+import type { CopyIn } from './copy-in.js';
 import type { CopyOut } from './copy-out.js';
 import type { KvPlan } from './kv-plan.js';
 
@@ -127,6 +128,8 @@ export interface Template {
   readonly backendCall: BackendCall | null;
   /** The text is COPY … TO STDOUT of a key-value table, and nothing else; `kv` is then the refusal for all other ways to run it. */
   readonly copyOut: CopyOut | null;
+  /** The same of COPY … FROM STDIN. */
+  readonly copyIn: CopyIn | null;
   /** EXPLAIN (ROUTE): is answered here. */
   readonly explainsRoute: boolean;
   /** What the client is to be told by a NOTICE when the text is run, null for most; only where there are key-value tables. */
@@ -158,6 +161,7 @@ const unread = (effects: EffectBits): Template => ({
   saidAgain: null,
   backendCall: null,
   copyOut: null,
+  copyIn: null,
   explainsRoute: false,
   notice: null,
   bytes: 0,
@@ -198,6 +202,7 @@ export const NEUTRAL_TEMPLATE: Template = {
   saidAgain: null,
   backendCall: null,
   copyOut: null,
+  copyIn: null,
   explainsRoute: false,
   notice: null,
   bytes: 0,

@@ -371,7 +371,7 @@ export const kvTransactions: Theme = {
         ...each(
           [
             ['MERGE', `merge into kv using (values (1)) v on true when matched then delete`],
-            ['COPY', 'copy kv from stdin'],
+            ['COPY', `copy kv from '/nowhere'`],
             ['COPY', `copy kv to program 'true'`],
             ['COPY', 'copy (delete from kv returning key) to stdout'],
             ['TRUNCATE', 'truncate kv'],

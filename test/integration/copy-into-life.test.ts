@@ -1,0 +1,171 @@
+// COPY into key-value tables beside what else happens: expired rows, encodings, locks, cancels, clients that go, blocks and batches
+// in which it may not stand, and data of any size.
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import type { BackendMessage } from '../support/backend-message.js';
+import { encodeCancel } from '../support/frontend-message.js';
+import { kvRouter, kvServers } from '../support/kv-cluster.js';
+import { connectTo, valueFrom } from '../support/kv-extension.js';
+import { SqlClient } from '../support/sql-client.js';
+import { WireClient } from '../support/wire-client.js';
+
+const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE adder LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT;
+  GRANT app, adder TO pgkv_recover; GRANT INSERT ON kv TO adder;
+  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
+const COPY = 'copy kv (tenant_id, key, value) from stdin';
+
+const cluster = await kvServers(t, 3, { stated: true });
+const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
+for (const admin of admins) await admin.query(GRANTS);
+const live = await kvRouter(t, cluster);
+const connect = (user = 'app'): Promise<SqlClient> => SqlClient.connect(live, { user, database: 'postgres' });
+const client = await connect();
+t.teardown(() => client.end());
+
+const outcomeOf = (answers: readonly BackendMessage[]): string => {
+  const last = answers.findLast(({ type }) => type === 'CommandComplete' || type === 'ErrorResponse');
+  if (last?.type === 'CommandComplete') return last.tag;
+  return last?.type === 'ErrorResponse' ? `${last.fields['C']} ${last.fields['D'] ?? ''}` : 'nothing';
+};
+const copied = async (data: string | Buffer, sql = COPY, by = client): Promise<string> =>
+  outcomeOf(await by.send([{ query: sql }, { copyData: data }, 'copyDone']));
+const lines = (tenant: string, count: number): string =>
+  Array.from({ length: count }, (_, n) => `${tenant}\tk${n}\t${n}\n`).join('');
+const counted = async (tenant: string): Promise<number> =>
+  Number(await client.value(`select count(*) from kv where tenant_id = '${tenant}'`));
+
+t.test('rows that have expired are no rows', async (t) => {
+  for (let n = 0; n < 50; n++)
+    await client.run(`insert into kv (tenant_id, key, value, ttl) values ('old', 'x${n}', '0', now() - interval '1 hour')
+      on conflict (tenant_id, key) do nothing`);
+  const data = Array.from({ length: 50 }, (_, n) => `old\tx${n}\t1\n`).join('');
+  t.equal(await copied(data), 'COPY 50');
+  t.equal(await counted('old'), 50);
+  // Those that have not are.
+  t.match(await copied('old\tx7\t2\n'), /^23505 /);
+});
+
+t.test('who may insert may copy', async (t) => {
+  const adder = await connect('adder');
+  t.equal(await copied(lines('adder', 20), COPY, adder), 'COPY 20');
+  t.equal(await counted('adder'), 20);
+  await adder.end();
+});
+
+t.test('keys are those of the text, whatever the encoding', async (t) => {
+  const latin = await connect();
+  await latin.run('set client_encoding = latin1');
+  const keys = Array.from({ length: 40 }, (_, n) => `\xe4\xf6\xfc${n}`);
+  const data = Buffer.from(keys.map((key) => `l\xe4tin\t${key}\t1\n`).join(''), 'latin1');
+  t.equal(await copied(data, COPY, latin), 'COPY 40');
+  await latin.end();
+  for (const key of keys)
+    t.equal(await client.value(`select value from kv where tenant_id = 'lätin' and key = '${key}'`), '1');
+  const sjis = await connect();
+  await sjis.run('set client_encoding = sjis');
+  t.equal(await sjis.fails(COPY), '0A000');
+  await sjis.end();
+});
+
+t.test('where it may not stand it is refused before any data is asked for', async (t) => {
+  for (const [before, sql, code] of [
+    ['begin', COPY, 'PGKV-089'],
+    [null, `${COPY}; select 1`, 'PGKV-002'],
+    [null, `${COPY} (freeze)`, 'PGKV-088'],
+    [null, `${COPY} (on_error ignore)`, 'PGKV-088'],
+    [null, `${COPY} where key > 'a'`, 'PGKV-088'],
+    [null, `${COPY} (format csv, delimiter '1')`, 'PGKV-088'],
+    [null, `copy kv from '/tmp/rows'`, 'PGKV-002'],
+    [null, `copy kv from program 'cat'`, 'PGKV-002'],
+  ] as const) {
+    if (before !== null) await client.run(before);
+    const error = await client.failsWith(sql);
+    t.equal(error.fields['D'], code, sql);
+    if (before !== null) await client.run('rollback');
+  }
+  await t.rejects(client.extended(COPY), { code: '0A000' });
+  // Options that no server knows are Postgres's to refuse.
+  t.equal(await client.fails(`${COPY} (format xml)`), '22023');
+  t.equal(await client.fails('copy kv (tenant_id, key, nothing) from stdin'), '42703');
+  t.equal(await client.fails('copy kv (tenant_id, key, key) from stdin'), '42701');
+});
+
+t.test('a wrong slot is refused, and told with its line', async (t) => {
+  const [error] = (
+    await client.send([
+      { query: 'copy kv (tenant_id, key, slot) from stdin' },
+      { copyData: 'w\ta\t\\N\nw\tb\t0\n' },
+      'copyDone',
+    ])
+  ).filter(({ type }) => type === 'ErrorResponse');
+  t.match(error, { fields: { D: 'PGKV-072', W: 'COPY kv, line 2' } });
+  t.equal(await counted('w'), 0);
+});
+
+t.test('a client that goes in the middle leaves nothing', async (t) => {
+  for (const goes of ['end', 'destroy'] as const) {
+    const going = await connect();
+    await going.send([{ query: COPY }], { type: 'CopyInResponse' });
+    await going.send([{ copyData: lines(goes, 1000) }], 0).catch(() => undefined);
+    if (goes === 'end') await going.end().catch(() => undefined);
+    else going.wire.destroy();
+  }
+  const busy = `SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE 'copy %' AND state = 'active'`;
+  for (const admin of admins) while ((await valueFrom(admin, busy)) !== 0) await sleep(10);
+  t.equal(await counted('end'), 0);
+  t.equal(await counted('destroy'), 0);
+});
+
+t.test('a cancel takes all of it back', async (t) => {
+  const running = await connect();
+  await running.send([{ query: COPY }], { type: 'CopyInResponse' });
+  const data = running.wire.received.find((message) => message.type === 'BackendKeyData');
+  if (data?.type !== 'BackendKeyData') throw new Error('no cancel key was sent');
+  const answer = running.send([{ copyData: lines('cancelled', 100) }], 1);
+  const request = await WireClient.open(live);
+  request.sendBytes(encodeCancel(data.pid, data.key));
+  await request.wait('closed');
+  request.destroy();
+  t.match(outcomeOf(await answer), /^57014/);
+  // Data that was on its way is passed over, as Postgres does.
+  t.equal(outcomeOf(await running.send([{ copyData: 'x' }, 'copyDone', { query: 'select 1' }])), 'SELECT 1');
+  t.equal(await counted('cancelled'), 0);
+  await running.end();
+});
+
+t.test('a message that has no place in it ends the session, as with Postgres', async (t) => {
+  const lost = await connect();
+  await lost.send([{ query: COPY }], { type: 'CopyInResponse' });
+  const answers = await lost.send([{ query: 'select 1' }], 'closed');
+  t.match(outcomeOf(answers), /^08P01/);
+});
+
+t.test('a lock on one shard is waited for five seconds, and then nothing is done on any', async (t) => {
+  const holder = await connectTo(t, cluster.servers[1]!);
+  await holder.query('BEGIN; LOCK TABLE kv IN SHARE MODE');
+  t.match(await copied(lines('locked', 300)), /^55P03/);
+  await holder.query('ROLLBACK');
+  t.equal(await counted('locked'), 0);
+});
+
+t.test('much data flows through little memory', async (t) => {
+  const rows = 60_000;
+  const value = `{"text": "${'x'.repeat(400)}"}`;
+  const before = process.memoryUsage().rss;
+  let most = 0;
+  const watch = setInterval(() => {
+    most = Math.max(most, process.memoryUsage().rss - before);
+  }, 20);
+  const big = await connect();
+  await big.send([{ query: COPY }], { type: 'CopyInResponse' });
+  for (let n = 0; n < rows; n += 500) {
+    const data = Array.from({ length: 500 }, (_, more) => `big\tk${n + more}\t${value}\n`).join('');
+    big.wire.send({ copyData: data });
+    await big.wire.drained();
+  }
+  t.equal(outcomeOf(await big.send(['copyDone'], 1)), `COPY ${rows}`);
+  clearInterval(watch);
+  t.equal(await counted('big'), rows);
+  t.comment(`${Math.round((rows * value.length) / 2 ** 20)} MiB of data, ${Math.round(most / 2 ** 20)} MiB of memory`);
+  await big.end();
+});
