@@ -89,6 +89,36 @@ async function spread(t: Test, version: '15' | 'embedded', shards: number): Prom
     await client.run('RESET synchronous_commit');
   });
 
+  t.test(
+    'pgkv.cross_shard = per_shard: each shard commits by itself, and what only some have done is told',
+    async (t) => {
+      await fill();
+      const before = await decisions();
+      await admins[1]!.query('REVOKE app FROM pgkv_recover');
+      await client.run(`SET pgkv.cross_shard = 'per_shard'`);
+      t.strictSame(await client.run(`UPDATE kv SET value = '{"n": 5}'`), ['UPDATE 36']);
+      t.equal(await decisions(), before);
+      // What fails before the commit is on no shard.
+      await admins[1]!.query(`ALTER TABLE kv ADD CONSTRAINT small CHECK ((value ->> 'n')::int < 100) NOT VALID`);
+      t.equal(await client.fails(`UPDATE kv SET value = '{"n": 1000}'`), '23514');
+      t.equal(await client.value(`SELECT count(*) FROM kv WHERE value ->> 'n' = '5'`), '36');
+      await admins[1]!.query('ALTER TABLE kv DROP CONSTRAINT small');
+      await admins[1]!.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+      CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()`);
+      const told = await client.failsWith(`UPDATE kv SET value = '{"n": 6}'`);
+      t.match(told.fields, {
+        C: '08007',
+        M: /^committed on some shards only.*"s1"/,
+        D: /Rolled back on "s2"; not known of none/,
+      });
+      const left = await client.value(`SELECT count(*) FROM kv WHERE value ->> 'n' = '5'`);
+      t.equal(left, String(await valueFrom(admins[1]!, 'SELECT count(*) FROM kv')));
+      await admins[1]!.query('DROP TRIGGER late ON kv; DROP FUNCTION refuse()');
+      await admins[1]!.query('GRANT app TO pgkv_recover');
+      await client.run('RESET pgkv.cross_shard');
+    },
+  );
+
   t.test('who could not be recovered is told so, by its GRANT', async (t) => {
     await fill();
     await admins[1]!.query('REVOKE app FROM pgkv_recover');

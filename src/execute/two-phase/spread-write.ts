@@ -31,6 +31,8 @@ export interface SpreadRequest {
   readonly branches: readonly SpreadBranch[];
   /** The statement takes the time as its last two parameters: one for all shards. */
   readonly hasInstant: boolean;
+  /** All shards commit it or none; else each by itself, all at one time. */
+  readonly isAtomic: boolean;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -201,7 +203,8 @@ export class SpreadWrite {
     if (more.length === 0) {
       return only.commit((answer) => this.#committed(only.shardName, answer));
     }
-    const { clusterId, role, clock, random } = this.#request;
+    const { clusterId, role, clock, random, isAtomic } = this.#request;
+    if (!isAtomic) return this.#commitEach(writers);
     new Coordinator({
       gid: newGid(clusterId, writers.at(-1)!.shardName, role, random),
       branches: writers,
@@ -209,6 +212,25 @@ export class SpreadWrite {
       finishMs: FINISH_MS,
       over: (outcome) => this.#decided(outcome),
     }).start();
+  }
+
+  #commitEach(writers: readonly WriteBranch[]): void {
+    const answers = new Map<string, Answer>();
+    this.#each(
+      writers,
+      (branch, done) =>
+        branch.commit((answer) => {
+          answers.set(branch.shardName, answer);
+          done();
+        }),
+      () => {
+        const failed = [...answers].filter(([, { kind }]) => kind !== 'done');
+        if (failed.length === 0) return this.#end(() => this.#client.committed());
+        const [[shard, answer]] = failed as [[string, Answer]];
+        if (failed.length === answers.size && answer.kind === 'refused') return this.#committed(shard, answer);
+        this.#end(() => this.#client.failed(committedInPart(answers)));
+      },
+    );
   }
 
   /** The only writer. */
@@ -282,8 +304,18 @@ export const outcomeUnknown = (shard: string): Buffer =>
     }),
   );
 
+const quoted = (names: readonly string[]): string => names.map((name) => `"${name}"`).join(', ');
+
+const committedInPart = (answers: ReadonlyMap<string, Answer>): Buffer => {
+  const on = (kinds: readonly Answer['kind'][]): string =>
+    quoted([...answers].filter(([, { kind }]) => kinds.includes(kind)).map(([name]) => name)) || 'none';
+  const message = `committed on some shards only, as pgkv.cross_shard = per_shard allows: on ${on(['done'])}`;
+  const detail = `Rolled back on ${on(['refused'])}; not known of ${on(['lost', 'local'])}.`;
+  return errorOf(new PgkvError('outcome_unknown', { message, detail }));
+};
+
 export const invisibleOn = (shards: readonly string[]): Buffer => {
-  const named = shards.map((name) => `"${name}"`).join(', ');
+  const named = quoted(shards);
   return errorOf(
     new PgkvError('outcome_unknown', {
       message: `committed, not yet visible on shard ${named}`,

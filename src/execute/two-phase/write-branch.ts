@@ -31,6 +31,8 @@ export interface BranchStatement {
   readonly parameters: readonly Buffer[];
   /** Formats of the columns that it returns, as in Bind; null: it returns no rows. */
   readonly formats: readonly number[] | null;
+  /** It may be prepared. */
+  readonly isAtomic: boolean;
 }
 
 export type BranchWrite =
@@ -55,7 +57,11 @@ export const HAS_WRITTEN_SQL = 'SELECT pg_catalog.pg_current_xact_id_if_assigned
 const stepOf = (sql: string): Buffer =>
   Buffer.concat([encodeParse('', Buffer.from(`${sql}\0\0\0`)), encodeBareBind(''), encodeExecute('')]);
 const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
-const BEGIN = ['BEGIN', BRANCH_SETTINGS, BEGIN_BRANCH].map(stepOf);
+const BEGIN = ['BEGIN', BRANCH_SETTINGS].map(stepOf);
+/** The shard says whether it, and the role, can take part in two-phase commits. */
+const MAY_PREPARE = stepOf(BEGIN_BRANCH);
+/** Asks for nothing: it will not be prepared. */
+const NEED_NOT = stepOf('SELECT');
 const HAS_WRITTEN = stepOf(HAS_WRITTEN_SQL);
 const INSTANT = encodeQuery(INSTANT_SQL);
 const COMMIT = encodeQuery('COMMIT');
@@ -114,13 +120,13 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
 
   /** Begins the transaction and runs the statement in it. @param instant behind its parameters; null: it takes none */
   write(instant: Instant | null, told: (outcome: BranchWrite) => void): void {
-    const { source, formats } = this.#statement;
+    const { source, formats, isAtomic } = this.#statement;
     const own = this.#statement.parameters;
     const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
     const send: Send = (connection) => {
       this.#lane.note(source.template, source.text);
       connection.unnamed = unknownStatement;
-      for (const step of BEGIN) connection.sendAll(step, STEP_OWED);
+      for (const step of [...BEGIN, isAtomic ? MAY_PREPARE : NEED_NOT]) connection.sendAll(step, STEP_OWED);
       connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
       for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
       if (formats !== null) connection.output.push(DESCRIBE);

@@ -227,7 +227,7 @@ export class BlockBranches implements Exchange<Unit> {
     const leaves = refusalError(refuse('leaves_shard', { why }));
     if (kv.view.clusterId === null) return leaves;
     const setting = crossShard(session);
-    if (setting.kind === 'refused') return setting.why === null ? leaves : unable(setting.why);
+    if (setting.kind !== '2pc') return setting.why === null ? leaves : unable(setting.why);
     const usual = session.settings.values.get('default_transaction_isolation');
     if (!transaction.isReadCommitted || !(usual === undefined || usual.startsWith('read '))) {
       return refusalError(refuse('leaves_shard', { why: `${why}, and its isolation level needs one snapshot` }));

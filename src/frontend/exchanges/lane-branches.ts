@@ -9,7 +9,7 @@ export function laneBranch(lane: LeasedLane, asker: LaneAsker, context: Exchange
   const { clock, sources } = services;
   const shardName = lane.shardName ?? '';
   const shard = kv.view.shards.find(({ name }) => name === shardName);
-  const statement = { source: sources.ownText('', []), parameters: [], formats: null };
+  const statement = { source: sources.ownText('', []), parameters: [], formats: null, isAtomic: true };
   const target = { shardName, lane: (client: WriteBranch): LeasedLane => lanes.another(shard!, client) };
   const another = (): WriteBranch => new WriteBranch(target, statement, clock, (message) => output.send(message));
   return new LaneBranch({ lane, clock, asker, another });

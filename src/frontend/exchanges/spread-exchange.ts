@@ -74,9 +74,7 @@ export class SpreadExchange implements Exchange<Unit> {
     const isAlone = template.kinds.length === 1 && (type === Frontend.bind || batch.begins);
     if (!isAlone || transaction.inBlock || view.clusterId === null) return refused('several_shards_write');
     const wanted = crossShard(session);
-    if (wanted.kind === '2pc') return null;
-    const { why } = wanted;
-    return why === null ? refused('several_shards_write') : refusalError(refuse('several_shards_unable', { why }));
+    return wanted.kind === 'refused' ? refused('several_shards_write') : null;
   }
 
   /** A Query or Bind. */

@@ -30,7 +30,7 @@ const NULL_VALUE = Buffer.from([0xff, 0xff, 0xff, 0xff]);
 /** What one shard gets of the INSERT. */
 export interface ShardInsert {
   readonly shard: ShardView;
-  readonly statement: BranchStatement;
+  readonly statement: Omit<BranchStatement, 'isAtomic'>;
   place(error: Buffer): Buffer;
   /** What the shard returns, by row of the INSERT. */
   ordered(returned: BranchResult): [row: number, message: Buffer][];
@@ -116,7 +116,7 @@ function branchStatement(
   rows: readonly number[],
   declared: readonly number[],
   { parameters, formats }: BoundParts,
-): BranchStatement {
+): ShardInsert['statement'] {
   const returns = insert.hidden !== '';
   const sql = rewrittenText({ parts: insertText(insert, rows, returns), text, literals, encoding });
   const elsewhere = parametersElsewhere(insert, rows);

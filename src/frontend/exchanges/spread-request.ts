@@ -10,6 +10,7 @@ import type { SpreadPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import type { KvStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
+import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { type BoundParts, placedError, typesWithInstant } from './scatter-request-of.js';
 import { shardInserts, type TimedInsert, visibleColumns } from './spread-insert.js';
@@ -55,6 +56,7 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
     return new PgkvError('internal', { detail: 'a write of one shard was to be spread' });
   }
   const { services, session, lanes } = context;
+  const isAtomic = crossShard(session).kind === '2pc';
   const target = (shard: ShardView): BranchTarget => ({
     shardName: shard.name,
     lane: (client) => lanes.another(shard, client),
@@ -62,14 +64,15 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
   const { insert, returns, hasInstant } = spread;
   const parts =
     insert === null
-      ? alike(statement, spread, route.shards.map(target), bound, context)
-      : byRows({ insert, hasInstant }, statement, route.shards, target, view, bound);
+      ? alike(statement, spread, route.shards.map(target), bound, context, isAtomic)
+      : byRows({ insert, hasInstant }, statement, route.shards, target, view, bound, isAtomic);
   if (parts instanceof PgkvError) return parts;
   const verb = insert === null ? statement.plan.verb.toUpperCase() : 'INSERT 0';
   return {
     request: {
       branches: parts.branches,
       hasInstant,
+      isAtomic,
       clusterId: view.clusterId,
       role: session.user,
       clock: services.clock,
@@ -92,6 +95,7 @@ function alike(
   targets: readonly BranchTarget[],
   bound: BoundParts,
   { services, kv }: ExchangeContext,
+  isAtomic: boolean,
 ): Parts {
   const declared = statement.source?.parameterTypes ?? [];
   const types = hasInstant ? typesWithInstant(declared, bound.parameters) : declared;
@@ -101,6 +105,7 @@ function alike(
     source: services.sources.ownText(rewrittenText(rewritten), types, statement.encoding),
     parameters: [bound.parameters],
     formats: returns ? bound.formats : null,
+    isAtomic,
   };
   const place = (error: Buffer): Buffer => placedError(error, rewritten);
   return {
@@ -118,13 +123,14 @@ function byRows(
   target: (shard: ShardView) => BranchTarget,
   view: ClusterView,
   bound: BoundParts,
+  isAtomic: boolean,
 ): Parts | PgkvError {
   const inserts = shardInserts(plan, statement, shards, view, bound);
   if (inserts instanceof PgkvError) return inserts;
   return {
     branches: inserts.map((own) => ({
       target: target(own.shard),
-      statement: own.statement,
+      statement: { ...own.statement, isAtomic },
       place: (error) => own.place(error),
     })),
     description: visibleColumns,
