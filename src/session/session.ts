@@ -16,7 +16,7 @@ import { UnnamedStatement } from './unnamed-statement.js';
 export type SessionPid = number & { readonly brand: 'SessionPid' };
 
 /** A map entry and its key. */
-const ENTRY_BYTES = 72;
+const ENTRY_BYTES = 112;
 
 const bytesOf = (name: string, source: StatementSource): number =>
   ENTRY_BYTES + 2 * name.length + bytesOfSource(source);
@@ -48,6 +48,8 @@ export class Session {
   /** The statement last parsed without a name; gone after a simple query, as in Postgres. */
   readonly unnamed = new UnnamedStatement();
   #statements: Map<string, StatementSource> | null = null;
+  /** How often each statement had been given a name by when it was given this one: what was prepared before that is older. */
+  readonly #since = new Map<string, number>();
   #statementBytes = 0;
   #descriptions: Map<string, Description> | null = null;
 
@@ -80,6 +82,11 @@ export class Session {
 
   statement(name: string): StatementSource | undefined {
     return this.#statements?.get(name);
+  }
+
+  /** What a connection has prepared for others before the client's Parse may be older than it; see PreparedOnServer.since. */
+  parsedSince(name: string): number {
+    return this.#since.get(name) ?? 0;
   }
 
   /** What the client calls this statement: "" for its unnamed one, undefined where it has no such statement. */
@@ -118,6 +125,7 @@ export class Session {
     this.#statementBytes += bytesOf(name, source);
     source.namesNow++;
     source.namesEver++;
+    this.#since.set(name, source.namesEver);
   }
 
   /** The same statement ("": the unnamed one), read anew: what was told of it was told of this. */
@@ -136,6 +144,7 @@ export class Session {
     source.namesNow--;
     renewed.namesNow++;
     renewed.namesEver++;
+    this.#since.delete(name);
   }
 
   dropStatement(name: string): void {
@@ -143,6 +152,7 @@ export class Session {
     if (source === undefined) return;
     this.dropDescription(name);
     this.#statements!.delete(name);
+    this.#since.delete(name);
     this.#statementBytes -= bytesOf(name, source);
     source.namesNow--;
   }
@@ -160,12 +170,14 @@ export class Session {
       if (this.statement(name) !== undefined) continue;
       this.setStatement(name, source);
       source.namesEver--;
+      this.#since.set(name, source.namesEver);
     }
   }
 
   dropAllStatements(): void {
     for (const source of this.#statements?.values() ?? []) source.namesNow--;
     this.#statements = null;
+    this.#since.clear();
     this.#descriptions = null;
     this.#statementBytes = 0;
   }

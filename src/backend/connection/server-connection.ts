@@ -328,8 +328,8 @@ export class ServerConnection implements MatchedConnection {
     return this.#statements.isPrepared(source, semantics);
   }
 
-  prepare(source: StatementSource, semantics: string): string {
-    return this.#statements.prepare(source, semantics);
+  prepare(source: StatementSource, semantics: string, since = 0): string {
+    return this.#statements.prepare(source, semantics, since);
   }
 
   parse(source: StatementSource, semantics: string, swallow: boolean, assumed?: Assumption, does?: Deeds): string {

@@ -29,6 +29,8 @@ export interface PreparedOnServer {
   /** Of the settings it was parsed under (see SettingsGroup.semantics). */
   readonly semantics: string;
   readonly schemaEpoch: number;
+  /** How often its source had been given a name by a client: whoever gave one later has to get it parsed anew. */
+  readonly since: number;
   /** The server has refused or skipped its Parse. */
   missing: boolean;
   /** Where the answer to its Parse stands in the reply queue. */
@@ -102,10 +104,11 @@ export class PreparedStatements {
   /**
    * The name under which `source` is prepared here, preparing it first where it is not; answers to that are swallowed.
    * `semantics` is that of the session's settings: a text prepared under others may mean something else.
+   * @param since see PreparedOnServer
    */
-  prepare(source: StatementSource, semantics: string): string {
+  prepare(source: StatementSource, semantics: string, since = 0): string {
     const known = this.#bySource.get(source);
-    if (known !== undefined && this.#fits(known, semantics)) {
+    if (known !== undefined && known.since >= since && this.#fits(known, semantics)) {
       if (this.#bySource.size * 2 > this.#statementsMax || this.#bytes * 2 > PREPARED_BYTES_MAX) {
         this.#bySource.delete(source);
         this.#bySource.set(source, known);
@@ -130,6 +133,7 @@ export class PreparedStatements {
       name,
       semantics: this.#unsettled ?? semantics,
       schemaEpoch: this.#schemaEpoch,
+      since: source.namesEver,
       missing: false,
       place: this.#replies.nextPlace,
     };

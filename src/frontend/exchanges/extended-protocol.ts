@@ -99,9 +99,10 @@ export class ExtendedProtocol {
   sendBatch(buffer: Buffer, batch: SingleBatch, source: StatementSource, connection: ServerConnection): void {
     const session = this.#session;
     const { semantics } = session.settings;
+    const called = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
     let name: string;
     if (batch.parses) session.dropDescription('');
-    if (!batch.parses) name = connection.prepare(source, semantics);
+    if (!batch.parses) name = connection.prepare(source, semantics, session.parsedSince(called));
     else if (connection.isPrepared(source, semantics)) {
       session.unnamed.set(source);
       name = connection.prepare(source, semantics);
@@ -112,7 +113,6 @@ export class ExtendedProtocol {
     }
     const bind = encodeBindFor(buffer, batch.bindStart, batch.bindEnd, batch.nameStart, batch.nameEnd, name);
     const owed = BEHIND_BIND[source.template.readOnly ? 'reads' : 'anything'][batch.describes ? 1 : 0];
-    const called = this.#named.name(buffer, batch.nameStart, batch.nameEnd);
     connection.send(bind, this.#names.binding(name, called, 'anything', batch.parses));
     connection.sendAll(buffer.subarray(batch.bindEnd, batch.end), owed);
   }

@@ -63,7 +63,8 @@ export class ServerNames {
         return connection.prepare(this.#namedFor(source, connection), session.settings.semantics);
       }
       if (nameStart === nameEnd && connection.unnamed === source) return null;
-      return connection.prepare(source, session.settings.semantics);
+      const since = nameStart === nameEnd ? 0 : session.parsedSince(this.#named.name(buffer, nameStart, nameEnd));
+      return connection.prepare(source, session.settings.semantics, since);
     }
     if (nameStart === nameEnd) {
       // Another session's unnamed statement must not answer: the server is made to say that there is none.

@@ -28,7 +28,8 @@ const LISTED: readonly ListedDifference[] = [
       const at = told.findIndex((line) => line.startsWith('ERROR '));
       if (at < 0) return false;
       const isBindError = told[at - 1] === 'BindComplete' && isSame(wanted, told.toSpliced(at - 1, 1));
-      return isBindError || (wanted[at]?.startsWith('columns ') === true && isSame(wanted.toSpliced(at, 1), told));
+      const isDescription = wanted[at]?.startsWith('columns ') === true || wanted[at] === 'CopyOutResponse';
+      return isBindError || (isDescription && isSame(wanted.toSpliced(at, 1), told));
     },
   },
   {
