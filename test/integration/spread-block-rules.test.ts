@@ -1,0 +1,165 @@
+// What a block over several shards may not do, and what becomes of it when something stands in its way (D14, D31, R57).
+import t from 'tap';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { encodeCancel } from '../support/frontend-message.js';
+import { kvRouter, kvServers } from '../support/kv-cluster.js';
+import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
+import type { SqlClient } from '../support/sql-client.js';
+import { WireClient } from '../support/wire-client.js';
+
+const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
+  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
+
+const cluster = await kvServers(t, 2, { stated: true });
+const proxy = await FaultProxy.start(cluster.servers[1]!);
+t.teardown(() => proxy.down());
+const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
+for (const admin of admins) await admin.query(GRANTS);
+const live = await kvRouter(t, { ...cluster, servers: [cluster.servers[0]!, proxy.standInFor(cluster.servers[1]!)] });
+const setup = await live.connect({ user: 'app' });
+for (let n = 0; n < 20; n++) await setup.run(`INSERT INTO kv (tenant_id, key, value) VALUES ('a', 'k${n}', '0')`);
+const onShard = async (index: number) =>
+  String((await rowsOf(admins[index]!, 'SELECT key FROM kv ORDER BY key LIMIT 1'))[0]![0]);
+const [HERE, THERE] = [await onShard(0), await onShard(1)];
+const set = (key: string, value: number) => `UPDATE kv SET value = '${value}' WHERE tenant_id = 'a' AND key = '${key}'`;
+const values = () => setup.rows(`SELECT value FROM kv WHERE tenant_id = 'a' AND key IN ('${HERE}', '${THERE}')`);
+const reset = () => setup.run(set(HERE, 0), set(THERE, 0));
+const prepared = async () =>
+  (await Promise.all(admins.map((admin) => rowsOf(admin, 'SELECT gid FROM pg_prepared_xacts')))).flat();
+async function cancel(client: SqlClient): Promise<void> {
+  const data = client.wire.received.find((message) => message.type === 'BackendKeyData');
+  if (data?.type !== 'BackendKeyData') throw new Error('no cancel key was sent');
+  const request = await WireClient.open(live);
+  request.sendBytes(encodeCancel(data.pid, data.key));
+  await request.wait('closed');
+  request.destroy();
+}
+t.beforeEach(async () => void (await reset()));
+
+t.test('by its setting, its isolation level and its role it stays on one shard', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  const refusedAs = async (rule: string, message: RegExp) => {
+    await client.run(set(HERE, 1));
+    t.match(await client.failsWith(set(THERE, 1)), { code: '0A000', fields: { D: rule, M: message } });
+    t.equal(client.status, 'E');
+    await client.run('ROLLBACK');
+    t.strictSame(await values(), [['0'], ['0']]);
+  };
+  await client.run(`SET pgkv.cross_shard = 'refuse'`, 'BEGIN');
+  await refusedAs('PGKV-080', /key is on shard s2/);
+  await client.run(`SET pgkv.cross_shard = 'per_shard'`, 'BEGIN');
+  await refusedAs('PGKV-084', /per_shard is not supported/);
+  await client.run('RESET pgkv.cross_shard');
+  for (const level of ['REPEATABLE READ', 'SERIALIZABLE']) {
+    await client.run(`BEGIN ISOLATION LEVEL ${level}`);
+    await refusedAs('PGKV-080', /isolation level/);
+  }
+  for (const admin of admins) {
+    await admin.query('REVOKE app FROM pgkv_recover');
+    await client.run('BEGIN');
+    await refusedAs('PGKV-084', /missing on this shard: GRANT app TO pgkv_recover/);
+    await admin.query('GRANT app TO pgkv_recover');
+  }
+  await client.run('BEGIN', set(HERE, 2), set(THERE, 2), 'COMMIT');
+  t.strictSame(await values(), [['2'], ['2']]);
+  await client.end();
+});
+
+t.test('a refusal leaves its savepoints good, and a constraint that is deferred fails its COMMIT', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  await admins[1]!.query('REVOKE app FROM pgkv_recover');
+  await client.run('BEGIN', set(HERE, 3), 'SAVEPOINT a');
+  t.equal(await client.fails(set(THERE, 3)), '0A000');
+  await admins[1]!.query('GRANT app TO pgkv_recover');
+  await client.run('ROLLBACK TO a', set(THERE, 4), 'COMMIT');
+  t.strictSame(new Set((await values()).flat()), new Set(['3', '4']));
+  await reset();
+  for (const admin of admins) {
+    await admin.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+      CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()`);
+    await client.run('BEGIN', set(HERE, 5), set(THERE, 5));
+    t.equal(await client.fails('COMMIT'), 'P0001');
+    t.equal(client.status, 'I');
+    await admin.query('DROP TRIGGER late ON kv; DROP FUNCTION refuse()');
+    t.strictSame(await values(), [['0'], ['0']]);
+  }
+  await client.end();
+});
+
+t.test('a cancel reaches the branch that waits', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  for (const key of [HERE, THERE]) {
+    const holder = await live.connect({ user: 'app' });
+    await holder.run('BEGIN', set(key, 6));
+    await client.run('BEGIN', set(key === HERE ? THERE : HERE, 6), 'SAVEPOINT a');
+    const waiting = client.fails(set(key, 7));
+    const waits = `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock'`;
+    while ((await valueFrom(admins[key === HERE ? 0 : 1]!, waits)) === 0);
+    await cancel(client);
+    t.equal(await waiting, '57014');
+    await client.run('ROLLBACK TO a');
+    await holder.run('ROLLBACK');
+    await holder.end();
+    await client.run(set(key, 7), 'ROLLBACK');
+  }
+  await client.end();
+});
+
+t.test('two that wait for each other over shards end', async (t) => {
+  const [one, other] = [await live.connect({ user: 'app' }), await live.connect({ user: 'app' })];
+  await one.run('BEGIN', set(HERE, 8));
+  await other.run('BEGIN', set(THERE, 9));
+  const ends = await Promise.all(
+    [one.run(set(THERE, 8)), other.run(set(HERE, 9))].map((end) =>
+      end.then(
+        () => 'done',
+        (error: { code: string }) => error.code,
+      ),
+    ),
+  );
+  t.ok(ends.includes('55P03'), ends.join());
+  await one.run('ROLLBACK');
+  await other.run('ROLLBACK');
+  for (const client of [one, other]) await client.end();
+});
+
+t.test('a notification is told if it commits, and what was set is so on all shards', async (t) => {
+  const [client, listener] = [await live.connect({ user: 'app' }), await live.connect({ user: 'app' })];
+  await listener.run('LISTEN news');
+  for (const [end, heard] of [
+    ['ROLLBACK', 0],
+    ['COMMIT', 1],
+  ] as const) {
+    await client.run('BEGIN', set(THERE, 1), `SET app.name = '${end}'`, `NOTIFY news, '${end}'`, set(HERE, 1), end);
+    await listener.run('SELECT 1');
+    t.equal(listener.wire.received.filter(({ type }) => type === 'NotificationResponse').length, heard, end);
+    const name = `SELECT current_setting('app.name', true) AS name`;
+    for (const key of [HERE, THERE]) {
+      await client.run('BEGIN', `SELECT value FROM kv WHERE tenant_id = 'a' AND key = '${key}'`);
+      t.equal((await client.value(name)) === 'COMMIT', heard === 1, `${end}: on the shard of ${key}`);
+      await client.run('COMMIT');
+    }
+  }
+  for (const one of [client, listener]) await one.end();
+});
+
+t.test('a branch that is lost while the block is at another one fails it', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  for (const next of [set(HERE, 3), set(THERE, 3), 'SAVEPOINT a', 'COMMIT']) {
+    await client.run('BEGIN', set(THERE, 2), set(HERE, 2));
+    await proxy.down();
+    await proxy.up();
+    t.equal(await client.fails(next), '40001', next);
+    if (next !== 'COMMIT') {
+      t.equal(await client.fails(set(HERE, 4)), '25P02');
+      await client.run('ROLLBACK');
+    }
+    t.equal(client.status, 'I');
+    t.strictSame(await values(), [['0'], ['0']]);
+  }
+  await client.end();
+});
+t.test('nothing is left prepared', async (t) => {
+  t.strictSame(await prepared(), []);
+  await setup.end();
+});
