@@ -68,6 +68,8 @@ export class Bindings {
   #hasPortal = false;
   /** The open batch, in earlier packets, has run what is no read. */
   #batchSets = false;
+  /** The block has held nothing but single statements on keys, BEGIN and savepoints. */
+  #isPlain = true;
   /** When the open batch began. */
   #inBlock = false;
   /** A batch was begun in an earlier packet. */
@@ -95,11 +97,22 @@ export class Bindings {
       if (size > 1 && writes && !this.#standsAlone(part)) return 'a write on several shards beside others (D14)';
     }
     const needed = new Set([...this.#bound, ...all.flatMap((touch) => this.#shardsOf(touch))]);
-    if (needed.size > 1) return 'a block on several shards (D13)';
+    if (needed.size > 1) return this.#overShards(part, `${fields['M']}`);
     if (this.#batchSets) return 'a batch in pieces that has set something before its key came (D12)';
     if (this.#hasPortal || bindsPortal(part)) return 'a portal with a name was bound before the first key';
     if (this.#hasFailed) return 'a block that has failed where it had no key yet, and goes on with a key elsewhere';
     return null;
+  }
+
+  /** Why statements on several shards may be refused, which blocks over them are not (D31, R57). */
+  #overShards(part: readonly FuzzMessage[], message: string): string | null {
+    if (/query of several statements/.test(message)) return 'a text with keys on several shards';
+    if (/reads? (over )?several shards/.test(message)) return 'a read of several shards in a block that has begun';
+    if (/several statements ends it|sets something|AND CHAIN|not executed next/.test(message))
+      return 'what is for all branches of a block, in a form that is not';
+    if (!/cannot leave its shard/.test(message)) return 'a statement that cannot be answered from several shards';
+    // Of others it may not be known what opens a further branch.
+    return this.#isPlain && isPlain(part) ? null : 'a block of which it is not known what opens a further branch (R57)';
   }
 
   /** Outside a block, and nothing else is in its text or batch, as far as that is known. */
@@ -127,8 +140,10 @@ export class Bindings {
       this.#inBlock = status !== 'I';
     }
     if (bindsPortal(part)) this.#hasPortal = true;
+    if (!isPlain(part) || status !== 'T') this.#isPlain = false;
     if (status === 'E') this.#hasFailed = true;
     if (status === 'I') {
+      this.#isPlain = true;
       this.#hasPortal = false;
       this.#bound.clear();
       this.#hasFailed = false;
@@ -183,6 +198,16 @@ const isCopiedBadly = (part: readonly FuzzMessage[]): boolean =>
     return 'query' in message && message.query.length > 1 && message.query.some(isCopy);
   });
 const isCopy = ({ sql }: Statement): boolean => /^copy .*\bkv\b/.test(sql);
+
+/** One statement on keys, a BEGIN of the usual isolation, or a savepoint. */
+function isPlain(part: readonly FuzzMessage[]): boolean {
+  const [first] = part;
+  if (part.length !== 1 || first === undefined || typeof first === 'string' || !('query' in first)) return false;
+  const [only, ...more] = first.query;
+  if (only === undefined || more.length > 0) return false;
+  if (only.touch.kind === 'keys') return true;
+  return /^(begin|start transaction|savepoint \w+|release( savepoint)? \w+)$/.test(only.sql);
+}
 
 const isQuery = (part: readonly FuzzMessage[]): boolean =>
   part.some((message) => typeof message !== 'string' && 'query' in message);
