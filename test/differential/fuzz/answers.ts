@@ -3,6 +3,10 @@
 import type { BackendMessage } from '../../support/backend-message.js';
 import type { FuzzMessage } from './script.js';
 
+/** https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format": signature, flags, length of an extension that is none. */
+const BINARY_SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
+const BINARY_HEADER_BYTES = BINARY_SIGNATURE.length + 8;
+
 /** What one Query or one Sync (or the rest of a packet) is answered with. */
 export type Unit = readonly BackendMessage[];
 
@@ -92,7 +96,10 @@ export function linesOf(unit: Unit, isOrdered: boolean): string[] {
       continue;
     }
     if (message.type === 'CopyData') {
-      rows.push(`copy ${shownValue(message.data)}`);
+      // The header comes with the first row, whichever that is.
+      const isFirst = message.data.subarray(0, BINARY_SIGNATURE.length).equals(BINARY_SIGNATURE);
+      if (isFirst) rows.push('copy header');
+      rows.push(`copy ${shownValue(isFirst ? message.data.subarray(BINARY_HEADER_BYTES) : message.data)}`);
       continue;
     }
     const line = lineOf(message);
