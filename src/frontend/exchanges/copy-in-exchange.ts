@@ -21,6 +21,7 @@ import { Frame, type FrameFound } from '../../wire/frame-reader.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
+import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 
@@ -58,12 +59,14 @@ export class CopyInExchange implements Exchange<Unit> {
 
   /** Why the unit may not run; null: it may. */
   obstacle({ template, view }: Unit): PgkvError | null {
-    const { transaction, batch, kv } = this.#context;
+    const { transaction, batch, kv, session } = this.#context;
     const refused = (name: RefusalName, words?: Record<string, string>): PgkvError => refusalError(refuse(name, words));
     const { obstacle } = template.copyIn!;
     if (obstacle !== null) return refused('copy_in_option', { option: obstacle });
     if (transaction.inBlock || !batch.begins) return refused('copy_in_block');
-    if (view.shards.length > 1 && view.clusterId === null) return refused('several_shards_write');
+    if (view.shards.length > 1 && (view.clusterId === null || crossShard(session).kind === 'refused')) {
+      return refused('several_shards_write');
+    }
     const { encoding } = kv.reading;
     return encoding.asciiSafe ? null : refused('copy_encoding', { encoding: encoding.name });
   }

@@ -71,17 +71,17 @@ t.test('a shard leaves out what has expired, and sends sort keys and no more row
     ['SELECT key -- all\nFROM kv', 'SELECT key FROM kv WHERE <kv lives>'],
     [
       'SELECT * FROM kv ORDER BY tenant_id, key LIMIT 10',
-      'SELECT * , ( "kv"."tenant_id" ) AS s0 , ( "kv"."key" ) AS s1 FROM kv WHERE <kv lives> ORDER BY s0, s1 ' +
+      'SELECT * , ( "kv"."tenant_id" ) AS s0 , ( "kv"."key" ) AS s1 FROM kv WHERE <kv lives> ORDER BY s0 , s1 ' +
         'LIMIT ( 10 )::bigint',
     ],
     [
       'SELECT key FROM kv ORDER BY version DESC NULLS LAST, slot ASC NULLS FIRST, ttl DESC LIMIT 3 OFFSET 4',
       'SELECT key , ( version ) AS s0 , ( slot ) AS s1 , ( ttl ) AS s2 FROM kv WHERE <kv lives> ' +
-        'ORDER BY s0 DESC NULLS LAST, s1 NULLS FIRST, s2 DESC LIMIT ( 3 )::bigint + ( 4 )::bigint',
+        'ORDER BY s0 DESC NULLS LAST , s1 NULLS FIRST , s2 DESC LIMIT ( 3 )::bigint + ( 4 )::bigint',
     ],
     [
       'SELECT lower(key) AS key, slot FROM kv ORDER BY key, 2',
-      'SELECT lower(key) AS key, slot , ( lower(key) ) AS s0 , ( slot ) AS s1 FROM kv WHERE <kv lives> ORDER BY s0, s1',
+      'SELECT lower(key) AS key, slot , ( lower(key) ) AS s0 , ( slot ) AS s1 FROM kv WHERE <kv lives> ORDER BY s0 , s1',
     ],
     [
       'SELECT lower(key) AS key FROM kv ORDER BY kv.key',
