@@ -48,7 +48,7 @@ t.test('by its setting, its isolation level and its role it stays on one shard',
   await client.run(`SET pgkv.cross_shard = 'refuse'`, 'BEGIN');
   await refusedAs('PGKV-080', /key is on shard s2/);
   await client.run(`SET pgkv.cross_shard = 'per_shard'`, 'BEGIN');
-  await refusedAs('PGKV-084', /per_shard is not supported/);
+  await refusedAs('PGKV-084', /cross_shard = per_shard is/);
   await client.run('RESET pgkv.cross_shard');
   for (const level of ['REPEATABLE READ', 'SERIALIZABLE']) {
     await client.run(`BEGIN ISOLATION LEVEL ${level}`);
