@@ -15,6 +15,16 @@ const hexOf = (byte: number | undefined): number => {
   return letter >= 97 && letter <= 102 ? letter - 87 : -1;
 };
 
+const HEX_MARK = 120;
+
+/** Where the escape at `at` ends, which has more than its backslash: hexadecimal digits are its own, whatever separates fields. */
+export function escapeEnd(bytes: Buffer, at: number, end: number): number {
+  let behind = at + 2;
+  if (bytes[at + 1] !== HEX_MARK) return behind;
+  for (let digits = 0; digits < 2 && behind < end && hexOf(bytes[behind]) >= 0; digits++) behind++;
+  return behind;
+}
+
 /** A field in text format, without its backslashes. */
 export function unescaped(field: Buffer): Buffer {
   const out = Buffer.allocUnsafe(field.length);
@@ -30,7 +40,7 @@ export function unescaped(field: Buffer): Buffer {
       let value = letter - ZERO;
       for (let more = 0; more < 2 && isOctal(field[at]); more++) value = (value << 3) + field[at++]! - ZERO;
       out[to++] = value & 0xff;
-    } else if (letter === 120 && hexOf(field[at]) >= 0) {
+    } else if (letter === HEX_MARK && hexOf(field[at]) >= 0) {
       let value = hexOf(field[at++]);
       if (hexOf(field[at]) >= 0) value = (value << 4) + hexOf(field[at++]);
       out[to++] = value;

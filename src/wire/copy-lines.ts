@@ -5,8 +5,9 @@
 // Invariant: a row is handed out once, when its end has come; what is kept of one is at most `rowBytesMax`.
 // src/backend/commands/copyfromparse.c: CopyReadLineText, CopyReadAttributesText, CopyReadAttributesCSV
 import { PgkvError } from '../base/errors.js';
+import { ByteBacklog } from './byte-backlog.js';
 import { CopyDataError } from './copy-data-error.js';
-import { unescaped } from './copy-escapes.js';
+import { escapeEnd, unescaped } from './copy-escapes.js';
 
 export interface CopyLinesFormat {
   readonly kind: 'text' | 'csv';
@@ -59,7 +60,6 @@ const NEWLINE = 10;
 const CARRIAGE_RETURN = 13;
 const BACKSLASH = 92;
 const DOT = 46;
-const FIRST_BYTES = 16 * 1024;
 
 type LineEnd = 'unknown' | 'lf' | 'cr' | 'crlf';
 
@@ -73,12 +73,11 @@ export class CopyLines implements CopyCutter {
   readonly #isCsv: boolean;
   /** Of CSV where it is another one than the quote, else -1. */
   readonly #escape: number;
-  /** What has come and is not handed out: `#bytes[#rowStart, #end)`, looked at up to `#at`. */
+  /** What has come and is not handed out, looked at up to `#at`. */
+  readonly #backlog = new ByteBacklog();
+  /** Its bytes up to the end. */
   #bytes: Buffer = Buffer.alloc(0);
-  #isOwn = false;
-  #rowStart = 0;
   #at = 0;
-  #end = 0;
   #lineEnd: LineEnd = 'unknown';
   #inQuotes = false;
   #lastWasEscape = false;
@@ -109,45 +108,37 @@ export class CopyLines implements CopyCutter {
     return this.#line;
   }
 
+  get #rowStart(): number {
+    return this.#backlog.start;
+  }
+
+  get #end(): number {
+    return this.#bytes.length;
+  }
+
   push(chunk: Buffer): void {
     if (this.#isOver) return;
-    if (this.#rowStart === this.#end) this.#adopt(chunk);
-    else this.#append(chunk);
+    const backlog = this.#backlog;
+    this.#moved(backlog.push(chunk));
     this.#cut(false);
-    if (this.#end - this.#rowStart > this.#rowBytesMax) throw tooLong(this.#rowBytesMax);
-    if (!this.#isOwn && this.#rowStart < this.#end) this.#append(Buffer.alloc(0));
+    if (backlog.end - backlog.start > this.#rowBytesMax) throw tooLong(this.#rowBytesMax);
+    this.#moved(backlog.keep());
+  }
+
+  #moved(by: number): void {
+    const { bytes, end } = this.#backlog;
+    this.#bytes = bytes.subarray(0, end);
+    this.#at -= by;
+    this.#nextBackslash = this.#nextReturn = this.#nextQuote = -1;
   }
 
   /** The last row may have no end of line. */
   finish(): void {
     if (this.#isOver) return;
     this.#cut(true);
-    if (!this.#isOver && this.#rowStart < this.#end) this.#hand(this.#end, this.#end);
+    const { start, end } = this.#backlog;
+    if (!this.#isOver && start < end) this.#hand(end, end);
     this.#isOver = true;
-  }
-
-  #adopt(chunk: Buffer): void {
-    this.#bytes = chunk;
-    this.#isOwn = false;
-    this.#rowStart = this.#at = 0;
-    this.#end = chunk.length;
-    this.#nextBackslash = this.#nextReturn = this.#nextQuote = -1;
-  }
-
-  /** Into memory of its own, which grows by half: a long row is copied a few times at most. */
-  #append(chunk: Buffer): void {
-    const kept = this.#end - this.#rowStart;
-    const wanted = kept + chunk.length;
-    const from = this.#bytes;
-    const fits = this.#isOwn && wanted <= from.length;
-    if (!fits) this.#bytes = Buffer.allocUnsafeSlow(Math.max(FIRST_BYTES, wanted + (wanted >> 1)));
-    from.copy(this.#bytes, 0, this.#rowStart, this.#end);
-    chunk.copy(this.#bytes, kept);
-    this.#isOwn = true;
-    this.#at -= this.#rowStart;
-    this.#rowStart = 0;
-    this.#end = wanted;
-    this.#nextBackslash = this.#nextReturn = this.#nextQuote = -1;
   }
 
   /** @param isLast no more bytes come */
@@ -181,7 +172,7 @@ export class CopyLines implements CopyCutter {
   /** `#end` where there is none. */
   #find(byte: number, from: number): number {
     const found = this.#bytes.indexOf(byte, from);
-    return found < 0 || found > this.#end ? this.#end : found;
+    return found < 0 ? this.#end : found;
   }
 
   /** Looks at the next byte; false: more have to come first. */
@@ -218,6 +209,8 @@ export class CopyLines implements CopyCutter {
   #carriageReturn(isLast: boolean): boolean {
     const at = this.#at;
     if (this.#lineEnd === 'lf') throw this.#otherLineEnd('carriage return', '\\r');
+    // In CSV Postgres looks at what follows in any case: the row is not there before that.
+    if (this.#isCsv && at + 1 >= this.#end && !isLast) return false;
     if (this.#lineEnd === 'cr') {
       this.#hand(at, at + 1);
       return true;
@@ -282,7 +275,7 @@ export class CopyLines implements CopyCutter {
     }
     this.#firstLine = ++this.#line;
     this.#returns = 0;
-    this.#rowStart = this.#at = end;
+    this.#backlog.start = this.#at = end;
     this.#inQuotes = this.#lastWasEscape = false;
   }
 
@@ -296,16 +289,22 @@ export class CopyLines implements CopyCutter {
     let fieldStart = start;
     let hasEscapes = false;
     for (let at = start; left > 0; at++) {
+      let fieldEnd = Math.min(at, end);
       if (at < end && bytes[at] === BACKSLASH) {
-        hasEscapes = true;
-        at++;
-        continue;
+        if (at + 1 < end) {
+          hasEscapes = true;
+          at = escapeEnd(bytes, at, end) - 1;
+          continue;
+        }
+        // One that nothing follows stands for nothing.
+        fieldEnd = at;
+        at = end;
       }
       if (at < end && bytes[at] !== delimiter) continue;
       for (let wanted = 0; wanted < this.#fields.length; wanted++) {
         if (this.#fields[wanted]!.index !== index) continue;
         left--;
-        const field = bytes.subarray(fieldStart, Math.min(at, end));
+        const field = bytes.subarray(fieldStart, fieldEnd);
         if (!field.equals(none)) found[wanted] = hasEscapes ? unescaped(field) : field;
       }
       if (at >= end) break;
@@ -325,24 +324,34 @@ export class CopyLines implements CopyCutter {
     for (let at = start; left > 0; at++, index++) {
       const fieldStart = at;
       const wanted = this.#fields.findIndex((field) => field.index === index);
-      const unquoted: number[] | null = wanted < 0 ? null : [];
+      /** What stands for itself. */
+      const parts: Buffer[] = [];
+      let partStart = at;
       let sawQuote = false;
       let inQuotes = false;
+      const skipSign = (): void => {
+        if (wanted >= 0) parts.push(bytes.subarray(partStart, at));
+        partStart = at + 1;
+      };
       for (; at < end; at++) {
         const byte = bytes[at]!;
         if (!inQuotes) {
           if (byte === delimiter) break;
-          if (byte === quote) sawQuote = inQuotes = true;
-          else unquoted?.push(byte);
+          if (byte !== quote) continue;
+          skipSign();
+          sawQuote = inQuotes = true;
         } else if (byte === escaper && at + 1 < end && (bytes[at + 1] === escaper || bytes[at + 1] === quote)) {
+          skipSign();
           at++;
-          unquoted?.push(bytes[at]!);
-        } else if (byte === quote) inQuotes = false;
-        else unquoted?.push(byte);
+        } else if (byte === quote) {
+          skipSign();
+          inQuotes = false;
+        }
       }
-      if (unquoted !== null) {
+      if (wanted >= 0) {
         left--;
-        const value = Buffer.from(unquoted);
+        parts.push(bytes.subarray(partStart, at));
+        const value = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
         const { forceNotNull, forceNull } = this.#fields[wanted]!;
         const isWritten = !sawQuote && bytes.subarray(fieldStart, at).equals(none);
         const isNull = (isWritten && !forceNotNull) || (forceNull && sawQuote && value.equals(none));

@@ -1,6 +1,7 @@
 // The data of COPY … FROM STDIN in Postgres's binary format, cut into rows, and two fields of each read; see copy-lines.ts.
 // https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; src/backend/commands/copyfromparse.c
 import { PgkvError } from '../base/errors.js';
+import { ByteBacklog } from './byte-backlog.js';
 import { CopyDataError } from './copy-data-error.js';
 import type { CopyCutter, CopyField, CopyRowTaker } from './copy-lines.js';
 
@@ -26,9 +27,7 @@ export class CopyTuples implements CopyCutter {
   readonly #fields: readonly CopyField[];
   readonly #rowBytesMax: number;
   readonly #taker: CopyRowTaker;
-  #bytes: Buffer = Buffer.alloc(0);
-  #parts: Buffer[] = [];
-  #partBytes = 0;
+  readonly #backlog = new ByteBacklog();
   /** Not before so many bytes is there anything whole. */
   #wanted = HEADER_BYTES;
   #at = 0;
@@ -50,23 +49,22 @@ export class CopyTuples implements CopyCutter {
   push(chunk: Buffer): void {
     if (chunk.length === 0) return;
     if (this.#isOver) throw new CopyDataError('received copy data after EOF marker', this.#row + 1);
-    this.#parts.push(chunk);
-    this.#partBytes += chunk.length;
-    if (this.#partBytes < this.#wanted) return;
-    this.#bytes = this.#parts.length === 1 ? this.#parts[0]! : Buffer.concat(this.#parts, this.#partBytes);
+    const backlog = this.#backlog;
+    backlog.push(chunk);
+    if (backlog.end < this.#wanted) return void backlog.keep();
     this.#at = 0;
     this.#cut();
-    const rest = this.#bytes.subarray(this.#at);
-    this.#parts = rest.length === 0 ? [] : [rest];
-    this.#partBytes = rest.length;
-    if (this.#isOver && rest.length > 0) throw new CopyDataError('received copy data after EOF marker', this.#row + 1);
+    backlog.start = this.#at;
+    const isMore = backlog.start < backlog.end;
+    if (this.#isOver && isMore) throw new CopyDataError('received copy data after EOF marker', this.#row + 1);
+    backlog.keep();
     if (this.#wanted > this.#rowBytesMax) throw this.#tooLong();
   }
 
   /** What is not whole is told as Postgres does. */
   finish(): void {
     if (!this.#hasHeader) {
-      const bytes = Buffer.concat(this.#parts, this.#partBytes);
+      const bytes = this.#left;
       const isOne = bytes.length >= SIGNATURE.length && bytes.subarray(0, SIGNATURE.length).equals(SIGNATURE);
       throw new CopyDataError(
         isOne ? 'invalid COPY file header (missing flags)' : 'COPY file signature not recognized',
@@ -74,11 +72,11 @@ export class CopyTuples implements CopyCutter {
       );
     }
     // Half a count is as good as none to Postgres.
-    const isWhole = this.#isOver || this.#partBytes < COUNT_BYTES;
+    const isWhole = this.#isOver || this.#left.length < COUNT_BYTES;
     this.#isOver = true;
     if (isWhole) return;
     // A server says which column it ends in.
-    const bytes = Buffer.concat(this.#parts, this.#partBytes);
+    const bytes = this.#left;
     const lines = { last: this.#row + 1, count: 1, countAsFirst: 1 };
     this.#taker.row(
       bytes,
@@ -87,6 +85,16 @@ export class CopyTuples implements CopyCutter {
       lines,
       this.#fields.map(() => null),
     );
+  }
+
+  get #left(): Buffer {
+    const { bytes, start, end } = this.#backlog;
+    return bytes.subarray(start, end);
+  }
+
+  get #bytes(): Buffer {
+    const { bytes, end } = this.#backlog;
+    return bytes.subarray(0, end);
   }
 
   #cut(): void {

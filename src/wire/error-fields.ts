@@ -40,6 +40,26 @@ function encodeFields(type: number, fields: ErrorFields): Buffer {
   return message;
 }
 
+/**
+ * The ErrorResponse with other fields, in whatever encoding they are.
+ * @param change gets the bytes of a field as latin1; null: it is left out
+ */
+export function withFields(message: Buffer, change: (type: string, text: string) => string | null): Buffer {
+  const parts: string[] = [];
+  for (let offset = 5; message[offset] !== 0 && offset < message.length; ) {
+    const stop = message.indexOf(0, offset + 1);
+    if (stop < 0) break;
+    const type = String.fromCharCode(message[offset]!);
+    const text = change(type, message.toString('latin1', offset + 1, stop));
+    if (text !== null) parts.push(type, text, '\0');
+    offset = stop + 1;
+  }
+  const body = Buffer.from(`${parts.join('')}\0`, 'latin1');
+  const head = Buffer.from(message.subarray(0, 5));
+  head.writeInt32BE(body.length + 4, 1);
+  return Buffer.concat([head, body]);
+}
+
 /** The ErrorResponse, where it names a place in a text without that. */
 export function withoutPosition(message: Buffer): Buffer {
   const { P: position, ...fields } = readErrorFields(message, 0, message.length);

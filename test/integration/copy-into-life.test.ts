@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { BackendMessage } from '../support/backend-message.js';
-import { encodeCancel } from '../support/frontend-message.js';
+import { encodeAll, encodeCancel } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, valueFrom } from '../support/kv-extension.js';
 import { SqlClient } from '../support/sql-client.js';
@@ -34,6 +34,15 @@ const lines = (tenant: string, count: number): string =>
 const counted = async (tenant: string): Promise<number> =>
   Number(await client.value(`select count(*) from kv where tenant_id = '${tenant}'`));
 
+async function cancel(running: SqlClient): Promise<void> {
+  const data = running.wire.received.find((message) => message.type === 'BackendKeyData');
+  if (data?.type !== 'BackendKeyData') throw new Error('no cancel key was sent');
+  const request = await WireClient.open(live);
+  request.sendBytes(encodeCancel(data.pid, data.key));
+  await request.wait('closed');
+  request.destroy();
+}
+
 t.test('rows that have expired are no rows', async (t) => {
   for (let n = 0; n < 50; n++)
     await client.run(`insert into kv (tenant_id, key, value, ttl) values ('old', 'x${n}', '0', now() - interval '1 hour')
@@ -43,6 +52,52 @@ t.test('rows that have expired are no rows', async (t) => {
   t.equal(await counted('old'), 50);
   // Those that have not are.
   t.match(await copied('old\tx7\t2\n'), /^23505 /);
+});
+
+t.test('so they are where there are many', async (t) => {
+  for (const admin of admins) {
+    await admin.query(`ALTER TABLE kv DISABLE TRIGGER pgkv_slot; INSERT INTO kv (tenant_id, key, value, ttl, slot)
+      SELECT 'many', 'k' || n, '0', now() - interval '1 hour', pgkv.slot('many', 'k' || n) FROM generate_series(1, 15000) n
+      WHERE pgkv.slot('many', 'k' || n) <@ pgkv.owned_slots(); ALTER TABLE kv ENABLE TRIGGER pgkv_slot`);
+  }
+  const data = Array.from({ length: 15_000 }, (_, n) => `many\tk${n + 1}\t1\n`).join('');
+  t.equal(await copied(data), 'COPY 15000');
+});
+
+t.test('what comes of a message that was refused in its midst is nobody else’s', async (t) => {
+  const keeps = await connect();
+  await keeps.run('create temp table kept (n int)');
+  const kept = await keeps.value('select pg_backend_pid()');
+  // Refused at once, by what stands at its beginning.
+  const bad = `x\ty\t1\nx\tz\t1\r${'z'.repeat(300_000)}`;
+  const message = encodeAll([{ copyData: bad }]);
+  for (const cut of [6, 40, 5_000, 200_000]) {
+    await keeps.send([{ query: COPY }], { type: 'CopyInResponse' });
+    const answered = keeps.wire.wait(1);
+    keeps.wire.sendBytes(message.subarray(0, cut));
+    await sleep(100);
+    keeps.wire.sendBytes(message.subarray(cut));
+    keeps.wire.send('copyDone');
+    t.match(outcomeOf((await answered).messages), /^22P04/, `cut at ${cut}`);
+    t.equal(await keeps.value('select count(*) from kept'), '0');
+  }
+  t.equal(await keeps.value('select pg_backend_pid()'), kept);
+  await keeps.end();
+});
+
+t.test('one who gives up waits for nobody', async (t) => {
+  const holder = await connectTo(t, cluster.servers[1]!);
+  await holder.query('BEGIN; LOCK TABLE kv IN SHARE MODE');
+  const waiting = await connect();
+  await waiting.run(`set lock_timeout = '1h'`);
+  const answer = waiting.send([{ query: COPY }, { copyData: lines('waits', 300) }, 'copyDone']);
+  const waits = `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY%'`;
+  while ((await valueFrom(admins[1]!, waits)) === 0) await sleep(10);
+  await cancel(waiting);
+  t.match(outcomeOf(await answer), /^57014/);
+  await holder.query('ROLLBACK');
+  t.equal(await counted('waits'), 0);
+  await waiting.end();
 });
 
 t.test('who may insert may copy', async (t) => {
@@ -120,13 +175,8 @@ t.test('a client that goes in the middle leaves nothing', async (t) => {
 t.test('a cancel takes all of it back', async (t) => {
   const running = await connect();
   await running.send([{ query: COPY }], { type: 'CopyInResponse' });
-  const data = running.wire.received.find((message) => message.type === 'BackendKeyData');
-  if (data?.type !== 'BackendKeyData') throw new Error('no cancel key was sent');
   const answer = running.send([{ copyData: lines('cancelled', 100) }], 1);
-  const request = await WireClient.open(live);
-  request.sendBytes(encodeCancel(data.pid, data.key));
-  await request.wait('closed');
-  request.destroy();
+  await cancel(running);
   t.match(outcomeOf(await answer), /^57014/);
   // Data that was on its way is passed over, as Postgres does.
   t.equal(outcomeOf(await running.send([{ copyData: 'x' }, 'copyDone', { query: 'select 1' }])), 'SELECT 1');

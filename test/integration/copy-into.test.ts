@@ -71,7 +71,11 @@ function drawnOptions(random: SeededRandom, columns: readonly string[]): Options
       header: false,
     };
   }
-  const delimiter = random.oneIn(2) ? (kind === 'csv' ? ',' : '\t') : pick(random, '|', ';', '\t', ',', '\x02');
+  const delimiter = random.oneIn(2)
+    ? kind === 'csv'
+      ? ','
+      : '\t'
+    : pick(random, '|', ';', '\t', ',', '\x02', ...(kind === 'csv' ? [] : ['A', 'F']));
   const none = random.oneIn(2) ? (kind === 'csv' ? '' : '\\N') : pick(random, 'NULL', '-', '', 'x');
   const header = random.oneIn(3);
   const parts = [`format ${kind}`, `delimiter ${literal(delimiter)}`, `null ${literal(none)}`];
@@ -129,6 +133,7 @@ const FAULTS = [
   'no UTF-8',
   'an open quote',
   'an empty line',
+  'a backslash at the end',
   'CopyFail',
 ] as const;
 type Fault = (typeof FAULTS)[number];
@@ -241,7 +246,9 @@ function linesOf(
   else if (fault === 'half an end mark') lines.splice(at, 0, '\\.x');
   else if (fault === 'an open quote' && at < lines.length) lines[at] += options.quote;
   if (options.header) lines.unshift(columns.join(options.delimiter));
-  let data = lines.join(lineEnd) + (random.oneIn(4) ? '' : lineEnd);
+  let data = lines.join(lineEnd);
+  if (fault === 'a backslash at the end') data += '\\';
+  else if (!random.oneIn(4)) data += lineEnd;
   if (fault === 'another line end' && lines.length > 2) {
     const place = data.indexOf(lineEnd, data.length >> 1);
     const other = pick(random, ...['\n', '\r\n', '\r'].filter((one) => one !== lineEnd));

@@ -62,6 +62,7 @@ const COMMIT = encodeQuery('COMMIT');
 const ROLLBACK = encodeQuery('ROLLBACK');
 const COPY_DONE = Buffer.from([Frontend.copyDone, 0, 0, 0, 4]);
 const GIVE_UP = 'another part of the COPY has failed';
+const GIVEN_UP: CopyOutcome = { kind: 'failed', error: Buffer.alloc(0) };
 const FEATURE_NOT_SUPPORTED = '0A000';
 /** Function, or schema, not there: an extension of before 0.3.0. */
 const NOT_INSTALLED: ReadonlySet<string> = new Set(['42883', '3F000']);
@@ -81,7 +82,7 @@ export class CopyBranch implements CommitBranch {
   readonly #client: CopyBranchClient;
   #stage: Stage = 'opening';
   #reaps = 0;
-  /** It is to give up as soon as it can. */
+  #hasBegun = false;
   #givesUp = false;
 
   constructor(target: BranchTarget, statement: CopyStatement, clock: Clock, client: CopyBranchClient) {
@@ -106,7 +107,7 @@ export class CopyBranch implements CommitBranch {
   }
 
   open(): void {
-    if (this.#givesUp) return this.#end({ kind: 'failed', error: Buffer.alloc(0) });
+    if (this.#givesUp) return this.#end(GIVEN_UP);
     const reap = encodeQuery(this.#statement.reap);
     this.#asked.ask(
       (connection) => {
@@ -122,10 +123,12 @@ export class CopyBranch implements CommitBranch {
   #reaped(results: readonly BranchResult[] | null): void {
     if (results === null) return this.#end(this.#failureOf(results)!);
     // Who may not delete may copy all the same; what else is wrong, the COPY will meet, too.
-    const isMore = results[0]!.tag === `DELETE ${REAPED_ROWS}` && ++this.#reaps < REAPS_MAX;
-    if (isMore && !this.#givesUp) return this.open();
+    const isMore = results.at(-1)!.tag === `DELETE ${REAPED_ROWS}` && ++this.#reaps < REAPS_MAX;
+    if (this.#givesUp) return this.#end(GIVEN_UP);
+    if (isMore) return this.open();
     const { template, text, isShared } = this.#statement;
     const queries = isShared ? BEGIN : BEGIN_ALONE;
+    this.#hasBegun = true;
     // That transaction is over: it may be another connection.
     this.#asked.ask(
       (connection) => {
@@ -139,6 +142,7 @@ export class CopyBranch implements CommitBranch {
   }
 
   #begun(results: readonly BranchResult[] | null): void {
+    if (this.#givesUp) return this.#end(GIVEN_UP);
     const branch = results?.[2];
     if (branch?.error != null) {
       const { sqlstate, message } = branch;
@@ -184,12 +188,28 @@ export class CopyBranch implements CommitBranch {
     if (this.#stage === 'copying') this.#stop(COPY_DONE);
   }
 
-  /** The COPY fails as a whole. */
+  /** The COPY fails as a whole, whatever this branch has to say: what it waits for, as a connection or a lock, it need not wait for. */
   giveUp(): void {
+    if (this.#stage === 'copied' || this.#stage === 'failed') return;
     this.#givesUp = true;
     if (this.#stage === 'copying') this.#stop(copyFail(GIVE_UP));
-    // It may wait for a lock.
-    else if (this.#stage === 'closing') this.#asked.cancel();
+    this.#asked.cancel();
+    this.hurry();
+  }
+
+  /** Nothing is won by waiting for it. */
+  hurry(): void {
+    this.#asked.expire(ANSWER_MS);
+  }
+
+  /** Its transaction is gone with its connection. */
+  get isLost(): boolean {
+    return this.#asked.connection === null;
+  }
+
+  /** Its outcome says nothing. */
+  get hasGivenUp(): boolean {
+    return this.#givesUp;
   }
 
   #stop(message: Buffer): void {
@@ -246,6 +266,7 @@ export class CopyBranch implements CommitBranch {
 
   /** A connection that was lost has taken its transaction along. */
   rollback(told: () => void): void {
+    if (!this.#hasBegun) return told();
     this.#askEnd([ROLLBACK], () => told());
   }
 

@@ -13,7 +13,7 @@ import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { CopyDataError } from '../../wire/copy-data-error.js';
 import type { CopyCutter, CopyRowTaker, RowLines } from '../../wire/copy-lines.js';
-import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { encodeErrorResponse, readErrorFields, withFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { Coordinator, type Outcome } from '../two-phase/coordinator.js';
 import { newGid } from '../two-phase/gid.js';
@@ -81,6 +81,8 @@ export class CopyRun implements CopyRowTaker {
   #stage: Stage = 'opening';
   #failure: Failure | null = null;
   #isAbandoned = false;
+  /** No data was taken. */
+  #failedOpening = false;
 
   constructor(request: CopyRequest, client: CopyClient) {
     this.#request = request;
@@ -197,12 +199,16 @@ export class CopyRun implements CopyRowTaker {
   /** A line is wrong: rows before it, on other shards, may be, too, and Postgres would have said that. */
   #failAt(failure: Failure): void {
     const wasCopying = this.#stage === 'copying';
+    this.#failedOpening ||= this.#stage === 'opening';
     if (!this.#note(failure)) return;
     for (const { branch, feed, outcome } of this.#parts) {
       if (outcome !== null) continue;
-      if (wasCopying) feed.flush();
-      if (branch.takesRows) branch.close();
-      else if (!wasCopying) branch.giveUp();
+      if (wasCopying) {
+        feed.flush();
+        branch.close();
+        branch.hurry();
+      } else if (this.#failedOpening) branch.giveUp();
+      else branch.hurry();
     }
     this.#endIfAll();
   }
@@ -218,7 +224,7 @@ export class CopyRun implements CopyRowTaker {
   #ended(part: Part, outcome: CopyOutcome): void {
     part.outcome = outcome;
     if (outcome.kind === 'copied') return this.#endIfAll();
-    if (this.#stage === 'failing' && isOurs(outcome)) return this.#endIfAll();
+    if (part.branch.hasGivenUp) return this.#endIfAll();
     const failure = this.#failureOf(part, outcome);
     if (outcome.kind === 'failed' && failure.line > 0) this.#failAt(failure);
     else this.#fail(failure);
@@ -230,20 +236,24 @@ export class CopyRun implements CopyRowTaker {
     const failure = this.#failure;
     this.#stage = 'ending';
     if (failure === null) this.#commit();
-    else {
-      const branches = this.#parts.filter(({ outcome }) => outcome!.kind !== 'lost').map(({ branch }) => branch);
-      this.#each(
-        branches,
-        (branch, done) => branch.rollback(done),
-        () => this.#end(() => this.#client.failed(failure.error)),
-      );
-    }
+    else this.#rollBack(failure.error);
+  }
+
+  #rollBack(error: Buffer): void {
+    this.#each(
+      this.#parts.map(({ branch }) => branch),
+      (branch, done) => branch.rollback(done),
+      () => this.#end(() => this.#client.failed(error)),
+    );
   }
 
   #commit(): void {
     const wrote = ({ outcome }: Part): boolean => outcome?.kind === 'copied' && outcome.hasWritten;
     const writers = this.#parts.filter(wrote).map(({ branch }) => branch);
     const readers = this.#parts.filter((part) => !wrote(part)).map(({ branch }) => branch);
+    // Of one that broke while it waited for the others.
+    if (writers.some(({ isLost }) => isLost))
+      return this.#rollBack(encodeError(new PgkvError('transaction_lost'), 'ERROR'));
     this.#each(
       readers,
       (branch, done) => branch.commit(done),
@@ -327,14 +337,16 @@ export class CopyRun implements CopyRowTaker {
 
   /** What a server says of a line, told as of the client's data. */
   #inClientsLines(feed: CopyFeed, error: Buffer): Failure {
-    const fields = readErrorFields(error, 0, error.length);
-    const { W: where = '', P: _position, ...others } = fields;
     let line = Number.POSITIVE_INFINITY;
-    const clients = where.replace(COPY_LINE, (_all, before: string, own: string, behind: string) => {
-      line = feed.lineOf(Number(own)) ?? line;
-      return `${before}${Number.isFinite(line) ? line : own}${this.#withoutSlot(behind)}`;
+    const clients = withFields(error, (field, text) => {
+      if (field === 'P') return null;
+      if (field !== 'W') return text;
+      return text.replace(COPY_LINE, (_all, before: string, own: string, behind: string) => {
+        line = feed.lineOf(Number(own)) ?? line;
+        return `${before}${Number.isFinite(line) ? line : own}${this.#withoutSlot(behind)}`;
+      });
     });
-    return { error: encodeErrorResponse(where === '' ? others : { ...others, W: clients }), line };
+    return { error: clients, line };
   }
 
   /** Where the server shows the whole line, the slot stands in front of it. */
@@ -365,10 +377,3 @@ const isSlot = (field: string, none: Buffer): boolean => /^\d+$/.test(field) || 
 
 /** The line of a context that names one: what stands before its number, that, and the rest of the line. */
 const COPY_LINE = /^(COPY .*?, line )(\d+)(.*)$/m;
-const QUERY_CANCELED = '57014';
-
-/** An error that giving up has brought about. */
-function isOurs(outcome: CopyOutcome): boolean {
-  if (outcome.kind !== 'failed') return false;
-  return outcome.error.length === 0 || readErrorFields(outcome.error, 0, outcome.error.length)['C'] === QUERY_CANCELED;
-}

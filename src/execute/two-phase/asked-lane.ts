@@ -69,6 +69,11 @@ export class AskedLane implements ClientPort<LeasedLane> {
     else this.ask(send, count, deadlineMs, told);
   }
 
+  /** What is asked is awaited no longer than that. */
+  expire(ms: number): void {
+    if (this.#told !== null) this.#deadline ??= this.#options.clock.after(ms, () => this.#miss());
+  }
+
   /** CancelRequest of the client. */
   cancel(): void {
     this.#lane.cancel();

@@ -52,6 +52,7 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
     copyIn.message(found);
     return 'taken';
   }
+  if (copyIn.takesRest(found)) return 'taken';
   switch (type) {
     case Frontend.copyData:
     case Frontend.copyDone:

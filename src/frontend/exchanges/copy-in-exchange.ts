@@ -38,6 +38,8 @@ export class CopyInExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   #run: CopyRun | null = null;
+  /** A CopyData has come in part: the rest of it has no header, and belongs to nobody else. */
+  #isMidMessage = false;
 
   constructor(context: ExchangeContext, answers: OwnAnswers) {
     this.#context = context;
@@ -176,6 +178,13 @@ export class CopyInExchange implements Exchange<Unit> {
     return Number.parseInt(this.#context.session.told.get('server_version') ?? '', 10);
   }
 
+  /** Whether what was found is more of a CopyData whose first part was taken here; it is done with then. */
+  takesRest(found: FrameFound): boolean {
+    if (!this.#isMidMessage) return false;
+    this.#isMidMessage = found === Frame.more;
+    return true;
+  }
+
   /** A message while the data is awaited, as it was found. @throws PgkvError 08P01 for one that does not belong there */
   message(found: FrameFound): void {
     const run = this.#run!;
@@ -183,6 +192,7 @@ export class CopyInExchange implements Exchange<Unit> {
     switch (type) {
       case Frontend.copyData: {
         const isFirst = found === Frame.whole || found === Frame.first;
+        this.#isMidMessage = found === Frame.first || found === Frame.more;
         run.push(buffer.subarray(isFirst ? start + HEADER_BYTES : start, end));
         return;
       }
