@@ -338,10 +338,10 @@ export class CopyRun implements CopyRowTaker {
   /** What a server says of a line, told as of the client's data. */
   #inClientsLines(feed: CopyFeed, error: Buffer): Failure {
     let line = Number.POSITIVE_INFINITY;
-    const clients = withFields(error, (field, text) => {
+    const clients = withFields(error, (field, value) => {
       if (field === 'P') return null;
-      if (field !== 'W') return text;
-      return text.replace(COPY_LINE, (_all, before: string, own: string, behind: string) => {
+      if (field !== 'W') return value;
+      return value.replace(COPY_LINE, (_all, before: string, own: string, behind: string) => {
         line = feed.lineOf(Number(own)) ?? line;
         return `${before}${Number.isFinite(line) ? line : own}${this.#withoutSlot(behind)}`;
       });
