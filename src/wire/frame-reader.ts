@@ -35,6 +35,8 @@ export class FrameReader {
   type = 0;
   start = 0;
   end = 0;
+  /** No more bytes come. */
+  ended = false;
 
   readonly #limits: Int32Array;
   readonly #streamed: number;

@@ -1,7 +1,8 @@
 // What a block over several shards may not do, and what becomes of it when something stands in its way (D14, D31, R57).
+import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { FaultProxy } from '../support/fault-proxy.js';
-import { encodeCancel } from '../support/frontend-message.js';
+import { encode, encodeCancel, type FrontendMessage } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
 import type { SqlClient } from '../support/sql-client.js';
@@ -23,9 +24,11 @@ const onShard = async (index: number) =>
 const [HERE, THERE] = [await onShard(0), await onShard(1)];
 const set = (key: string, value: number) => `UPDATE kv SET value = '${value}' WHERE tenant_id = 'a' AND key = '${key}'`;
 const values = () => setup.rows(`SELECT value FROM kv WHERE tenant_id = 'a' AND key IN ('${HERE}', '${THERE}')`);
+const valueAt = (key: string) => setup.value(`SELECT value FROM kv WHERE tenant_id = 'a' AND key = '${key}'`);
 const reset = () => setup.run(set(HERE, 0), set(THERE, 0));
 const prepared = async () =>
   (await Promise.all(admins.map((admin) => rowsOf(admin, 'SELECT gid FROM pg_prepared_xacts')))).flat();
+const bytesOf = (...messages: readonly FrontendMessage[]) => Buffer.concat(messages.map(encode));
 async function cancel(client: SqlClient): Promise<void> {
   const data = client.wire.received.find((message) => message.type === 'BackendKeyData');
   if (data?.type !== 'BackendKeyData') throw new Error('no cancel key was sent');
@@ -63,6 +66,87 @@ t.test('by its setting, its isolation level and its role it stays on one shard',
   await client.run('BEGIN', set(HERE, 2), set(THERE, 2), 'COMMIT');
   t.strictSame(await values(), [['2'], ['2']]);
   await client.end();
+});
+
+t.test('a text of several statements that ends it is refused before it has run on any shard', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  const texts = ['BEGIN; COMMIT', `BEGIN; SET LOCAL app.name = 'x'; COMMIT`, 'SAVEPOINT a; COMMIT', 'BEGIN; ROLLBACK'];
+  for (const text of [...texts, 'SELECT 1; COMMIT', `SET app.name = 'x'; COMMIT; BEGIN`]) {
+    await client.run('BEGIN', set(HERE, 1), set(THERE, 1));
+    t.match(await client.failsWith(text), { code: '0A000', fields: { D: 'PGKV-080' } }, text);
+    t.equal(client.status, 'E', text);
+    await client.run('ROLLBACK');
+    t.strictSame(await values(), [['0'], ['0']], text);
+  }
+  await client.run('BEGIN', set(HERE, 1), set(THERE, 1));
+  t.equal(await client.fails('SELECT 1 FROM kv WHERE ('), '42601', 'what cannot be parsed');
+  await client.run('ROLLBACK');
+  await client.end();
+});
+
+t.test('what is for all shards is said on each once, whatever comes behind it in its batch', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  const update = `UPDATE kv SET value = $2 WHERE tenant_id = 'a' AND key = $1`;
+  const named = { s: 'SAVEPOINT a', r: 'ROLLBACK TO a', l: `SET LOCAL app.name = 'x'` };
+  for (const [name, parse] of Object.entries(named)) await client.send([{ parse, name }, 'sync']);
+  const run = (statement: string) => [{ bind: [], statement }, { execute: '' }] as const;
+  const keyed = (key: string, value: string) => [{ parse: update }, { bind: [key, value] }, { execute: '' }] as const;
+  for (const [first, other] of [
+    [HERE, THERE],
+    [THERE, HERE],
+  ] as const) {
+    await client.run('BEGIN', set(first, 1), set(other, 1));
+    const said = await client.send([...run('s'), ...run('l'), ...keyed(first, '2'), ...keyed(other, '2'), 'sync']);
+    t.strictSame(
+      said.filter(({ type }) => type === 'ErrorResponse'),
+      [],
+    );
+    for (const key of [first, other]) {
+      await client.run(`SELECT FROM kv WHERE tenant_id = 'a' AND key = '${key}'`);
+      t.equal(await client.value(`SELECT current_setting('app.name', true)`), 'x');
+    }
+    const back = await client.send([...run('r'), ...keyed(first, '3'), 'sync']);
+    t.strictSame(
+      back.filter(({ type }) => type === 'ErrorResponse'),
+      [],
+    );
+    await client.run('COMMIT');
+    t.strictSame([await valueAt(first), await valueAt(other)], ['3', '1']);
+    await reset();
+  }
+  await client.end();
+});
+
+t.test('a statement for all shards may come in parts, and one that is not executed next is refused', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  for (const sql of ['SAVEPOINT a', 'COMMIT', 'ROLLBACK']) {
+    await client.run('BEGIN', set(HERE, 1), set(THERE, 1));
+    const bytes = bytesOf({ parse: sql }, { bind: [] }, { describe: 'portal' }, { execute: '' });
+    for (let at = 0; at < bytes.length; at++) {
+      client.wire.sendBytes(bytes.subarray(at, at + 1));
+      await sleep(1);
+    }
+    const answers = await client.send(['sync']);
+    t.strictSame(
+      answers.filter(({ type }) => type === 'ErrorResponse'),
+      [],
+      sql,
+    );
+    t.equal(client.status, sql.startsWith('SAVEPOINT') ? 'T' : 'I');
+    if (client.status === 'T') await client.run('ROLLBACK');
+  }
+  await client.run('BEGIN', set(HERE, 1), set(THERE, 1));
+  const answers = await client.send([{ parse: 'SAVEPOINT a' }, { bind: [] }, 'flush', { execute: '' }, 'sync']);
+  t.match(
+    answers.filter(({ type }) => type === 'ErrorResponse'),
+    [{ fields: { C: '0A000' } }],
+  );
+  await client.run('ROLLBACK');
+  await reset();
+  await client.run('BEGIN', set(HERE, 1), set(THERE, 1));
+  client.wire.send({ parse: 'COMMIT' }, { bind: [] });
+  await client.wire.end();
+  t.strictSame(await values(), [['0'], ['0']]);
 });
 
 t.test('a refusal leaves its savepoints good, and a constraint that is deferred fails its COMMIT', async (t) => {

@@ -191,9 +191,14 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   /** The statement that waits for a connection may have another way by now. `resume` follows. */
   reconsider(): void {
-    if (this.mode !== 'waiting' || !this.#acquisition.withdraw()) return;
+    if (this.withdraw()) this.#client.resume();
+  }
+
+  /** It waits for a connection no longer. */
+  withdraw(): boolean {
+    if (this.mode !== 'waiting' || !this.#acquisition.withdraw()) return false;
     this.mode = 'free';
-    this.#client.resume();
+    return true;
   }
 
   /** The statement that waits for a connection waits no longer. */

@@ -53,7 +53,7 @@ export interface ConversationOptions {
 }
 
 /**
- * Takes messages until `#ended` (what the client sent before is still answered) or `#terminated` (not even what has come is
+ * Takes messages until the reader has `ended` (what the client sent before is still answered) or `#terminated` (not even what has come is
  * read any more); `#closed`, it answers nothing. `#pumping`: messages are being taken, further down the stack.
  * `#paused`: what waits to be taken is more than is held for a client, who sends no more until it is less.
  */
@@ -76,8 +76,6 @@ export class Conversation implements ClientPort<LeasedLane> {
   readonly #tap: ProtocolTap | null;
   readonly #output: ClientOutput;
   readonly #timeOuts: SessionTimeOuts;
-  /** The client has said goodbye or closed its side: what it sent before is still answered. */
-  #ended = false;
   #terminated = false;
   /** The error that ends the session, behind the answers that are still to come. */
   #lastWords: Buffer | null = null;
@@ -161,7 +159,7 @@ export class Conversation implements ClientPort<LeasedLane> {
 
   /** The client has closed its side of the connection. */
   clientEnded(): void {
-    this.#ended = true;
+    this.#reader.ended = true;
     this.takeMessages();
   }
 
@@ -253,8 +251,8 @@ export class Conversation implements ClientPort<LeasedLane> {
       branches.lost(loss, lane);
       return this.resume();
     }
-    // A lane at rest has lost no answer.
-    if (lane !== this.lane && !hadState) return;
+    // A lane at rest has lost no answer; messages may wait for one that is asked what a block has left.
+    if (lane !== this.lane && !hadState) return this.resume();
     if (loss.midMessage) {
       this.#host.destroy();
       return;
@@ -351,7 +349,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     const { transaction, batch } = this.#context;
     // As on a server, a block that has failed is bounded by the other time-out alone.
     const { isHere, inBlock, heldBlock } = transaction;
-    const isAwaited = batch.state === 'none' && !this.#exchange.busy && !this.#ended;
+    const isAwaited = batch.state === 'none' && !this.#exchange.busy && !this.#reader.ended;
     if (isAwaited && isHere) this.#timeOuts.rests('in block here', heldBlock);
     else this.#timeOuts.rests(isAwaited && !inBlock && !this.busy ? 'between transactions' : 'away', heldBlock);
   }
@@ -365,11 +363,11 @@ export class Conversation implements ClientPort<LeasedLane> {
       if (clogged || (exchange.busy && exchange.takesData !== true) || laneHoldsBack(lane, this.#leased)) return true;
       const found = this.#terminated ? Frame.none : reader.next();
       if (found === Frame.none) {
-        if (this.#ended) this.#endIfAnswered();
+        if (this.#reader.ended) this.#endIfAnswered();
         return false;
       }
       const taken = takeMessage(this.#way, this.#units, found);
-      if (taken === 'goodbye') this.#ended = this.#terminated = true;
+      if (taken === 'goodbye') this.#reader.ended = this.#terminated = true;
       else if (taken === 'wait') {
         reader.unread();
         return true;
@@ -393,7 +391,7 @@ export class Conversation implements ClientPort<LeasedLane> {
       error instanceof PgkvError ? error : new PgkvError('internal', { detail: messageOf(error), cause: error });
     this.#services.counters.protocolViolations++;
     // As if the client had ended here: what it sent before is answered first.
-    this.#ended = this.#terminated = true;
+    this.#reader.ended = this.#terminated = true;
     this.#lastWords = encodeError(fatal, 'FATAL');
     this.#endIfAnswered();
   }

@@ -45,6 +45,12 @@ const ON_HOME = 'the statement is for the home shard';
 const keyIsOn = ({ name }: { readonly name: string }): string => `the statement's key is on shard ${name}`;
 
 export function handleUnit(way: Way, unit: Unit): Handling {
+  const handled = handle(way, unit);
+  if (handled !== 'wait') way.branches.taken();
+  return handled;
+}
+
+function handle(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased, branches } = way;
   if (placement.edgeIsOpen) return 'wait';
   branches.checkLoss();
@@ -65,6 +71,9 @@ export function handleUnit(way: Way, unit: Unit): Handling {
   // The block is open on a server all the same, or no server has it.
   if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
   const onBranches = branches.before(unit);
+  // Wherever it would belong, it has been said on all branches but this.
+  if (onBranches === 'said') return leased.take(unit);
+  if (onBranches instanceof PgkvError) return leased.askServer(unit, onBranches);
   if (onBranches !== null) return onBranches;
   // 25P02, wherever it would belong: the server that has the failed block says so.
   if (placement.blockFailed) {

@@ -1,61 +1,57 @@
-// The client's block on several shards (D31): opens a further branch where a statement needs one, has all branches do what is for the
+// The client's block on several shards (D31): turns to the branch that a statement needs, has all branches do what is for the
 // block as a whole (savepoints, settings, its end), and ends those of a block that is lost. What the block is stands in the
 // Transaction; what each branch is at, in its lane. No message is taken while a branch other than the current lane's is at work.
 // Invariants: what is for all branches is done on the others first, and by the current lane's server for the client; nothing is
 // sent on a branch unless all of them are there: what follows would be committed by itself.
 import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
-import type { Timer } from '../../base/clock.js';
+import { assert } from '../../base/assert.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import type { BlockAnswer, BlockQuestion } from '../../execute/leased/lane-block.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { BlockCommit } from '../../execute/two-phase/block-commit.js';
-import type { LaneAsker, Told } from '../../execute/two-phase/lane-branch.js';
-import { BEGIN_BRANCH, BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
+import type { LaneAsker } from '../../execute/two-phase/lane-branch.js';
+import { BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
 import type { PrologueStatement, Say } from '../../session/prologue.js';
-import { NEUTRAL_TEMPLATE } from '../../sql/plan/template.js';
-import { TransactionStatus } from '../../wire/protocol.js';
+import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
+import { AskedLanes } from './asked-lanes.js';
 import { roleInBlock } from './block-role.js';
-import { failureOf, unable } from './branch-failure.js';
+import { unable } from './branch-failure.js';
+import { BranchOpening } from './branch-opening.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { laneBranch } from './lane-branches.js';
 import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
 
-/**
- * How long a further branch waits for a connection: others may wait for those that this block holds. As long as it waits for a lock
- * (BRANCH_SETTINGS), for the same reason.
- */
-const CONNECTION_WAIT_MS = 5_000;
-const NO_CONNECTION = new PgkvError('pool_wait_timeout', {
-  detail: 'a transaction that has a connection to one shard waits 5 s for one to another: both may be needed by others',
-});
-const { idle, failed } = TransactionStatus;
+const { idle, failed, open } = TransactionStatus;
 const LOST = new PgkvError('transaction_lost');
 
-/** `asked`: a lane is asked for a connection right now; bytes: it has refused. */
-type Refusal = 'none' | 'asked' | Buffer;
-/** What a unit waited for. */
-type Awaited = { readonly kind: 'done' } | { readonly kind: 'failed'; readonly error: Buffer };
+/** What became of what a unit waited for. */
+type Awaited =
+  /** Done on all others; `lane` is to do it for the client. */
+  | { readonly kind: 'said' | 'rolled back'; readonly lane: LeasedLane }
+  | { readonly kind: 'failed'; readonly error: Buffer };
+
+/** Behind what was said on all branches they wait for the answer, which tells whether all stand alike. */
+const AWAIT_ANSWER: ReadonlySet<number> = new Set([Frontend.query, Frontend.parse, Frontend.bind]);
 
 export class BlockBranches implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
   readonly #say: Say;
-  /** Lanes that were asked something, and who hears of the answers. */
-  readonly #asked = new Map<LeasedLane, Told>();
-  /** Waits for a connection, or for its server to begin. */
-  #opening: LeasedLane | null = null;
-  #deadline: Timer | null = null;
-  /** What became of it, up to when the unit is taken again. */
+  readonly #asked = new AskedLanes();
+  readonly #opening: BranchOpening;
+  /** Up to when the unit is taken again, and done with. */
   #awaited: Awaited | null = null;
+  /** What was done on all others was sent on this one, whose answer tells whether it has done the same. */
+  #unjudged: Exclude<Awaited, { kind: 'failed' }> | null = null;
+  /** Lanes whose block has ended, while they are asked what it has left: the session's settings are the current one's to tell. */
+  #leaving: readonly LeasedLane[] = [];
   #commit: BlockCommit | null = null;
-  #refusal: Refusal = 'none';
   /** What bounds its waiting for locks is to be set again: the lane had it set behind the savepoint that it went back to. */
   #unbounded: LeasedLane | null = null;
 
@@ -64,25 +60,27 @@ export class BlockBranches implements Exchange<Unit> {
     this.#answers = answers;
     this.#portals = portals;
     this.#say = say;
+    this.#opening = new BranchOpening(context, this.#asked, (target, error) => this.#opened(target, error));
   }
 
   get busy(): boolean {
-    return this.#asked.size > 0 || this.#commit !== null || this.#isWaiting;
+    return this.#asked.busy || this.#commit !== null || this.#opening.isWaiting || this.#isLeaving;
   }
 
-  get #isWaiting(): boolean {
-    const mode = this.#opening?.mode;
-    return mode === 'waiting' || mode === 'preparing';
+  get #isLeaving(): boolean {
+    if (this.#leaving.length === 0) return false;
+    this.#leaving = this.#leaving.filter(({ mode }) => mode === 'preparing');
+    return this.#leaving.length > 0;
   }
 
-  take(unit: Unit): Handling {
-    return this.before(unit) ?? 'wait';
+  take(): Handling {
+    return 'wait';
   }
 
   cancel(): void {
     if (this.#commit !== null) return this.#commit.cancel();
-    if (this.#isWaiting) this.#opening!.cancel();
-    for (const lane of this.#asked.keys()) lane.cancel();
+    this.#opening.cancel();
+    this.#asked.cancel();
   }
 
   drained(): void {
@@ -97,13 +95,12 @@ export class BlockBranches implements Exchange<Unit> {
       else transaction.loseFurther(lane);
       this.endOrphans();
     }
-    this.#answer(lane, null);
+    this.#asked.answer(lane, null);
   }
 
   abandon(): void {
-    this.#deadline?.cancel();
-    // What is being committed goes on: as lost where its connections are closed.
-    for (const lane of [...this.#asked.keys()]) this.#context.services.clock.after(0, () => this.#answer(lane, null));
+    this.#opening.abandon();
+    this.#asked.abandon(this.#context.services.clock);
   }
 
   /** Whether it hears of the lane's loss in place of whoever has the current one. */
@@ -113,28 +110,69 @@ export class BlockBranches implements Exchange<Unit> {
 
   /** Those of a block that is lost are rolled back. */
   endOrphans(): void {
-    for (const lane of this.#context.transaction.takeOrphans()) {
-      if (lane.mode === 'leased' && lane.connection !== null) lane.block.leave();
-      this.#answer(lane, null);
+    const { transaction } = this.#context;
+    if (this.#opening.isOpen && transaction.phase !== 'open') this.#opening.stop();
+    for (const lane of transaction.takeOrphans()) {
+      this.#rest(lane);
+      this.#asked.answer(lane, null);
     }
   }
 
-  /** What all branches have to do before the unit is handled; null: nothing. */
-  before(unit: Unit): Handling | null {
-    const { transaction, lanes } = this.#context;
-    const awaited = this.#awaited;
-    this.#awaited = null;
-    if (awaited?.kind === 'failed') return this.#refuse(unit, awaited.error);
-    if (!transaction.isSpread || awaited !== null) return null;
-    const role = roleInBlock(unit, transaction.phase === 'failed');
-    if (role.kind === 'own') {
-      if (!this.#isUnbounded() || lanes.current.connection!.replies.unsynced()) return null;
-      this.#bound(lanes.current);
-      return 'wait';
+  /** The lane's part of the block is over. */
+  #rest(lane: LeasedLane): void {
+    if (lane.mode === 'leased' && lane.connection !== null) {
+      if (lane.connection.atRest) lane.block.ended();
+      else lane.block.leave();
     }
-    if (role.kind === 'refused')
-      return this.#answers.refuse(unit, refusalError(refuse('leaves_shard', { why: role.why })));
-    return this.#settled() ? this.#onAll(unit, role.kind) : 'wait';
+    this.#awaitChecks([lane]);
+  }
+
+  #awaitChecks(lanes: readonly LeasedLane[]): void {
+    this.#leaving = [...this.#leaving, ...lanes.filter(({ mode }) => mode === 'preparing')];
+  }
+
+  /** The message at hand is done with. */
+  taken(): void {
+    const awaited = this.#awaited;
+    if (awaited === null) return;
+    this.#awaited = null;
+    if (awaited.kind !== 'failed') this.#unjudged = awaited;
+  }
+
+  /**
+   * What all branches have to do before the unit is handled; null: nothing.
+   * @returns `said`: all but the current one have done it; an error: its server is to word what is wrong with the text, if anything is
+   */
+  before(unit: Unit): Handling | 'said' | PgkvError | null {
+    const { transaction, lanes, reader } = this.#context;
+    const awaited = this.#awaited;
+    if (awaited?.kind === 'failed') return this.#refuse(unit, awaited.error);
+    const isAwaited = this.#unjudged !== null && AWAIT_ANSWER.has(unit.type) && transaction.phase !== 'ending';
+    if (isAwaited && !this.#settled()) return 'wait';
+    if (!transaction.isSpread) return null;
+    if (awaited !== null) {
+      assert(
+        lanes.current === awaited.lane,
+        'what was said on all other branches is said on the one that was left out',
+      );
+      return 'said';
+    }
+    const role = roleInBlock(unit, transaction.phase === 'failed', !reader.ended);
+    switch (role.kind) {
+      case 'wait':
+        return 'wait';
+      case 'own':
+        if (!this.#isUnbounded() || lanes.current.connection!.replies.unsynced()) return null;
+        this.#bound(lanes.current);
+        return 'wait';
+      case 'refused': {
+        const error = refusalError(refuse('leaves_shard', { why: role.why }));
+        if (unit.type !== Frontend.query || unit.template.kind !== 'unparsed') return this.#answers.refuse(unit, error);
+        return this.#settled() ? error : 'wait';
+      }
+      default:
+        return this.#settled() ? this.#onAll(unit, role.kind) : 'wait';
+    }
   }
 
   /** The current lane waits for locks without a bound: it had that behind the savepoint that it went back to. */
@@ -146,14 +184,15 @@ export class BlockBranches implements Exchange<Unit> {
 
   #bound(lane: LeasedLane): void {
     this.#unbounded = null;
-    this.#ask(lane, [BRANCH_SETTINGS], () => this.#goOn(null));
+    this.#asked.ask(lane, [BRANCH_SETTINGS], () => this.#goOn(null));
   }
 
   /** Ends what is open of the batch, so that it is known where the block stands. @returns nothing is owed */
   #settled(): boolean {
     const { lanes, batch, transaction } = this.#context;
     const lane = lanes.current;
-    const connection = lane.connection!;
+    const { connection } = lane;
+    if (connection === null) return true;
     if (connection.replies.unsynced()) {
       batch.begunElsewhere(true);
       lane.block.endSegment((errorTold) => {
@@ -168,6 +207,15 @@ export class BlockBranches implements Exchange<Unit> {
   /** A branch was lost while the block was at another one, or has failed where that has not. @returns the block is lost */
   checkLoss(): boolean {
     const { transaction, lanes } = this.#context;
+    if (this.#opening.isOpen) this.endOrphans();
+    if (this.#unjudged !== null && this.#standsApart()) {
+      const lane = lanes.current;
+      // The client was told the error.
+      transaction.lose(true);
+      this.#rest(lane);
+      this.endOrphans();
+      return true;
+    }
     if (!transaction.isSpread || (lanes.current.connection?.replies.length ?? 1) > 0) return false;
     const isOpen = transaction.phase === 'open' && this.#awaited === null;
     const lost = transaction.branches.slice(1).find(({ connection }) => {
@@ -175,9 +223,21 @@ export class BlockBranches implements Exchange<Unit> {
     });
     if (lost === undefined) return false;
     transaction.loseFurther(lost);
-    if (lost.connection !== null) this.#leave(lost);
+    this.#rest(lost);
     this.endOrphans();
     return true;
+  }
+
+  /** What is done on all other branches has failed on the current one, as by a cancel. */
+  #standsApart(): boolean {
+    const { transaction } = this.#context;
+    const { kind, lane } = this.#unjudged!;
+    const { connection } = lane;
+    if (connection !== null && (connection.replies.length > 0 || connection.replies.unsynced())) return false;
+    this.#unjudged = null;
+    const [current, ...others] = transaction.branches;
+    if (transaction.phase !== 'failed' || current !== lane) return false;
+    return kind === 'rolled back' || others.some((other) => other.connection?.status === open);
   }
 
   #refuse(unit: Unit, error: Buffer): Handling {
@@ -191,26 +251,25 @@ export class BlockBranches implements Exchange<Unit> {
   }
 
   #onAll(unit: Unit, role: 'on all' | 'rolls back'): Handling {
-    const { transaction, lanes } = this.#context;
-    const others = transaction.branches.slice(1);
+    const { transaction } = this.#context;
+    const [lane, ...others] = transaction.branches as [LeasedLane, ...LeasedLane[]];
     if (role === 'rolls back') {
-      this.#askAll(others, ['ROLLBACK'], () => {
+      this.#asked.rollBack(others, () => {
         // Lost meanwhile, it is ended already.
-        if (transaction.isSpread) {
-          transaction.gathered();
-          for (const lane of others) if (lane.mode === 'leased') lane.block.ended();
-        }
-        this.#goOn(null);
+        if (!transaction.isSpread) return this.#goOn(null);
+        transaction.gathered();
+        for (const other of others) this.#rest(other);
+        this.#goOn({ kind: 'rolled back', lane });
       });
       return 'wait';
     }
     const { template, text } = unit;
+    assert(template.leavesBlock !== 'closed', 'each branch would end by itself');
     const said: PrologueStatement = { template, text, said: this.#say(template, text) };
-    const isBack = template.kinds.includes('savepoint');
-    // What fails here fails on the current lane's server as well, which tells the client.
-    this.#askAll(others, isBack ? [said, BRANCH_SETTINGS] : [said], () => {
-      if (isBack) this.#unbounded = lanes.current;
-      this.#goOn({ kind: 'done' });
+    // What fails here fails on the current lane's server as well, which tells the client. The bound on waiting is set again behind it.
+    this.#asked.askAll(others, [said, BRANCH_SETTINGS], () => {
+      this.#unbounded = lane;
+      this.#goOn({ kind: 'said', lane });
     });
     return 'wait';
   }
@@ -247,69 +306,20 @@ export class BlockBranches implements Exchange<Unit> {
       this.#bound(target);
       return 'wait';
     }
-    return this.#open(target);
-  }
-
-  #open(target: LeasedLane): 'ready' | 'wait' | Buffer {
-    const { services } = this.#context;
-    this.#opening = target;
-    this.#deadline ??= services.clock.after(CONNECTION_WAIT_MS, () => this.#opening?.giveUp(NO_CONNECTION));
-    this.#refusal = 'asked';
-    const isThere = target.ensure(NEUTRAL_TEMPLATE) && target.takeUp();
-    const refusal = this.#refusal as Refusal;
-    this.#refusal = 'none';
-    if (typeof refusal !== 'string') return refusal;
-    if (!isThere) return 'wait';
-    this.#stopWaiting();
-    this.#begin(target);
-    return 'wait';
-  }
-
-  #stopWaiting(): void {
-    this.#deadline?.cancel();
-    this.#deadline = this.#opening = null;
+    return this.#opening.open(target);
   }
 
   /** A connection cannot be had. @returns it is asked for by the message at hand, which is answered with this */
   refused(bytes: Buffer): boolean {
-    if (this.#opening !== null) this.#stopWaiting();
-    if (this.#refusal === 'none') return false;
-    this.#refusal = bytes;
-    return true;
+    return this.#opening.refused(bytes);
   }
 
-  #begin(target: LeasedLane): void {
+  #opened(target: LeasedLane, error: Buffer | null): void {
     const { transaction, lanes } = this.#context;
-    const script = transaction.script!;
-    const first = script.findIndex(({ template }) => template.kinds.includes('savepoint'));
-    const [before, behind] = first < 0 ? [script, []] : [script.slice(0, first), script.slice(first)];
-    const questions: BlockQuestion[] = [...before, BRANCH_SETTINGS, BEGIN_BRANCH, ...behind];
-    const isFirst = !transaction.isSpread;
-    const current = lanes.current;
-    let failure: Buffer | null = null;
-    let left = isFirst ? 2 : 1;
-    const told = (lane: LeasedLane, asked: readonly BlockQuestion[]): Told => {
-      return (answers) => {
-        failure ??= failureOf(asked, answers);
-        if (lane === current && answers !== null) transaction.answered(lane.connection!.status, lane);
-        if (--left > 0) return;
-        if (failure === null) this.#opened(target);
-        else this.#notOpened(target, failure);
-      };
-    };
-    if (isFirst) {
-      const bounds = [BRANCH_SETTINGS, BEGIN_BRANCH];
-      this.#ask(current, bounds, told(current, bounds));
-    }
-    this.#asked.set(target, told(target, questions));
-    target.block.askToBegin(questions, (answers) => this.#answer(target, answers));
-  }
-
-  #opened(target: LeasedLane): void {
-    const { transaction, lanes } = this.#context;
+    if (error !== null) return this.#notOpened(target, error);
     // The current one may have been lost meanwhile.
     if (transaction.phase !== 'open' || transaction.script === null) {
-      this.#leave(target);
+      this.#rest(target);
       return this.#goOn(null);
     }
     transaction.spread(target);
@@ -322,13 +332,9 @@ export class BlockBranches implements Exchange<Unit> {
   #notOpened(target: LeasedLane, error: Buffer): void {
     // Where its BEGIN has failed, as by a cancel, what was said behind it was said by itself.
     if (target.connection?.status === idle) target.block.discard('a block could not be begun on it');
-    else this.#leave(target);
+    else this.#rest(target);
     const isKnown = this.#context.transaction.phase === 'open' || this.#context.transaction.phase === 'failed';
     this.#goOn(isKnown ? { kind: 'failed', error } : null);
-  }
-
-  #leave(lane: LeasedLane): void {
-    if (lane.mode === 'leased' && lane.connection !== null) lane.block.leave();
   }
 
   /** COMMIT of a block that has several branches. @param done hears of the error; null: it is committed */
@@ -347,10 +353,10 @@ export class BlockBranches implements Exchange<Unit> {
       ...branches.filter((lane) => lane === lanes.home),
     ];
     const asker: LaneAsker = {
-      ask: (lane, questions, told) => this.#ask(lane, questions, told),
+      ask: (lane, questions, told) => this.#asked.ask(lane, questions, told),
       drop: (lane, why) => {
         lane.block.discard(why);
-        this.#answer(lane, null);
+        this.#asked.answer(lane, null);
       },
     };
     const parts = ordered.map((lane) => laneBranch(lane, asker, this.#context));
@@ -365,29 +371,10 @@ export class BlockBranches implements Exchange<Unit> {
         this.#commit = null;
         transaction.endedTogether();
         for (const part of parts) part.end(error === null || settings === 'nothing');
+        this.#awaitChecks(ordered);
         done(error);
       },
     });
     this.#commit.start();
-  }
-
-  #askAll(lanes: readonly LeasedLane[], questions: readonly BlockQuestion[], told: () => void): void {
-    let left = lanes.length;
-    for (const lane of lanes) {
-      this.#ask(lane, questions, () => {
-        if (--left === 0) told();
-      });
-    }
-  }
-
-  #ask(lane: LeasedLane, questions: readonly BlockQuestion[], told: Told): void {
-    this.#asked.set(lane, told);
-    lane.block.ask(questions, (answers) => this.#answer(lane, answers));
-  }
-
-  #answer(lane: LeasedLane, answers: readonly BlockAnswer[] | null): void {
-    const told = this.#asked.get(lane);
-    this.#asked.delete(lane);
-    told?.(answers);
   }
 }

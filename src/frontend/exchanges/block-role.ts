@@ -3,7 +3,7 @@ import { settingsOf } from '../../session/block-settings.js';
 import { Effect, type StatementKind, type Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { Unit } from '../unit/unit.js';
-import { isExecutedNext } from './own-portals.js';
+import { behindBind } from './own-portals.js';
 
 export type BlockRole =
   /** Of the branch that its keys name; or it is answered by pgkv. */
@@ -12,19 +12,25 @@ export type BlockRole =
   | { readonly kind: 'on all' }
   /** Rolls back what stands before anything else that it does. */
   | { readonly kind: 'rolls back' }
+  /** What is said on all is so where it is bound, and is executed there: the Execute has not arrived. */
+  | { readonly kind: 'wait' }
   | { readonly kind: 'refused'; readonly why: string };
 
 const OWN: BlockRole = { kind: 'own' };
 const ON_ALL: BlockRole = { kind: 'on all' };
 const ROLLS_BACK: BlockRole = { kind: 'rolls back' };
+const WAIT: BlockRole = { kind: 'wait' };
 const CONTROL: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollback', 'savepoint', 'set']);
 
-export function roleInBlock(unit: Unit, hasFailed: boolean): BlockRole {
+/** @param mayArrive the client may send more */
+export function roleInBlock(unit: Unit, hasFailed: boolean, mayArrive: boolean): BlockRole {
   const { type, template } = unit;
   if (type !== Frontend.query && type !== Frontend.bind) return OWN;
   const role = roleOf(template, hasFailed);
-  if (role === OWN || role.kind === 'refused' || type === Frontend.query || isExecutedNext(unit)) return role;
-  return refused(NOT_NEXT);
+  if (role === OWN || type === Frontend.query || (role.kind === 'refused' && role.why !== NOT_NEXT)) return role;
+  const behind = behindBind(unit);
+  if (behind === 'unknown' && mayArrive) return WAIT;
+  return behind === 'execute' ? role : refused(NOT_NEXT);
 }
 
 function roleOf(template: Template, hasFailed: boolean): BlockRole {
@@ -37,6 +43,8 @@ function roleOf(template: Template, hasFailed: boolean): BlockRole {
   }
   // Where it is executed next pgkv has taken it.
   if (kinds.length === 1 && first === 'commit') return refused(leavesBlock === 'open' ? CHAINED : NOT_NEXT);
+  // Each branch would end by itself.
+  if (kinds.length > 1 && kinds.some((kind) => kind === 'commit' || kind === 'rollback')) return refused(SEVERAL);
   if (leavesBlock !== null && first !== 'begin') return refused(SEVERAL);
   const isControl = kinds.some((kind) => CONTROL.has(kind));
   if (!isControl && settingsOf(template) === 'nothing') return OWN;

@@ -140,7 +140,7 @@ export class OwnPortals {
     // As in Postgres, a negative count is none.
     if (type === Frontend.execute)
       portal.execute(nameEnd + 5 <= end ? Math.max(buffer.readInt32BE(nameEnd + 1), 0) : 0);
-    else if (type === Frontend.describe) portal.describe(executes(name, buffer, end));
+    else if (type === Frontend.describe) portal.describe(behindAt(name, buffer, end) === 'execute');
     else {
       this.close(name);
       this.#output.send(CLOSE_COMPLETE);
@@ -185,20 +185,29 @@ const spelled = (name: string): string => Buffer.from(name, 'latin1').toString('
 
 const shownName = (name: string): string => (name === '' ? 'the portal without a name' : `portal "${spelled(name)}"`);
 
+/** What comes behind a Bind; `unknown`: it has not arrived. */
+type Behind = 'execute' | 'other' | 'unknown';
+
 /** Whether an Execute of that portal has begun to arrive at `start`, its name included. */
-function executes(name: string, buffer: Buffer, start: number): boolean {
+function behindAt(name: string, buffer: Buffer, start: number): Behind {
   const end = start + 5 + name.length;
-  return buffer[start] === Frontend.execute && buffer[end] === 0 && buffer.toString('latin1', start + 5, end) === name;
+  if (start < buffer.length && buffer[start] !== Frontend.execute) return 'other';
+  if (end >= buffer.length) return 'unknown';
+  return buffer[end] === 0 && buffer.toString('latin1', start + 5, end) === name ? 'execute' : 'other';
 }
 
-/** Whether what comes next, and has arrived, is the Execute of the portal that the Bind makes, or its Describe and then that. */
-export function isExecutedNext({ buffer, start, end }: Unit): boolean {
+/** Whether what comes next is the Execute of the portal that the Bind makes, or its Describe and then that. */
+export function behindBind({ buffer, start, end }: Unit): Behind {
   const name = portalIn({ buffer, start, end });
-  if (executes(name, buffer, end)) return true;
+  if (buffer[end] !== Frontend.describe) return behindAt(name, buffer, end);
   const nameEnd = end + 6 + name.length;
-  if (buffer[end] !== Frontend.describe || buffer[end + 5] !== PORTAL || buffer[nameEnd] !== 0) return false;
-  return buffer.toString('latin1', end + 6, nameEnd) === name && executes(name, buffer, nameEnd + 1);
+  if (nameEnd >= buffer.length) return 'unknown';
+  const isIts = buffer[end + 5] === PORTAL && buffer[nameEnd] === 0;
+  return isIts && buffer.toString('latin1', end + 6, nameEnd) === name ? behindAt(name, buffer, nameEnd + 1) : 'other';
 }
+
+/** The same, as far as it has arrived. */
+export const isExecutedNext = (unit: Unit): boolean => behindBind(unit) === 'execute';
 
 /** In Postgres's words. */
 const cursorExists = (name: string): Buffer =>

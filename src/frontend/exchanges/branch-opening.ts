@@ -1,0 +1,126 @@
+// Opens a further branch of the client's block (D31): waits for a connection to its shard, and has its server begin what the block
+// has come to. Stages: nothing; waiting for a connection, or for it to be got ready; then its server is asked, as is that of the
+// first branch, which gets the same bounds. Invariant: a lane that got its connection for a block that is lost gives it back.
+import type { Timer } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
+import type { BlockQuestion } from '../../execute/leased/lane-block.js';
+import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import type { Told } from '../../execute/two-phase/lane-branch.js';
+import { BEGIN_BRANCH, BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
+import { NEUTRAL_TEMPLATE } from '../../sql/plan/template.js';
+import type { AskedLanes } from './asked-lanes.js';
+import { failureOf } from './branch-failure.js';
+import type { ExchangeContext } from './exchange-context.js';
+
+/**
+ * How long a further branch waits for a connection: others may wait for those that this block holds. As long as it waits for a lock
+ * (BRANCH_SETTINGS), for the same reason.
+ */
+const CONNECTION_WAIT_MS = 5_000;
+const NO_CONNECTION = new PgkvError('pool_wait_timeout', {
+  detail: 'a transaction that has a connection to one shard waits 5 s for one to another: both may be needed by others',
+});
+
+/** `asked`: a lane is asked for a connection right now; bytes: it has refused. */
+type Refusal = 'none' | 'asked' | Buffer;
+
+export class BranchOpening {
+  readonly #context: ExchangeContext;
+  readonly #asked: AskedLanes;
+  /** @param error null: the branch is open */
+  readonly #over: (target: LeasedLane, error: Buffer | null) => void;
+  /** Waits for a connection. */
+  #lane: LeasedLane | null = null;
+  #deadline: Timer | null = null;
+  #refusal: Refusal = 'none';
+
+  constructor(context: ExchangeContext, asked: AskedLanes, over: (target: LeasedLane, error: Buffer | null) => void) {
+    this.#context = context;
+    this.#asked = asked;
+    this.#over = over;
+  }
+
+  get isWaiting(): boolean {
+    const mode = this.#lane?.mode;
+    return mode === 'waiting' || mode === 'preparing';
+  }
+
+  /** Whether a lane got its connection, or waits for it. */
+  get isOpen(): boolean {
+    return this.#lane !== null;
+  }
+
+  /** @returns why it cannot be had */
+  open(target: LeasedLane): 'wait' | Buffer {
+    const { services } = this.#context;
+    this.#lane = target;
+    this.#deadline ??= services.clock.after(CONNECTION_WAIT_MS, () => this.#lane?.giveUp(NO_CONNECTION));
+    this.#refusal = 'asked';
+    const isThere = target.ensure(NEUTRAL_TEMPLATE) && target.takeUp();
+    const refusal = this.#refusal as Refusal;
+    this.#refusal = 'none';
+    if (typeof refusal !== 'string') return refusal;
+    if (!isThere) return 'wait';
+    this.#forget();
+    this.#begin(target);
+    return 'wait';
+  }
+
+  /** A connection cannot be had. @returns it is asked for by the message at hand, which is answered with this */
+  refused(bytes: Buffer): boolean {
+    this.#forget();
+    if (this.#refusal === 'none') return false;
+    this.#refusal = bytes;
+    return true;
+  }
+
+  cancel(): void {
+    if (this.isWaiting) this.#lane!.cancel();
+  }
+
+  /** The block is lost. A connection that is being got ready is given back when it is ready: whoever hears of that asks again. */
+  stop(): void {
+    const lane = this.#lane;
+    this.#deadline?.cancel();
+    this.#deadline = null;
+    if (lane === null) return;
+    lane.withdraw();
+    if (lane.mode === 'preparing') return;
+    this.#lane = null;
+    lane.restIfUnused();
+  }
+
+  /** The session is over, and its lanes with it. */
+  abandon(): void {
+    this.#forget();
+  }
+
+  #forget(): void {
+    this.#deadline?.cancel();
+    this.#deadline = this.#lane = null;
+  }
+
+  #begin(target: LeasedLane): void {
+    const { transaction, lanes } = this.#context;
+    const script = transaction.script!;
+    const first = script.findIndex(({ template }) => template.kinds.includes('savepoint'));
+    const [before, behind] = first < 0 ? [script, []] : [script.slice(0, first), script.slice(first)];
+    const questions: BlockQuestion[] = [...before, BRANCH_SETTINGS, BEGIN_BRANCH, ...behind];
+    const isFirst = !transaction.isSpread;
+    const current = lanes.current;
+    let failure: Buffer | null = null;
+    let left = isFirst ? 2 : 1;
+    const told = (lane: LeasedLane, asked: readonly BlockQuestion[]): Told => {
+      return (answers) => {
+        failure ??= failureOf(asked, answers);
+        if (lane === current && answers !== null) transaction.answered(lane.connection!.status, lane);
+        if (--left === 0) this.#over(target, failure);
+      };
+    };
+    if (isFirst) {
+      const bounds = [BRANCH_SETTINGS, BEGIN_BRANCH];
+      this.#asked.ask(current, bounds, told(current, bounds));
+    }
+    this.#asked.askToBegin(target, questions, told(target, questions));
+  }
+}
