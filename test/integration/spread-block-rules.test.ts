@@ -15,6 +15,7 @@ const cluster = await kvServers(t, 2, { stated: true });
 const proxy = await FaultProxy.start(cluster.servers[1]!);
 t.teardown(() => proxy.down());
 const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
+type Admin = (typeof admins)[number];
 for (const admin of admins) await admin.query(GRANTS);
 const live = await kvRouter(t, { ...cluster, servers: [cluster.servers[0]!, proxy.standInFor(cluster.servers[1]!)] });
 const setup = await live.connect({ user: 'app' });
@@ -37,7 +38,11 @@ async function cancel(client: SqlClient): Promise<void> {
   await request.wait('closed');
   request.destroy();
 }
-t.beforeEach(async () => void (await reset()));
+const asBefore = (admin: Admin) => admin.query('DROP TRIGGER IF EXISTS late ON kv; DROP FUNCTION IF EXISTS at_end()');
+t.beforeEach(async () => {
+  for (const admin of admins) await asBefore(admin);
+  await reset();
+});
 
 t.test('by its setting, its isolation level and its role it stays on one shard', async (t) => {
   const client = await live.connect({ user: 'app' });
@@ -243,6 +248,118 @@ t.test('a branch that is lost while the block is at another one fails it', async
   }
   await client.end();
 });
+/** Runs `sql` when a transaction that has changed a row of the shard ends. */
+const atItsEnd = (admin: Admin, sql: string) =>
+  admin.query(`CREATE FUNCTION at_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${sql}; RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON kv DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_end()`);
+const nameOn = async (client: SqlClient, key: string) => {
+  await client.run('BEGIN', `SELECT value FROM kv WHERE tenant_id = 'a' AND key = '${key}'`);
+  const name = await client.value(`SELECT coalesce(current_setting('app.name', true), '')`);
+  await client.run('COMMIT');
+  return name;
+};
+
+t.test('a COMMIT that fails has told nothing and set nothing, on what only read as well', async (t) => {
+  const [client, listener] = [await live.connect({ user: 'app' }), await live.connect({ user: 'app' })];
+  await listener.run('LISTEN news');
+  const read = (key: string) => `SELECT value FROM kv WHERE tenant_id = 'a' AND key = '${key}'`;
+  for (const [index, key] of [HERE, THERE].entries()) {
+    await atItsEnd(admins[index]!, `RAISE 'not today'`);
+    const other = key === HERE ? THERE : HERE;
+    for (const say of [`NOTIFY news, 'x'`, `SET app.name = 'kept'`]) {
+      await client.run('BEGIN', read(other), set(key, 1), say);
+      t.equal(await client.fails('COMMIT'), 'P0001');
+    }
+    await asBefore(admins[index]!);
+    for (const where of [HERE, THERE]) t.equal(await nameOn(client, where), '', `set on the shard of ${where}`);
+    await listener.run('SELECT 1');
+    t.equal(listener.wire.received.filter(({ type }) => type === 'NotificationResponse').length, 0, 'told');
+  }
+  for (const one of [client, listener]) await one.end();
+});
+
+t.test('a warning at its end is none of the standbys', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  for (const admin of admins) await atItsEnd(admin, `RAISE WARNING 'mind that'`);
+  await client.run('BEGIN', set(HERE, 1), set(THERE, 1));
+  t.strictSame(await client.run('COMMIT'), ['COMMIT']);
+  for (const admin of admins) await asBefore(admin);
+  t.strictSame(await values(), [['1'], ['1']]);
+  await client.end();
+});
+
+t.test('it is committed as the role that it has at its end', async (t) => {
+  for (const admin of admins) {
+    await admin.query(`CREATE ROLE other; GRANT other TO app; GRANT ALL ON kv TO other; GRANT other TO pgkv_recover`);
+  }
+  const client = await live.connect({ user: 'app' });
+  for (const say of ['SET LOCAL ROLE other', 'SET ROLE other']) {
+    await client.run('BEGIN', set(HERE, 1), set(THERE, 1), say);
+    const from = performance.now();
+    t.strictSame(await client.run('COMMIT'), ['COMMIT'], say);
+    t.ok(performance.now() - from < 2_000, 'at once');
+    t.strictSame(await values(), [['1'], ['1']]);
+    t.strictSame(await prepared(), []);
+    for (const key of [HERE, THERE]) {
+      await client.run('BEGIN', set(key, 2));
+      t.equal(await client.value('SELECT current_user'), say.includes('LOCAL') ? 'app' : 'other', say);
+      await client.run('ROLLBACK');
+    }
+    await client.run('RESET ROLE');
+    await reset();
+  }
+  await client.end();
+  // For whom the recoverer cannot act.
+  const superuser = await live.connect({ user: cluster.servers[0]!.superuser });
+  await superuser.run('BEGIN', 'SET LOCAL ROLE app', set(HERE, 3), set(THERE, 3), 'SET LOCAL ROLE NONE');
+  t.match(await superuser.failsWith('COMMIT'), { code: '0A000', fields: { D: 'PGKV-084' } });
+  t.strictSame(await values(), [['0'], ['0']]);
+  t.strictSame(await prepared(), []);
+  await superuser.end();
+});
+
+t.test('a connection that is lost behind PREPARE takes no session along', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  await atItsEnd(admins[0]!, 'PERFORM pg_sleep(0.5)');
+  for (const say of [`SET app.name = 'x'`, 'SET LOCAL ROLE other']) {
+    await client.run('BEGIN', set(HERE, 4), set(THERE, 4), say);
+    const ends = client.run('COMMIT');
+    while ((await prepared()).length === 0);
+    await proxy.down();
+    await proxy.up();
+    t.strictSame(await ends, ['COMMIT'], say);
+    t.strictSame(await values(), [['4'], ['4']]);
+    t.strictSame(await prepared(), []);
+    t.equal(await client.value('SELECT current_user'), 'app');
+    t.equal(await nameOn(client, THERE), 'x');
+    await reset();
+  }
+  await asBefore(admins[0]!);
+  await client.end();
+});
+
+t.test('its isolation level counts, wherever it comes from', async (t) => {
+  const client = await live.connect({ user: 'app' });
+  const usual = async (admin: Admin, sql: string, level: string) => {
+    await admin.query(sql);
+    await admin.query('SELECT pg_reload_conf()');
+    while ((await valueFrom(admin, 'SHOW default_transaction_isolation')) !== level);
+  };
+  for (const [index, key] of [HERE, THERE].entries()) {
+    const admin = admins[index]!;
+    await usual(admin, `ALTER SYSTEM SET default_transaction_isolation = 'repeatable read'`, 'repeatable read');
+    for (const first of [HERE, THERE]) {
+      await client.run('BEGIN', set(first, 1));
+      const error = await client.failsWith(set(first === HERE ? THERE : HERE, 1));
+      t.match(error, { code: '0A000', fields: { D: 'PGKV-080', M: /repeatable read/ } }, `by the shard of ${key}`);
+      await client.run('ROLLBACK');
+    }
+    await usual(admin, 'ALTER SYSTEM RESET default_transaction_isolation', 'read committed');
+  }
+  await client.run('BEGIN', set(HERE, 1), set(THERE, 1), 'COMMIT');
+  await client.end();
+});
+
 t.test('nothing is left prepared', async (t) => {
   t.strictSame(await prepared(), []);
   await setup.end();

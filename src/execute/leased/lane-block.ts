@@ -33,7 +33,9 @@ export interface BlockAnswer {
 /** SQL of pgkv's own, or what the client has said elsewhere. */
 export type BlockQuestion = string | PrologueStatement;
 
+/** That the wait for standbys was given up, in whatever language. */
 const WARNING = '01000';
+const NOT_WAITED = 'SyncRepWaitForLSN';
 
 /** The lane that has the block. */
 export interface BlockLane extends GivingLane {
@@ -57,6 +59,10 @@ export class LaneBlock {
   #leaving = false;
   /** A block is being begun: what is said in it is undone with the connection, though it has not been answered. */
   #opening = false;
+  /** It is being committed with others: what becomes of what was set in it is told with the outcome. */
+  #ending = false;
+  /** Something has run in it that may do more at its end than a server tells, as NOTIFY does. */
+  mayDoMore = false;
 
   constructor(lane: BlockLane, parts: BlockParts) {
     this.#lane = lane;
@@ -80,6 +86,7 @@ export class LaneBlock {
   /** A block begins with what is about to be sent: what was set before is not undone with it. */
   begins(): void {
     this.#parts.left.blockBegins();
+    if (this.#lane.connection?.atRest === true) this.mayDoMore = false;
   }
 
   /**
@@ -124,7 +131,8 @@ export class LaneBlock {
           answer.failure = message;
         },
         noticed: (message) => {
-          if (readErrorFields(message, 0, message.length)['C'] === WARNING) answer.isLocal = true;
+          const fields = readErrorFields(message, 0, message.length);
+          if (fields['C'] === WARNING && fields['R'] === NOT_WAITED) answer.isLocal = true;
         },
         ready: () => {
           if (index === questions.length - 1) told(answers);
@@ -154,8 +162,14 @@ export class LaneBlock {
     this.#parts.acquisition.tellParameters(this.#lane.connection!);
   }
 
+  /** It is about to be committed with others. */
+  ends(): void {
+    this.#ending = true;
+  }
+
   /** Its server is outside a transaction by what it was asked for: gives the connection back. */
   ended(): void {
+    this.#ending = false;
     const connection = this.#lane.connection!;
     this.#parts.acquisition.tellParameters(connection);
     this.#parts.givingBack.begin(connection, true);
@@ -169,6 +183,7 @@ export class LaneBlock {
 
   /** Ends a block in which nothing has happened that could not be done again elsewhere. `resume` follows. */
   leave(): void {
+    this.#ending = false;
     this.#lane.connectionChecked();
     this.#leaving = true;
     const connection = this.#lane.connection!;
@@ -197,10 +212,10 @@ export class LaneBlock {
     });
   }
 
-  /** The connection is gone: whether its block was being left, or begun. */
+  /** The connection is gone: whether its block was being left, or begun, or committed with others. */
   lost(): 'left' | 'begun' | null {
-    const was = this.#leaving ? 'left' : this.#opening ? 'begun' : null;
-    this.#leaving = this.#opening = false;
+    const was = this.#leaving ? 'left' : this.#opening || this.#ending ? 'begun' : null;
+    this.#leaving = this.#opening = this.#ending = this.mayDoMore = false;
     return was;
   }
 }

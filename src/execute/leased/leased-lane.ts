@@ -128,7 +128,10 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
   note(template: Template, text: string): void {
-    if (!template.readOnly) this.foresee(template);
+    if (!template.readOnly) {
+      this.foresee(template);
+      if (!template.movable) this.block.mayDoMore = true;
+    }
     if (ON_DATABASES.has(template.kind)) {
       for (const database of databasesToLeave(text)) this.#pool.onDatabaseLeft?.(database);
     }

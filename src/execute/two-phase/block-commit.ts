@@ -1,24 +1,27 @@
 // COMMIT of a block that has branches on several shards (D14, D31). Branches that have written nothing commit plainly; then the
 // only writer does, or the coordinator commits all writers together. Stages:
-//   asking     the branches are asked whether they have written
+//   asking     the branches are asked whether they have written, and, where their role may have changed, whether that can take part
 //   ending     it is being committed, or taken back
 //   over       told
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
 import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { encodeError } from '../../wire/server-messages.js';
+import { failureOf } from './branch-failure.js';
 import { Coordinator, type Outcome } from './coordinator.js';
 import { newGid } from './gid.js';
 import type { LaneBranch } from './lane-branch.js';
 import type { Answer } from './protocol.js';
 import { invisibleOn, outcomeUnknown } from './spread-write.js';
-import { BRANCH_SETTINGS, HAS_WRITTEN_SQL } from './write-branch.js';
+import { BEGIN_BRANCH, BRANCH_SETTINGS, HAS_WRITTEN_SQL } from './write-branch.js';
 
 export interface BlockCommitOptions {
   /** Of which the last may hold what cannot be prepared: notifications, temporary tables, cursors WITH HOLD. */
   readonly branches: readonly LaneBranch[];
   /** It does so, perhaps. */
   readonly lastHoldsMore: boolean;
+  /** The block has set something, perhaps its role, which ends with PREPARE. */
+  readonly sets: boolean;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -45,23 +48,36 @@ export class BlockCommit {
   }
 
   start(): void {
-    const { branches, lastHoldsMore } = this.#options;
+    const { branches, lastHoldsMore, sets } = this.#options;
     const wrote = new Set<LaneBranch>();
     this.#each(
       branches,
       (branch, done) => {
-        branch.ask([BRANCH_SETTINGS, HAS_WRITTEN_SQL], (answers) => {
-          const failure = answers === null ? LOST : (answers.find((one) => one.failure !== null)?.failure ?? null);
-          this.#failure ??= failure;
-          if (answers?.[1]?.row?.[0] === 't' || (lastHoldsMore && branch === branches.at(-1))) wrote.add(branch);
+        const questions = [BRANCH_SETTINGS, `${HAS_WRITTEN_SQL}, current_user`];
+        branch.ask(questions, (answers) => {
+          this.#failure ??= failureOf(questions, answers);
+          const [hasWritten, role] = answers?.[1]?.row ?? [];
+          if (sets) branch.preparedAs(role ?? null);
+          if (hasWritten === 't' || (lastHoldsMore && branch === branches.at(-1))) wrote.add(branch);
           done();
         });
       },
       () => {
         this.#writers.push(...branches.filter((branch) => wrote.has(branch)));
-        this.#asked();
+        if (sets && this.#failure === null && this.#writers.length > 1) this.#askRoles();
+        else this.#asked();
       },
     );
+  }
+
+  /** Whether the recoverer can act for whoever the branches belong to by now. */
+  #askRoles(): void {
+    const ask = (branch: LaneBranch, done: () => void): void =>
+      branch.ask([BEGIN_BRANCH], (answers) => {
+        this.#failure ??= failureOf([BEGIN_BRANCH], answers);
+        done();
+      });
+    this.#each(this.#writers, ask, () => this.#asked());
   }
 
   /** As long as nothing is decided. */

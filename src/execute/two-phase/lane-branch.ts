@@ -34,7 +34,12 @@ export class LaneBranch implements CommitBranch {
   readonly lane: LeasedLane;
   readonly #options: LaneBranchOptions;
   #another: WriteBranch | null = null;
-  #wasPrepared = false;
+  /** What was set in it stays set, though the transaction be rolled back elsewhere. */
+  #isKept = false;
+  /** As whom it is prepared, where that may be another role than the connection's outside of it. */
+  #owner: string | null = null;
+  /** Its connection is the owner's now. */
+  #isOwners = false;
   #isFinishing = false;
 
   constructor(options: LaneBranchOptions) {
@@ -55,12 +60,20 @@ export class LaneBranch implements CommitBranch {
   }
 
   commit(told: (answer: Answer) => void): void {
-    this.ask(['COMMIT'], (answers) => told(answerOf(answers)));
+    this.ask(['COMMIT'], (answers) => {
+      this.#isKept = answers !== null && answers[0]!.failure === null;
+      told(answerOf(answers));
+    });
+  }
+
+  /** Settings of the block that PREPARE ends may have made it the transaction of `role`. */
+  preparedAs(role: string | null): void {
+    this.#owner = role;
   }
 
   prepare(gid: string, told: (answer: Answer) => void): void {
     this.ask([`PREPARE TRANSACTION ${quoteLiteral(gid)}`], (answers) => {
-      this.#wasPrepared = answers !== null && answers[0]!.failure === null;
+      this.#isKept = answers !== null && answers[0]!.failure === null;
       told(answerOf(answers));
     });
   }
@@ -77,10 +90,14 @@ export class LaneBranch implements CommitBranch {
     this.#isFinishing = true;
     if (this.#isThere && this.lane.connection!.status === TransactionStatus.idle) {
       const how = decision === 'commit' ? 'COMMIT' : 'ROLLBACK';
-      return this.ask([`${how} PREPARED ${quoteLiteral(gid)}`], (answers) => told(answerOf(answers)));
+      const owner = this.#owner === null ? [] : [becoming(this.#owner)];
+      return this.ask([...owner, `${how} PREPARED ${quoteLiteral(gid)}`], (answers) => {
+        if (owner.length > 0 && answers?.[0]?.row != null) this.#isOwners = true;
+        told(answerOf(answers));
+      });
     }
     this.#another ??= this.#options.another();
-    this.#another.finish(gid, decision, told);
+    this.#another.finish(gid, decision, told, this.#owner === null ? null : becoming(this.#owner));
   }
 
   /** CancelRequest of the client: nothing that is decided is cancelled. */
@@ -93,8 +110,8 @@ export class LaneBranch implements CommitBranch {
     this.#another?.end();
     if (!this.#isThere) return;
     const { lane } = this;
-    // PREPARE keeps what was set, though the transaction is rolled back.
-    if (this.#wasPrepared && !keeps) lane.block.discard('settings of a transaction that was rolled back are on it');
+    if (this.#isKept && !keeps) lane.block.discard('settings of a transaction that was rolled back are on it');
+    else if (this.#isOwners) lane.block.discard('it has the role of a transaction that was prepared');
     else if (lane.connection!.atRest) lane.block.ended();
     else lane.block.leave();
   }
@@ -103,6 +120,10 @@ export class LaneBranch implements CommitBranch {
     return this.lane.mode === 'leased' && this.lane.connection !== null;
   }
 }
+
+/** Makes the session that role's, if it is not: only who has prepared a transaction may end it. */
+const becoming = (role: string): string =>
+  `SELECT pg_catalog.set_config('role', ${quoteLiteral(role)}, false) WHERE current_user OPERATOR(pg_catalog.<>) ${quoteLiteral(role)}`;
 
 /** The first error counts. */
 function answerOf(answers: readonly BlockAnswer[] | null): Answer {

@@ -90,6 +90,7 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
   /** Waits for a connection. */
   #waiting: { readonly send: Send; readonly count: number; readonly notice: (message: Buffer) => void } | null = null;
   #reader: BranchReader | null = null;
+  #isOwners = false;
   #told: Told | null = null;
   #deadline: Timer | null = null;
   /** What the client has been told, where the lane has just noted another shard's settings. */
@@ -163,15 +164,15 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     );
   }
 
-  finish(gid: string, decision: Decision, told: (answer: Answer) => void): void {
+  /** @param first makes the session the owner's; null: it is. With it, the connection is of no use to others afterwards */
+  finish(gid: string, decision: Decision, told: (answer: Answer) => void, first: string | null = null): void {
     const how = decision === 'commit' ? 'COMMIT' : 'ROLLBACK';
-    const query = encodeQuery(`${how} PREPARED ${quoteLiteral(gid)}`);
-    this.#ask(
-      (connection) => connection.send(query, forwarded(Reply.query)),
-      1,
-      ANSWER_MS,
-      (results) => told(answerOf(results)),
-    );
+    const sql = [...(first === null ? [] : [first]), `${how} PREPARED ${quoteLiteral(gid)}`];
+    if (first !== null) this.#isOwners = true;
+    const send: Send = (connection) => {
+      for (const one of sql) connection.send(encodeQuery(one), forwarded(Reply.query));
+    };
+    this.#ask(send, sql.length, ANSWER_MS, (results) => told(answerOf(results)));
   }
 
   /** Its connection is gone, and with it what was not prepared. */
@@ -186,6 +187,7 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
 
   /** Its connection is given back, or closed where it is not at rest. */
   end(): void {
+    if (this.#isOwners) this.#lane.connection?.destroy('it has the role of a transaction that was prepared');
     this.#lane.end();
   }
 

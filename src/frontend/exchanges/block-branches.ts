@@ -10,6 +10,7 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { BlockCommit } from '../../execute/two-phase/block-commit.js';
+import { unable } from '../../execute/two-phase/branch-failure.js';
 import type { LaneAsker } from '../../execute/two-phase/lane-branch.js';
 import { BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
 import type { PrologueStatement, Say } from '../../session/prologue.js';
@@ -18,7 +19,6 @@ import { encodeError } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
 import { AskedLanes } from './asked-lanes.js';
 import { roleInBlock } from './block-role.js';
-import { unable } from './branch-failure.js';
 import { BranchOpening } from './branch-opening.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
@@ -359,10 +359,12 @@ export class BlockBranches implements Exchange<Unit> {
         this.#asked.answer(lane, null);
       },
     };
+    for (const lane of ordered) lane.block.ends();
     const parts = ordered.map((lane) => laneBranch(lane, asker, this.#context));
     this.#commit = new BlockCommit({
       branches: parts,
-      lastHoldsMore: ordered.at(-1) === lanes.home && lanes.home.holdsState,
+      lastHoldsMore: ordered.at(-1) === lanes.home && (lanes.home.holdsState || lanes.home.block.mayDoMore),
+      sets: settings !== 'nothing',
       clusterId: clusterId ?? '',
       role: session.user,
       clock: services.clock,

@@ -5,11 +5,11 @@ import type { Timer } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import type { BlockQuestion } from '../../execute/leased/lane-block.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
+import { failureOf } from '../../execute/two-phase/branch-failure.js';
 import type { Told } from '../../execute/two-phase/lane-branch.js';
 import { BEGIN_BRANCH, BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
 import { NEUTRAL_TEMPLATE } from '../../sql/plan/template.js';
 import type { AskedLanes } from './asked-lanes.js';
-import { failureOf } from './branch-failure.js';
 import type { ExchangeContext } from './exchange-context.js';
 
 /**

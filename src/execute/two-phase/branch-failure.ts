@@ -1,20 +1,28 @@
-// Why a further branch of a block could not begin (D31), in the words that the client gets.
+// Why a branch of a block over several shards could not begin, or not be committed with others (D31), in the words that the client gets.
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
-import type { BlockAnswer, BlockQuestion } from '../../execute/leased/lane-block.js';
-import { BEGIN_BRANCH, whyUnable } from '../../execute/two-phase/write-branch.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
+import type { BlockAnswer, BlockQuestion } from '../leased/lane-block.js';
+import { BEGIN_BRANCH, BRANCH_SETTINGS, whyUnable } from './write-branch.js';
 
 const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
 
 export const unable = (why: string): PgkvError => refusalError(refuse('several_shards_unable', { why }));
 
+/** By a default that pgkv does not see, as of the role or the database. */
+function isolationFailure(asked: readonly BlockQuestion[], answers: readonly BlockAnswer[]): Buffer | null {
+  const level = answers[asked.indexOf(BRANCH_SETTINGS)]?.row?.[2] ?? null;
+  if (level === null || level.startsWith('read ')) return null;
+  const why = `it is ${level}, and that isolation level needs one snapshot of all shards`;
+  return encodeError(refusalError(refuse('leaves_shard', { why })), 'ERROR');
+}
+
 /** Why a branch could not begin; null: it has. */
 export function failureOf(asked: readonly BlockQuestion[], answers: readonly BlockAnswer[] | null): Buffer | null {
   if (answers === null) return LOST;
   const at = answers.findIndex(({ failure }) => failure !== null);
-  if (at < 0) return null;
+  if (at < 0) return isolationFailure(asked, answers);
   const error = answers[at]!.failure!;
   if (asked[at] !== BEGIN_BRANCH) return error;
   const { C: sqlstate = '', M: message = '' } = readErrorFields(error, 0, error.length);
