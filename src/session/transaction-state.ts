@@ -3,7 +3,7 @@ import type { Template } from '../sql/plan/template.js';
 import { TransactionStatus } from '../wire/protocol.js';
 import { type BlockSettings, bothSettings, settingsOf } from './block-settings.js';
 import type { BranchScript } from './branch-script.js';
-import { type Prologue, prologueOf, type Say } from './prologue.js';
+import { isRead, type Prologue, type PrologueStatement, prologueOf, type Say } from './prologue.js';
 
 export type TransactionState<Branch> =
   | { readonly kind: 'none' }
@@ -39,8 +39,13 @@ export type TransactionState<Branch> =
       readonly others: readonly Branch[];
       readonly script: BranchScript | null;
       readonly sets: BlockSettings;
+      /**
+       * Where no server has it any more: what was said in it. What AND CHAIN hands on hangs on its options and on its savepoints, behind
+       * which servers still know them. Null: it is not known.
+       */
+      readonly begin: readonly PrologueStatement[] | null;
     }
-  | { readonly kind: 'lost' };
+  | { readonly kind: 'lost'; readonly begin: readonly PrologueStatement[] | null };
 
 export type TransactionPhase = TransactionState<unknown>['kind'];
 
@@ -79,8 +84,31 @@ export const FAILED = {
   others: NOBODY,
   script: null,
   sets: 'anything',
+  begin: null,
 } as const;
-export const LOST = { kind: 'lost' } as const;
+
+/**
+ * A block of which no server is left.
+ * @param isTold the client knows
+ * @param done how much of its prologue is
+ */
+export function leftBehind<Branch>(
+  state: TransactionState<Branch>,
+  isTold: boolean,
+  done = 0,
+): TransactionState<Branch> & { kind: 'failed' | 'lost' } {
+  const begin = saidIn(state, done);
+  return isTold ? { ...FAILED, begin } : { kind: 'lost', begin };
+}
+
+function saidIn<Branch>(state: TransactionState<Branch>, done: number): readonly PrologueStatement[] | null {
+  if (state.kind === 'lost') return state.begin;
+  if (state.kind === 'failed') return state.begin ?? state.prologue ?? state.script?.statements ?? null;
+  if (state.kind !== 'open') return null;
+  if (state.prologue === null) return state.script?.statements ?? null;
+  const said = state.prologue.slice(0, done).filter((one) => !isRead(one));
+  return said.length === 0 ? null : said;
+}
 
 /** A block that is begun by what is sent on `branch`. @param before see Transaction.sent */
 export function begunBy<Branch>(

@@ -21,7 +21,7 @@ import { noteRead, noteSaid, type Prologue, type PrologueStatement, prologueOf, 
 import {
   begunBy,
   FAILED,
-  LOST,
+  leftBehind,
   NOBODY,
   NONE,
   STATUS,
@@ -149,13 +149,13 @@ export class Transaction<Branch extends object> {
       this.#state.kind === 'failed' && this.#state.branch !== null,
       'only a failed block that a server has is left',
     );
-    this.#state = FAILED;
+    this.#state = leftBehind(this.#state, true);
   }
 
   /** A failed block that no server has was opened by `branch`, as a failed one. */
   reopened(branch: Branch): void {
     assert(this.#state.kind === 'failed' && this.#state.branch === null, 'only a block no server has is opened anew');
-    this.#state = { ...FAILED, branch };
+    this.#state = { ...FAILED, branch, begin: leftBehind(this.#state, true).begin };
   }
 
   /**
@@ -265,8 +265,9 @@ export class Transaction<Branch extends object> {
     const { others, script, sets } = state.kind === 'open' || state.kind === 'failed' ? state : UNKNOWN;
     if (sawFailure && !isAlone) script?.failed(false);
     if (status === TransactionStatus.failed) {
-      script?.failed(isAlone);
-      this.#state = { kind: 'failed', branch, prologue: null, others, script, sets };
+      const known = state.kind === 'open' ? this.#scriptOf(state) : script;
+      known?.failed(isAlone);
+      this.#state = { kind: 'failed', branch, prologue: null, others, script: known, sets, begin: null };
     } else if (status === TransactionStatus.idle) this.#end(NONE, others);
     else if (state.kind !== 'open' || state.branch !== branch) {
       this.#state = { ...UNKNOWN, kind: 'open', branch, others, isImplicit: state.kind !== 'failed' };
@@ -277,7 +278,7 @@ export class Transaction<Branch extends object> {
     }
   }
 
-  #end(state: typeof NONE | typeof FAILED | typeof LOST, orphans: readonly Branch[]): void {
+  #end(state: TransactionState<Branch>, orphans: readonly Branch[]): void {
     if (orphans.length > 0) this.#orphans = orphans;
     this.#state = state;
   }
@@ -333,7 +334,7 @@ export class Transaction<Branch extends object> {
   loseFurther(lost: Branch): void {
     assert(this.isSpread && this.branches.includes(lost), 'a branch of the block');
     const orphans = this.branches.filter((branch) => branch !== lost);
-    this.#end(this.#state.kind === 'failed' ? FAILED : LOST, orphans);
+    this.#end(leftBehind(this.#state, this.#state.kind === 'failed', this.#done), orphans);
   }
 
   /** Those of a block that is lost: whoever asks ends them. */
@@ -348,7 +349,8 @@ export class Transaction<Branch extends object> {
     const state = this.#state;
     assert(state.kind !== 'ending', 'an error of pgkv has its turn behind what was sent');
     if (state.kind === 'held') this.#state = { ...FAILED, prologue: state.prologue };
-    else if (state.kind !== 'none' && !(state.kind === 'failed' && state.branch === null)) this.#state = FAILED;
+    else if (state.kind !== 'none' && !(state.kind === 'failed' && state.branch === null))
+      this.#state = leftBehind(state, true);
   }
 
   /** The client has ended a block that no server has. */
@@ -371,12 +373,9 @@ export class Transaction<Branch extends object> {
         this.#state = ended ? NONE : FAILED;
         return;
       case 'open':
-        return this.#end(told ? FAILED : LOST, state.others);
       case 'failed':
-        return this.#end(FAILED, state.others);
-      case 'none':
-      case 'held':
-      case 'lost':
+        return this.#end(leftBehind(state, told || state.kind === 'failed', this.#done), state.others);
+      default:
         return;
     }
   }
@@ -395,6 +394,6 @@ export class Transaction<Branch extends object> {
   /** A block that was lost: the client is told now. */
   lossTold(): void {
     assert(this.#state.kind === 'lost', 'a loss is told once');
-    this.#state = FAILED;
+    this.#state = leftBehind(this.#state, true);
   }
 }

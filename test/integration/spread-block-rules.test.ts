@@ -360,6 +360,33 @@ t.test('its isolation level counts, wherever it comes from', async (t) => {
   await client.end();
 });
 
+t.test(
+  'AND CHAIN hands the options of a failed block on as one server does, on whatever shard, or is refused',
+  async (t) => {
+    const client = await live.connect({ user: 'app' });
+    const read = (key: string) => `SELECT value FROM kv WHERE tenant_id = 'a' AND key = '${key}'`;
+    // A server has forgotten them by then, unless it failed behind a savepoint.
+    for (const [begin, said] of [
+      [['BEGIN READ ONLY'], 'COMMIT'],
+      [['BEGIN READ ONLY', 'SAVEPOINT a'], '25006'],
+      [['BEGIN', 'SET TRANSACTION READ ONLY', 'SAVEPOINT a', 'SAVEPOINT b'], '25006'],
+      [['BEGIN READ ONLY', 'SAVEPOINT a', 'RELEASE a'], 'COMMIT'],
+      [[`BEGIN READ ONLY; SAVEPOINT a; ${read(HERE)}`], '0A000'],
+    ] as const) {
+      for (const failing of [[read(HERE), 'SELECT 1 / 0'], [`SET work_mem = 'much'`]]) {
+        await client.run(...begin, ...failing.slice(0, -1));
+        await client.fails(failing.at(-1)!);
+        const text = `COMMIT AND CHAIN; ${set(THERE, 1)}`;
+        if (said === 'COMMIT') await client.run(text);
+        else t.equal(await client.fails(text), said, `${begin.join('; ')}; ${failing.at(-1)}`);
+        await client.run('ROLLBACK');
+        t.strictSame(await values(), [['0'], ['0']], begin.join());
+      }
+    }
+    await client.end();
+  },
+);
+
 t.test('nothing is left prepared', async (t) => {
   t.strictSame(await prepared(), []);
   await setup.end();

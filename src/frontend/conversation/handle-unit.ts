@@ -40,7 +40,10 @@ export interface Way {
 
 type KeyedRoute = Extract<Unit['route'], { readonly kind: 'keyed' }>;
 
+const CHAINED =
+  'AND CHAIN would take over options of a failed transaction, of which not all that was said in it is known';
 const BY_PGKV = 'pgkv itself answers the statement';
+const OPTIONS_LOST = refusalError(refuse('leaves_shard', { why: CHAINED }));
 const ON_HOME = 'the statement is for the home shard';
 const keyIsOn = ({ name }: { readonly name: string }): string => `the statement's key is on shard ${name}`;
 
@@ -80,8 +83,10 @@ function handle(way: Way, unit: Unit): Handling {
     const obstacle = unit.placed && goesOnHere(unit.template) ? fromSavepoint(way, unit) : null;
     if (obstacle !== null) return way.answers.refuse(unit, obstacle);
     if (!goesOnElsewhere(unit)) return leased.take(unit, textFromSavepoint(way, unit));
+    if (placement.losesOptions(unit)) return way.answers.refuse(unit, OPTIONS_LOST);
     return unit.route.kind === 'refused' ? way.answers.refuse(unit, refusalError(unit.route)) : placement.leaveFailed();
   }
+  if (way.context.transaction.isLeft && placement.losesOptions(unit)) return way.answers.refuse(unit, OPTIONS_LOST);
   if (!unit.placed) return leased.take(unit);
   // Its savepoints are made anew where it may be ended, and what a server refuses in it is told in Postgres's words.
   if (placement.failedUnopened && !endsAndGoesOn(unit.template))

@@ -19,6 +19,7 @@ import {
 } from '../../session/prologue.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
+import { leftBehind } from '../../session/transaction-state.js';
 import type { StatementKind, Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { KvStatements } from '../unit/kv-statements.js';
@@ -117,6 +118,14 @@ export class ShardPlacement {
     return 'wait';
   }
 
+  /** The text ends a failed block that no server has, or is to have, and hands on what hangs on statements that are not known. */
+  losesOptions({ template, text }: Unit): boolean {
+    const { state } = this.#transaction;
+    const hands = template.endsFailure && template.leavesBlock === 'open' && /\bchain\b/i.test(text);
+    const isFailed = state.kind === 'failed' || state.kind === 'lost';
+    return hands && isFailed && leftBehind(state, true).begin === null;
+  }
+
   /** A block is open on another shard than home. */
   get openElsewhere(): boolean {
     const { state } = this.#transaction;
@@ -173,8 +182,9 @@ export class ShardPlacement {
     const { state } = transaction;
     if (state.kind === 'held') lane.block.open(transaction.opened(lane));
     else if (state.kind === 'lost' || (state.kind === 'failed' && state.branch === null)) {
+      const { begin } = leftBehind(state, true);
       if (state.kind === 'lost') transaction.lossTold();
-      lane.block.openFailed(state.kind === 'failed' ? state.prologue : null);
+      lane.block.openFailed(state.kind === 'failed' ? (state.prologue ?? begin) : begin);
       transaction.reopened(lane);
     }
     const comesBack = this.#comesBack(template);
