@@ -65,11 +65,16 @@ const ENDS = ['COMMIT', 'COMMIT', 'COMMIT', 'ROLLBACK', 'COMMIT AND CHAIN', 'ROL
 const blockStatement = (random: SeededRandom): BlockStatement =>
   random.chance(0.6) ? keyedStatement(random) : plain(random.pick(OTHERS));
 
-/** As a simple query, or a batch without its Sync. */
-function messagesOf({ sql, values }: BlockStatement, isSimple: boolean): FrontendMessage[] {
+/** As a simple query, or a batch without its Sync, under a name or without. */
+function messagesOf({ sql, values }: BlockStatement, isSimple: boolean, isNamed: boolean): FrontendMessage[] {
   if (isSimple && values.length === 0) return [{ query: sql }];
-  return [{ parse: sql }, { bind: values }, { describe: 'portal' }, { execute: '' }];
+  const run = [{ describe: 'portal' }, { execute: '' }] as const;
+  if (!isNamed) return [{ parse: sql }, { bind: values }, ...run];
+  const close = { close: 'statement', name: NAME } as const;
+  return [close, { parse: sql, name: NAME }, { bind: values, statement: NAME }, ...run];
 }
+
+const NAME = 'named';
 
 const isQuery = (message: FrontendMessage): boolean => typeof message !== 'string' && 'query' in message;
 
@@ -80,7 +85,7 @@ export function blockScript(random: SeededRandom): FrontendMessage[][] {
   const add = (statements: readonly BlockStatement[]): void => {
     const part: FrontendMessage[] = [];
     for (const statement of statements) {
-      const messages = messagesOf(statement, isSimple());
+      const messages = messagesOf(statement, isSimple(), random.oneIn(3));
       if (part.length > 0 && !isQuery(part.at(-1)!) && (isQuery(messages[0]!) || random.oneIn(2))) part.push('sync');
       part.push(...messages);
     }
@@ -91,7 +96,11 @@ export function blockScript(random: SeededRandom): FrontendMessage[][] {
   for (let n = random.between(1, 12); n > 0; n--) {
     const isPipeline = random.oneIn(5);
     const count = isPipeline ? random.between(2, 4) : 1;
-    add(Array.from({ length: count }, () => (isPipeline ? keyedStatement(random) : blockStatement(random))));
+    add(
+      Array.from({ length: count }, () =>
+        isPipeline && random.oneIn(2) ? keyedStatement(random) : blockStatement(random),
+      ),
+    );
   }
   const end = random.pick(ENDS);
   add([plain(end)]);
