@@ -282,11 +282,14 @@ function told(messages: readonly BackendMessage[]): string[] {
     else if (message.type === 'ErrorResponse') {
       const { C, M, D, H, W } = message.fields;
       // The line of bytes that are no text depends on how the data is cut into buffers.
-      shown.push([C, M, C === '23502' ? '' : D, H, C === '22021' ? '' : W].join(' / '));
+      shown.push([C, M, C === '23502' ? '' : D, H, C === '22021' ? '' : whereOf(W)].join(' / '));
     } else if (message.type !== 'ParameterStatus') shown.push(message.type);
   }
   return shown;
 }
+
+/** Of a long line a server shows so many bytes, the slot in front among them. */
+const whereOf = (where = ''): string => where.replace(/.{0,24}\.\.\."$/s, '..."');
 
 /**
  * Differences that are listed in DIFFERENCES: a slot that is not the key's is refused by pgkv, not by the trigger; Postgres looks
