@@ -324,7 +324,10 @@ t.test('a connection that is lost behind PREPARE takes no session along', async 
   for (const say of [`SET app.name = 'x'`, 'SET LOCAL ROLE other']) {
     await client.run('BEGIN', set(HERE, 4), set(THERE, 4), say);
     const ends = client.run('COMMIT');
-    while ((await prepared()).length === 0);
+    // The answer to PREPARE is there: what decides is under way.
+    const decides = `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'PgSleep'`;
+    while ((await valueFrom(admins[0]!, decides)) === 0);
+    t.equal((await prepared()).length, 1);
     await proxy.down();
     await proxy.up();
     t.strictSame(await ends, ['COMMIT'], say);
