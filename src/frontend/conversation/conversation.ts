@@ -25,7 +25,7 @@ import type { Unit } from '../unit/unit.js';
 import type { Way } from './handle-unit.js';
 import { openWay } from './open-way.js';
 import { SessionTimeOuts } from './session-time-outs.js';
-import { laneHoldsBack, takeMessage } from './take-message.js';
+import { atWork, laneHoldsBack, takeMessage } from './take-message.js';
 
 export type { ConversationServices } from '../exchanges/exchange-context.js';
 
@@ -123,8 +123,7 @@ export class Conversation implements ClientPort<LeasedLane> {
 
   /** What the client's next messages wait for, or what takes them. */
   get #exchange(): Exchange<Unit> {
-    for (const exchange of this.#beside) if (exchange.busy) return exchange;
-    return this.#leased;
+    return atWork(this.#way);
   }
 
   /** Whether the session is in a transaction, or waits for an answer. */
