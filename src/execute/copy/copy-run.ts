@@ -15,11 +15,8 @@ import { CopyDataError } from '../../wire/copy-data-error.js';
 import type { CopyCutter, CopyRowTaker, RowLines } from '../../wire/copy-lines.js';
 import { encodeErrorResponse, readErrorFields, withFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
-import { Coordinator, type Outcome } from '../two-phase/coordinator.js';
-import { newGid } from '../two-phase/gid.js';
-import type { Answer } from '../two-phase/protocol.js';
-import { abortedBy, invisibleOn, outcomeUnknown } from '../two-phase/spread-write.js';
-import type { BranchTarget } from '../two-phase/write-branch.js';
+import type { BranchTarget } from '../two-phase/branch.js';
+import { commitTogether, forEach } from '../two-phase/commit-together.js';
 import { CopyBranch, type CopyOutcome, type CopyStatement } from './copy-branch.js';
 import { CopyFeed, type SlotForm } from './copy-feed.js';
 
@@ -55,9 +52,6 @@ export interface CopyClient {
   failed(error: Buffer): void;
   notice(message: Buffer): void;
 }
-
-/** How long the client waits for a shard to show what is decided. */
-const FINISH_MS = 10_000;
 
 type Stage = 'opening' | 'copying' | 'closing' | 'failing' | 'ending' | 'over';
 
@@ -240,7 +234,7 @@ export class CopyRun implements CopyRowTaker {
   }
 
   #rollBack(error: Buffer): void {
-    this.#each(
+    forEach(
       this.#parts.map(({ branch }) => branch),
       (branch, done) => branch.rollback(done),
       () => this.#end(() => this.#client.failed(error)),
@@ -254,62 +248,16 @@ export class CopyRun implements CopyRowTaker {
     // Of one that broke while it waited for the others.
     if (writers.some(({ isLost }) => isLost))
       return this.#rollBack(encodeError(new PgkvError('transaction_lost'), 'ERROR'));
-    this.#each(
-      readers,
-      (branch, done) => branch.commit(done),
-      () => this.#commitWriters(writers),
-    );
-  }
-
-  #commitWriters(writers: readonly CopyBranch[]): void {
-    const [only, ...more] = writers;
-    if (only === undefined) return this.#completed();
-    if (more.length === 0) return only.commit((answer) => this.#committed(only.shardName, answer));
-    const { clusterId, role, clock, random } = this.#request;
-    assert(clusterId !== null, 'a cluster of several shards has an id');
-    new Coordinator({
-      gid: newGid(clusterId, writers.at(-1)!.shardName, role, random),
-      branches: writers,
-      clock,
-      finishMs: FINISH_MS,
-      over: (outcome) => this.#decided(outcome),
-    }).start();
-  }
-
-  /** The only writer. */
-  #committed(shard: string, answer: Answer): void {
-    if (answer.kind === 'done') this.#completed();
-    else if (answer.kind === 'refused') this.#end(() => this.#client.failed(abortedBy(shard, answer)));
-    else this.#end(() => this.#client.failed(outcomeUnknown(shard)));
-  }
-
-  #decided(outcome: Outcome): void {
-    switch (outcome.kind) {
-      case 'committed':
-        return this.#completed();
-      case 'invisible':
-        return this.#end(() => this.#client.failed(invisibleOn(outcome.shards)));
-      case 'unknown':
-        return this.#end(() => this.#client.failed(outcomeUnknown(outcome.shard)));
-      case 'aborted':
-        return this.#end(() => this.#client.failed(abortedBy(outcome.shard, outcome.answer)));
-    }
+    commitTogether(readers, writers, { ...this.#request, what: 'statement' }, (error) => {
+      if (error === null) this.#completed();
+      else this.#end(() => this.#client.failed(error));
+    });
   }
 
   #completed(): void {
     let rows = 0n;
     for (const { outcome } of this.#parts) if (outcome?.kind === 'copied') rows += outcome.rows;
     this.#end(() => this.#client.completed(rows));
-  }
-
-  #each(branches: readonly CopyBranch[], act: (branch: CopyBranch, done: () => void) => void, over: () => void): void {
-    let left = branches.length;
-    if (left === 0) return over();
-    for (const branch of branches) {
-      act(branch, () => {
-        if (--left === 0) over();
-      });
-    }
   }
 
   #end(tell: () => void): void {

@@ -19,7 +19,7 @@ export interface AskedLaneOptions {
   /** Of the statement: by it the connection is got ready. */
   readonly template: Template;
   readonly clock: Clock;
-  notice(message: Buffer): void;
+  readonly notice: (message: Buffer) => void;
 }
 
 export class AskedLane implements ClientPort<LeasedLane> {
@@ -28,7 +28,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
   readonly #options: AskedLaneOptions;
   #lane: LeasedLane;
   /** Waits for a connection. */
-  #waiting: { readonly send: Send; readonly count: number } | null = null;
+  #waiting: { readonly send: Send; readonly count: number; readonly notice: (message: Buffer) => void } | null = null;
   #reader: BranchReader | null = null;
   #told: Told | null = null;
   #deadline: Timer | null = null;
@@ -54,19 +54,19 @@ export class AskedLane implements ClientPort<LeasedLane> {
   }
 
   /** @param count of the ReadyForQuery that end the answer */
-  ask(send: Send, count: number, deadlineMs: number | null, told: Told): void {
+  ask(send: Send, count: number, deadlineMs: number | null, told: Told, notice = this.#options.notice): void {
     assert(this.#told === null, 'one question at a time');
     this.#told = told;
     this.refusal = null;
-    this.#waiting = { send, count };
+    this.#waiting = { send, count, notice };
     if (deadlineMs !== null) this.#deadline = this.#options.clock.after(deadlineMs, () => this.#miss());
     if (this.#lane.ensure(this.#options.template)) this.#send();
   }
 
   /** The same on the connection that has the branch: it cannot be asked on another one. */
-  askSame(send: Send, count: number, deadlineMs: number | null, told: Told): void {
+  askSame(send: Send, count: number, deadlineMs: number | null, told: Told, notice = this.#options.notice): void {
     if (this.connection === null) this.#options.clock.after(0, () => told(null));
-    else this.ask(send, count, deadlineMs, told);
+    else this.ask(send, count, deadlineMs, told, notice);
   }
 
   /** What is asked is awaited no longer than that. */
@@ -90,7 +90,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
     if (waiting === null) return;
     this.#restoreTold();
     this.#waiting = null;
-    this.#reader = new BranchReader(waiting.count, (message) => this.#options.notice(message));
+    this.#reader = new BranchReader(waiting.count, waiting.notice);
     const connection = this.#lane.connection!;
     waiting.send(connection);
     connection.output.flush();

@@ -8,11 +8,8 @@ import type { Clock, Random } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { failureOf } from './branch-failure.js';
-import { Coordinator, type Outcome } from './coordinator.js';
-import { newGid } from './gid.js';
+import { commitTogether, forEach } from './commit-together.js';
 import type { LaneBranch } from './lane-branch.js';
-import type { Answer } from './protocol.js';
-import { invisibleOn, outcomeUnknown } from './spread-write.js';
 import { BEGIN_BRANCH, BRANCH_SETTINGS, HAS_WRITTEN_SQL } from './write-branch.js';
 
 export interface BlockCommitOptions {
@@ -31,9 +28,6 @@ export interface BlockCommitOptions {
   readonly over: (error: Buffer | null) => void;
 }
 
-/** How long the client waits for a shard to show what is decided. */
-const FINISH_MS = 10_000;
-
 type Stage = 'asking' | 'ending' | 'over';
 
 export class BlockCommit {
@@ -50,7 +44,7 @@ export class BlockCommit {
   start(): void {
     const { branches, lastHoldsMore, sets } = this.#options;
     const wrote = new Set<LaneBranch>();
-    this.#each(
+    forEach(
       branches,
       (branch, done) => {
         const questions = [BRANCH_SETTINGS, `${HAS_WRITTEN_SQL}, current_user`];
@@ -77,7 +71,7 @@ export class BlockCommit {
         this.#failure ??= failureOf([BEGIN_BRANCH], answers);
         done();
       });
-    this.#each(this.#writers, ask, () => this.#asked());
+    forEach(this.#writers, ask, () => this.#asked());
   }
 
   /** As long as nothing is decided. */
@@ -93,63 +87,10 @@ export class BlockCommit {
     const failure = this.#failure;
     const { branches } = this.#options;
     const rollBack = (branch: LaneBranch, done: () => void): void => branch.rollback(done);
-    if (failure !== null) return this.#each(branches, rollBack, () => this.#end(failure));
+    if (failure !== null) return forEach(branches, rollBack, () => this.#end(failure));
     const readers = branches.filter((branch) => !this.#writers.includes(branch));
-    // What has only been read is there whatever becomes of its transaction.
-    this.#each(
-      readers,
-      (branch, done) => branch.commit(done),
-      () => this.#commitWriters(),
-    );
-  }
-
-  #commitWriters(): void {
-    const writers = this.#writers;
-    const [only] = writers;
-    if (only === undefined) return this.#end(null);
-    if (writers.length === 1) return only.commit((answer) => this.#committed(only.shardName, answer));
-    const { clusterId, role, clock, random } = this.#options;
-    new Coordinator({
-      gid: newGid(clusterId, writers.at(-1)!.shardName, role, random),
-      branches: writers,
-      clock,
-      finishMs: FINISH_MS,
-      over: (outcome) => this.#end(this.#errorOf(outcome)),
-    }).start();
-  }
-
-  /** The only writer. */
-  #committed(shard: string, answer: Answer): void {
-    if (answer.kind === 'done') this.#end(null);
-    else if (answer.kind === 'refused') this.#end(answer.error ?? LOST);
-    else this.#end(outcomeUnknown(shard));
-  }
-
-  #errorOf(outcome: Outcome): Buffer | null {
-    switch (outcome.kind) {
-      case 'committed':
-        return null;
-      case 'invisible':
-        return invisibleOn(outcome.shards);
-      case 'unknown':
-        return outcomeUnknown(outcome.shard);
-      case 'aborted': {
-        const { shard, answer } = outcome;
-        if (answer.kind === 'refused' && answer.error !== null) return answer.error;
-        const message = `the transaction was rolled back on all shards: shard "${shard}" could not prepare it`;
-        return errorOf(new PgkvError('transaction_lost', { message }));
-      }
-    }
-  }
-
-  #each(branches: readonly LaneBranch[], act: (branch: LaneBranch, done: () => void) => void, over: () => void): void {
-    let left = branches.length;
-    if (left === 0) return over();
-    for (const branch of branches) {
-      act(branch, () => {
-        if (--left === 0) over();
-      });
-    }
+    const together = { ...this.#options, what: 'transaction' as const };
+    commitTogether(readers, this.#writers, together, (error) => this.#end(error));
   }
 
   #end(error: Buffer | null): void {
@@ -160,4 +101,3 @@ export class BlockCommit {
 }
 
 const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
-const LOST = errorOf(new PgkvError('transaction_lost'));

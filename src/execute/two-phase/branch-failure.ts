@@ -4,7 +4,8 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { BlockAnswer, BlockQuestion } from '../leased/lane-block.js';
-import { BEGIN_BRANCH, BRANCH_SETTINGS, whyUnable } from './write-branch.js';
+import { whyUnable } from './branch.js';
+import { BEGIN_BRANCH, BRANCH_SETTINGS } from './write-branch.js';
 
 const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
 

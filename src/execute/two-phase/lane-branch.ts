@@ -7,9 +7,9 @@ import { readErrorFields } from '../../wire/error-fields.js';
 import { TransactionStatus } from '../../wire/protocol.js';
 import type { BlockAnswer, BlockQuestion } from '../leased/lane-block.js';
 import type { LeasedLane } from '../leased/leased-lane.js';
+import { ANSWER_MS, type Branch } from './branch.js';
 import type { CommitBranch } from './coordinator.js';
 import type { Answer, Decision } from './protocol.js';
-import { ANSWER_MS, type WriteBranch } from './write-branch.js';
 
 /** Null: the connection broke. */
 export type Told = (answers: readonly BlockAnswer[] | null) => void;
@@ -26,14 +26,14 @@ export interface LaneBranchOptions {
   readonly asker: LaneAsker;
   readonly clock: Clock;
   /** Another connection to the shard, as the same role. */
-  another(): WriteBranch;
+  another(): Branch;
 }
 
 export class LaneBranch implements CommitBranch {
   readonly shardName: string;
   readonly lane: LeasedLane;
   readonly #options: LaneBranchOptions;
-  #another: WriteBranch | null = null;
+  #another: Branch | null = null;
   /** What was set in it stays set, though the transaction be rolled back elsewhere. */
   #isKept = false;
   /** As whom it is prepared, where that may be another role than the connection's outside of it. */

@@ -13,11 +13,11 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { Instant } from '../scatter/instant.js';
+import type { BranchTarget } from './branch.js';
 import type { BranchResult } from './branch-reader.js';
-import { Coordinator, type Outcome } from './coordinator.js';
-import { newGid } from './gid.js';
+import { commitTogether, errorOfOnly, forEach, quoted } from './commit-together.js';
 import type { Answer } from './protocol.js';
-import { type BranchStatement, type BranchTarget, type BranchWrite, WriteBranch } from './write-branch.js';
+import { type BranchStatement, type BranchWrite, WriteBranch } from './write-branch.js';
 
 export interface SpreadBranch {
   readonly target: BranchTarget;
@@ -56,9 +56,6 @@ export interface SpreadClient {
   failed(error: Buffer): void;
   notice(message: Buffer): void;
 }
-
-/** How long the client waits for a shard to show what is decided. */
-const FINISH_MS = 10_000;
 
 type Stage = 'new' | 'writing' | 'written' | 'ending' | 'over';
 
@@ -174,7 +171,7 @@ export class SpreadWrite {
   }
 
   #rollBack(tell: () => void): void {
-    this.#each(
+    forEach(
       this.#branches.filter((branch) => this.#writes.get(branch)?.kind !== 'lost'),
       (branch, done) => branch.rollback(done),
       () => this.#end(tell),
@@ -189,34 +186,19 @@ export class SpreadWrite {
   #commit(): void {
     const writers = this.#branches.filter((branch) => this.#hasWritten(branch));
     const readers = this.#branches.filter((branch) => !this.#hasWritten(branch));
-    // What has only been read is there whatever becomes of its transaction.
-    this.#each(
-      readers,
-      (branch, done) => branch.commit(done),
-      () => this.#commitWriters(writers),
-    );
-  }
-
-  #commitWriters(writers: readonly WriteBranch[]): void {
-    const [only, ...more] = writers;
-    if (only === undefined) return this.#end(() => this.#client.committed());
-    if (more.length === 0) {
-      return only.commit((answer) => this.#committed(only.shardName, answer));
+    if (!this.#request.isAtomic && writers.length > 1) {
+      return forEach(
+        readers,
+        (branch, done) => branch.commit(done),
+        () => this.#commitEach(writers),
+      );
     }
-    const { clusterId, role, clock, random, isAtomic } = this.#request;
-    if (!isAtomic) return this.#commitEach(writers);
-    new Coordinator({
-      gid: newGid(clusterId, writers.at(-1)!.shardName, role, random),
-      branches: writers,
-      clock,
-      finishMs: FINISH_MS,
-      over: (outcome) => this.#decided(outcome),
-    }).start();
+    commitTogether(readers, writers, { ...this.#request, what: 'statement' }, (error) => this.#told(error));
   }
 
   #commitEach(writers: readonly WriteBranch[]): void {
     const answers = new Map<string, Answer>();
-    this.#each(
+    forEach(
       writers,
       (branch, done) =>
         branch.commit((answer) => {
@@ -227,32 +209,14 @@ export class SpreadWrite {
         const failed = [...answers].filter(([, { kind }]) => kind !== 'done');
         if (failed.length === 0) return this.#end(() => this.#client.committed());
         const [[shard, answer]] = failed as [[string, Answer]];
-        if (failed.length === answers.size && answer.kind === 'refused') return this.#committed(shard, answer);
+        if (failed.length === answers.size && answer.kind === 'refused') return this.#told(errorOfOnly(shard, answer));
         this.#end(() => this.#client.failed(committedInPart(answers)));
       },
     );
   }
 
-  /** The only writer. */
-  #committed(shard: string, answer: Answer): void {
-    if (answer.kind === 'done') this.#end(() => this.#client.committed());
-    else if (answer.kind === 'refused') this.#end(() => this.#client.failed(answer.error ?? UNTOLD));
-    else this.#end(() => this.#client.failed(outcomeUnknown(shard)));
-  }
-
-  #decided(outcome: Outcome): void {
-    this.#end(() => {
-      switch (outcome.kind) {
-        case 'committed':
-          return this.#client.committed();
-        case 'invisible':
-          return this.#client.failed(invisibleOn(outcome.shards));
-        case 'unknown':
-          return this.#client.failed(outcomeUnknown(outcome.shard));
-        case 'aborted':
-          return this.#client.failed(abortedBy(outcome.shard, outcome.answer));
-      }
-    });
+  #told(error: Buffer | null): void {
+    this.#end(() => (error === null ? this.#client.committed() : this.#client.failed(error)));
   }
 
   #errorOf({ write, place }: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] }): Buffer {
@@ -268,20 +232,6 @@ export class SpreadWrite {
     }
   }
 
-  #each(
-    branches: readonly WriteBranch[],
-    act: (branch: WriteBranch, done: () => void) => void,
-    over: () => void,
-  ): void {
-    let left = branches.length;
-    if (left === 0) return over();
-    for (const branch of branches) {
-      act(branch, () => {
-        if (--left === 0) over();
-      });
-    }
-  }
-
   #end(tell: () => void): void {
     if (this.#stage === 'over') return;
     this.#stage = 'over';
@@ -294,41 +244,10 @@ const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
 
 const LOST = errorOf(new PgkvError('transaction_lost'));
 const CANCELLED = errorOf(new PgkvError('cancelled'));
-const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transaction was rolled back by its server' }));
-
-export const outcomeUnknown = (shard: string): Buffer =>
-  errorOf(
-    new PgkvError('outcome_unknown', {
-      message: `the connection to shard "${shard}" was lost during the commit; the outcome is unknown`,
-      detail: 'All shards will show it, or none.',
-    }),
-  );
-
-const quoted = (names: readonly string[]): string => names.map((name) => `"${name}"`).join(', ');
-
 const committedInPart = (answers: ReadonlyMap<string, Answer>): Buffer => {
   const on = (kinds: readonly Answer['kind'][]): string =>
     quoted([...answers].filter(([, { kind }]) => kinds.includes(kind)).map(([name]) => name)) || 'none';
   const message = `committed on some shards only, as pgkv.cross_shard = per_shard allows: on ${on(['done'])}`;
   const detail = `Rolled back on ${on(['refused'])}; not known of ${on(['lost', 'local'])}.`;
   return errorOf(new PgkvError('outcome_unknown', { message, detail }));
-};
-
-export const invisibleOn = (shards: readonly string[]): Buffer => {
-  const named = quoted(shards);
-  return errorOf(
-    new PgkvError('outcome_unknown', {
-      message: `committed, not yet visible on shard ${named}`,
-      detail: 'It is finished there as soon as the shard answers.',
-    }),
-  );
-};
-
-export const abortedBy = (shard: string, answer: Answer): Buffer => {
-  if (answer.kind === 'refused' && answer.error !== null) return answer.error;
-  return errorOf(
-    new PgkvError('transaction_lost', {
-      message: `the statement was rolled back on all shards: shard "${shard}" could not prepare it`,
-    }),
-  );
 };

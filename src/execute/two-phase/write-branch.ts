@@ -1,29 +1,16 @@
-// One shard's part of a statement that writes on several: a transaction of its own on a lane of its own, which waits for the
-// others before it ends. What the coordinator asks of it goes by the connection that has the transaction, or, once that is
-// prepared or lost, by another one of the same role. Invariant: one question at a time is under way, and each is answered
-// once: by the server, or as lost when the connection breaks or the deadline is missed.
-import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
-import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
+// One shard's part of a statement that writes on several: begins its transaction, runs the statement in it, and asks whether it
+// has written, all in one batch.
 import { forwarded, type Owed, parsing, Reply } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
-import { assert } from '../../base/assert.js';
-import type { Clock, Timer } from '../../base/clock.js';
+import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
-import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeBareBind, encodeExecute, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
 import { encodeError } from '../../wire/server-messages.js';
-import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 import { DESCRIBE, encodeBind } from '../scatter/extended-messages.js';
 import { INSTANT_SQL, type Instant, readInstant, withInstant } from '../scatter/instant.js';
-import { BranchReader, type BranchResult, lastRow } from './branch-reader.js';
-import type { CommitBranch } from './coordinator.js';
-import type { Answer, Decision } from './protocol.js';
-
-export interface BranchTarget {
-  readonly shardName: string;
-  /** A lane of the session on that shard, for this branch alone. */
-  lane(client: ClientPort<LeasedLane>): LeasedLane;
-}
+import type { Send } from './asked-lane.js';
+import { Branch, type BranchFailure, type BranchTarget, countOf, whyUnable } from './branch.js';
+import { type BranchResult, lastRow } from './branch-reader.js';
 
 export interface BranchStatement {
   readonly source: StatementSource;
@@ -37,11 +24,7 @@ export interface BranchStatement {
 
 export type BranchWrite =
   | { readonly kind: 'done'; readonly count: bigint; readonly hasWritten: boolean; readonly returned: BranchResult }
-  | { readonly kind: 'failed'; readonly error: Buffer }
-  /** Why this shard cannot take part, in its words. */
-  | { readonly kind: 'unable'; readonly why: string }
-  /** Nothing is committed there. */
-  | { readonly kind: 'lost'; readonly error: PgkvError };
+  | BranchFailure;
 
 /** A transaction that waits for a lock of one that waits for us elsewhere would wait for ever: no server sees the circle. */
 const LOCK_TIMEOUT = '5s';
@@ -64,58 +47,27 @@ const MAY_PREPARE = stepOf(BEGIN_BRANCH);
 const NEED_NOT = stepOf('SELECT');
 const HAS_WRITTEN = stepOf(HAS_WRITTEN_SQL);
 const INSTANT = encodeQuery(INSTANT_SQL);
-const COMMIT = encodeQuery('COMMIT');
-const ROLLBACK = encodeQuery('ROLLBACK');
 const EXECUTE = encodeExecute('');
 const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute].map(forwarded);
 const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute].map(forwarded);
-const FEATURE_NOT_SUPPORTED = '0A000';
-/** Function, or schema, not there: an extension of before 0.3.0. */
-const NOT_INSTALLED: ReadonlySet<string> = new Set(['42883', '3F000']);
-/** How long a server may take over the end of a transaction. */
-export const ANSWER_MS = 10_000;
 
-type Told = (results: readonly BranchResult[] | null) => void;
-type Send = (connection: ServerConnection) => void;
-
-export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
-  readonly shardName: string;
-  readonly clogged = false;
-  readonly holdsBytes = false;
-  readonly #target: BranchTarget;
+export class WriteBranch extends Branch {
   readonly #statement: BranchStatement;
-  readonly #clock: Clock;
-  readonly #notice: (message: Buffer) => void;
-  #lane: LeasedLane;
-  /** Waits for a connection. */
-  #waiting: { readonly send: Send; readonly count: number; readonly notice: (message: Buffer) => void } | null = null;
-  #reader: BranchReader | null = null;
-  #isOwners = false;
-  #told: Told | null = null;
-  #deadline: Timer | null = null;
-  /** What the client has been told, where the lane has just noted another shard's settings. */
-  #settingsTold: ReportedParameters | null = null;
-  /** Why there is no connection. */
-  #refusal: { readonly error: PgkvError; readonly message: Buffer | null } | null = null;
 
   constructor(target: BranchTarget, statement: BranchStatement, clock: Clock, notice: (message: Buffer) => void) {
-    this.shardName = target.shardName;
-    this.#target = target;
+    super(target, statement.source.template, clock, notice);
     this.#statement = statement;
-    this.#clock = clock;
-    this.#notice = notice;
-    this.#lane = target.lane(this);
   }
 
   /** What time it is there, outside of any transaction; or the error. */
   askInstant(told: (instant: Instant | Buffer) => void): void {
     const send: Send = (connection) => connection.send(INSTANT, forwarded(Reply.query));
-    this.#ask(send, 1, null, (results) => {
+    this.asked.ask(send, 1, null, (results) => {
       const row = lastRow(results?.[0]);
       if (row !== null) return told(readInstant(row));
-      const { error, message } = this.#refusal ?? {};
-      if (message != null && error?.errorName === 'internal') return told(message);
-      told(results?.[0]?.error ?? encodeError(error ?? new PgkvError('transaction_lost'), 'ERROR'));
+      const failure = this.failureOf(results);
+      if (failure?.kind === 'failed') return told(failure.error);
+      told(encodeError(failure?.kind === 'lost' ? failure.error : new PgkvError('transaction_lost'), 'ERROR'));
     });
   }
 
@@ -125,7 +77,7 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     const own = this.#statement.parameters;
     const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
     const send: Send = (connection) => {
-      this.#lane.note(source.template, source.text);
+      this.asked.lane.note(source.template, source.text);
       connection.unnamed = unknownStatement;
       for (const step of [...BEGIN, isAtomic ? MAY_PREPARE : NEED_NOT]) connection.sendAll(step, STEP_OWED);
       connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
@@ -135,111 +87,11 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
       connection.sendAll(HAS_WRITTEN, STEP_OWED);
       connection.send(SYNC, forwarded(Reply.sync));
     };
-    this.#ask(send, 1, null, (results) => told(this.#writeOutcome(results)));
-  }
-
-  /** Where no other branch has written: nothing has to be decided. */
-  commit(told: (answer: Answer) => void): void {
-    this.#askEnd([COMMIT], told);
-  }
-
-  prepare(gid: string, told: (answer: Answer) => void): void {
-    this.#askEnd([encodeQuery(`PREPARE TRANSACTION ${quoteLiteral(gid)}`)], told);
-  }
-
-  decide(gid: string, told: (answer: Answer) => void): void {
-    this.#askEnd([encodeQuery(`SELECT pgkv.decide(${quoteLiteral(gid)})`), COMMIT], told);
-  }
-
-  rollback(told: () => void): void {
-    // A connection that was lost has taken its transaction along.
-    if (this.#lane.mode !== 'leased') return void this.#clock.after(0, told);
-    this.#ask(
-      (connection) => connection.send(ROLLBACK, forwarded(Reply.query)),
-      1,
-      ANSWER_MS,
-      () => told(),
-      // That there is no transaction, where its BEGIN has failed.
-      () => undefined,
-    );
-  }
-
-  /** @param first makes the session the owner's; null: it is. With it, the connection is of no use to others afterwards */
-  finish(gid: string, decision: Decision, told: (answer: Answer) => void, first: string | null = null): void {
-    const how = decision === 'commit' ? 'COMMIT' : 'ROLLBACK';
-    const sql = [...(first === null ? [] : [first]), `${how} PREPARED ${quoteLiteral(gid)}`];
-    if (first !== null) this.#isOwners = true;
-    const send: Send = (connection) => {
-      for (const one of sql) connection.send(encodeQuery(one), forwarded(Reply.query));
-    };
-    this.#ask(send, sql.length, ANSWER_MS, (results) => told(answerOf(results)));
-  }
-
-  /** Its connection is gone, and with it what was not prepared. */
-  get isLost(): boolean {
-    return this.#lane.mode !== 'leased';
-  }
-
-  /** CancelRequest of the client: while the statement runs. */
-  cancel(): void {
-    this.#lane.cancel();
-  }
-
-  /** Its connection is given back, or closed where it is not at rest. */
-  end(): void {
-    if (this.#isOwners) this.#lane.connection?.destroy('it has the role of a transaction that was prepared');
-    this.#lane.end();
-  }
-
-  /** On the connection that has the transaction: it cannot be asked on another one. */
-  #askEnd(queries: readonly Buffer[], told: (answer: Answer) => void): void {
-    if (this.#lane.mode !== 'leased') return void this.#clock.after(0, () => told({ kind: 'lost' }));
-    const send: Send = (connection) => {
-      for (const query of queries) connection.send(query, forwarded(Reply.query));
-    };
-    this.#ask(send, queries.length, ANSWER_MS, (results) => told(answerOf(results)));
-  }
-
-  #ask(send: Send, count: number, deadlineMs: number | null, told: Told, notice = this.#notice): void {
-    assert(this.#told === null, 'one question at a time');
-    this.#told = told;
-    this.#refusal = null;
-    this.#waiting = { send, count, notice };
-    if (deadlineMs !== null) this.#deadline = this.#clock.after(deadlineMs, () => this.#miss());
-    if (this.#lane.ensure(this.#statement.source.template)) this.#send();
-  }
-
-  #send(): void {
-    const waiting = this.#waiting;
-    if (waiting === null) return;
-    this.#restoreTold();
-    this.#waiting = null;
-    this.#reader = new BranchReader(waiting.count, waiting.notice);
-    const connection = this.#lane.connection!;
-    waiting.send(connection);
-    connection.output.flush();
-  }
-
-  /** Who does not answer is left; what was asked may be done all the same. */
-  #miss(): void {
-    this.#lane.end();
-    this.#lane = this.#target.lane(this);
-    this.#answer(null);
-  }
-
-  #answer(results: readonly BranchResult[] | null): void {
-    const told = this.#told;
-    this.#deadline?.cancel();
-    this.#deadline = this.#told = this.#waiting = this.#reader = null;
-    told?.(results);
+    this.asked.ask(send, 1, null, (results) => told(this.#writeOutcome(results)));
   }
 
   #writeOutcome(results: readonly BranchResult[] | null): BranchWrite {
-    if (results === null) {
-      const { error, message } = this.#refusal ?? {};
-      if (message != null && error?.errorName === 'internal') return { kind: 'failed', error: message };
-      return { kind: 'lost', error: error ?? new PgkvError('transaction_lost') };
-    }
+    if (results === null) return this.failureOf(results)!;
     const [, settings, begun, written, wrote] = results;
     const unable = begun?.error == null ? null : whyUnable(begun.sqlstate, begun.message);
     if (unable !== null) return { kind: 'unable', why: unable };
@@ -247,80 +99,9 @@ export class WriteBranch implements ClientPort<LeasedLane>, CommitBranch {
     if (isolation !== null && isolation !== 'read committed') {
       return { kind: 'unable', why: `a transaction that is ${isolation} has no snapshot of several shards` };
     }
-    const failed = results.find(({ error }) => error !== null);
-    if (failed !== undefined) return { kind: 'failed', error: failed.error! };
+    const failure = this.failureOf(results);
+    if (failure !== null) return failure;
     const hasWritten = lastRow(wrote)?.[0] === 't';
     return { kind: 'done', count: countOf(written!.tag), hasWritten, returned: written! };
   }
-
-  #restoreTold(): void {
-    if (this.#settingsTold !== null) this.#lane.session.told = this.#settingsTold;
-    this.#settingsTold = null;
-  }
-
-  // Called by the lane.
-
-  send(bytes: Buffer): void {
-    if (this.#reader === null) this.#settingsTold ??= this.#lane.session.told;
-    else if (!this.#reader.push(bytes)) this.#miss();
-  }
-
-  flush(): void {
-    // Nothing is passed on before it is whole.
-  }
-
-  notified(): void {
-    // No session listens on the connection of a branch.
-  }
-
-  ready(): void {
-    // ReadyForQuery is read from what is sent.
-  }
-
-  resume(): void {
-    if (this.#waiting !== null) {
-      if (this.#lane.mode === 'leased') this.#send();
-      else if (this.#lane.mode === 'free' && this.#lane.ensure(this.#statement.source.template)) this.#send();
-    } else if (this.#reader?.isComplete === true) this.#answer(this.#reader.results);
-  }
-
-  refused(error: PgkvError, message: Buffer | null): void {
-    this.#restoreTold();
-    this.#refusal = { error, message };
-    this.#answer(null);
-  }
-
-  lost(_loss: ServerLoss): void {
-    this.#restoreTold();
-    const reader = this.#reader;
-    // What was answered before it broke was answered.
-    this.#answer(reader?.isComplete === true ? reader.results : null);
-  }
-
-  repeat(): void {
-    assert(false, 'the statement of a branch is parsed anew each time');
-  }
-
-  tag(): void {
-    // Tags are read from what is sent.
-  }
 }
-
-/** Why a shard cannot take part, by its answer to BEGIN_BRANCH; null: something else has failed. */
-export function whyUnable(sqlstate: string, message: string): string | null {
-  if (sqlstate === FEATURE_NOT_SUPPORTED) return message;
-  return NOT_INSTALLED.has(sqlstate) ? 'its extension is older: run pgkv init again' : null;
-}
-
-/** Of an end of a transaction, in one statement or two: the first error counts, and a COMMIT that was none. */
-function answerOf(results: readonly BranchResult[] | null): Answer {
-  if (results === null) return { kind: 'lost' };
-  const failed = results.find(({ error }) => error !== null);
-  if (failed !== undefined) return { kind: 'refused', sqlstate: failed.sqlstate, error: failed.error };
-  const last = results.at(-1)!;
-  if (last.tag === 'ROLLBACK') return { kind: 'refused', sqlstate: '25P02', error: null };
-  return { kind: last.isLocal ? 'local' : 'done' };
-}
-
-/** Of a tag such as `UPDATE 3`. */
-const countOf = (tag: string): bigint => BigInt(tag.slice(tag.lastIndexOf(' ') + 1));

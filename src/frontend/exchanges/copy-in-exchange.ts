@@ -11,7 +11,7 @@ import { REAPED_ROWS } from '../../execute/copy/copy-branch.js';
 import type { SlotForm } from '../../execute/copy/copy-feed.js';
 import { CopyRun } from '../../execute/copy/copy-run.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import type { BranchTarget } from '../../execute/two-phase/write-branch.js';
+import type { BranchTarget } from '../../execute/two-phase/branch.js';
 import type { CopyIn, CopyInFormat, ListedColumns } from '../../sql/plan/copy-in.js';
 import { type ClientEncoding, exactText } from '../../sql/text/client-encoding.js';
 import { quoteName } from '../../sql/text/identifiers.js';
