@@ -8,14 +8,13 @@ import { connectTo, valueFrom } from '../support/kv-extension.js';
 import { type How, LossyProxy } from '../support/lossy-proxy.js';
 import { stretched } from '../support/machine-speed.js';
 import { SeededRandom } from '../support/seeded-random.js';
+import { GRANTS } from '../support/spread-servers.js';
 import { SqlClient } from '../support/sql-client.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
 const RUNS = Number(process.env['PGKV_RUNS'] ?? (process.env['PGKV_LONG'] === '1' ? 600 : 40));
 const ROWS = 60;
 const SETTLED_MS = 12_000;
-const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
-  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
 t.comment(`PGKV_SEED=${SEED}`);
 
 t.test('all rows or none, and never otherwise than was told', async (t) => {

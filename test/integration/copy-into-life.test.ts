@@ -6,17 +6,16 @@ import type { BackendMessage } from '../support/backend-message.js';
 import { encodeAll, encodeCancel } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, valueFrom } from '../support/kv-extension.js';
+import { GRANTS } from '../support/spread-servers.js';
 import { SqlClient } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
 
-const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE adder LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT;
-  GRANT app, adder TO pgkv_recover; GRANT INSERT ON kv TO adder;
-  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
+const ADDER = 'CREATE ROLE adder LOGIN; GRANT adder TO pgkv_recover; GRANT INSERT ON kv TO adder';
 const COPY = 'copy kv (tenant_id, key, value) from stdin';
 
 const cluster = await kvServers(t, 3, { stated: true });
 const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
-for (const admin of admins) await admin.query(GRANTS);
+for (const admin of admins) await admin.query(`${GRANTS}; ${ADDER}`);
 const live = await kvRouter(t, cluster);
 const connect = (user = 'app'): Promise<SqlClient> => SqlClient.connect(live, { user, database: 'postgres' });
 const client = await connect();

@@ -9,6 +9,7 @@ import { KV, kvRouter, kvServers, prepareShard } from '../support/kv-cluster.js'
 import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SeededRandom } from '../support/seeded-random.js';
+import { GRANTS } from '../support/spread-servers.js';
 import { SqlClient } from '../support/sql-client.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
@@ -34,9 +35,6 @@ const WORDS = [
   '{t}a',
   '7',
 ];
-
-const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
-  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
 
 type Kind = 'text' | 'csv' | 'binary';
 

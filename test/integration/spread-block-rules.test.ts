@@ -5,11 +5,9 @@ import { FaultProxy } from '../support/fault-proxy.js';
 import { encode, encodeCancel, type FrontendMessage } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
+import { GRANTS } from '../support/spread-servers.js';
 import type { SqlClient } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
-
-const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
-  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
 
 const cluster = await kvServers(t, 2, { stated: true });
 const proxy = await FaultProxy.start(cluster.servers[1]!);

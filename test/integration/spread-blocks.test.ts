@@ -11,14 +11,13 @@ import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
 import { stretched } from '../support/machine-speed.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
+import { GRANTS } from '../support/spread-servers.js';
 import { type ServerError, SqlClient } from '../support/sql-client.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const isLong = process.env['PGKV_LONG'] === '1';
 const BLOCKS = isLong ? 5_000 : 60;
 
-const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
-  GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
 const NOTES = 'CREATE TABLE notes (n int); GRANT ALL ON notes TO app';
 const PLAIN = `CREATE TABLE kv (tenant_id text COLLATE "C", key text COLLATE "C", version bigint NOT NULL DEFAULT 1,
   value jsonb, ttl timestamptz, updated_at timestamptz NOT NULL DEFAULT statement_timestamp(), PRIMARY KEY (tenant_id, key));

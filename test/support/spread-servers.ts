@@ -13,7 +13,8 @@ import { SqlClient } from './sql-client.js';
 export const TENANTS = ['acme', 'globex', "o'hara"];
 export const COLUMNS = 'tenant_id, key, value, ttl IS NULL';
 
-const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
+/** Role app, which may do all with table kv, and for which transactions over several shards can be recovered. */
+export const GRANTS = `CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT; GRANT app TO pgkv_recover;
   GRANT EXECUTE ON FUNCTION pgkv.settle(text), pgkv.collect_decisions(text[]) TO pgkv_recover; GRANT ALL ON kv TO app`;
 const PLAIN_TABLE = `CREATE TABLE kv (tenant_id text COLLATE "C", key text COLLATE "C", version bigint NOT NULL DEFAULT 1,
   value jsonb, ttl timestamptz, updated_at timestamptz NOT NULL DEFAULT statement_timestamp(), PRIMARY KEY (tenant_id, key));
