@@ -243,7 +243,10 @@ function linesOf(
   else if (fault === 'end mark behind data' && lines.length > 0) lines[lines.length - 1] += '\\.';
   else if (fault === 'half an end mark') lines.splice(at, 0, '\\.x');
   else if (fault === 'an open quote' && at < lines.length) lines[at] += options.quote;
-  if (options.header) lines.unshift(columns.join(options.delimiter));
+  if (options.header) {
+    const names = random.oneIn(4) ? otherNames(random, columns, options) : columns;
+    lines.unshift(names.join(options.delimiter));
+  }
   let data = lines.join(lineEnd);
   if (fault === 'a backslash at the end') data += '\\';
   else if (!random.oneIn(4)) data += lineEnd;
@@ -255,6 +258,15 @@ function linesOf(
   const bytes = Buffer.from(data);
   if (fault === 'no UTF-8' && bytes.length > 4) bytes[random.integer(bytes.length)] = 0xff;
   return bytes;
+}
+
+/** A line of names that HEADER MATCH does not let pass, or only by chance. */
+function otherNames(random: SeededRandom, columns: readonly string[], options: Options): readonly string[] {
+  const names = [...columns];
+  const at = random.integer(names.length);
+  const other = pick(random, 'slot', options.none, 'field 7', '"key"', '', 'wrong number 3', names[0]!);
+  names.splice(at, random.integer(2), ...(random.oneIn(3) ? [] : [other]));
+  return random.oneIn(3) ? shuffled(random, names) : names;
 }
 
 /** The data in messages of any length. */

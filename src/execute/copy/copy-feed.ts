@@ -10,6 +10,9 @@ const FRAME_BYTES = 5;
 /** Rows that are remembered; 2 MiB. A server is behind by what buffers hold: more rows only where they have less than 30 bytes. */
 const REMEMBERED = 128 * 1024;
 
+/** In a line of names. */
+export const SLOT_NAME = 'slot';
+
 /** What stands in front of each row. */
 export type SlotForm =
   | { readonly kind: 'none' }
@@ -39,11 +42,13 @@ export class CopyFeed {
     const form = this.#form;
     this.#room(end - start + 5);
     if (form.kind === 'text') {
-      this.#at += this.#buffer.write('slot', this.#at, 'latin1');
+      this.#at += this.#buffer.write(SLOT_NAME, this.#at, 'latin1');
       this.#buffer[this.#at++] = form.delimiter;
     }
     this.#copy(bytes, start, end);
     this.#count(lines);
+    // The binary format has none, and its header is not told of by a line.
+    if (lines.count > 0) this.#remember(lines.last);
   }
 
   /**

@@ -18,7 +18,7 @@ import { encodeError } from '../../wire/server-messages.js';
 import type { BranchTarget } from '../two-phase/branch.js';
 import { commitTogether, forEach } from '../two-phase/commit-together.js';
 import { CopyBranch, type CopyOutcome, type CopyStatement } from './copy-branch.js';
-import { CopyFeed, type SlotForm } from './copy-feed.js';
+import { CopyFeed, SLOT_NAME, type SlotForm } from './copy-feed.js';
 
 /** Where a row goes; or why it goes nowhere. */
 export type RowPlace = { readonly shard: number; readonly slot: number | null } | PgkvError;
@@ -288,6 +288,7 @@ export class CopyRun implements CopyRowTaker {
     let line = Number.POSITIVE_INFINITY;
     const clients = withFields(error, (field, value) => {
       if (field === 'P') return null;
+      if (field === 'M') return this.#request.slotForm.kind === 'text' ? inClientsFields(value) : value;
       if (field !== 'W') return value;
       return value.replace(COPY_LINE, (_all, before: string, own: string, behind: string) => {
         line = feed.lineOf(Number(own)) ?? line;
@@ -321,7 +322,16 @@ export class CopyRun implements CopyRowTaker {
   }
 }
 
-const isSlot = (field: string, none: Buffer): boolean => /^\d+$/.test(field) || field === none.toString('latin1');
+const isSlot = (field: string, none: Buffer): boolean =>
+  field === SLOT_NAME || /^\d+$/.test(field) || field === none.toString('latin1');
+
+/** What a server says of a line of names, of which the slot's is the first: told as of the client's. */
+const inClientsFields = (message: string): string =>
+  message.replace(HEADER_FAULT, (fault) => fault.replace(/\d+/g, (count) => String(Number(count) - 1)));
+
+/** Of `HEADER MATCH`, as far as fields are counted. src/backend/commands/copyfromparse.c: NextCopyFromRawFields */
+const HEADER_FAULT =
+  /^(?:column name mismatch in header line field \d+: got |wrong number of fields in header line: got \d+, expected \d+$)/;
 
 /** The line of a context that names one: what stands before its number, that, and the rest of the line. */
 const COPY_LINE = /^(COPY .*?, line )(\d+)(.*)$/m;
