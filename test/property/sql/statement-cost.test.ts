@@ -12,7 +12,7 @@ import { loadParser } from '../../../src/sql/meaning/parse.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
 import { highestParameter } from '../../../src/sql/text/text-parts.js';
 import { encode } from '../../support/frontend-message.js';
-import { literalsOf } from '../route/bind-values.js';
+import { literalsOf } from '../../unit/route/bind-values.js';
 
 await loadParser();
 await loadKeyHash();
