@@ -92,6 +92,29 @@ export interface StatusOptions extends RouterOptions {
   readonly json: boolean;
 }
 
+/** Of any table into a key-value table; columns are SQL expressions over the source's. */
+export interface ImportOptions {
+  /** URL of the source. */
+  readonly from: string;
+  readonly table: { readonly schema: string | null; readonly name: string };
+  readonly tenant: string;
+  readonly key: string;
+  readonly value: string;
+  readonly ttl?: string;
+  readonly where?: string;
+  /** URL of the router; default: as with `pgkv sql`. */
+  readonly to?: string;
+  readonly into: Pick<KvTable, 'schema' | 'name'>;
+  /** The file that says how far it has come. */
+  readonly state?: string;
+  /** Of each transaction. */
+  readonly chunkRows: number;
+  readonly onConflict: 'stop' | 'keep';
+  readonly onUnfit: 'stop' | 'skip';
+  readonly dryRun: boolean;
+  readonly json: boolean;
+}
+
 /** Of key-value tables, where none is named. */
 export const DEFAULT_SCHEMA = 'public';
 /** Of a cluster, where none is named. */

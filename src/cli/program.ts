@@ -4,6 +4,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import { messageOf } from '../base/errors.js';
 import type { ValueType } from '../cluster/kv-table.js';
 import { CommandFailure } from './command-failure.js';
+import { addImport } from './import-command.js';
 import {
   type ClusterOptions,
   DEFAULT_SCHEMA,
@@ -70,6 +71,7 @@ function buildProgram(terminal: Terminal, finish: Finish): Command {
   addInit(program, terminal, finish);
   addTable(program, terminal, finish);
   addDoctor(program, terminal, finish);
+  addImport(program, terminal, finish);
   return program;
 }
 

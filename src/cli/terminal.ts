@@ -5,7 +5,7 @@ import type { Environment } from './connection-target.js';
 export interface Terminal {
   readonly input: Readable & { isTTY?: boolean };
   readonly output: Writable & { isTTY?: boolean };
-  readonly errors: Writable;
+  readonly errors: Writable & { isTTY?: boolean };
   readonly env: Environment;
   /** Calls `listener` at Ctrl-C until the returned function is called. */
   onInterrupt(listener: () => void): () => void;

@@ -184,6 +184,11 @@ export class SqlSession {
     if (this.lost) return;
     await this.#client.end();
   }
+
+  /** Ends it at once, whatever it runs. */
+  abandon(): void {
+    this.#client.connection.stream.destroy();
+  }
 }
 
 /**
