@@ -7,6 +7,7 @@ import type { PoolGroup } from '../../backend/pool/pool-group.js';
 import type { Clock } from '../../base/clock.js';
 import { nodeId } from '../../cluster/cluster-view.js';
 import type { Counters } from '../../telemetry/counters.js';
+import { AllWriteGroups } from '../two-phase/write-groups.js';
 import { BoundStatements } from './bound-statements.js';
 import { LaneDeadlines } from './lane-deadlines.js';
 import { MERGED_LIMITS, MergedLane, type ShareQueue } from './merged-lane.js';
@@ -49,6 +50,8 @@ interface Sharing {
 export class MergedLanes {
   /** Statements of the extended protocol, for all lanes. */
   readonly bound = new BoundStatements();
+  /** INSERTs over several shards. */
+  readonly groups = new AllWriteGroups(setImmediate);
   readonly #registry: SettingsRegistry;
   readonly #clock: Clock;
   readonly #counters: Counters;

@@ -131,7 +131,7 @@ export function whyUnable(sqlstate: string, message: string): string | null {
 }
 
 /** Of an end of a transaction, in one statement or two: the first error counts, and a COMMIT that was none. */
-function answerOf(results: readonly BranchResult[] | null): Answer {
+export function answerOf(results: readonly BranchResult[] | null): Answer {
   if (results === null) return { kind: 'lost' };
   const failed = results.find(({ error }) => error !== null);
   if (failed !== undefined) return { kind: 'refused', sqlstate: failed.sqlstate, error: failed.error };

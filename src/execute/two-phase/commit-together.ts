@@ -25,7 +25,7 @@ export interface TogetherOptions {
 }
 
 /** How long the client waits for a shard to show what is decided. */
-const FINISH_MS = 10_000;
+export const FINISH_MS = 10_000;
 
 /** @param over all have called back */
 export function forEach<Branch>(
@@ -86,7 +86,8 @@ export function errorOfOnly(shard: string, answer: Answer): Buffer | null {
   return answer.kind === 'refused' ? (answer.error ?? UNTOLD) : outcomeUnknown(shard);
 }
 
-function errorOfOutcome(outcome: Outcome, what: string): Buffer | null {
+/** What the client is told of a transaction that was to be committed together; null: it is. */
+export function errorOfOutcome(outcome: Outcome, what: string): Buffer | null {
   switch (outcome.kind) {
     case 'committed':
       return null;

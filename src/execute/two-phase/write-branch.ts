@@ -37,7 +37,7 @@ export const BRANCH_SETTINGS = `SELECT
 export const BEGIN_BRANCH = 'SELECT pgkv.begin_branch()';
 export const HAS_WRITTEN_SQL = 'SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL';
 /** Of the extended protocol: where the BEGIN of a batch fails, as by a cancel, nothing behind it runs, least of all by itself. */
-const stepOf = (sql: string): Buffer =>
+export const stepOf = (sql: string): Buffer =>
   Buffer.concat([encodeParse('', Buffer.from(`${sql}\0\0\0`)), encodeBareBind(''), encodeExecute('')]);
 const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
 const BEGIN = ['BEGIN', BRANCH_SETTINGS].map(stepOf);

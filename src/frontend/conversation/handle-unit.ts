@@ -140,7 +140,7 @@ function query(way: Way, unit: Unit): Handling {
     case 'scattered':
       return onShards(way, unit);
     case 'spread':
-      return spread(way, unit);
+      return way.spread.offerQuery(unit) ? 'wait' : spread(way, unit);
     default:
       // A text of several statements may end the block, and is run as one.
       if (template.readsCatalogue && template.kinds.length === 1 && way.placement.openElsewhere)

@@ -59,7 +59,7 @@ function syncHeld({ context, placement, spread }: Way): Handling {
  * there. `goodbye`: the client sends no more.
  */
 export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Handling | 'goodbye' {
-  const { context, copyIn, leased, merged } = way;
+  const { context, copyIn, leased, merged, spread } = way;
   const { batch, lanes, reader, session } = context;
   const { type } = reader;
   if (copyIn.isCopying && type !== Frontend.terminate) {
@@ -77,7 +77,7 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
       return 'goodbye';
     case Frontend.sync: {
       if (leased.syncWaits) return 'wait';
-      if (way.spread.holds) return syncHeld(way);
+      if (spread.holds) return syncHeld(way);
       const failed = batch.state === 'failed';
       batch.take(type);
       leased.sync(failed);
@@ -86,7 +86,8 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
   }
   if (batch.skipping) return 'taken';
   if (passInCopy(context)) return 'taken';
-  if ((type === Frontend.parse || type === Frontend.bind) && merged?.takeBatch() === true) return 'wait';
+  if ((type === Frontend.parse || type === Frontend.bind) && (merged?.takeBatch() === true || spread.takeBatch()))
+    return 'wait';
   // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query; one behind an open batch does so
   // when it is sent, since it may be skipped.
   if (type === Frontend.query && lanes.current.connection?.replies.unsynced() !== true) session.unnamed.set(null);

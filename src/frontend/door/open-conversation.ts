@@ -99,6 +99,7 @@ function mergedServices(services: FrontendServices, { startup, credential, roles
     },
     settings: (of) => merged.settings(of),
     bound: merged.bound,
+    groups: merged.groups,
     clock,
     sources: conversation.sources,
   };

@@ -6,7 +6,6 @@
 //   pipelined  several are
 //   returned   the statement at hand came back from the lane, and is to be run on a lease
 
-import type { SettingsGroup } from '../../backend/connection/settings-group.js';
 import type { ServerLoss } from '../../backend/replies/reply-receiver.js';
 import type { StatementSource, StatementSources } from '../../backend/replies/statement-source.js';
 import { assert } from '../../base/assert.js';
@@ -37,6 +36,7 @@ import { type SingleBatch, sameName, scanPipeline, scanSingleBatch } from '../un
 import type { Unit } from '../unit/unit.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
+import type { GroupServices } from './grouped-inserts.js';
 import { ClientRequest, prefixOf, wholeAnswer } from './merged-answer.js';
 import { MergedPipeline } from './merged-pipeline.js';
 
@@ -44,9 +44,8 @@ import { MergedPipeline } from './merged-pipeline.js';
 const LEARNT_TEXT_MAX = 64 * 1024;
 
 /** Where and under what a session's statements are merged. */
-export interface MergedServices {
+export interface MergedServices extends GroupServices {
   lane(shard: ShardView): MergedLane;
-  settings(of: SettingsGroup): SettingsGroup | null;
   readonly bound: BoundStatements;
   readonly clock: Clock;
   readonly sources: StatementSources;

@@ -15,6 +15,8 @@ import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
+import type { ExtendedProtocol } from './extended-protocol.js';
+import { GroupedInserts, type GroupedState, type GroupServices } from './grouped-inserts.js';
 import type { OwnAnswers } from './own-answers.js';
 import { cannotBeRun, noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
 import { PortalDescription } from './portal-description.js';
@@ -47,14 +49,23 @@ type State =
 
 const NONE: State = { kind: 'none' };
 
-export class SpreadExchange implements Exchange<Unit> {
+export class SpreadExchange implements Exchange<Unit>, GroupedState {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
+  readonly #grouped: GroupedInserts | null;
   #state: State = NONE;
 
-  constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals) {
+  /** @param groups null: nothing is written together with what others write */
+  constructor(
+    context: ExchangeContext,
+    answers: OwnAnswers,
+    portals: OwnPortals,
+    groups: GroupServices | null,
+    extended: ExtendedProtocol,
+  ) {
     this.#context = context;
+    this.#grouped = groups === null ? null : new GroupedInserts(context, groups, extended, this);
     this.#answers = answers;
     this.#portals = portals;
   }
@@ -75,6 +86,23 @@ export class SpreadExchange implements Exchange<Unit> {
     if (!isAlone || transaction.inBlock || view.clusterId === null) return refused('several_shards_write');
     const wanted = crossShard(session);
     return wanted.kind === 'refused' ? refused('several_shards_write') : null;
+  }
+
+  /** A whole batch of the extended protocol, or a simple query, that is written together with those of other clients. */
+  takeBatch(): boolean {
+    return this.#grouped !== null && this.#state.kind === 'none' && this.#grouped.takeBatch();
+  }
+
+  offerQuery(unit: Unit): boolean {
+    return this.#grouped !== null && this.#state.kind === 'none' && this.#grouped.offerQuery(unit);
+  }
+
+  begun(): void {
+    this.#state = { kind: 'running', run: this.#grouped! };
+  }
+
+  ended(): void {
+    this.#state = NONE;
   }
 
   /** A Query or Bind. */
