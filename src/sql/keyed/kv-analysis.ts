@@ -45,7 +45,9 @@ export interface KvInput {
 /** Null: no key-value table is touched. The plan holds for every text of the shape; see unnamed-tables.ts for what a text does beside. */
 export function planKv(input: KvInput): KvPlan | Refusal | null {
   const { find } = input.scope;
-  const all = input.statements.map(({ node }) => referencesIn(node, find, input.scope.searchesPgkv));
+  const all = input.statements.map(({ node }) =>
+    keepsTables(node) ? NO_REFERENCES : referencesIn(node, find, input.scope.searchesPgkv),
+  );
   if (all.some(({ setsUp }) => setsUp)) return refuse('setup_call');
   if (all.every(({ table }) => table === null)) return null;
   const tokens = tokensOf(input.text, input.literals);
@@ -53,6 +55,11 @@ export function planKv(input: KvInput): KvPlan | Refusal | null {
   if (only !== undefined && input.statements.length === 1) return planOne(input, tokens, only, all[0]!);
   return planSeveral(input, tokens, all);
 }
+
+/** ACCESS SHARE of a LOCK: only DDL waits for it, which no shard gets from clients. pg_dump takes it of all it looks at. */
+const ACCESS_SHARE = 1;
+const NO_REFERENCES: References = { relations: [], otherRelations: 1, calls: [], table: null, setsUp: false };
+const keepsTables = (node: Node): boolean => 'LockStmt' in node && node.LockStmt.mode === ACCESS_SHARE;
 
 /** Whether the text is one EXPLAIN (ROUTE) of whatever statement, refused ones included. */
 export function explainsRoute(statements: readonly ParsedStatement[]): boolean {
