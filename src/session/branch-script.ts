@@ -54,8 +54,14 @@ export class BranchScript {
   failed(alone: boolean): void {
     if (this.#pending.length > 0 && !alone) this.#settled = null;
     this.#pending = [];
+    const kept = this.#settled;
+    // Such a block goes on by AND CHAIN alone, and the error has taken its options back.
+    if (kept !== null && !kept.some(isSavepoint) && !PLAIN_BEGIN.test(kept[0]?.text ?? '')) this.#settled = null;
   }
 }
+
+const PLAIN_BEGIN = /^\s*(?:begin|start)(?:\s+(?:work|transaction))?\s*;?\s*$/i;
+const isSavepoint = ({ template }: PrologueStatement): boolean => template.kinds.includes('savepoint');
 
 function together(
   script: readonly PrologueStatement[],

@@ -80,10 +80,14 @@ function handle(way: Way, unit: Unit): Handling {
   if (onBranches !== null) return onBranches;
   // 25P02, wherever it would belong: the server that has the failed block says so.
   if (placement.blockFailed) {
-    const obstacle = unit.placed && goesOnHere(unit.template) ? fromSavepoint(way, unit) : null;
+    const obstacle = unit.placed && goesOnHere(unit.template) ? whereBlockIs(way, unit) : null;
     if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-    if (!goesOnElsewhere(unit)) return leased.take(unit, textFromSavepoint(way, unit));
-    if (placement.losesOptions(unit)) return way.answers.refuse(unit, OPTIONS_LOST);
+    if (!goesOnElsewhere(unit)) return leased.take(unit, textWhereBlockIs(way, unit, goesOnHere(unit.template)));
+    // Its server knows them.
+    if (placement.losesOptions(unit)) {
+      const isHere = unit.template.statementNames.length === 0 && whereBlockIs(way, unit) === null;
+      return isHere ? leased.take(unit, textWhereBlockIs(way, unit, true)) : way.answers.refuse(unit, OPTIONS_LOST);
+    }
     return unit.route.kind === 'refused' ? way.answers.refuse(unit, refusalError(unit.route)) : placement.leaveFailed();
   }
   if (way.context.transaction.isLeft && placement.losesOptions(unit)) return way.answers.refuse(unit, OPTIONS_LOST);
@@ -160,8 +164,8 @@ const endsAndGoesOn = ({ kind, kinds, endsFailure }: Template): boolean =>
 const goesOnHere = ({ kind, kinds, endsFailure }: Template): boolean =>
   kind === 'multi' && endsFailure && kinds[0] === 'savepoint';
 
-/** Why such a text cannot run where its block is; null: it can. */
-function fromSavepoint(way: Way, { route, template }: Unit): PgkvError | null {
+/** Why a text that ends a failure and goes on cannot run where its block is; null: it can. */
+function whereBlockIs(way: Way, { route, template }: Unit): PgkvError | null {
   const { context, placement } = way;
   if (route.kind === 'refused') return refusalError(route);
   if (route.kind === 'keyed') {
@@ -173,8 +177,9 @@ function fromSavepoint(way: Way, { route, template }: Unit): PgkvError | null {
 }
 
 /** Such a text as its shard gets it; null: as the client sent it. */
-function textFromSavepoint({ context }: Way, { type, placed, route, statement, template }: Unit): RewrittenText | null {
-  const isOnKeys = type === Frontend.query && placed && route.kind === 'keyed' && goesOnHere(template);
+function textWhereBlockIs({ context }: Way, unit: Unit, goesOn: boolean): RewrittenText | null {
+  const { type, placed, route, statement } = unit;
+  const isOnKeys = type === Frontend.query && placed && route.kind === 'keyed' && goesOn;
   return isOnKeys && statement !== null ? context.kv.rewrite(statement) : null;
 }
 

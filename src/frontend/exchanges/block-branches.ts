@@ -258,8 +258,10 @@ export class BlockBranches implements Exchange<Unit> {
         // Lost meanwhile, it is ended already.
         if (!transaction.isSpread) return this.#goOn(null);
         transaction.gathered();
+        // With a lane that is free the unit may be taken at once.
+        this.#awaited = { kind: 'rolled back', lane };
         for (const other of others) this.#rest(other);
-        this.#goOn({ kind: 'rolled back', lane });
+        this.#context.resume();
       });
       return 'wait';
     }

@@ -26,6 +26,8 @@ const CONTROL: ReadonlySet<StatementKind> = new Set(['begin', 'commit', 'rollbac
 export function roleInBlock(unit: Unit, hasFailed: boolean, mayArrive: boolean): BlockRole {
   const { type, template } = unit;
   if (type !== Frontend.query && type !== Frontend.bind) return OWN;
+  // Why not stands there already.
+  if (!hasFailed && unit.route.kind === 'refused') return OWN;
   const role = roleOf(template, hasFailed);
   if (role === OWN || type === Frontend.query || (role.kind === 'refused' && role.why !== NOT_NEXT)) return role;
   const behind = behindBind(unit);
@@ -39,6 +41,8 @@ function roleOf(template: Template, hasFailed: boolean): BlockRole {
   if (first === 'rollback' || (hasFailed && first === 'commit')) return ROLLS_BACK;
   if (hasFailed) {
     if (!endsFailure) return OWN;
+    // PREPARE TRANSACTION of a failed block is a ROLLBACK.
+    if (kinds.length === 1 && leavesBlock === 'closed') return ROLLS_BACK;
     return kinds.length === 1 && first === 'savepoint' ? ON_ALL : refused(SEVERAL);
   }
   // Where it is executed next pgkv has taken it.

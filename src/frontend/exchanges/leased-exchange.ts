@@ -169,7 +169,7 @@ export class LeasedExchange implements Exchange<Unit> {
     const ensured = this.#readiness.ensure(unit, NEUTRAL_TEMPLATE);
     if (ensured !== 'ready') return ensured;
     this.#sending(NEUTRAL_TEMPLATE, '');
-    this.#answers.askServer(unit.text, error);
+    this.#answers.askServer(unit, error);
     return 'taken';
   }
 

@@ -124,13 +124,14 @@ export class OwnAnswers {
   }
 
   /**
-   * Has the server of the current lane parse a text that pgkv could not, and nothing more: its error is the answer to
-   * the simple query, else `error`.
+   * Has the server of the current lane parse the text of a simple query that pgkv could not, and nothing more: its error is the
+   * answer, else `error`.
    */
-  askServer(text: string, error: PgkvError): void {
+  askServer({ buffer, start, end }: Unit, error: PgkvError): void {
     const connection = this.#context.lanes.current.connection!;
     connection.unnamed = unknownStatement;
-    connection.send(encodeParse('', Buffer.from(`${text}\0\0\0`, 'utf8')), swallowed(Reply.parse));
+    const text = Buffer.concat([buffer.subarray(start + 5, end), Buffer.alloc(2)]);
+    connection.send(encodeParse('', text), swallowed(Reply.parse));
     connection.send(NO_BIND, provokedError(Reply.bind, encodeError(error, 'ERROR'), null));
     connection.send(SYNC, forwarded(Reply.sync));
   }

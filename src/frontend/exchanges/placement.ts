@@ -121,7 +121,7 @@ export class ShardPlacement {
   /** The text ends a failed block that no server has, or is to have, and hands on what hangs on statements that are not known. */
   losesOptions({ template, text }: Unit): boolean {
     const { state } = this.#transaction;
-    const hands = template.endsFailure && template.leavesBlock === 'open' && /\bchain\b/i.test(text);
+    const hands = template.endsFailure && template.leavesBlock === 'open' && /(?<!\bno\s+)\bchain\b/i.test(text);
     const isFailed = state.kind === 'failed' || state.kind === 'lost';
     return hands && isFailed && leftBehind(state, true).begin === null;
   }
