@@ -14,6 +14,8 @@ export class BranchScript {
   #settled: readonly PrologueStatement[] | null;
   /** Sent, and not answered. */
   #pending: PrologueStatement[] = [];
+  /** It has failed where no savepoint is, and so goes on by AND CHAIN alone: without its options, which the error has taken back. */
+  #hasLostOptions = false;
 
   /** @param done how much of what was said servers have said to be done */
   constructor(prologue: Prologue, isReadCommitted: boolean, done: number) {
@@ -45,6 +47,10 @@ export class BranchScript {
 
   /** All that was sent is done. */
   done(): void {
+    if (this.#hasLostOptions) {
+      this.#settled = null;
+      this.#hasLostOptions = false;
+    }
     if (this.#pending.length === 0) return;
     if (this.#settled !== null) this.#settled = together(this.#settled, this.#pending);
     this.#pending = [];
@@ -54,9 +60,9 @@ export class BranchScript {
   failed(alone: boolean): void {
     if (this.#pending.length > 0 && !alone) this.#settled = null;
     this.#pending = [];
-    const kept = this.#settled;
-    // Such a block goes on by AND CHAIN alone, and the error has taken its options back.
-    if (kept !== null && !kept.some(isSavepoint) && !PLAIN_BEGIN.test(kept[0]?.text ?? '')) this.#settled = null;
+    const { statements } = this;
+    this.#hasLostOptions =
+      statements !== null && !statements.some(isSavepoint) && !PLAIN_BEGIN.test(statements[0]!.text);
   }
 }
 
