@@ -72,6 +72,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
           workers: null,
         }),
       prepared: () => recoverer.prepared,
+      copiesElsewhere: () => [],
       warmsUp: options.warmsUp === true,
       siblings: null,
     });

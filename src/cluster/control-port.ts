@@ -3,6 +3,7 @@
 import type { Settings } from '../config/settings.js';
 import type { Counters } from '../telemetry/counters.js';
 import type { ProcessUsage } from '../telemetry/process-usage.js';
+import type { CopyState } from '../telemetry/running-copies.js';
 import type { ClusterView, ShardId } from './cluster-view.js';
 import type { SessionSignal, SignalOutcome } from './session-pids.js';
 
@@ -69,7 +70,11 @@ export interface ClusterState {
   /** By shard id. */
   readonly health: readonly ShardHealth[];
   readonly workers: readonly WorkerState[];
+  readonly copies: readonly WorkerCopy[];
 }
+
+/** A copy that a client of that worker is at. */
+export type WorkerCopy = CopyState & { readonly worker: number };
 
 export interface WorkerState {
   readonly worker: number;
@@ -90,6 +95,7 @@ export interface WorkerReport {
   readonly epoch: number;
   readonly counters: Counters;
   readonly usage: ProcessUsage;
+  readonly copies: readonly CopyState[];
 }
 
 interface ForwardedCancel {

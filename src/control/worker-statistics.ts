@@ -1,6 +1,6 @@
 // What the workers have counted, added up. A worker that ends takes its gauges along, and nothing else: totals must not
 // go down.
-import type { WorkerReport } from '../cluster/control-port.js';
+import type { WorkerCopy, WorkerReport } from '../cluster/control-port.js';
 import { addCounters, type Counters, createCounters } from '../telemetry/counters.js';
 
 export class WorkerStatistics {
@@ -13,6 +13,10 @@ export class WorkerStatistics {
 
   take(worker: number, report: WorkerReport): void {
     this.reports.set(worker, report);
+  }
+
+  get copies(): WorkerCopy[] {
+    return [...this.reports].flatMap(([worker, { copies }]) => copies.map((copy) => ({ ...copy, worker })));
   }
 
   /** What it counted behind its last report is lost. */

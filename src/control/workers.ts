@@ -350,7 +350,8 @@ export class Workers {
         taken: report?.counters.mergedOwned ?? 0,
       };
     });
-    return { health: this.#health, prepared: this.#prepared, workers: workers.sort((a, b) => a.worker - b.worker) };
+    workers.sort((a, b) => a.worker - b.worker);
+    return { health: this.#health, prepared: this.#prepared, workers, copies: this.statistics.copies };
   }
 
   /** @param how exit code, signal, or why it could not be started */

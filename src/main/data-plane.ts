@@ -5,7 +5,7 @@ import { serviceQuery } from '../backend/pool/service-query.js';
 import { type ReadTemplate, StatementSources } from '../backend/replies/statement-source.js';
 import { PgkvError } from '../base/errors.js';
 import { homeShard, type ShardId } from '../cluster/cluster-view.js';
-import type { PreparedState } from '../cluster/control-port.js';
+import type { PreparedState, WorkerCopy } from '../cluster/control-port.js';
 import { loadKeyHash } from '../cluster/key-hash.js';
 import type { SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
@@ -27,6 +27,7 @@ import { TemplateCache } from '../sql/template-cache.js';
 import { TextBudget } from '../sql/text-budget.js';
 import { type Counters, createCounters } from '../telemetry/counters.js';
 import type { Logger } from '../telemetry/log.js';
+import { RunningCopies } from '../telemetry/running-copies.js';
 import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
@@ -49,6 +50,8 @@ export interface DataPlaneOptions extends PoolServices {
   status(): Record<string, unknown>;
   /** `SHOW pgkv.prepared_transactions`. */
   prepared(): readonly PreparedState[];
+  /** `SHOW pgkv.copies`: of clients of other data processes, at most seconds old. */
+  copiesElsewhere(): readonly WorkerCopy[];
   /** Null: there are no other data processes. */
   readonly siblings: Siblings | null;
 }
@@ -64,6 +67,7 @@ export interface DataPlane {
   readonly nodes: NodeDirectory;
   readonly listener: Listener;
   readonly counters: Counters;
+  readonly copies: RunningCopies;
   /** Brings the counters that others own up to date. */
   refreshCounters(): void;
   /** For connections to come. */
@@ -85,6 +89,15 @@ export interface DataPlane {
 /** A client that was sent its last message gets this long to close its side. */
 const CLOSE_GRACE_MS = 2_000;
 const CANCEL_TIMEOUT_MS = 5_000;
+/** Rows of SHOW pgkv.…, each a JSON document, for the roles of admin.roles. */
+const SHOWN: Readonly<Record<string, (options: DataPlaneOptions, copies: RunningCopies) => readonly unknown[]>> = {
+  status: (options) => [options.status()],
+  prepared_transactions: (options) => options.prepared(),
+  copies: (options, { states }) => [
+    ...states.map((copy) => ({ ...copy, worker: options.siblings?.worker ?? 1 })),
+    ...options.copiesElsewhere(),
+  ],
+};
 const notAdmin = (name: string) => ({ message: `SHOW pgkv.${name} is for the roles that admin.roles names` });
 
 export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlane> {
@@ -92,6 +105,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   const { settings, log, clock, random, registry, views, siblings, service } = options;
   if (options.warmsUp) warmUp(views.current);
   const counters = createCounters();
+  const copies = new RunningCopies(clock);
   const errorsBefore = new Map(errorsWritten);
   const nodes = clientNodes(views, options, service, log, (pool, shard) => {
     if (siblings !== null) pool.onSchemaChanged = () => siblings.port.schemaChanged(shard.id);
@@ -119,7 +133,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
   let allowed = new AllowList(settings.auth.allow);
   let adminRoles = settings.admin.roles;
   const listener = new Listener({
-    ...conversationServices(options, counters, signals, (user) => adminRoles.includes(user)),
+    ...conversationServices(options, counters, copies, signals, (user) => adminRoles.includes(user)),
     counters,
     nodes,
     view: () => views.current,
@@ -145,6 +159,7 @@ export async function openDataPlane(options: DataPlaneOptions): Promise<DataPlan
     nodes,
     listener,
     counters,
+    copies,
     refreshCounters() {
       refreshGauges(counters, [...nodes.pools()], listener);
       refreshOwnErrors(counters.ownErrors, errorsBefore);
@@ -221,6 +236,7 @@ type ClientServices =
 function conversationServices(
   options: DataPlaneOptions,
   counters: Counters,
+  copies: RunningCopies,
   signals: SessionSignals,
   isAdmin: (user: string) => boolean,
 ): Pick<FrontendServices, ClientServices> {
@@ -256,6 +272,7 @@ function conversationServices(
       clock,
       random,
       counters,
+      copies,
       sources: new StatementSources(templates.budget, (text, standardStrings, scope) =>
         templates.getForKept(text, standardStrings, scope),
       ),
@@ -264,11 +281,10 @@ function conversationServices(
       view: () => views.current,
       show(name, user) {
         if (name === 'version') return [options.version];
-        if (name !== 'status' && name !== 'prepared_transactions') return null;
+        const shown = SHOWN[name];
+        if (shown === undefined) return null;
         if (!isAdmin(user)) return new PgkvError('insufficient_privilege', notAdmin(name));
-        return name === 'status'
-          ? [JSON.stringify(options.status())]
-          : options.prepared().map((each) => JSON.stringify(each));
+        return shown(options, copies).map((each) => JSON.stringify(each));
       },
       signal: (...request) => signals.signal(...request),
       bufferBytesMax: settings.clients.bufferBytesMax,

@@ -101,6 +101,7 @@ class DataProcess {
         return routerStatus({ view: views.current, version, health: ({ id }) => health[id] ?? NOT_HEARD, workers });
       },
       prepared: () => this.#state.prepared,
+      copiesElsewhere: () => this.#state.copies.filter((copy) => copy.worker !== worker),
       warmsUp: true,
       siblings: { port: this.#port, pids: pidsOf(worker), worker, sockets: this.#sockets },
     });
@@ -155,7 +156,12 @@ class DataProcess {
       case 'report-wanted': {
         plane.refreshCounters();
         const { counters } = plane;
-        const report = { epoch: this.#views.current.epoch, counters, usage: readProcessUsage() };
+        const report = {
+          epoch: this.#views.current.epoch,
+          counters,
+          usage: readProcessUsage(),
+          copies: plane.copies.states,
+        };
         tell({ kind: 'report', report });
         return;
       }

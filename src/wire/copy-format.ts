@@ -29,7 +29,7 @@ const DOT = 0x2e;
 const BINARY_HEADER = Buffer.from('PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0', 'latin1');
 const BINARY_END = Buffer.from([0xff, 0xff]);
 const COPY_DONE = Buffer.from([Backend.copyDone, 0, 0, 0, 4]);
-const FRAME_BYTES = 5;
+export const FRAME_BYTES = 5;
 /** Room for the first rows of a chunk. */
 const SPARE_BYTES = 1024;
 
@@ -60,6 +60,7 @@ export class CopyWriter {
   #columns = 0;
   #forced: boolean[] = [];
   #isBegun = false;
+  #rows = 0;
   #out: Buffer = Buffer.alloc(0);
   #at = 0;
 
@@ -125,9 +126,15 @@ export class CopyWriter {
     for (let at = 0; at < bytes.length; ) {
       const end = at + 1 + bytes.readInt32BE(at + 1);
       this.#row(bytes, at + 5);
+      this.#rows++;
       at = end;
     }
     return this.#taken();
+  }
+
+  /** So many have been written. */
+  get rowsWritten(): number {
+    return this.#rows;
   }
 
   /** Behind the last row. */
@@ -139,7 +146,10 @@ export class CopyWriter {
 
   /** A row in COPY's binary format is the body of its DataRow; the first has the header in front. */
   #binary(bytes: Buffer): Buffer {
-    for (let at = 0; at < bytes.length; at += 1 + bytes.readInt32BE(at + 1)) bytes[at] = Backend.copyData;
+    for (let at = 0; at < bytes.length; at += 1 + bytes.readInt32BE(at + 1)) {
+      bytes[at] = Backend.copyData;
+      this.#rows++;
+    }
     if (this.#isBegun || bytes.length === 0) return bytes;
     this.#isBegun = true;
     const first = 1 + bytes.readInt32BE(1);

@@ -19,6 +19,7 @@ import { RefusedClients } from '../../src/frontend/door/refused-clients.js';
 import { TemplateCache } from '../../src/sql/template-cache.js';
 import { TextBudget } from '../../src/sql/text-budget.js';
 import { type Counters, createCounters } from '../../src/telemetry/counters.js';
+import { RunningCopies } from '../../src/telemetry/running-copies.js';
 import { frontendLimits } from '../../src/wire/protocol.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { Expectations, type Mishaps } from './expectations.js';
@@ -290,6 +291,7 @@ class World {
       conversation: {
         clock,
         counters,
+        copies: new RunningCopies(clock),
         sources: new StatementSources(new TextBudget(1_000_000), templateOf),
         templateOf,
         literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),

@@ -15,12 +15,14 @@ import type { BranchTarget } from '../../execute/two-phase/branch.js';
 import type { CopyIn, CopyInFormat, ListedColumns } from '../../sql/plan/copy-in.js';
 import { type ClientEncoding, exactText } from '../../sql/text/client-encoding.js';
 import { quoteName } from '../../sql/text/identifiers.js';
+import type { RunningCopy } from '../../telemetry/running-copies.js';
 import { type CopyCutter, type CopyField, CopyLines, type CopyRowTaker } from '../../wire/copy-lines.js';
 import { CopyTuples } from '../../wire/copy-tuples.js';
 import { Frame, type FrameFound } from '../../wire/frame-reader.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
+import { copyOf } from './copy-of.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
@@ -38,6 +40,7 @@ export class CopyInExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   #run: CopyRun | null = null;
+  #copying: RunningCopy | null = null;
   /** A CopyData has come in part: the rest of it has no header, and belongs to nobody else. */
   #isMidMessage = false;
 
@@ -89,6 +92,8 @@ export class CopyInExchange implements Exchange<Unit> {
       lane: (client) => lanes.another(shard, client),
     });
     services.counters.statements++;
+    const copying = services.copies.begin(copyOf(session, copy.table, 'in'));
+    this.#copying = copying;
     this.#run = new CopyRun(
       {
         targets: view.shards.map(target),
@@ -102,6 +107,7 @@ export class CopyInExchange implements Exchange<Unit> {
         slotForm: slotForm(copy.format, statesSlot, encoding),
         tableName: copy.table.name,
         place: (fields) => {
+          copying.rows++;
           const slot = slotOf(fields, encoding, copy.format?.kind === 'binary');
           if (slot === null) return { slot, shard: 0 };
           return slot instanceof PgkvError ? slot : { slot, shard: shardOf(view, slot).id };
@@ -193,7 +199,9 @@ export class CopyInExchange implements Exchange<Unit> {
       case Frontend.copyData: {
         const isFirst = found === Frame.whole || found === Frame.first;
         this.#isMidMessage = found === Frame.first || found === Frame.more;
-        run.push(buffer.subarray(isFirst ? start + HEADER_BYTES : start, end));
+        const data = buffer.subarray(isFirst ? start + HEADER_BYTES : start, end);
+        this.#copying!.bytes += data.length;
+        run.push(data);
         return;
       }
       case Frontend.copyDone:
@@ -227,11 +235,17 @@ export class CopyInExchange implements Exchange<Unit> {
 
   abandon(): void {
     this.#run?.abandon();
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#run = null;
+    this.#context.services.copies.end(this.#copying);
+    this.#copying = null;
   }
 
   #end(): void {
-    this.#run = null;
+    this.#forget();
     this.#context.output.flush();
     this.#context.resume();
   }

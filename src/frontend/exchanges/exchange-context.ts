@@ -11,6 +11,7 @@ import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { Counters } from '../../telemetry/counters.js';
+import type { RunningCopies } from '../../telemetry/running-copies.js';
 import type { FrameReader } from '../../wire/frame-reader.js';
 import type { KvStatements } from '../unit/kv-statements.js';
 import type { NamedStatements } from '../unit/named-statements.js';
@@ -31,6 +32,7 @@ export interface ConversationServices {
   /** Does something to the session with that pid for a client with the role `by`; `done` is called once, later. */
   signal(pid: number, what: SessionSignal, by: string, done: (outcome: SignalOutcome) => void): void;
   readonly counters: Counters;
+  readonly copies: RunningCopies;
   readonly bufferBytesMax: number;
   readonly statementBytesMax: number;
   /** What writes down this session's messages, null where it is not traced. */

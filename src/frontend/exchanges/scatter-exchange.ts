@@ -11,7 +11,8 @@ import { type LocalSettings, localSettings, localSettingsSql } from '../../execu
 import { PrepareRun } from '../../execute/scatter/prepare-run.js';
 import type { ScatterClient, ScatterRequest } from '../../execute/scatter/scatter-request.js';
 import { ScatterRun } from '../../execute/scatter/scatter-run.js';
-import { CopyWriter } from '../../wire/copy-format.js';
+import type { RunningCopy } from '../../telemetry/running-copies.js';
+import { CopyWriter, FRAME_BYTES } from '../../wire/copy-format.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import { rowShape } from '../../wire/row-shape.js';
@@ -21,6 +22,7 @@ import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { BlockInstant, readBeside } from './block-instant.js';
 import { BlockQuestion } from './block-question.js';
+import { copyOf } from './copy-of.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
 import { noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
@@ -60,6 +62,8 @@ export class ScatterExchange implements Exchange<Unit> {
   readonly #question: BlockQuestion;
   readonly #blockInstant: BlockInstant;
   #run: BesideRun | null = null;
+  /** That of the run, if it is one. */
+  #copying: RunningCopy | null = null;
 
   constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals) {
     this.#context = context;
@@ -183,7 +187,7 @@ export class ScatterExchange implements Exchange<Unit> {
 
   abandon(): void {
     this.#run?.abandon();
-    this.#run = null;
+    this.#forget();
     this.#portals.closeAll();
   }
 
@@ -220,6 +224,7 @@ export class ScatterExchange implements Exchange<Unit> {
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
     const rewritten = shardTextOf(statement, request.parameters);
     services.counters.statements++;
+    this.#copying = services.copies.begin(copyOf(this.#context.session, statement.plan.table, 'out'));
     this.#begin(
       request,
       {
@@ -335,7 +340,7 @@ export class ScatterExchange implements Exchange<Unit> {
       described: client.described,
       suspended: client.suspended,
       rows: (bytes) => {
-        output.send(writer === null ? bytes : writer.rows(bytes));
+        output.send(writer === null ? bytes : this.#written(writer, bytes));
         output.flush();
         return !output.blocked;
       },
@@ -353,8 +358,23 @@ export class ScatterExchange implements Exchange<Unit> {
     return run;
   }
 
-  #end(): void {
+  #written(writer: CopyWriter, bytes: Buffer): Buffer {
+    const before = writer.rowsWritten;
+    const written = writer.rows(bytes);
+    if (this.#copying === null) return written;
+    this.#copying.rows = writer.rowsWritten;
+    this.#copying.bytes += written.length - FRAME_BYTES * (writer.rowsWritten - before);
+    return written;
+  }
+
+  #forget(): void {
     this.#run = null;
+    this.#context.services.copies.end(this.#copying);
+    this.#copying = null;
+  }
+
+  #end(): void {
+    this.#forget();
     this.#context.output.flush();
     this.#context.resume();
   }

@@ -10,7 +10,7 @@ function report(statements: number, clientsConnected: number, errors = 0) {
   const counters = createCounters();
   Object.assign(counters, { statements, clientsConnected });
   counters.ownErrors['42'] = errors;
-  return { epoch: 1, counters, usage };
+  return { epoch: 1, counters, usage, copies: [] };
 }
 
 t.test('what runs is added up; what is gone keeps its totals and loses its gauges', async (t) => {
@@ -35,4 +35,21 @@ t.test('what runs is added up; what is gone keeps its totals and loses its gauge
   statistics.refresh();
   t.equal(sum.statements, 18, 'counted once');
   t.same([...statistics.reports.keys()], [1]);
+});
+
+t.test('copies are those of the last report of each worker that runs', async (t) => {
+  const statistics = new WorkerStatistics();
+  const place = { user: 'u', database: 'd', table: 'public.kv', direction: 'in', startedAt: '' } as const;
+  const copy = { pid: 7, ...place, rows: 1, bytes: 2 };
+  statistics.take(1, { ...report(0, 1), copies: [copy, { ...copy, pid: 8 }] });
+  statistics.take(2, { ...report(0, 1), copies: [{ ...copy, pid: 9 }] });
+  t.match(statistics.copies, [
+    { pid: 7, worker: 1 },
+    { pid: 8, worker: 1 },
+    { pid: 9, worker: 2 },
+  ]);
+  statistics.take(1, report(0, 1));
+  t.strictSame(statistics.copies, [{ ...copy, pid: 9, worker: 2 }]);
+  statistics.ended(2);
+  t.strictSame(statistics.copies, []);
 });
