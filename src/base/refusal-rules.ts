@@ -336,8 +336,8 @@ export const REFUSAL_RULES = {
   ),
   several_shards_batch: rule(
     'PGKV-085',
-    'a statement that writes on several shards shares its batch (the messages up to a Sync) with another one',
-    'Send it in a batch of its own: nothing else but its Parse, Describe, Close and Flush before the Sync.',
+    'a batch (the messages up to a Sync) that writes on several shards has a statement that names no keys, or reads several shards',
+    'Send that one in a batch of its own.',
   ),
   several_shards_call: rule(
     'PGKV-062',

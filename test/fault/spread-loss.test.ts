@@ -11,13 +11,18 @@ import { spreadServers } from '../support/spread-servers.js';
 import { errorOf, tagsOf } from '../support/sql-client.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
-const ROUNDS = Number(process.env['PGKV_ROUNDS'] ?? (process.env['PGKV_LONG'] === undefined ? 36 : 1_000));
+const ROUNDS = Number(process.env['PGKV_ROUNDS'] ?? (process.env['PGKV_LONG'] === undefined ? 48 : 1_000));
 const SHARDS = 3;
 const KEYS = 12;
 const WITHIN_MS = 10_000;
 
 /** By its round, so that what is there can be told from what was there before. */
-type Kind = (round: number) => { readonly messages: FrontendMessage[]; readonly rows: number };
+type Kind = (round: number) => {
+  readonly messages: FrontendMessage[];
+  readonly rows: number;
+  /** Statements that are answered; 1 unless it is told. */
+  readonly statements?: number;
+};
 
 const keys = Array.from({ length: KEYS }, (_, n) => `k${n}`);
 const KINDS: Readonly<Record<string, Kind>> = {
@@ -33,6 +38,24 @@ const KINDS: Readonly<Record<string, Kind>> = {
   'INSERT with parameters': (round) => ({
     messages: batch(upsert(keys.map((_, n) => [`$${n + 2}`, '$1'])), [`${round}`, ...keys]),
     rows: KEYS,
+  }),
+  'a statement for each key in one batch': (round) => ({
+    messages: [
+      { parse: 'UPDATE kv SET value = $1 WHERE tenant_id = $2 AND key = $3 RETURNING key' },
+      ...keys.flatMap((key): FrontendMessage[] => [{ bind: [`${round}`, 't', key] }, { execute: '' }]),
+      'sync',
+    ],
+    rows: KEYS,
+    statements: KEYS,
+  }),
+  'statements for one key and for all in one batch': (round) => ({
+    messages: [
+      ...batch('UPDATE kv SET value = $1', ['0']).slice(0, -1),
+      ...batch(`UPDATE kv SET value = $1 WHERE tenant_id = 't' AND key = 'k1'`, ['1']).slice(0, -1),
+      ...batch('UPDATE kv SET value = $1 RETURNING key', [`${round}`]),
+    ],
+    rows: KEYS,
+    statements: 3,
   }),
 };
 
@@ -83,7 +106,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
     const name = random.pick(names);
     const side = random.pick(['request', 'answer'] as const);
     const proxy = random.pick(proxies);
-    const { messages, rows } = KINDS[name]!(round);
+    const { messages, rows, statements = 1 } = KINDS[name]!(round);
     const size = sizes.get(name + side);
     const after = size === undefined ? Number.MAX_SAFE_INTEGER : random.integer(size + 20);
     const about = `round ${round}: ${name}, ${side} ${after} of shard ${proxies.indexOf(proxy) + 1}`;
@@ -100,7 +123,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
     const isThere = now[0] === String(round);
     if (error === null) {
       t.ok(isThere, `${about}: what was told is there`);
-      t.equal(tagsOf(answers).length, 1, about);
+      t.equal(tagsOf(answers).length, statements, about);
       t.equal(answers.filter(({ type }) => type === 'DataRow').length, rows, about);
       counts.committed++;
     } else if (error.code === '08007') {

@@ -1,8 +1,8 @@
-// A statement that writes on several shards, as one (D14). Every shard runs it in a transaction of its own, on the rows that it
-// has; then, when it is to be committed and more than one has written, the coordinator commits them together; else each
+// Statements that write on several shards, as one (D14). Every shard runs them in a transaction of its own, on the rows that it
+// has; then, when they are to be committed and more than one has written, the coordinator commits them together; else each
 // commits by itself, the only writer last. Stages:
-//   writing    the branches run the statement
-//   written    all have: a simple query is committed at once, a batch of the extended protocol by its Sync
+//   writing    the branches run a statement
+//   written    all have: a simple query is committed at once, a batch of the extended protocol by its Sync, before which more may run
 //   ending     it is being committed, or taken back
 //   over       told; nothing of it is on any connection but what the recoverer finds
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
@@ -60,10 +60,17 @@ export interface SpreadClient {
 type Stage = 'new' | 'writing' | 'written' | 'ending' | 'over';
 
 export class SpreadWrite {
-  readonly #request: SpreadRequest;
-  readonly #client: SpreadClient;
-  readonly #branches: readonly WriteBranch[];
+  /** Of the statement that was run last, as are the client, and what its branches have said to it. */
+  #request: SpreadRequest;
+  #client: SpreadClient;
+  #running: readonly WriteBranch[] = [];
   readonly #writes = new Map<WriteBranch, BranchWrite>();
+  /** By shard, those of all statements. */
+  readonly #branches = new Map<string, WriteBranch>();
+  /** That are known to have written. */
+  readonly #writers = new Set<WriteBranch>();
+  readonly #lost = new Set<WriteBranch>();
+  #instant: Instant | null = null;
   #stage: Stage = 'new';
   /** The first error, and by what its place is told. */
   #failure: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] } | null = null;
@@ -73,36 +80,58 @@ export class SpreadWrite {
   #isAbandoned = false;
 
   constructor(request: SpreadRequest, client: SpreadClient) {
-    const { branches, clock } = request;
     this.#request = request;
     this.#client = client;
-    this.#branches = branches.map(({ target, statement }) => {
-      return new WriteBranch(target, statement, clock, (message) => {
-        if (!this.#isAbandoned) client.notice(message);
-      });
-    });
   }
 
   start(): void {
-    assert(this.#stage === 'new', 'a statement is started once');
+    assert(this.#stage === 'new', 'the first statement is started once');
+    this.#run();
+  }
+
+  /** One more, once the last one is written. */
+  more(request: SpreadRequest, client: SpreadClient): void {
+    assert(this.#stage === 'written', 'one statement is run at a time');
+    this.#request = request;
+    this.#client = client;
+    this.#run();
+  }
+
+  #run(): void {
+    const { branches, clock, hasInstant } = this.#request;
     this.#stage = 'writing';
-    if (!this.#request.hasInstant) return this.#write(null);
-    const { branches, clock } = this.#request;
+    this.#writes.clear();
+    this.#running = branches.map(({ target, statement }) => {
+      let branch = this.#branches.get(target.shardName);
+      if (branch === undefined) {
+        branch = new WriteBranch(target, statement, clock, (message) => {
+          if (!this.#isAbandoned) this.#client.notice(message);
+        });
+        this.#branches.set(target.shardName, branch);
+      }
+      return branch;
+    });
+    if (!hasInstant || this.#instant !== null) return this.#write(hasInstant ? this.#instant : null);
     const { target, statement } = branches[0]!;
     const asked = new WriteBranch(target, statement, clock, () => undefined);
     this.#asked = asked;
     asked.askInstant((instant) => {
       this.#asked = null;
       asked.end();
-      if (!Buffer.isBuffer(instant) && !this.#isCancelled) return this.#write(instant);
+      if (!Buffer.isBuffer(instant) && !this.#isCancelled) {
+        this.#instant = instant;
+        return this.#write(instant);
+      }
       this.#stage = 'written';
       this.rollBack(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
     });
   }
 
   #write(instant: Instant | null): void {
-    for (const [index, branch] of this.#branches.entries()) {
-      branch.write(instant, (write) => this.#written(branch, write, this.#request.branches[index]!.place));
+    const { branches } = this.#request;
+    for (const [index, branch] of this.#running.entries()) {
+      const { statement, place } = branches[index]!;
+      branch.write(statement, instant, (write) => this.#written(branch, write, place));
     }
   }
 
@@ -110,7 +139,7 @@ export class SpreadWrite {
   commit(): void {
     assert(this.#stage === 'written', 'only what is written is committed');
     this.#stage = 'ending';
-    const isLost = this.#branches.some((branch) => this.#hasWritten(branch) && branch.isLost);
+    const isLost = [...this.#writers].some((branch) => branch.isLost);
     if (isLost) this.#rollBack(() => this.#client.failed(LOST));
     else this.#commit();
   }
@@ -137,11 +166,13 @@ export class SpreadWrite {
   }
 
   #cancelBranches(): void {
-    for (const branch of this.#branches) if (!this.#writes.has(branch)) branch.cancel();
+    for (const branch of this.#running) if (!this.#writes.has(branch)) branch.cancel();
   }
 
   #written(branch: WriteBranch, write: BranchWrite, place: SpreadBranch['place']): void {
     this.#writes.set(branch, write);
+    if (write.kind === 'lost') this.#lost.add(branch);
+    else if (write.kind === 'done' && write.hasWritten) this.#writers.add(branch);
     // What a text says wrong is told before anything that comes of running it, as by one server.
     const isOfText = write.kind === 'failed' && readErrorFields(write.error, 0, write.error.length)['P'] !== undefined;
     if (isOfText && this.#failure !== null) this.#failure = { write, place };
@@ -151,7 +182,7 @@ export class SpreadWrite {
       this.#cancelBranches();
     }
     // Those that waited for a connection have answered within their cancel, the last one for all.
-    if (this.#stage !== 'writing' || this.#writes.size < this.#branches.length) return;
+    if (this.#stage !== 'writing' || this.#writes.size < this.#running.length) return;
     const failure = this.#failure;
     this.#stage = 'written';
     if (failure !== null) this.rollBack(() => this.#client.failed(this.#errorOf(failure)));
@@ -161,7 +192,7 @@ export class SpreadWrite {
 
   #result(): SpreadResult {
     let count = 0n;
-    const returned = this.#branches.map((branch) => {
+    const returned = this.#running.map((branch) => {
       const write = this.#writes.get(branch);
       assert(write?.kind === 'done', 'a statement that is written has been on every shard');
       count += write.count;
@@ -172,20 +203,16 @@ export class SpreadWrite {
 
   #rollBack(tell: () => void): void {
     forEach(
-      this.#branches.filter((branch) => this.#writes.get(branch)?.kind !== 'lost'),
+      [...this.#branches.values()].filter((branch) => !this.#lost.has(branch)),
       (branch, done) => branch.rollback(done),
       () => this.#end(tell),
     );
   }
 
-  #hasWritten(branch: WriteBranch): boolean {
-    const write = this.#writes.get(branch);
-    return write?.kind === 'done' && write.hasWritten;
-  }
-
   #commit(): void {
-    const writers = this.#branches.filter((branch) => this.#hasWritten(branch));
-    const readers = this.#branches.filter((branch) => !this.#hasWritten(branch));
+    const all = [...this.#branches.values()];
+    const writers = all.filter((branch) => this.#writers.has(branch));
+    const readers = all.filter((branch) => !this.#writers.has(branch));
     if (!this.#request.isAtomic && writers.length > 1) {
       return forEach(
         readers,
@@ -235,7 +262,7 @@ export class SpreadWrite {
   #end(tell: () => void): void {
     if (this.#stage === 'over') return;
     this.#stage = 'over';
-    for (const branch of this.#branches) branch.end();
+    for (const branch of this.#branches.values()) branch.end();
     if (!this.#isAbandoned) tell();
   }
 }

@@ -52,11 +52,11 @@ const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute].map(forwarde
 const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute].map(forwarded);
 
 export class WriteBranch extends Branch {
-  readonly #statement: BranchStatement;
+  #hasBegun = false;
 
-  constructor(target: BranchTarget, statement: BranchStatement, clock: Clock, notice: (message: Buffer) => void) {
-    super(target, statement.source.template, clock, notice);
-    this.#statement = statement;
+  /** @param first the statement that it begins with */
+  constructor(target: BranchTarget, first: BranchStatement, clock: Clock, notice: (message: Buffer) => void) {
+    super(target, first.source.template, clock, notice);
   }
 
   /** What time it is there, outside of any transaction; or the error. */
@@ -71,15 +71,15 @@ export class WriteBranch extends Branch {
     });
   }
 
-  /** Begins the transaction and runs the statement in it. @param instant behind its parameters; null: it takes none */
-  write(instant: Instant | null, told: (outcome: BranchWrite) => void): void {
-    const { source, formats, isAtomic } = this.#statement;
-    const own = this.#statement.parameters;
+  /** Runs a statement in the transaction, which begins with the first one. @param instant behind its parameters; null: it takes none */
+  write(statement: BranchStatement, instant: Instant | null, told: (outcome: BranchWrite) => void): void {
+    const { source, formats, isAtomic, parameters: own } = statement;
+    const begin = this.#hasBegun ? [] : [...BEGIN, isAtomic ? MAY_PREPARE : NEED_NOT];
     const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
     const send: Send = (connection) => {
       this.asked.lane.note(source.template, source.text);
       connection.unnamed = unknownStatement;
-      for (const step of [...BEGIN, isAtomic ? MAY_PREPARE : NEED_NOT]) connection.sendAll(step, STEP_OWED);
+      for (const step of begin) connection.sendAll(step, STEP_OWED);
       connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
       for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
       if (formats !== null) connection.output.push(DESCRIBE);
@@ -87,12 +87,18 @@ export class WriteBranch extends Branch {
       connection.sendAll(HAS_WRITTEN, STEP_OWED);
       connection.send(SYNC, forwarded(Reply.sync));
     };
-    this.asked.ask(send, 1, null, (results) => told(this.#writeOutcome(results)));
+    const outcome = (results: readonly BranchResult[] | null): void => told(this.#writeOutcome(results, begin.length));
+    // On another connection it would be committed by itself.
+    if (this.#hasBegun) return this.asked.askSame(send, 1, null, outcome);
+    this.#hasBegun = true;
+    this.asked.ask(send, 1, null, outcome);
   }
 
-  #writeOutcome(results: readonly BranchResult[] | null): BranchWrite {
+  /** @param steps answers in front of the statement's */
+  #writeOutcome(results: readonly BranchResult[] | null, steps: number): BranchWrite {
     if (results === null) return this.failureOf(results)!;
-    const [, settings, begun, written, wrote] = results;
+    const [, settings, begun] = results.slice(0, steps);
+    const [written, wrote] = results.slice(steps);
     const unable = begun?.error == null ? null : whyUnable(begun.sqlstate, begun.message);
     if (unable !== null) return { kind: 'unable', why: unable };
     const isolation = lastRow(settings)?.[2] ?? null;

@@ -208,6 +208,7 @@ function bind(way: Way, unit: Unit): Handling {
     case 'refused':
       return way.answers.refuse(unit, refusalError(route));
     case 'keyed':
+      if (way.spread.takesKeyed(unit)) return spread(way, unit);
       return onLane(way, unit, laneOfKeys(way, route), keyIsOn(route.shard));
     case 'multi-keyed':
     case 'scattered':

@@ -78,6 +78,7 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
     case Frontend.sync: {
       if (leased.syncWaits) return 'wait';
       if (spread.holds) return syncHeld(way);
+      spread.batchEnds();
       const failed = batch.state === 'failed';
       batch.take(type);
       leased.sync(failed);
@@ -88,6 +89,7 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
   if (passInCopy(context)) return 'taken';
   if ((type === Frontend.parse || type === Frontend.bind) && (merged?.takeBatch() === true || spread.takeBatch()))
     return 'wait';
+  if (type === Frontend.bind && spread.awaitsBatch()) return 'wait';
   // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query; one behind an open batch does so
   // when it is sent, since it may be skipped.
   if (type === Frontend.query && lanes.current.connection?.replies.unsynced() !== true) session.unnamed.set(null);

@@ -2,6 +2,7 @@
 // formats are those of the Bind.
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { PrepareRun } from '../../execute/scatter/prepare-run.js';
+import { Backend } from '../../wire/protocol.js';
 import { withFormats } from '../../wire/row-description.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { atHome } from './scatter-request-of.js';
@@ -20,7 +21,7 @@ export class PortalDescription {
       notice: (message) => output.send(message),
       done: (description) => {
         if (Buffer.isBuffer(description)) told(description, true);
-        else told(withFormats(description.at(-1)!, formats), false);
+        else told(formatted(description.at(-1)!, formats), false);
       },
     });
   }
@@ -37,3 +38,7 @@ export class PortalDescription {
     this.#run.abandon();
   }
 }
+
+/** NoData stays what it is. */
+const formatted = (described: Buffer, formats: readonly number[]): Buffer =>
+  described[0] === Backend.rowDescription ? withFormats(described, formats) : described;

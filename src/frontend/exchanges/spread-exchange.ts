@@ -1,17 +1,20 @@
-// Statements that write on several shards, each by itself and outside of blocks (D14). A simple query is committed when all
-// shards have run it; what a portal has run is held until the Sync of its batch, which commits it, as it does in Postgres: until
-// then nothing else may run. What is sent to the shards is spread-request.ts's, how it is made one execute/two-phase's. States:
+// What writes on several shards outside of blocks (D14): a statement, or all of a batch of the extended protocol. A simple query is
+// committed when all shards have run it; what portals have run is held until the Sync of their batch, which commits it, as it does
+// in Postgres. Of a batch that is seen to write on several shards (unit/shards-ahead.ts) all runs so from its first statement on.
+// Until the Sync nothing else may run: only statements on keys, whose shards are known. What is sent to the shards is spread-request.ts's, how it is made one execute/two-phase's. States:
 //   none      nothing is under way
 //   running   shards are asked: no message is taken
-//   held      written, and not committed: the Sync decides
+//   held      written, and not committed: more may be, and the Sync decides
 //   refused   taken back for the sake of a message that was put back, whose answer is the error
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { type RefusalName, refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import { type SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import { type SpreadClient, type SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
+import { shardsAhead } from '../unit/shards-ahead.js';
+import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
@@ -44,7 +47,7 @@ function answerOf(statement: SpreadStatement, result: SpreadResult): SpreadAnswe
 type State =
   | { readonly kind: 'none' }
   | { readonly kind: 'running'; readonly run: Pick<SpreadWrite, 'cancel' | 'abandon'> }
-  | { readonly kind: 'held'; readonly run: SpreadWrite; readonly portal: OwnPortal }
+  | { readonly kind: 'held'; readonly run: SpreadWrite }
   | { readonly kind: 'refused'; readonly error: PgkvError };
 
 const NONE: State = { kind: 'none' };
@@ -54,6 +57,12 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
   readonly #grouped: GroupedInserts | null;
+  /** Portals of what is run so. */
+  readonly #own = new WeakSet<OwnPortal>();
+  /** The batch at hand writes on several shards. */
+  #isBatch = false;
+  /** It has been looked at. */
+  #hasBound = false;
   #state: State = NONE;
 
   /** @param groups null: nothing is written together with what others write */
@@ -93,6 +102,33 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     return this.#grouped !== null && this.#state.kind === 'none' && this.#grouped.takeBatch();
   }
 
+  /** A Bind: looks what its batch is for, if it is the first. @returns it has to be seen whole */
+  awaitsBatch(): boolean {
+    const { kv, batch, named, reader, transaction, session, services } = this.#context;
+    const { view } = kv;
+    if (this.#hasBound) return false;
+    this.#hasBound = true;
+    const begins = !batch.hasBegunElsewhere && this.#state.kind === 'none';
+    if (!begins || view.shards.length < 2 || view.clusterId === null || transaction.inBlock) return false;
+    if (scanSingleBatch(reader.buffer, reader.start) !== null || crossShard(session).kind !== '2pc') return false;
+    const ahead = shardsAhead(reader.buffer, reader.start, named, kv, view);
+    this.#isBatch = ahead === 'several';
+    // Of more than that nothing is read from the client until some of it is taken.
+    const isBounded = reader.buffer.length - reader.start <= services.bufferBytesMax;
+    this.#hasBound = ahead !== 'open' || !isBounded || reader.ended;
+    return !this.#hasBound;
+  }
+
+  /** Its Sync is taken. */
+  batchEnds(): void {
+    this.#isBatch = this.#hasBound = false;
+  }
+
+  /** Whether a statement that one shard can run is one of a batch over several. */
+  takesKeyed(unit: Unit): boolean {
+    return (this.#isBatch || this.holds) && unit.statement !== null && crossShard(this.#context.session).kind === '2pc';
+  }
+
   offerQuery(unit: Unit): boolean {
     return this.#grouped !== null && this.#state.kind === 'none' && this.#grouped.offerQuery(unit);
   }
@@ -129,7 +165,17 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     }
     if (state.kind !== 'held' || RUNS_NOTHING.has(unit.type)) return null;
     const isQuery = unit.type === Frontend.query || unit.type === Frontend.functionCall;
-    if (unit.type === Frontend.execute && this.#portals.named(unit) === state.portal) return null;
+    if (unit.type === Frontend.execute) {
+      const portal = this.#portals.named(unit);
+      if (portal !== null && this.#own.has(portal)) return null;
+      if (portal === null) {
+        const left = this.#portals.leftBehind(unit);
+        return this.#answers.refuse(unit, left ?? noPortal(portalIn(unit)));
+      }
+    }
+    // The session's own answer is one, too.
+    const isOnKeys = unit.route.kind === 'keyed' || unit.route.kind === 'spread' || unit.route.kind === 'refused';
+    if (unit.type === Frontend.bind && isOnKeys && crossShard(this.#context.session).kind === '2pc') return null;
     // The Sync takes it back; behind a simple query there may be none.
     const error = refused('several_shards_batch');
     if (!isQuery) return this.#answers.refuse(unit, error);
@@ -174,7 +220,7 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
 
   #query(statement: SpreadStatement): Handling {
     let answer: SpreadAnswer | null = null;
-    const run = this.#start(statement, {
+    const run = this.#run(statement, null, {
       written: (told) => {
         answer = told;
         run.commit();
@@ -198,13 +244,15 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     this.#end(NONE);
   }
 
-  #start(
+  /** @param behind runs it behind what that has written; null: it is the first */
+  #run(
     statement: SpreadStatement,
+    behind: SpreadWrite | null,
     told: { written(answer: SpreadAnswer): void; committed(): void; failed(error: Buffer): void },
   ): SpreadWrite {
     const { services, output } = this.#context;
     services.counters.statements++;
-    const run = new SpreadWrite(statement.request, {
+    const client: SpreadClient = {
       notice: (message) => output.send(message),
       written: (result) => {
         const answer = answerOf(statement, result);
@@ -213,9 +261,11 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
       },
       committed: () => told.committed(),
       failed: (error) => told.failed(error),
-    });
+    };
+    const run = behind ?? new SpreadWrite(statement.request, client);
     this.#state = { kind: 'running', run };
-    run.start();
+    if (behind === null) run.start();
+    else run.more(statement.request, client);
     return run;
   }
 
@@ -233,13 +283,13 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
       // As in Postgres, which looks for one more only when it is asked to.
       const sent = told - before;
       if (rowsMax > 0 && sent === rowsMax) output.send(PORTAL_SUSPENDED);
-      else output.send(encodeCommandComplete(statement.tag(statement.returns ? sent : count)));
+      else output.send(encodeCommandComplete(statement.tag(answer?.description === null ? count : sent)));
     };
     const portal: OwnPortal = {
       endsBlock: false,
       describe: (executeFollows) => {
-        if (!statement.returns) return output.send(NO_DATA);
-        if (answer !== null) return output.send(answer.description!);
+        if (statement.returns === false) return output.send(NO_DATA);
+        if (answer !== null) return output.send(answer.description ?? NO_DATA);
         isDescribed = executeFollows;
         if (executeFollows) return;
         const asked = new PortalDescription(this.#context, source!, formats, (described, isError) => {
@@ -253,18 +303,19 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
       execute: (rowsMax) => {
         if (portal.isGone) return this.#answers.error(Frontend.execute, noPortal(name));
         if (answer !== null) {
-          if (statement.returns) return deliver(answer, rowsMax);
+          if (answer.description !== null) return deliver(answer, rowsMax);
           return this.#answers.error(Frontend.execute, cannotBeRun(name));
         }
         // A block has begun behind its Bind.
         if (transaction.inBlock) return this.#answers.error(Frontend.execute, IN_BLOCK);
-        const run = this.#start(statement, {
+        const state = this.#state;
+        const run = this.#run(statement, state.kind === 'held' ? state.run : null, {
           written: (given) => {
             if (this.#state.kind !== 'running') return run.rollBack(nothing);
             answer = given;
-            if (isDescribed) output.send(given.description!);
+            if (isDescribed) output.send(given.description ?? NO_DATA);
             deliver(given, rowsMax);
-            this.#end({ kind: 'held', run, portal });
+            this.#end({ kind: 'held', run });
           },
           committed: () => this.#end(NONE),
           failed: (error) => {
@@ -275,6 +326,7 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
       },
       close: nothing,
     };
+    this.#own.add(portal);
     return portal;
   }
 

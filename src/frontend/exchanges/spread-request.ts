@@ -1,4 +1,6 @@
-// What is sent to the shards for one statement that writes on several, and how their answers become one.
+// What is sent to the shards for one statement of what is written on several, and how their answers become one. In a batch that
+// writes on several shards it may be one that a single shard runs, and a read.
+
 import { rewrittenText } from '../../backend/replies/statement-source.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
@@ -8,6 +10,8 @@ import type { BranchResult } from '../../execute/two-phase/branch-reader.js';
 import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/spread-write.js';
 import type { SpreadPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
+import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
+import { Backend } from '../../wire/protocol.js';
 import type { KvStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { crossShard } from './cross-shard.js';
@@ -26,8 +30,8 @@ export interface SpreadAnswer {
 
 export interface SpreadStatement {
   readonly request: SpreadRequest;
-  /** It returns rows. */
-  readonly returns: boolean;
+  /** It returns rows; null: a shard will say so. */
+  readonly returns: boolean | null;
   answer(result: SpreadResult): SpreadAnswer;
   tag(count: bigint | number): string;
 }
@@ -42,6 +46,10 @@ export function spreadStatement(unit: Unit, bound: BoundParts, context: Exchange
   }
 }
 
+/** On one shard a statement runs as it is. */
+const ONE_SHARDS: SpreadPlan = { returns: true, insert: null, hasInstant: false, text: null };
+const TAGS = { select: 'SELECT', function: 'SELECT', insert: 'INSERT 0', update: 'UPDATE', delete: 'DELETE' } as const;
+
 /** What the branches are, and how what they return becomes one. */
 interface Parts {
   readonly branches: SpreadRequest['branches'];
@@ -51,10 +59,12 @@ interface Parts {
 
 function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): SpreadStatement | PgkvError {
   const { route, statement, view } = unit;
-  const spread = statement?.plan.spread ?? null;
-  if (route.kind !== 'spread' || statement === null || spread === null || view.clusterId === null) {
-    return new PgkvError('internal', { detail: 'a write of one shard was to be spread' });
+  const spread = route.kind === 'keyed' ? ONE_SHARDS : (statement?.plan.spread ?? null);
+  const isOurs = route.kind === 'spread' || route.kind === 'keyed';
+  if (!isOurs || statement === null || spread === null || view.clusterId === null) {
+    return new PgkvError('internal', { detail: 'a statement that is none of several shards was to be spread' });
   }
+  const shards = route.kind === 'keyed' ? [route.shard] : route.shards;
   const { services, session, lanes } = context;
   const isAtomic = crossShard(session).kind === '2pc';
   const target = (shard: ShardView): BranchTarget => ({
@@ -64,10 +74,10 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
   const { insert, returns, hasInstant } = spread;
   const parts =
     insert === null
-      ? alike(statement, spread, route.shards.map(target), bound, context, isAtomic)
-      : byRows({ insert, hasInstant }, statement, route.shards, target, view, bound, isAtomic);
+      ? alike(statement, spread, shards.map(target), bound, context, isAtomic)
+      : byRows({ insert, hasInstant }, statement, shards, target, view, bound, isAtomic);
   if (parts instanceof PgkvError) return parts;
-  const verb = insert === null ? statement.plan.verb.toUpperCase() : 'INSERT 0';
+  const verb = TAGS[statement.plan.verb];
   return {
     request: {
       branches: parts.branches,
@@ -78,12 +88,16 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
       clock: services.clock,
       random: services.random,
     },
-    returns,
-    answer: ({ count, returned }) => ({
-      description: returns ? parts.description(returned[0]!.description!) : null,
-      rows: returns ? parts.rows(returned) : [],
-      count,
-    }),
+    returns: route.kind === 'keyed' ? null : returns,
+    answer: ({ count, returned }) => {
+      const told = returned[0]!.description;
+      const isOfRows = returns && told![0] === Backend.rowDescription;
+      return {
+        description: isOfRows ? parts.description(told!) : null,
+        rows: isOfRows ? parts.rows(returned) : [],
+        count,
+      };
+    },
     tag: (count) => `${verb} ${count}`,
   };
 }
@@ -107,12 +121,22 @@ function alike(
     formats: returns ? bound.formats : null,
     isAtomic,
   };
-  const place = (error: Buffer): Buffer => placedError(error, rewritten);
+  const place = (error: Buffer): Buffer => namedError(placedError(error, rewritten), bound.name);
   return {
     branches: targets.map((target) => ({ target, statement: shared, place })),
     description: (told) => told,
     rows: (returned) => returned.flatMap(({ rows }) => rows),
   };
+}
+
+const UNNAMED = 'prepared statement ""';
+
+/** The shards have it without its name, which an error may say: that a Bind has too few parameters, or too many. */
+function namedError(error: Buffer, name: string): Buffer {
+  const fields = name === '' ? {} : readErrorFields(error, 0, error.length);
+  const { M: message = '' } = fields;
+  if (!message.includes(UNNAMED)) return error;
+  return encodeErrorResponse({ ...fields, M: message.replace(UNNAMED, () => `prepared statement "${name}"`) });
 }
 
 /** Every shard gets its rows. */
