@@ -238,6 +238,35 @@ async def _():
         return [status, hashes, error]
 
 
+@check("copy_to_table() into a key-value table and out: all shards or none")
+async def _():
+    async with Connected() as connection:
+        try:
+            await connection.execute("SHOW pgkv.version")
+        except asyncpg.UndefinedObjectError:
+            return  # plain Postgres: a shard takes its own keys only
+        if await connection.fetchval("SELECT to_regclass('kv')") is None:
+            raise Skip("no key-value table here")
+        tenant, columns = "compat asyncpg", ["tenant_id", "key", "value"]
+        await connection.execute("DELETE FROM kv WHERE tenant_id = $1", tenant)
+        records = [(tenant, f"kéy {i}", f'{{"n": {i}}}') for i in range(5_000)]
+        lines = "".join(f"{t}\t{key}\t{value}\n" for t, key, value in records).encode()
+        assert await connection.copy_to_table("kv", source=io.BytesIO(lines), columns=columns) == "COPY 5000"
+        back = await connection.fetch("SELECT tenant_id, key, value::text FROM kv WHERE tenant_id = $1", tenant)
+        assert sorted(tuple(row) for row in back) == sorted(records)
+        again = io.BytesIO(b"compat asyncpg\tnew\t1\n" + lines.split(b"\n")[7] + b"\n")
+        await database_error_of("23505", connection.copy_to_table("kv", source=again, columns=columns))
+        # It parses a SELECT first, without a Sync: the COPY stands behind an open batch.
+        await database_error_of("0A000", connection.copy_records_to_table("kv", records=records, columns=columns))
+        out = io.BytesIO()
+        assert await connection.copy_from_query("SELECT tenant_id, key, value FROM kv WHERE tenant_id = $1", tenant, output=out, format="csv") == "COPY 5000"
+        await connection.execute("DELETE FROM kv WHERE tenant_id = $1", tenant)
+        source = io.BytesIO(out.getvalue())
+        assert await connection.copy_to_table("kv", source=source, columns=columns, format="csv") == "COPY 5000"
+        assert await connection.fetchval("SELECT count(*) FROM kv WHERE tenant_id = $1", tenant) == 5_000
+        await connection.execute("DELETE FROM kv WHERE tenant_id = $1", tenant)
+
+
 @check("a 5 MB value both ways")
 async def _():
     async with Connected() as connection:

@@ -301,6 +301,33 @@ await runChecks({
       return [sha(text), error.message, error.where, noSource.message];
     }),
 
+  'COPY into a key-value table and out: all shards or none': () =>
+    withClient(async (client) => {
+      try {
+        await client.query('SHOW pgkv.version');
+      } catch (error) {
+        equal(error.code, '42704');
+        return; // plain Postgres: a shard takes its own keys only
+      }
+      const there = await client.query(`SELECT to_regclass('kv') AS kv`);
+      if (there.rows[0].kv === null) throw new Skip('no key-value table here');
+      await client.query(`DELETE FROM kv WHERE tenant_id = 'compat pg'`);
+      const lines = Array.from({ length: 5_000 }, (_, i) => `compat pg\tkéy ${i}\t{"n": ${i}}\n`);
+      const copied = async (...chunks) => {
+        const copy = new CopyIn('COPY kv (tenant_id, key, value) FROM STDIN', chunks);
+        client.query(copy);
+        return copy.done;
+      };
+      equal(await copied(lines.slice(0, 7).join(''), lines.slice(7).join('')), 5_000);
+      await databaseErrorOf('23505', () => copied('compat pg\tnew\t1\n', lines[7]));
+      const columns = `tenant_id, key, value FROM kv WHERE tenant_id = 'compat pg'`;
+      const copyOut = new CopyOut(`COPY (SELECT ${columns} ORDER BY (value->>'n')::int) TO STDOUT`);
+      client.query(copyOut);
+      equal(await copyOut.done, 5_000);
+      equal(Buffer.concat(copyOut.data).toString(), lines.join(''));
+      await client.query(`DELETE FROM kv WHERE tenant_id = 'compat pg'`);
+    }),
+
   'a 5 MB value both ways': () =>
     withClient(async (client) => {
       const text = 'gröszer '.repeat(640_000);

@@ -79,6 +79,7 @@ public class Main {
     check("notices as warnings", Main::notices);
     check("LISTEN and NOTIFY", Main::notifications);
     check("COPY both ways", Main::copies);
+    check("CopyManager into a key-value table: all shards or none", Main::keyedCopies);
     check("a 5 MB value both ways", Main::largeValue);
     check("stored procedures and functions", Main::callables);
     check("every query mode", Main::queryModes);
@@ -558,6 +559,34 @@ public class Main {
       List<Object> error = errorOf("22P02", () -> copy.copyIn("COPY compat_jdbc FROM STDIN", new ByteArrayInputStream("no number\tx\t\\N\t1\n".getBytes())));
       execute(connection, "DELETE FROM compat_jdbc WHERE id >= 10000");
       return List.of(sha(out.toByteArray()), error);
+    }
+  }
+
+  static Object keyedCopies() throws Exception {
+    try (Connection connection = connect()) {
+      try {
+        execute(connection, "SHOW pgkv.version");
+      } catch (SQLException error) {
+        equal(error.getSQLState(), "42704");
+        return null; // plain Postgres: a shard takes its own keys only
+      }
+      try (Statement statement = connection.createStatement(); ResultSet there = statement.executeQuery("SELECT to_regclass('kv')")) {
+        there.next();
+        if (there.getString(1) == null) throw new Skip("no key-value table here");
+      }
+      execute(connection, "DELETE FROM kv WHERE tenant_id = 'compat jdbc'");
+      CopyManager copy = connection.unwrap(PGConnection.class).getCopyAPI();
+      StringBuilder text = new StringBuilder();
+      for (int i = 0; i < 5_000; i++) text.append("compat jdbc\tkéy ").append(i).append("\t{\"n\": ").append(i).append("}\n");
+      byte[] data = text.toString().getBytes(StandardCharsets.UTF_8);
+      String sql = "COPY kv (tenant_id, key, value) FROM STDIN";
+      equal(copy.copyIn(sql, new ByteArrayInputStream(data)), 5_000L);
+      errorOf("23505", () -> copy.copyIn(sql, new ByteArrayInputStream("compat jdbc\tnew\t1\ncompat jdbc\tkéy 7\t1\n".getBytes(StandardCharsets.UTF_8))));
+      ByteArrayOutputStream out = new ByteArrayOutputStream();
+      equal(copy.copyOut("COPY (SELECT tenant_id, key, value FROM kv WHERE tenant_id = 'compat jdbc' ORDER BY (value->>'n')::int) TO STDOUT", out), 5_000L);
+      equal(out.toString(StandardCharsets.UTF_8), text.toString());
+      execute(connection, "DELETE FROM kv WHERE tenant_id = 'compat jdbc'");
+      return null;
     }
   }
 

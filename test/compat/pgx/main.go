@@ -132,6 +132,7 @@ var checks = []check{
 	{"batches", batches},
 	{"pipeline of the low-level connection", pipeline},
 	{"CopyFrom, COPY in and out", copies},
+	{"CopyFrom into a key-value table: all shards or none", keyedCopies},
 	{"cancel by context", cancels},
 	{"notices", notices},
 	{"LISTEN and NOTIFY", notifications},
@@ -454,6 +455,44 @@ func copies(ctx context.Context) any {
 	errorOf("23505", err)
 	exec(ctx, connection, "DELETE FROM "+table+" WHERE id >= 10000")
 	return []any{fmt.Sprintf("%x", sha256.Sum256(out.Bytes())), answer}
+}
+
+func keyedCopies(ctx context.Context) any {
+	connection := plain(ctx)
+	defer connection.Close(ctx)
+	if _, err := connection.Exec(ctx, "SHOW pgkv.version", pgx.QueryExecModeSimpleProtocol); err != nil {
+		errorOf("42704", err)
+		return nil // plain Postgres: a shard takes its own keys only
+	}
+	var there bool
+	must(connection.QueryRow(ctx, "SELECT to_regclass('kv') IS NOT NULL").Scan(&there))
+	if !there {
+		panic(skip("no key-value table here"))
+	}
+	const tenant = "compat pgx"
+	columns := []string{"tenant_id", "key", "value", "ttl"}
+	later := time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC)
+	row := func(i int) ([]any, error) {
+		return []any{tenant, fmt.Sprint("kéy ", i), map[string]int{"n": i}, later}, nil
+	}
+	exec(ctx, connection, "DELETE FROM kv WHERE tenant_id = $1", tenant)
+	count, err := connection.CopyFrom(ctx, pgx.Identifier{"kv"}, columns, pgx.CopyFromSlice(5_000, row))
+	must(err)
+	equal(count, int64(5_000))
+	_, err = connection.CopyFrom(ctx, pgx.Identifier{"kv"}, columns, pgx.CopyFromSlice(2, func(i int) ([]any, error) { return row(4_999 + i) }))
+	errorOf("23505", err)
+	var seen, sum int
+	must(connection.QueryRow(ctx, "SELECT count(*), sum((value->>'n')::int) FROM kv WHERE tenant_id = $1", tenant).Scan(&seen, &sum))
+	equal([]int{seen, sum}, []int{5_000, 4_999 * 2_500})
+	var out bytes.Buffer
+	tag, err := connection.PgConn().CopyTo(ctx, &out, "COPY (SELECT tenant_id, key, value, ttl FROM kv WHERE tenant_id = 'compat pgx') TO STDOUT")
+	must(err)
+	exec(ctx, connection, "DELETE FROM kv WHERE tenant_id = $1", tenant)
+	again, err := connection.PgConn().CopyFrom(ctx, bytes.NewReader(out.Bytes()), "COPY kv (tenant_id, key, value, ttl) FROM STDIN")
+	must(err)
+	equal([]string{tag.String(), again.String()}, []string{"COPY 5000", "COPY 5000"})
+	exec(ctx, connection, "DELETE FROM kv WHERE tenant_id = $1", tenant)
+	return nil
 }
 
 func cancels(ctx context.Context) any {

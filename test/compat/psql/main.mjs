@@ -2,7 +2,7 @@
 // the answer; lines "-- expect: …" in it must appear there. A script with the line "-- catalogue" asks the catalogues as psql's
 // own version knows them, so where the server is newer than psql its output is compared but nothing is expected of it.
 
-import { equal, match, ok } from 'node:assert/strict';
+import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -212,6 +212,28 @@ await runChecks({
     const { status, output } = await run('pg_dump', ['--schema-only', '--exclude-table=pgbench*']);
     equal(status, 0, output);
     match(output, /CREATE TABLE public\.compat_psql_item/);
+  },
+
+  '\\copy into a key-value table and out: all shards or none': async () => {
+    const version = await psql(['-Atc', 'SHOW pgkv.version']);
+    if (version.status !== 0) return; // plain Postgres: a shard takes its own keys only
+    const there = await psql(['-Atc', `SELECT to_regclass('kv')`]);
+    if (there.output.trim() === '') throw new Skip('no key-value table here');
+    const remove = ['-c', `DELETE FROM kv WHERE tenant_id = 'compat psql'`];
+    await psql(remove);
+    const lines = Array.from({ length: 5_000 }, (_, i) => `compat psql,kéy ${i},"{""n"": ${i}}"`);
+    writeFileSync(join(scratch, 'keys.csv'), `${lines.join('\n')}\n`);
+    writeFileSync(join(scratch, 'bad.csv'), `compat psql,new,1\n${lines[7]}\n`);
+    const copied = (file) => psqlWithTags(['-c', `\\copy kv (tenant_id, key, value) from '${file}' csv`]);
+    deepEqual(await copied('keys.csv'), { status: 0, output: 'COPY 5000\n' });
+    const bad = await copied('bad.csv');
+    equal(bad.status, 1);
+    match(bad.output, /duplicate key value .*\nDETAIL: .*\nCONTEXT: {2}COPY kv, line 2\b/);
+    const out = `SELECT tenant_id, key, value FROM kv WHERE tenant_id = 'compat psql' ORDER BY (value->>'n')::int`;
+    const back = await psqlWithTags(['-c', `\\copy (${out}) to 'back.csv' csv`]);
+    deepEqual(back, { status: 0, output: 'COPY 5000\n' });
+    equal(readFileSync(join(scratch, 'back.csv'), 'utf8'), readFileSync(join(scratch, 'keys.csv'), 'utf8'));
+    await psql(remove);
   },
 
   'wrong password': async () => {

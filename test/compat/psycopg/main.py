@@ -256,6 +256,50 @@ def _():
         return [hashes, error["message_primary"], error["context"]]
 
 
+@check("copy() into a key-value table and out, text and binary: all shards or none")
+def _():
+    with connect() as connection:
+        try:
+            connection.execute("SHOW pgkv.version")
+        except psycopg.errors.UndefinedObject:
+            return  # plain Postgres: a shard takes its own keys only
+        if connection.execute("SELECT to_regclass('kv')").fetchone() == (None,):
+            raise Skip("no key-value table here")
+        tenant = "compat psycopg"
+        connection.execute("DELETE FROM kv WHERE tenant_id = %s", (tenant,))
+        later = datetime.datetime(2999, 1, 1, tzinfo=datetime.timezone.utc)
+        rows = [(tenant, f"kéy {i}\t\\", {"n": i}, later if i % 2 else None) for i in range(5_000)]
+        columns = "tenant_id, key, value, ttl"
+        for options in ("", " (FORMAT BINARY)"):
+            with connection.cursor().copy(f"COPY kv ({columns}) FROM STDIN{options}") as copy:
+                copy.set_types(["text", "text", "jsonb", "timestamptz"])
+                for t, key, value, ttl in rows:
+                    copy.write_row((t, key, Jsonb(value), ttl))
+            with connection.cursor().copy(f"COPY (SELECT {columns} FROM kv WHERE tenant_id = 'compat psycopg') TO STDOUT{options}") as copy:
+                copy.set_types(["text", "text", "jsonb", "timestamptz"])
+                assert sorted(copy.rows(), key=lambda row: row[1]) == sorted(rows, key=lambda row: row[1])
+            error = database_error_of("23505", lambda: copied(connection, columns, [*rows[:10], rows[0]]))
+            assert error["context"].startswith("COPY kv, line "), error
+            connection.execute("DELETE FROM kv WHERE tenant_id = %s", (tenant,))
+        error = database_error_of("22P02", lambda: copied(connection, columns, [*[(t, k, 1, None) for t, k, _, _ in rows], (tenant, "bad", "{", None)]))
+        assert "COPY kv, line 5001, column value" in error["context"], error
+        try:
+            with connection.cursor().copy(f"COPY kv ({columns}) FROM STDIN") as copy:
+                copy.write_row((tenant, "given up", 1, None))
+                raise KeyError("the program gives up")
+        except KeyError:
+            pass
+        assert connection.execute("SELECT count(*) FROM kv WHERE tenant_id = %s", (tenant,)).fetchone() == (0,)
+    with connect(autocommit=False) as connection:
+        database_error_of("0A000", lambda: copied(connection, columns, rows))
+
+
+def copied(connection, columns, rows):
+    with connection.cursor().copy(f"COPY kv ({columns}) FROM STDIN") as copy:
+        for t, key, value, ttl in rows:
+            copy.write_row((t, key, Jsonb(value) if isinstance(value, dict) else str(value), ttl))
+
+
 @check("a 5 MB value both ways")
 def _():
     with connect() as connection:
