@@ -50,8 +50,8 @@ export const REFUSAL_RULES = {
   ),
   copy_in_block: rule(
     'PGKV-089',
-    'COPY into a key-value table is a transaction of its own: it cannot stand in a transaction block, or behind an open batch',
-    'Run it outside of a block (autocommit); its rows are there all at once, or not at all.',
+    'COPY into a key-value table cannot stand behind an open batch (messages of the extended protocol without a Sync behind them)',
+    'Send a Sync before it.',
   ),
   truncate: rule(
     'PGKV-003',

@@ -16,7 +16,7 @@ import { type ServerError, SqlClient } from '../support/sql-client.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const isLong = process.env['PGKV_LONG'] === '1';
-const BLOCKS = isLong ? 5_000 : 60;
+const BLOCKS = isLong ? 2_000 : 40;
 
 const NOTES = 'CREATE TABLE notes (n int); GRANT ALL ON notes TO app';
 const PLAIN = `CREATE TABLE kv (tenant_id text COLLATE "C", key text COLLATE "C", version bigint NOT NULL DEFAULT 1,
@@ -38,8 +38,22 @@ async function start(t: Test, version: '15' | 'embedded', shards: number) {
   return { cluster, admins, live, plain, prepared };
 }
 
-/** As far as the two have to agree. */
+/** As far as the two have to agree: rows that no ORDER BY orders come in any order, and in front of an error there may be any. */
 function told(messages: readonly BackendMessage[]): string[] {
+  const lines: string[] = [];
+  let rows: string[] = [];
+  for (const line of linesOf(messages)) {
+    if (line.startsWith('row ') || line.startsWith('columns ')) rows.push(line);
+    else {
+      if (!line.startsWith('ErrorResponse')) lines.push(...rows.sort());
+      rows = [];
+      lines.push(line);
+    }
+  }
+  return lines;
+}
+
+function linesOf(messages: readonly BackendMessage[]): string[] {
   return messages.flatMap((message) => {
     switch (message.type) {
       case 'ParameterStatus':
@@ -63,12 +77,14 @@ function told(messages: readonly BackendMessage[]): string[] {
 
 const isRefusal = (lines: readonly string[]): boolean => lines.some((line) => /0A000 .*leave its shard/.test(line));
 
-for (const version of ['15', 'embedded'] as const) {
+const BENCHES = (['15', 'embedded'] as const).flatMap((version) => [1, 3, 5].map((shards) => ({ version, shards })));
+for (const { version, shards } of BENCHES) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
-  t.test(`blocks as on one server, Postgres ${version}, seed ${SEED}`, { ...skip, timeout: 600_000 }, async (t) => {
-    const { live, plain, admins, prepared } = await start(t, version, 3);
+  const name = `blocks as on one server, Postgres ${version}, ${shards} shards, seed ${SEED}`;
+  t.test(name, { ...skip, timeout: 1_200_000 }, async (t) => {
+    const { live, plain, admins, prepared } = await start(t, version, shards);
     const [client, one] = [await live.connect({ user: 'app' }), await plain()];
-    const random = new SeededRandom(SEED, version === '15' ? 15 : 18);
+    const random = new SeededRandom(SEED, (version === '15' ? 15 : 18) + 100 * shards);
     const rows = async (of: SqlClient) => [
       await of.rows('SELECT key, value FROM kv ORDER BY key'),
       await of.rows('SELECT count(*) FROM notes'),
@@ -97,7 +113,7 @@ for (const version of ['15', 'embedded'] as const) {
     const committed = await decisions();
     t.comment(`${refused} of ${BLOCKS} refused, ${committed} committed by two-phase commit`);
     t.ok(refused <= BLOCKS / 20, `${refused} were refused`);
-    t.ok(committed > BLOCKS / 20, 'they were over several shards');
+    if (shards > 1) t.ok(committed > BLOCKS / 20, 'they were over several shards');
     t.strictSame(await prepared(), []);
     await Promise.all([client.end(), one.end()]);
   });

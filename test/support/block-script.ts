@@ -8,6 +8,7 @@ export interface BlockStatement {
 }
 
 const KEYS = 9;
+const NAMES = Array.from({ length: KEYS }, (_, n) => `k${n}`);
 const plain = (sql: string): BlockStatement => ({ sql, values: [] });
 const key = (random: SeededRandom): string => `k${random.integer(KEYS)}`;
 
@@ -30,6 +31,35 @@ export function keyedStatement(random: SeededRandom): BlockStatement {
     `UPDATE kv SET value = to_jsonb(1 / (length(key) - 2)) ${where}`,
   ]);
   return { sql, values };
+}
+
+/** A statement on keys of several shards. */
+export function spreadStatement(random: SeededRandom): BlockStatement {
+  const names = random.some(NAMES, random.between(2, 5));
+  const isBound = random.oneIn(2);
+  const values = isBound ? names : [];
+  const listed = names.map((name, n) => (isBound ? `$${n + 1}` : `'${name}'`));
+  const rows = listed.map((name) => `('a', ${name}, '${random.integer(100)}')`).join();
+  const where = `WHERE tenant_id = 'a' AND key IN (${listed.join()})`;
+  const some = random.pick<BlockStatement>([
+    { sql: where, values },
+    { sql: `WHERE tenant_id = 'a'`, values: [] },
+    { sql: `WHERE (value #>> '{}')::int < 50`, values: [] },
+  ]);
+  const insert = `INSERT INTO kv (tenant_id, key, value) VALUES ${rows}`;
+  return random.pick<BlockStatement>([
+    { sql: insert, values },
+    { sql: `${insert} ON CONFLICT DO NOTHING RETURNING key, value`, values },
+    { sql: `${insert} ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value`, values },
+    { ...some, sql: `UPDATE kv SET value = to_jsonb((value #>> '{}')::int + 1) ${some.sql} RETURNING key, value` },
+    { ...some, sql: `UPDATE kv SET value = '${random.integer(100)}' ${some.sql}` },
+    { ...some, sql: `UPDATE kv SET value = to_jsonb(1 / ((value #>> '{}')::int - 7)) ${some.sql}` },
+    { ...some, sql: `DELETE FROM kv ${some.sql} RETURNING key` },
+    { ...some, sql: `SELECT key, value FROM kv ${some.sql} ORDER BY key` },
+    { ...some, sql: `SELECT key FROM kv ${some.sql} ORDER BY key LIMIT 2` },
+    { ...some, sql: `SELECT count(*), sum((value #>> '{}')::int) FROM kv ${some.sql}` },
+    { ...some, sql: `SELECT key, 1 / ((value #>> '{}')::int - 7) AS q FROM kv ${some.sql}` },
+  ]);
 }
 
 const OTHERS: readonly string[] = [
@@ -62,8 +92,10 @@ const OTHERS: readonly string[] = [
 const BEGINS = ['BEGIN', 'START TRANSACTION', 'BEGIN ISOLATION LEVEL READ COMMITTED', 'BEGIN READ WRITE'];
 const ENDS = ['COMMIT', 'COMMIT', 'COMMIT', 'ROLLBACK', 'COMMIT AND CHAIN', 'ROLLBACK AND CHAIN', 'END'];
 
-const blockStatement = (random: SeededRandom): BlockStatement =>
-  random.chance(0.6) ? keyedStatement(random) : plain(random.pick(OTHERS));
+function blockStatement(random: SeededRandom): BlockStatement {
+  if (random.oneIn(4)) return spreadStatement(random);
+  return random.chance(0.5) ? keyedStatement(random) : plain(random.pick(OTHERS));
+}
 
 /** As a simple query, or a batch without its Sync, under a name or without. */
 function messagesOf({ sql, values }: BlockStatement, isSimple: boolean, isNamed: boolean): FrontendMessage[] {
@@ -72,6 +104,18 @@ function messagesOf({ sql, values }: BlockStatement, isSimple: boolean, isNamed:
   if (!isNamed) return [{ parse: sql }, { bind: values }, ...run];
   const close = { close: 'statement', name: NAME } as const;
   return [close, { parse: sql, name: NAME }, { bind: values, statement: NAME }, ...run];
+}
+
+/** COPY of rows for several keys, some of which may be there, or one of which may be no row. */
+function copyOf(random: SeededRandom): FrontendMessage[] {
+  // Of faults of both kinds each server tells the one that it comes to first.
+  const isBad = random.oneIn(6);
+  const rows = random.some(NAMES, random.between(1, 6)).map((name) => {
+    const isOld = !isBad && random.oneIn(4);
+    return `a\t${isOld ? name : `${name}x${random.integer(10_000)}`}\t${random.integer(100)}\n`;
+  });
+  if (isBad) rows.push('a\tbad\n');
+  return [{ query: 'COPY kv (tenant_id, key, value) FROM STDIN' }, { copyData: rows.join('') }, 'copyDone'];
 }
 
 const NAME = 'named';
@@ -94,6 +138,10 @@ export function blockScript(random: SeededRandom): FrontendMessage[][] {
   };
   add([plain(random.pick(BEGINS))]);
   for (let n = random.between(1, 12); n > 0; n--) {
+    if (random.oneIn(10)) {
+      parts.push(copyOf(random));
+      continue;
+    }
     const isPipeline = random.oneIn(5);
     const count = isPipeline ? random.between(2, 4) : 1;
     add(

@@ -1,6 +1,6 @@
 // One shard's part of COPY … FROM STDIN: a transaction of its own, into which rows flow until all are there, and which then waits
-// for the others. Stages:
-//   opening   expired rows are removed, the transaction is begun, the server is asked to copy
+// for the others; or a part of the client's block, on the lane of its branch. Stages:
+//   opening   expired rows are removed (beside a block), the transaction is begun, the server is asked to copy
 //   copying   it takes rows
 //   closing   it was told that there are no more, or that it is to give up
 //   copied    it has them all, and waits for the commit
@@ -9,9 +9,11 @@
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import { forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import type { Clock } from '../../base/clock.js';
+import { PgkvError } from '../../base/errors.js';
 import type { Template } from '../../sql/plan/template.js';
 import { encodeQuery, encodeQueryBytes } from '../../wire/client-messages.js';
 import { Frontend } from '../../wire/protocol.js';
+import { AskedLane } from '../two-phase/asked-lane.js';
 import { ANSWER_MS, Branch, type BranchFailure, type BranchTarget, countOf, whyUnable } from '../two-phase/branch.js';
 import { type BranchResult, lastRow } from '../two-phase/branch-reader.js';
 import { BEGIN_BRANCH, BRANCH_SETTINGS, HAS_WRITTEN_SQL } from '../two-phase/write-branch.js';
@@ -25,6 +27,8 @@ export interface CopyStatement {
   readonly reap: string;
   /** There are other shards: the transaction may have to be prepared. */
   readonly isShared: boolean;
+  /** It is run in the client's block, which decides what becomes of it. */
+  readonly isInBlock: boolean;
 }
 
 export type CopyOutcome =
@@ -40,6 +44,9 @@ export const REAPED_ROWS = 2_000;
 const SLOTS_ARE_RIGHT = `SELECT pg_catalog.set_config('pgkv.router', 'on', true)`;
 /** In BRANCH_SETTINGS. */
 const ISOLATION = 2;
+/** The rest of a block is none of its concern. */
+const SLOTS_ARE_OPEN = encodeQuery(`SELECT pg_catalog.set_config('pgkv.router', 'off', true)`);
+const IN_BLOCK = [encodeQuery(SLOTS_ARE_RIGHT)];
 const BEGIN_ALONE = ['BEGIN', BRANCH_SETTINGS, SLOTS_ARE_RIGHT].map(encodeQuery);
 const BEGIN = [...BEGIN_ALONE, encodeQuery(BEGIN_BRANCH)];
 const HAS_WRITTEN = encodeQuery(HAS_WRITTEN_SQL);
@@ -57,6 +64,8 @@ export interface CopyBranchClient {
 export class CopyBranch extends Branch {
   readonly #statement: CopyStatement;
   readonly #client: CopyBranchClient;
+  /** Removes expired rows: another one where a block is open on the branch's own. */
+  readonly #reaper: AskedLane;
   #stage: Stage = 'opening';
   #reaps = 0;
   #givesUp = false;
@@ -65,6 +74,10 @@ export class CopyBranch extends Branch {
     super(target, statement.template, clock, (message) => client.notice(message));
     this.#statement = statement;
     this.#client = client;
+    const { beside } = target;
+    const { template } = statement;
+    const notice = (message: Buffer): void => client.notice(message);
+    this.#reaper = beside === undefined ? this.asked : new AskedLane({ lane: beside, template, clock, notice });
   }
 
   get takesRows(): boolean {
@@ -79,9 +92,9 @@ export class CopyBranch extends Branch {
   open(): void {
     if (this.#givesUp) return this.#end(GIVEN_UP);
     const reap = encodeQuery(this.#statement.reap);
-    this.asked.ask(
+    this.#reaper.ask(
       (connection) => {
-        this.asked.lane.note(this.#statement.template, this.#statement.text);
+        this.#reaper.lane.note(this.#statement.template, this.#statement.text);
         connection.send(reap, forwarded(Reply.query));
       },
       1,
@@ -91,13 +104,19 @@ export class CopyBranch extends Branch {
   }
 
   #reaped(results: readonly BranchResult[] | null): void {
-    if (results === null) return this.#end(this.failureOf(results)!);
+    if (results === null) {
+      const { error, message } = this.#reaper.refusal ?? {};
+      if (message != null && error?.errorName === 'internal') return this.#end({ kind: 'failed', error: message });
+      return this.#end({ kind: 'lost', error: error ?? new PgkvError('transaction_lost') });
+    }
     // Who may not delete may copy all the same; what else is wrong, the COPY will meet, too.
     const isMore = results.at(-1)!.tag === `DELETE ${REAPED_ROWS}` && ++this.#reaps < REAPS_MAX;
     if (this.#givesUp) return this.#end(GIVEN_UP);
     if (isMore) return this.open();
-    const { template, text, isShared } = this.#statement;
-    const queries = isShared ? BEGIN : BEGIN_ALONE;
+    const { template, text, isShared, isInBlock } = this.#statement;
+    const queries = isInBlock ? IN_BLOCK : isShared ? BEGIN : BEGIN_ALONE;
+    if (isInBlock) this.#reaper.end();
+    if (isInBlock && this.asked.connection === null) return this.#end(this.failureOf(null)!);
     // That transaction is over: it may be another connection.
     this.asked.ask(
       (connection) => {
@@ -120,7 +139,8 @@ export class CopyBranch extends Branch {
     const failure = this.failureOf(results);
     if (failure !== null) return this.#end(failure);
     const isolation = lastRow(results![1])?.[ISOLATION];
-    if (isolation !== 'read committed' && this.#statement.isShared) {
+    const { isShared, isInBlock } = this.#statement;
+    if (isolation !== 'read committed' && isShared && !isInBlock) {
       const why = `a transaction that is ${isolation} has no snapshot of several shards`;
       return this.#end({ kind: 'unable', why });
     }
@@ -161,12 +181,19 @@ export class CopyBranch extends Branch {
     this.#givesUp = true;
     if (this.#stage === 'copying') this.#stop(copyFail(GIVE_UP));
     this.asked.cancel();
+    if (this.#reaper !== this.asked) this.#reaper.cancel();
     this.hurry();
   }
 
   /** Nothing is won by waiting for it. */
   hurry(): void {
     this.asked.expire(ANSWER_MS);
+    if (this.#reaper !== this.asked) this.#reaper.expire(ANSWER_MS);
+  }
+
+  override end(): void {
+    if (this.#reaper !== this.asked) this.#reaper.end();
+    super.end();
   }
 
   /** Its outcome says nothing. */
@@ -187,7 +214,7 @@ export class CopyBranch extends Branch {
     if (failure !== null) return this.#end(failure);
     const rows = countOf(results![0]!.tag);
     this.asked.askSame(
-      (connection) => connection.send(HAS_WRITTEN, forwarded(Reply.query)),
+      (connection) => connection.send(this.#statement.isInBlock ? SLOTS_ARE_OPEN : HAS_WRITTEN, forwarded(Reply.query)),
       1,
       null,
       (wrote) => {

@@ -4,7 +4,7 @@
 //   copying   all take rows: the client's data is taken as fast as the slowest shard takes it
 //   closing   the client has sent all; the shards check what they have
 //   failing   something has failed: the shards say of what they have whether something before it has, or give up
-//   ending    it is being committed, or taken back
+//   ending    it is being committed, or taken back; in a block that is the block's, and it is over
 //   over      told; nothing of it is on any connection but what the recoverer finds
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
 import { assert } from '../../base/assert.js';
@@ -229,8 +229,15 @@ export class CopyRun implements CopyRowTaker {
     if (this.#parts.some(({ outcome }) => outcome === null)) return;
     const failure = this.#failure;
     this.#stage = 'ending';
-    if (failure === null) this.#commit();
+    if (this.#request.statement.isInBlock) this.#endInBlock(failure);
+    else if (failure === null) this.#commit();
     else this.#rollBack(failure.error);
+  }
+
+  /** The block has what was copied, or fails. */
+  #endInBlock(failure: Failure | null): void {
+    if (failure === null) this.#completed();
+    else this.#end(() => this.#client.failed(failure.error));
   }
 
   #rollBack(error: Buffer): void {

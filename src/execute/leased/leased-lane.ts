@@ -47,11 +47,12 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   shapeIsTold = false;
 
   readonly session: Session;
+  /** Who gets its answers: the session, or who has it lent (LentLane). */
+  port: ClientPort<LeasedLane>;
   /** The client's block on this server. */
   readonly block: LaneBlock;
   readonly #pool: NodePool;
   readonly #group: PoolGroup;
-  readonly #client: ClientPort<LeasedLane>;
   readonly #clock: Clock;
   readonly #left: StateBehindLease;
   readonly #acquisition: Acquisition;
@@ -65,7 +66,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     this.session = options.session;
     this.#pool = options.pool;
     this.#group = options.group;
-    this.#client = options.client;
+    this.port = options.client;
     this.#clock = options.clock;
     this.#left = new StateBehindLease(options, () => this.judgedAnew(false));
     this.#acquisition = new Acquisition(options, this);
@@ -102,7 +103,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   }
 
   get holdsBytes(): boolean {
-    return this.#client.holdsBytes;
+    return this.port.holdsBytes;
   }
 
   /** In a transaction block, and the server waits for the client. */
@@ -194,7 +195,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   /** The statement that waits for a connection may have another way by now. `resume` follows. */
   reconsider(): void {
-    if (this.withdraw()) this.#client.resume();
+    if (this.withdraw()) this.port.resume();
   }
 
   /** It waits for a connection no longer. */
@@ -243,6 +244,14 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     this.#givingBack.orphaned(connection, mode === 'leased' && !this.midMessage);
   }
 
+  /** In its block: nothing is sent before what is being cancelled can no longer be hit by that. `resume` follows. */
+  awaitCancels(): void {
+    const connection = this.connection!;
+    this.mode = 'preparing';
+    const landed = untilReady(() => this.#goOn());
+    this.#cancels.whenLanded(() => connection.runControl('', landed));
+  }
+
   /** A streamed message has been passed on to its end. */
   messageFinished(): void {
     this.midMessage = false;
@@ -250,18 +259,18 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   }
 
   serverBytes(bytes: Buffer): void {
-    this.#client.send(bytes, this);
+    this.port.send(bytes, this);
   }
 
   serverNotified(message: Buffer, isBeside: boolean): void {
-    this.#client.notified(message, this, isBeside);
+    this.port.notified(message, this, isBeside);
   }
 
   serverPaused(): void {
-    this.#client.flush();
+    this.port.flush();
     if (this.connection === null) return;
-    if (this.#client.clogged) this.connection.pause();
-    if (!this.connection.output.blocked && this.mode === 'leased') this.#client.resume();
+    if (this.port.clogged) this.connection.pause();
+    if (!this.connection.output.blocked && this.mode === 'leased') this.port.resume();
   }
 
   /** The client's socket takes bytes again. */
@@ -271,14 +280,14 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   serverReady(status: number): void {
     this.connection!.guarded = false;
-    this.#client.ready(status, this);
+    this.port.ready(status, this);
     if (status === TransactionStatus.idle) this.#pool.counters.transactionsTotal++;
     if (status === TransactionStatus.idle && this.connection!.atRest) {
       if (!this.midMessage) this.#finish();
       return;
     }
     this.idleInTransactionSince = this.#clock.now();
-    this.#client.resume();
+    this.port.resume();
   }
 
   serverParameter(): void {
@@ -291,7 +300,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   serverTag(tag: string): void {
     if (tag === 'DISCARD ALL') this.#left.discardedAll();
-    this.#client.tag(tag);
+    this.port.tag(tag);
   }
 
   guardedError(fields: ErrorFields): boolean {
@@ -301,7 +310,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
 
   guardedReady(): void {
     this.connection!.guarded = false;
-    this.#client.repeat();
+    this.port.repeat();
   }
 
   serverLost(loss: ServerLoss): void {
@@ -320,9 +329,9 @@ export class LeasedLane implements AcquiringLane, BlockLane {
       // Nothing of the client was sent on it.
       this.#starting = false;
       const { detail } = loss.error;
-      this.#client.refused(new PgkvError('server_unreachable', detail === undefined ? {} : { detail }), null);
-    } else if (left && !hadState && loss.last === null) this.#client.resume();
-    else this.#client.lost(loss, hadState, this);
+      this.port.refused(new PgkvError('server_unreachable', detail === undefined ? {} : { detail }), null);
+    } else if (left && !hadState && loss.last === null) this.port.resume();
+    else this.port.lost(loss, hadState, this);
   }
 
   connectionHeld(connection: ServerConnection): void {
@@ -337,16 +346,16 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   connectionReady(): void {
     this.mode = 'leased';
     this.#starting = false;
-    if (!this.#cancelled) return this.#client.resume();
+    if (!this.#cancelled) return this.port.resume();
     this.#cancelled = false;
-    this.#client.refused(new PgkvError('cancelled'), null);
+    this.port.refused(new PgkvError('cancelled'), null);
     if ((this.mode as string) === 'leased' && this.connection?.atRest === true) this.#finish();
   }
 
   connectionRefused(error: PgkvError, message: Buffer | null): void {
     this.connection = null;
     this.mode = 'free';
-    this.#client.refused(error, message);
+    this.port.refused(error, message);
   }
 
   /** lastval() is asked for inside a lease: what another session drew on this connection is discarded. False: not yet. */
@@ -364,7 +373,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   /** What kept client messages waiting is done. */
   #goOn(): void {
     this.mode = 'leased';
-    this.#client.resume();
+    this.port.resume();
   }
 
   #finish(mayLinger = true): void {
@@ -385,6 +394,6 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   }
 
   goesOn(): void {
-    this.#client.resume();
+    this.port.resume();
   }
 }

@@ -29,6 +29,8 @@ export interface LegStatement {
   readonly name: string;
   /** In force for this batch alone. Not with hidden columns. */
   readonly local: LocalSettings | null;
+  /** It is run in the client's block, which ends with an error: nothing of it can be tried again. */
+  readonly isInBlock: boolean;
 }
 
 /** What most legs do not ask for. */
@@ -39,6 +41,7 @@ export const PLAIN_LEG = {
   isPreparedOnly: false,
   name: '',
   local: null,
+  isInBlock: false,
 } as const;
 
 const UNASSUMING: Assumption = { undo: () => undefined };
@@ -75,9 +78,9 @@ export class LegBatch {
 
   /** Prepares the statement. Returns whether `run` may follow at once; else the server is asked for its columns. */
   begin(connection: ServerConnection): boolean {
-    const { source, asksParameterTypes, isPreparedOnly, local } = this.#statement;
+    const { source, asksParameterTypes, isPreparedOnly, local, isInBlock } = this.#statement;
     if (local !== null) sendLocalSettings(connection, local);
-    const counted = this.#oneFormat || columnCounts.has(source);
+    const counted = this.#oneFormat || (!isInBlock && columnCounts.has(source));
     this.measured = false;
     // Parsed anew: a Describe of a statement out of date would fail.
     if (!counted) connection.forget(source);
@@ -141,10 +144,11 @@ export class LegBatch {
   }
 
   #prepare(connection: ServerConnection): string {
-    const { source, local, isPreparedOnly } = this.#statement;
+    const { source, local, isPreparedOnly, isInBlock } = this.#statement;
     const { semantics } = this.#session.settings;
     // A text sent once may never come again: not worth a name on the server. Others' settings may have it mean something else.
-    const isShared = local === null && !isPreparedOnly;
+    // In a block a plan that has gone stale would be an error.
+    const isShared = local === null && !isPreparedOnly && !isInBlock;
     if (isShared && (source.uses > 1 || connection.isPrepared(source, semantics)))
       return connection.prepare(source, semantics);
     connection.unnamed = unknownStatement;

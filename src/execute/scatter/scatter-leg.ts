@@ -17,6 +17,7 @@ import { Backend, backendLimits } from '../../wire/protocol.js';
 import { type Column, readColumns, readParameterTypes } from '../../wire/row-description.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
+import type { StatementLane } from '../leased/lent-lane.js';
 import { LegBatch, type LegStatement } from './leg-batch.js';
 import type { SortedRows } from './row-merge.js';
 import { RowQueue } from './row-queue.js';
@@ -50,10 +51,12 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
   /** OIDs of the statement's parameters, where they were asked for. */
   parameterTypes: readonly number[] = [];
   readonly holdsBytes = false;
+  /** See LegStatement. */
+  readonly isInBlock: boolean;
 
   readonly #owner: LegOwner;
   readonly #session: Session;
-  readonly #lane: LeasedLane;
+  readonly #lane: StatementLane;
   readonly #source: StatementSource;
   readonly #batch: LegBatch;
   readonly #limits: ScatterLimits;
@@ -86,6 +89,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
     this.#owner = options.owner;
     this.#session = options.session;
     this.#source = options.statement.source;
+    this.isInBlock = options.statement.isInBlock;
     this.#batch = new LegBatch(options.statement, options.session);
     this.#limits = options.limits;
     const messageLimits = backendLimits(options.limits.rowBytesMax);
@@ -242,7 +246,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
       return this.#endBatch(connection);
     }
     this.phase = 'running';
-    if (!this.#retried) {
+    if (!this.#retried && !this.isInBlock) {
       connection.guarded = true;
       this.#lane.shapeIsTold = true;
     }
@@ -305,7 +309,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
     if (this.#statementIsNext) {
       this.#statementIsNext = false;
       this.#batch.countColumns(columns.length);
-    } else if (!this.#batch.fits(columns.length) && !this.#retried) this.#again = true;
+    } else if (!this.#batch.fits(columns.length) && !this.#retried && !this.isInBlock) this.#again = true;
     else {
       this.rowDescription = message;
       this.columns = columns;
@@ -314,14 +318,14 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
 
   #error(message: Buffer): void {
     const code = readErrorFields(message, 0, message.length)['C'];
-    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#batch.boundByColumn && !this.#retried;
+    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#batch.boundByColumn && !this.#retried && !this.isInBlock;
     if (wrongCount && this.rowDescription === null && this.phase === 'running') this.#again = true;
     else this.#failWith(message);
   }
 
   #drained(bytes: number): void {
     this.#discardedBytes += bytes;
-    if (this.#discardedBytes > DRAIN_BYTES_MAX) this.cancel();
+    if (this.#discardedBytes > DRAIN_BYTES_MAX && !this.isInBlock) this.cancel();
   }
 
   #fail(error: PgkvError): void {

@@ -5,13 +5,16 @@ import type { Session } from '../../session/session.js';
 import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
+import type { StatementLane } from '../leased/lent-lane.js';
 import type { Instant } from './instant.js';
 import type { LocalSettings } from './local-settings.js';
 
 export interface ScatterTarget {
   readonly shardName: string;
   /** A lane of the session on that shard, made for this port and for one statement: the run ends it. */
-  lane(client: ClientPort<LeasedLane>): LeasedLane;
+  lane(client: ClientPort<LeasedLane>): StatementLane;
+  /** It is the one that has the client's block there, lent: what fails or is cancelled on it fails the block. */
+  readonly isInBlock?: boolean;
 }
 
 /** What the final statement of a CombinePlan needs beside the partial rows. */

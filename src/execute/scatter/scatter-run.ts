@@ -220,7 +220,8 @@ export class ScatterRun implements LegOwner {
 
   #leg(target: ScatterTarget, statement: LegStatement): ScatterLeg {
     const { session } = this.#request;
-    return new ScatterLeg({ target, owner: this, session, statement, limits: this.#limits });
+    const own = target.isInBlock === true ? { ...statement, isInBlock: true } : statement;
+    return new ScatterLeg({ target, owner: this, session, statement: own, limits: this.#limits });
   }
 
   #run(legs: readonly ScatterLeg[], told: number): void {
@@ -367,8 +368,10 @@ export class ScatterRun implements LegOwner {
     for (const leg of this.#legs) leg.discard();
     if (this.#unsettled === 0) return;
     const { clock } = this.#request;
+    // One in a block would fail that.
+    const legs = this.#error === null ? this.#legs.filter(({ isInBlock }) => !isInBlock) : this.#legs;
     const every = (act: (leg: ScatterLeg) => void) => () => {
-      for (const leg of this.#legs) act(leg);
+      for (const leg of legs) act(leg);
     };
     const cancelAll = every((leg) => leg.cancel());
     const endAll = every((leg) => leg.end());

@@ -8,14 +8,15 @@ import type { Clock, Timer } from '../../base/clock.js';
 import type { PgkvError } from '../../base/errors.js';
 import type { Template } from '../../sql/plan/template.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
+import type { StatementLane } from '../leased/lent-lane.js';
 import { BranchReader, type BranchResult } from './branch-reader.js';
 
 export type Told = (results: readonly BranchResult[] | null) => void;
 export type Send = (connection: ServerConnection) => void;
 
 export interface AskedLaneOptions {
-  /** Another lane of the session on that shard. */
-  lane(client: ClientPort<LeasedLane>): LeasedLane;
+  /** Another lane of the session on that shard, or that of its block, lent. */
+  lane(client: ClientPort<LeasedLane>): StatementLane;
   /** Of the statement: by it the connection is got ready. */
   readonly template: Template;
   readonly clock: Clock;
@@ -26,7 +27,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
   readonly clogged = false;
   readonly holdsBytes = false;
   readonly #options: AskedLaneOptions;
-  #lane: LeasedLane;
+  #lane: StatementLane;
   /** Waits for a connection. */
   #waiting: { readonly send: Send; readonly count: number; readonly notice: (message: Buffer) => void } | null = null;
   #reader: BranchReader | null = null;
@@ -44,7 +45,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
     this.#lane = options.lane(this);
   }
 
-  get lane(): LeasedLane {
+  get lane(): StatementLane {
     return this.#lane;
   }
 

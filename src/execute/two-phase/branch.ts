@@ -8,6 +8,7 @@ import type { Template } from '../../sql/plan/template.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeQuery } from '../../wire/client-messages.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
+import type { StatementLane } from '../leased/lent-lane.js';
 import { AskedLane, type Told } from './asked-lane.js';
 import type { BranchResult } from './branch-reader.js';
 import type { CommitBranch } from './coordinator.js';
@@ -15,8 +16,10 @@ import type { Answer, Decision } from './protocol.js';
 
 export interface BranchTarget {
   readonly shardName: string;
-  /** A lane of the session on that shard, for this branch alone. */
-  lane(client: ClientPort<LeasedLane>): LeasedLane;
+  /** A lane of the session on that shard, for this branch alone; or the one that has the client's block there, lent. */
+  lane(client: ClientPort<LeasedLane>): StatementLane;
+  /** Where that is the block's: another one, for what is done beside the block. */
+  readonly beside?: (client: ClientPort<LeasedLane>) => StatementLane;
 }
 
 export type BranchFailure =

@@ -2,7 +2,8 @@
 // has; then, when they are to be committed and more than one has written, the coordinator commits them together; else each
 // commits by itself, the only writer last. Stages:
 //   writing    the branches run a statement
-//   written    all have: a simple query is committed at once, a batch of the extended protocol by its Sync, before which more may run
+//   written    all have: a simple query is committed at once, a batch of the extended protocol by its Sync, before which more may run; in a
+//              block it is over
 //   ending     it is being committed, or taken back
 //   over       told; nothing of it is on any connection but what the recoverer finds
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
@@ -26,6 +27,12 @@ export interface SpreadBranch {
   place(error: Buffer): Buffer;
 }
 
+/** Of a block it is run in. */
+export interface InBlock {
+  /** What counts of the time that was told: the block's is what it was before. */
+  settle(instant: Instant): Instant;
+}
+
 export interface SpreadRequest {
   /** What each shard is to run. */
   readonly branches: readonly SpreadBranch[];
@@ -33,6 +40,8 @@ export interface SpreadRequest {
   readonly hasInstant: boolean;
   /** All shards commit it or none; else each by itself, all at one time. */
   readonly isAtomic: boolean;
+  /** In the client's block, whose branches the targets are, and which decides: it ends when it is written. */
+  readonly inBlock: InBlock | null;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -98,7 +107,7 @@ export class SpreadWrite {
   }
 
   #run(): void {
-    const { branches, clock, hasInstant } = this.#request;
+    const { branches, clock, hasInstant, inBlock } = this.#request;
     this.#stage = 'writing';
     this.#writes.clear();
     this.#running = branches.map(({ target, statement }) => {
@@ -112,6 +121,7 @@ export class SpreadWrite {
       return branch;
     });
     if (!hasInstant || this.#instant !== null) return this.#write(hasInstant ? this.#instant : null);
+    if (inBlock !== null) return this.#askBlock(inBlock);
     const { target, statement } = branches[0]!;
     const asked = new WriteBranch(target, statement, clock, () => undefined);
     this.#asked = asked;
@@ -127,11 +137,21 @@ export class SpreadWrite {
     });
   }
 
+  /** The time of the block, where it has its first part. */
+  #askBlock({ settle }: InBlock): void {
+    this.#running[0]!.askInstant((instant) => {
+      if (!Buffer.isBuffer(instant) && !this.#isCancelled) return this.#write(settle(instant));
+      this.#end(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
+    });
+  }
+
   #write(instant: Instant | null): void {
-    const { branches } = this.#request;
+    const { branches, inBlock } = this.#request;
     for (const [index, branch] of this.#running.entries()) {
       const { statement, place } = branches[index]!;
-      branch.write(statement, instant, (write) => this.#written(branch, write, place));
+      const told = (write: BranchWrite): void => this.#written(branch, write, place);
+      if (inBlock !== null) branch.writeInBlock(statement, instant, told);
+      else branch.write(statement, instant, told);
     }
   }
 
@@ -146,6 +166,8 @@ export class SpreadWrite {
 
   /** Once it is written. @param over nothing of it is left */
   rollBack(over: () => void): void {
+    // The block takes it back.
+    if (this.#request.inBlock !== null) return this.#stage === 'over' ? over() : this.#end(over);
     assert(this.#stage === 'written', 'only what is written is taken back');
     this.#stage = 'ending';
     this.#rollBack(over);
@@ -187,6 +209,7 @@ export class SpreadWrite {
     this.#stage = 'written';
     if (failure !== null) this.rollBack(() => this.#client.failed(this.#errorOf(failure)));
     else if (this.#isCancelled) this.rollBack(() => this.#client.failed(CANCELLED));
+    else if (this.#request.inBlock !== null) this.#end(() => this.#client.written(this.#result()));
     else this.#client.written(this.#result());
   }
 

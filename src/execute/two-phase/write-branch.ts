@@ -1,5 +1,6 @@
 // One shard's part of a statement that writes on several: begins its transaction, runs the statement in it, and asks whether it
 // has written, all in one batch.
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import { forwarded, type Owed, parsing, Reply } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
@@ -73,17 +74,11 @@ export class WriteBranch extends Branch {
 
   /** Runs a statement in the transaction, which begins with the first one. @param instant behind its parameters; null: it takes none */
   write(statement: BranchStatement, instant: Instant | null, told: (outcome: BranchWrite) => void): void {
-    const { source, formats, isAtomic, parameters: own } = statement;
-    const begin = this.#hasBegun ? [] : [...BEGIN, isAtomic ? MAY_PREPARE : NEED_NOT];
-    const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
+    const begin = this.#hasBegun ? [] : [...BEGIN, statement.isAtomic ? MAY_PREPARE : NEED_NOT];
     const send: Send = (connection) => {
-      this.asked.lane.note(source.template, source.text);
-      connection.unnamed = unknownStatement;
+      this.#foresee(connection, statement);
       for (const step of begin) connection.sendAll(step, STEP_OWED);
-      connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
-      for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
-      if (formats !== null) connection.output.push(DESCRIBE);
-      connection.sendAll(EXECUTE, formats === null ? STATEMENT_OWED : RETURNING_OWED);
+      sendStatement(connection, statement, instant);
       connection.sendAll(HAS_WRITTEN, STEP_OWED);
       connection.send(SYNC, forwarded(Reply.sync));
     };
@@ -92,6 +87,26 @@ export class WriteBranch extends Branch {
     if (this.#hasBegun) return this.asked.askSame(send, 1, null, outcome);
     this.#hasBegun = true;
     this.asked.ask(send, 1, null, outcome);
+  }
+
+  /** Runs it in the client's block, which the lane has. */
+  writeInBlock(statement: BranchStatement, instant: Instant | null, told: (outcome: BranchWrite) => void): void {
+    const send: Send = (connection) => {
+      this.#foresee(connection, statement);
+      sendStatement(connection, statement, instant);
+      connection.send(SYNC, forwarded(Reply.sync));
+    };
+    this.asked.askSame(send, 1, null, (results) => {
+      const failure = this.failureOf(results);
+      if (failure !== null) return told(failure);
+      const [written] = results!;
+      told({ kind: 'done', count: countOf(written!.tag), hasWritten: true, returned: written! });
+    });
+  }
+
+  #foresee(connection: ServerConnection, { source }: BranchStatement): void {
+    this.asked.lane.note(source.template, source.text);
+    connection.unnamed = unknownStatement;
   }
 
   /** @param steps answers in front of the statement's */
@@ -110,4 +125,13 @@ export class WriteBranch extends Branch {
     const hasWritten = lastRow(wrote)?.[0] === 't';
     return { kind: 'done', count: countOf(written!.tag), hasWritten, returned: written! };
   }
+}
+
+function sendStatement(connection: ServerConnection, statement: BranchStatement, instant: Instant | null): void {
+  const { source, formats, parameters: own } = statement;
+  const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
+  connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
+  for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
+  if (formats !== null) connection.output.push(DESCRIBE);
+  connection.sendAll(EXECUTE, formats === null ? STATEMENT_OWED : RETURNING_OWED);
 }

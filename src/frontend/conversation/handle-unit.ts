@@ -2,7 +2,8 @@
 // answers it. Pure of sockets and of what stands in texts: it goes by the Unit, the open block and the open batch.
 import type { RewrittenText } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
-import { refusalError, refuse } from '../../base/refusals.js';
+import { isRefusal, refusalError, refuse } from '../../base/refusals.js';
+import { homeShard, type ShardView } from '../../cluster/cluster-view.js';
 import type { Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { Template } from '../../sql/plan/template.js';
@@ -242,26 +243,59 @@ function beside(way: Way, unit: Unit): Handling {
   return isRun ? way.scatter.takeAtHome(unit) : way.scatter.prepareAtHome(unit);
 }
 
-/** A read of several shards, which runs beside the lanes. */
-function onShards(way: Way, unit: Unit): Handling {
-  const { route } = unit;
-  const obstacle = way.placement.mayScatter('shards' in route ? route.shards : []);
-  if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-  return here(way, unit, 'the statement reads several shards', () => way.scatter.take(unit), true);
+/** In a block it is run on the branches that it has on each of those shards, which are opened first. */
+function onBranches(way: Way, unit: Unit, shards: readonly ShardView[], why: string, act: () => Handling): Handling {
+  const { context, branches } = way;
+  const { transaction, lanes, lent } = context;
+  if (transaction.movable) {
+    const isThere = shards.some((shard) => lanes.of(shard) === lanes.current);
+    const first = isThere ? lanes.current : lanes.of(shards[0]!);
+    return onLane(way, unit, first, why, () => {
+      const begun = branches.begin();
+      if (Buffer.isBuffer(begun)) return way.answers.refuse(unit, begun);
+      return begun === 'wait' ? 'wait' : onBranches(way, unit, shards, why, act);
+    });
+  }
+  const further = shards.find((shard) => lent.laneOf(shard) === null);
+  if (further !== undefined) return onLane(way, unit, lanes.of(further), why, () => 'wait');
+  return here(way, unit, why, act, true);
 }
 
-/** A write on several shards, which is a transaction of its own. */
+/** A read of several shards, which runs beside the lanes, but where the client's block has a branch. */
+function onShards(way: Way, unit: Unit): Handling {
+  const { route, statement, copied, view } = unit;
+  const where = way.placement.scattered();
+  if (where instanceof PgkvError) return way.answers.refuse(unit, where);
+  const why = 'the statement reads several shards';
+  const take = (): Handling => way.scatter.take(unit);
+  if (where === 'beside' || !('shards' in route)) return here(way, unit, why, take, true);
+  const scatter = (copied?.statement ?? statement)?.plan.scatter;
+  // What makes one answer of all is run at home, under the same settings.
+  const isCombined = scatter !== undefined && !isRefusal(scatter) && scatter.kind === 'combine';
+  const home = homeShard(view);
+  const shards = isCombined && !route.shards.includes(home) ? [...route.shards, home] : route.shards;
+  return onBranches(way, unit, shards, why, take);
+}
+
+/** A write on several shards, which is a transaction of its own, or a part of the client's block. */
 function spread(way: Way, unit: Unit): Handling {
   const obstacle = way.spread.obstacle(unit);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-  return here(way, unit, 'the statement writes on several shards', () => way.spread.take(unit));
+  const why = 'the statement writes on several shards';
+  const { route } = unit;
+  if (way.context.transaction.inBlock && route.kind === 'spread')
+    return onBranches(way, unit, route.shards, why, () => way.spread.take(unit));
+  return here(way, unit, why, () => way.spread.take(unit));
 }
 
 /** COPY FROM STDIN: rows may belong on any shard. */
 function copyInto(way: Way, unit: Unit): Handling {
   const obstacle = way.copyIn.obstacle(unit);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
-  return here(way, unit, 'the statement copies to several shards', () => way.copyIn.take(unit));
+  const why = 'the statement copies to several shards';
+  const take = (): Handling => way.copyIn.take(unit);
+  if (way.context.transaction.inBlock) return onBranches(way, unit, unit.view.shards, why, take);
+  return here(way, unit, why, take);
 }
 
 /** Has something done without the current lane, once nothing is owed there. @param beside a block goes on there */

@@ -13,6 +13,7 @@ import { CopyInExchange } from '../exchanges/copy-in-exchange.js';
 import type { ConversationServices, ExchangeContext } from '../exchanges/exchange-context.js';
 import { ExtendedProtocol } from '../exchanges/extended-protocol.js';
 import { LeasedExchange } from '../exchanges/leased-exchange.js';
+import { LentLanes } from '../exchanges/lent-lanes.js';
 import { MergedExchange, type MergedServices } from '../exchanges/merged-exchange.js';
 import { OwnAnswers } from '../exchanges/own-answers.js';
 import { OwnExchange } from '../exchanges/own-exchange.js';
@@ -57,6 +58,8 @@ export function openWay(parts: WayParts): OpenedWay {
   const named = new NamedStatements(session, services.sources, kv, services.statementBytesMax);
   const units = new UnitReader(reader, kv, named, services.templateOf);
   const say: Say = (template, text) => saidAgain(units.unit, template, text, session);
+  const transaction = new Transaction<LeasedLane>(say);
+  const portals = new OwnPortals(output);
   const context: ExchangeContext = {
     session,
     services,
@@ -64,14 +67,14 @@ export function openWay(parts: WayParts): OpenedWay {
     output,
     lanes,
     batch: new ClientBatch(),
-    transaction: new Transaction<LeasedLane>(say),
+    transaction,
+    lent: new LentLanes(transaction, lanes, portals),
     kv,
     named,
     resume: parts.resume,
     takeMessages: parts.takeMessages,
   };
   const extended = new ExtendedProtocol(session, named, () => lanes.home.schemaEpoch);
-  const portals = new OwnPortals(output);
   const answers = new OwnAnswers(context, portals);
   const branches = new BlockBranches(context, answers, portals, say);
   const placement = new ShardPlacement(context, portals, say, branches);

@@ -9,9 +9,8 @@ import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
-import { BlockCommit } from '../../execute/two-phase/block-commit.js';
+import type { BlockCommit } from '../../execute/two-phase/block-commit.js';
 import { unable } from '../../execute/two-phase/branch-failure.js';
-import type { LaneAsker } from '../../execute/two-phase/lane-branch.js';
 import { BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
 import type { PrologueStatement, Say } from '../../session/prologue.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
@@ -22,7 +21,7 @@ import { roleInBlock } from './block-role.js';
 import { BranchOpening } from './branch-opening.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
-import { laneBranch } from './lane-branches.js';
+import { commitOf } from './lane-branches.js';
 import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
 
@@ -60,11 +59,16 @@ export class BlockBranches implements Exchange<Unit> {
     this.#answers = answers;
     this.#portals = portals;
     this.#say = say;
-    this.#opening = new BranchOpening(context, this.#asked, (target, error) => this.#opened(target, error));
+    this.#opening = new BranchOpening(context, this.#asked, {
+      opened: (target, error) => this.#opened(target, error),
+      begun: () => this.#goOn(null),
+    });
+    context.lent.onLost = (lane) => this.#loseBranch(lane);
   }
 
   get busy(): boolean {
-    return this.#asked.busy || this.#commit !== null || this.#opening.isWaiting || this.#isLeaving;
+    const isAtWork = this.#asked.busy || this.#commit !== null || this.#opening.isWaiting;
+    return isAtWork || this.#isLeaving || this.#context.lent.areLanding;
   }
 
   get #isLeaving(): boolean {
@@ -89,13 +93,16 @@ export class BlockBranches implements Exchange<Unit> {
 
   /** Of a lane whose losses it hears of. */
   lost(_loss: ServerLoss, lane: LeasedLane): void {
-    const { transaction } = this.#context;
-    if (this.#commit === null && transaction.branches.includes(lane)) {
-      if (lane === transaction.branches[0]) transaction.lose(false);
-      else transaction.loseFurther(lane);
-      this.endOrphans();
-    }
+    if (this.#commit === null) this.#loseBranch(lane);
     this.#asked.answer(lane, null);
+  }
+
+  #loseBranch(lane: LeasedLane): void {
+    const { transaction } = this.#context;
+    if (!transaction.branches.includes(lane)) return;
+    if (lane === transaction.branches[0]) transaction.lose(false);
+    else transaction.loseFurther(lane);
+    this.endOrphans();
   }
 
   abandon(): void {
@@ -105,13 +112,14 @@ export class BlockBranches implements Exchange<Unit> {
 
   /** Whether it hears of the lane's loss in place of whoever has the current one. */
   hearsOf(lane: LeasedLane): boolean {
-    return this.#asked.has(lane) || (this.#commit !== null && this.#context.transaction.branches.includes(lane));
+    if (this.#asked.has(lane) || this.#context.lent.has(lane)) return true;
+    return this.#commit !== null && this.#context.transaction.branches.includes(lane);
   }
 
   /** Those of a block that is lost are rolled back. */
   endOrphans(): void {
     const { transaction } = this.#context;
-    if (this.#opening.isOpen && transaction.phase !== 'open') this.#opening.stop();
+    if (this.#opening.isOpen && transaction.phase !== 'open' && transaction.phase !== 'held') this.#opening.stop();
     for (const lane of transaction.takeOrphans()) {
       this.#rest(lane);
       this.#asked.answer(lane, null);
@@ -296,6 +304,14 @@ export class BlockBranches implements Exchange<Unit> {
     return transaction.script === null ? leaves : null;
   }
 
+  /** A block that could still go to any shard is begun on the current lane, and stays there. @returns it is */
+  begin(): 'ready' | 'wait' | Buffer {
+    const { transaction, lanes } = this.#context;
+    if (transaction.phase === 'held') return this.#opening.open(lanes.current);
+    transaction.bound();
+    return 'ready';
+  }
+
   /** The block goes on on `target`, of which nothing stands in the way, and nothing is owed. @returns it can do so at once */
   reach(target: LeasedLane): 'ready' | 'wait' | Buffer {
     const { transaction, lanes } = this.#context;
@@ -341,43 +357,17 @@ export class BlockBranches implements Exchange<Unit> {
 
   /** COMMIT of a block that has several branches. @param done hears of the error; null: it is committed */
   commit(done: (error: Buffer | null) => void): void {
-    const { transaction, lanes, services, session, kv } = this.#context;
-    const { branches, settings } = transaction;
-    const { clusterId } = kv.view;
+    const { transaction } = this.#context;
     if (this.checkLoss()) {
       transaction.lossTold();
       transaction.endedHere();
       return done(encodeError(LOST, 'ERROR'));
     }
-    // What cannot be prepared is on the home shard, where all is that names no key.
-    const ordered = [
-      ...branches.filter((lane) => lane !== lanes.home),
-      ...branches.filter((lane) => lane === lanes.home),
-    ];
-    const asker: LaneAsker = {
-      ask: (lane, questions, told) => this.#asked.ask(lane, questions, told),
-      drop: (lane, why) => {
-        lane.block.discard(why);
-        this.#asked.answer(lane, null);
-      },
-    };
-    for (const lane of ordered) lane.block.ends();
-    const parts = ordered.map((lane) => laneBranch(lane, asker, this.#context));
-    this.#commit = new BlockCommit({
-      branches: parts,
-      lastHoldsMore: ordered.at(-1) === lanes.home && (lanes.home.holdsState || lanes.home.block.mayDoMore),
-      sets: settings !== 'nothing',
-      clusterId: clusterId ?? '',
-      role: session.user,
-      clock: services.clock,
-      random: services.random,
-      over: (error) => {
-        this.#commit = null;
-        transaction.endedTogether();
-        for (const part of parts) part.end(error === null || settings === 'nothing');
-        this.#awaitChecks(ordered);
-        done(error);
-      },
+    const lanes = transaction.branches;
+    this.#commit = commitOf(this.#context, this.#asked, (error) => {
+      this.#commit = null;
+      this.#awaitChecks(lanes);
+      done(error);
     });
     this.#commit.start();
   }

@@ -1,4 +1,4 @@
-// Opens a further branch of the client's block (D31): waits for a connection to its shard, and has its server begin what the block
+// Opens a branch of the client's block, the first one or a further one (D31): waits for a connection to its shard, and has its server begin what the block
 // has come to. Stages: nothing; waiting for a connection, or for it to be got ready; then its server is asked, as is that of the
 // first branch, which gets the same bounds. Invariant: a lane that got its connection for a block that is lost gives it back.
 import type { Timer } from '../../base/clock.js';
@@ -24,20 +24,28 @@ const NO_CONNECTION = new PgkvError('pool_wait_timeout', {
 /** `asked`: a lane is asked for a connection right now; bytes: it has refused. */
 type Refusal = 'none' | 'asked' | Buffer;
 
+export interface OpeningTold {
+  /** A further branch. @param error null: it is open */
+  opened(target: LeasedLane, error: Buffer | null): void;
+  /** The first branch is, or was lost. */
+  begun(): void;
+}
+
+const ANYTHING = 'SELECT';
+
 export class BranchOpening {
   readonly #context: ExchangeContext;
   readonly #asked: AskedLanes;
-  /** @param error null: the branch is open */
-  readonly #over: (target: LeasedLane, error: Buffer | null) => void;
+  readonly #told: OpeningTold;
   /** Waits for a connection. */
   #lane: LeasedLane | null = null;
   #deadline: Timer | null = null;
   #refusal: Refusal = 'none';
 
-  constructor(context: ExchangeContext, asked: AskedLanes, over: (target: LeasedLane, error: Buffer | null) => void) {
+  constructor(context: ExchangeContext, asked: AskedLanes, told: OpeningTold) {
     this.#context = context;
     this.#asked = asked;
-    this.#over = over;
+    this.#told = told;
   }
 
   get isWaiting(): boolean {
@@ -52,9 +60,10 @@ export class BranchOpening {
 
   /** @returns why it cannot be had */
   open(target: LeasedLane): 'wait' | Buffer {
-    const { services } = this.#context;
+    const { services, transaction } = this.#context;
     this.#lane = target;
-    this.#deadline ??= services.clock.after(CONNECTION_WAIT_MS, () => this.#lane?.giveUp(NO_CONNECTION));
+    const isFurther = transaction.phase === 'open';
+    if (isFurther) this.#deadline ??= services.clock.after(CONNECTION_WAIT_MS, () => this.#lane?.giveUp(NO_CONNECTION));
     this.#refusal = 'asked';
     const isThere = target.ensure(NEUTRAL_TEMPLATE) && target.takeUp();
     const refusal = this.#refusal as Refusal;
@@ -100,8 +109,20 @@ export class BranchOpening {
     this.#deadline = this.#lane = null;
   }
 
+  /** The first branch, of a block that is held here. Whether it can be begun is known by what its server says next. */
+  #beginHeld(target: LeasedLane): void {
+    const { transaction } = this.#context;
+    target.block.open(transaction.opened(target));
+    transaction.bound();
+    this.#asked.ask(target, [ANYTHING], (answers) => {
+      if (answers !== null) transaction.answered(target.connection!.status, target);
+      this.#told.begun();
+    });
+  }
+
   #begin(target: LeasedLane): void {
     const { transaction, lanes } = this.#context;
+    if (transaction.phase === 'held') return this.#beginHeld(target);
     const script = transaction.script!;
     const first = script.findIndex(({ template }) => template.kinds.includes('savepoint'));
     const [before, behind] = first < 0 ? [script, []] : [script.slice(0, first), script.slice(first)];
@@ -114,7 +135,7 @@ export class BranchOpening {
       return (answers) => {
         failure ??= failureOf(asked, answers);
         if (lane === current && answers !== null) transaction.answered(lane.connection!.status, lane);
-        if (--left === 0) this.#over(target, failure);
+        if (--left === 0) this.#told.opened(target, failure);
       };
     };
     if (isFirst) {

@@ -1,4 +1,4 @@
-// COPY … FROM STDIN into key-value tables, as a simple query by itself and outside of blocks. What becomes of the rows is
+// COPY … FROM STDIN into key-value tables, as a simple query by itself, or in a block that has a branch on each shard. What becomes of the rows is
 // execute/copy's. While one is under way the conversation takes the client's data and nothing else; what comes of it behind an
 // error is passed over, as Postgres does.
 import { isAscii, isUtf8 } from 'node:buffer';
@@ -26,6 +26,7 @@ import { copyOf } from './copy-of.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
+import { laneFor } from './spread-request.js';
 
 /** Longer ones are refused: as much of each COPY may have to be kept. */
 const ROW_BYTES_MAX = 16 * 1024 * 1024;
@@ -68,7 +69,9 @@ export class CopyInExchange implements Exchange<Unit> {
     const refused = (name: RefusalName, words?: Record<string, string>): PgkvError => refusalError(refuse(name, words));
     const { obstacle } = template.copyIn!;
     if (obstacle !== null) return refused('copy_in_option', { option: obstacle });
-    if (transaction.inBlock || !batch.begins) return refused('copy_in_block');
+    if (!batch.begins || transaction.phase === 'ending') return refused('copy_in_block');
+    // Where the client does not know yet that it is lost, that is what it is told.
+    if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
     if (view.shards.length > 1 && (view.clusterId === null || crossShard(session).kind === 'refused')) {
       return refused('several_shards_write');
     }
@@ -78,8 +81,9 @@ export class CopyInExchange implements Exchange<Unit> {
 
   /** A Query. */
   take(unit: Unit): Handling {
-    const { services, output, session, lanes, kv } = this.#context;
+    const { services, output, session, lanes, kv, transaction } = this.#context;
     const { template, view, text } = unit;
+    const isInBlock = transaction.inBlock;
     const copy = template.copyIn!;
     const { encoding } = kv.reading;
     const columns = copy.columns ?? KV_COLUMNS;
@@ -89,7 +93,8 @@ export class CopyInExchange implements Exchange<Unit> {
     const table = `${quoteName(copy.table.schema)}.${quoteName(copy.table.name)}`;
     const target = (shard: ShardView): BranchTarget => ({
       shardName: shard.name,
-      lane: (client) => lanes.another(shard, client),
+      lane: laneFor(shard, this.#context),
+      ...(isInBlock ? { beside: (client) => lanes.another(shard, client) } : {}),
     });
     services.counters.statements++;
     const copying = services.copies.begin(copyOf(session, copy.table, 'in'));
@@ -103,6 +108,7 @@ export class CopyInExchange implements Exchange<Unit> {
           copy: encoding.write(`COPY ${copy.target} (${listed}) ${copy.tail}`),
           reap: reapText(table),
           isShared: view.shards.length > 1,
+          isInBlock,
         },
         slotForm: slotForm(copy.format, statesSlot, encoding),
         tableName: copy.table.name,

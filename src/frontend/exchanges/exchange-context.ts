@@ -16,6 +16,7 @@ import type { FrameReader } from '../../wire/frame-reader.js';
 import type { KvStatements } from '../unit/kv-statements.js';
 import type { NamedStatements } from '../unit/named-statements.js';
 import type { ClientOutput } from './client-output.js';
+import type { LentLanes } from './lent-lanes.js';
 import type { ProtocolTap } from './protocol-tap.js';
 
 export interface ConversationServices {
@@ -48,6 +49,8 @@ export interface ExchangeContext {
   readonly lanes: SessionLanes;
   readonly batch: ClientBatch;
   readonly transaction: Transaction<LeasedLane>;
+  /** Those of its branches. */
+  readonly lent: LentLanes;
   readonly kv: KvStatements;
   readonly named: NamedStatements;
   /** Messages are taken again, after an answer to the client. */

@@ -111,6 +111,11 @@ export class OwnPortals {
     return isLeft ? refusalError(refuse('portal_left', { name: shownName(named.name) })) : null;
   }
 
+  /** The one without a name gives way on the server of the current lane. */
+  leaveUnnamed(): void {
+    if (this.#elsewhere.has('')) this.#elsewhere.set('', 'left');
+  }
+
   /** Those on servers may be gone: a block has failed, or its connection is lost. */
   forgetElsewhere(): void {
     this.#elsewhere.clear();

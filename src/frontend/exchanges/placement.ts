@@ -2,9 +2,8 @@
 // that is open, and else the home shard. It moves the conversation from one lane to another when nothing is owed there,
 // so that answers stay in the client's order; where a transaction would have to leave its shard, it refuses (D13).
 // Invariant: while a block is open on a branch, that is the current lane.
-import type { PgkvError } from '../../base/errors.js';
+import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
-import type { ShardView } from '../../cluster/cluster-view.js';
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
@@ -311,22 +310,18 @@ export class ShardPlacement {
     return 'wait';
   }
 
-  /** Whether a read over several shards may run beside the open block: it must not miss anything the block has done. */
-  mayScatter(shards: readonly ShardView[]): PgkvError | null {
+  /**
+   * Where a read over several shards runs: it must not miss anything the block has done. Where the block has no branch, `beside` it,
+   * unless it has settings of its own, which are those of its branches alone.
+   */
+  scattered(): 'beside' | 'on branches' | PgkvError {
     const transaction = this.#transaction;
     // Behind the end of a block, in the same batch, there is none any more.
-    if (!transaction.inBlock || transaction.phase === 'ending') return null;
-    const hasBranch = ({ name }: ShardView): boolean => transaction.branches.some((lane) => lane.shardName === name);
-    const isBeside = transaction.movable || (transaction.phase === 'open' && !shards.some(hasBranch));
-    if (isBeside && this.#isReadCommitted && transaction.settings === 'nothing') return null;
-    if (transaction.settings !== 'nothing') {
-      return LEAVES_SHARD('a read over several shards would not run under the settings of the transaction');
-    }
-    return LEAVES_SHARD(
-      transaction.movable
-        ? 'a read over several shards has no common snapshot, as this isolation level would need'
-        : 'the statement reads several shards, and the transaction has begun on one',
-    );
+    if (!transaction.inBlock || transaction.phase === 'ending') return 'beside';
+    // Where the client does not know yet that it is lost, that is what it is told.
+    if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
+    if (this.#isReadCommitted) return transaction.settings === 'nothing' ? 'beside' : 'on branches';
+    return LEAVES_SHARD('a read over several shards has no common snapshot, as this isolation level would need');
   }
 
   #take(target: LeasedLane): Placement {

@@ -9,14 +9,14 @@ import type { ShardView } from '../../cluster/cluster-view.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import { type LocalSettings, localSettings, localSettingsSql } from '../../execute/scatter/local-settings.js';
 import { PrepareRun } from '../../execute/scatter/prepare-run.js';
-import type { ScatterClient, ScatterRequest } from '../../execute/scatter/scatter-request.js';
+import type { ScatterRequest } from '../../execute/scatter/scatter-request.js';
 import { ScatterRun } from '../../execute/scatter/scatter-run.js';
 import type { RunningCopy } from '../../telemetry/running-copies.js';
 import { CopyWriter, FRAME_BYTES } from '../../wire/copy-format.js';
 import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import { rowShape } from '../../wire/row-shape.js';
-import { encodeCommandComplete, encodeError, PARSE_COMPLETE, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
+import { encodeCommandComplete, encodeError, PARSE_COMPLETE } from '../../wire/server-messages.js';
 import type { CopiedStatement } from '../unit/kv-statements.js';
 import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
@@ -24,8 +24,11 @@ import { BlockInstant, readBeside } from './block-instant.js';
 import { BlockQuestion } from './block-question.js';
 import { copyOf } from './copy-of.js';
 import type { ExchangeContext } from './exchange-context.js';
+import { KeptRows } from './kept-rows.js';
 import type { OwnAnswers } from './own-answers.js';
-import { noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
+import type { OwnPortal, OwnPortals } from './own-portals.js';
+import { PortalDescription } from './portal-description.js';
+import { type RunClient, ScatterPortal } from './scatter-portal.js';
 import {
   atHome,
   boundParts,
@@ -51,9 +54,6 @@ const statementExists = (name: string): Buffer =>
 
 /** What is under way. */
 type BesideRun = Pick<ScatterRun, 'cancel' | 'resume' | 'abandon'>;
-
-/** What may follow the start of a read. */
-type RunClient = Omit<ScatterClient, 'rows' | 'notice'>;
 
 export class ScatterExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
@@ -260,78 +260,41 @@ export class ScatterExchange implements Exchange<Unit> {
     if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
     this.#context.services.counters.statements++;
     this.#context.batch.begunElsewhere(false);
-    this.#portals.bind(name, this.#portal(name, request, rewritten));
+    this.#portals.bind(name, this.#portal(name, unit.source, request, rewritten));
     return 'taken';
   }
 
-  #portal(name: string, request: ScatterRequest, rewritten: RewrittenText | null): OwnPortal {
-    const { output } = this.#context;
-    /** RowDescription, once it is known; and whether the client asked for it and has not had it yet. */
-    let description: Buffer | null = null;
-    let isAsked = false;
-    let run: ScatterRun | null = null;
-    let ended = false;
-    const failed = (error: Buffer): void => {
-      // The block may go on behind it, from a savepoint: without the portal.
-      portal.isGone = true;
-      this.#answers.error(Frontend.execute, placedError(error, rewritten));
-    };
-    const described = (told: Buffer): null => {
-      description = told;
-      if (isAsked) output.send(told);
-      isAsked = false;
-      return null;
-    };
-    const portal: OwnPortal = {
-      endsBlock: false,
-      describe: (executeFollows) => {
-        if (portal.isGone) return this.#answers.error(Frontend.describe, noPortal(name));
-        if (description !== null) return output.send(description);
-        isAsked = true;
-        // Nearly always Execute is next, and brings the description along.
-        if (executeFollows) return;
-        const asking = this.#begin(request, {
-          described: (told) => {
-            described(told);
-            asking.abandon();
-            this.#end();
-            return null;
-          },
-          suspended: () => undefined,
-          completed: () => undefined,
-          failed,
-        });
-        asking.start();
+  #portal(
+    name: string,
+    source: StatementSource | null,
+    request: ScatterRequest,
+    rewritten: RewrittenText | null,
+  ): OwnPortal {
+    return new ScatterPortal(name, request, this.#context.output, {
+      begin: (client, kept) => this.#begin(request, client, kept),
+      goOn: (run) => {
+        this.#run = run;
       },
-      execute: (rowsMax) => {
-        // As Postgres answers a portal that has been run to its end.
-        if (portal.isGone) return this.#answers.error(Frontend.execute, noPortal(name));
-        if (ended) return output.send(encodeCommandComplete('SELECT 0'));
-        if (run !== null) {
-          this.#run = run;
-          return run.continue(rowsMax);
-        }
-        run = this.#begin(request, {
-          described,
-          suspended: () => {
-            output.send(PORTAL_SUSPENDED);
-            this.#end();
-          },
-          completed: (tag) => {
-            ended = true;
-            output.send(encodeCommandComplete(tag));
-          },
-          failed,
-        });
-        run.start(rowsMax);
-      },
-      close: () => run?.abandon(),
-    };
-    return portal;
+      described: (described) => this.#describePortal(source!, request.resultFormats, described),
+      error: (type, error) =>
+        this.#answers.error(type, type === Frontend.execute ? placedError(error, rewritten) : error),
+      end: () => this.#end(),
+    });
+  }
+
+  /** By the home shard: what runs in the block is run once. */
+  #describePortal(source: StatementSource, formats: readonly number[], described: (told: Buffer) => void): void {
+    const run = new PortalDescription(this.#context, source, formats, (told, isError) => {
+      if (isError) this.#answers.error(Frontend.describe, told);
+      else described(told);
+      this.#end();
+    });
+    this.#run = { cancel: () => run.cancel(), resume: nothing, abandon: () => run.abandon() };
+    run.start();
   }
 
   /** A run whose rows go to the client; the conversation waits until it ends. */
-  #begin(request: ScatterRequest, client: RunClient, writer: CopyWriter | null = null): ScatterRun {
+  #begin(request: ScatterRequest, client: RunClient, writer: CopyWriter | KeptRows | null = null): ScatterRun {
     const { output } = this.#context;
     const { instant } = request;
     readBeside(this.#context);
@@ -340,6 +303,7 @@ export class ScatterExchange implements Exchange<Unit> {
       described: client.described,
       suspended: client.suspended,
       rows: (bytes) => {
+        if (writer instanceof KeptRows) return writer.keep(bytes);
         output.send(writer === null ? bytes : this.#written(writer, bytes));
         output.flush();
         return !output.blocked;

@@ -25,12 +25,15 @@ import { encodeErrorResponse, readErrorFields, withoutPosition } from '../../wir
 import { TypeOid } from '../../wire/type-oids.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
+import type { LentLanes } from './lent-lanes.js';
 
 /** What reads need of the conversation. */
 export interface ReadRequestContext {
   readonly session: Session;
   readonly lanes: SessionLanes;
   readonly kv: KvStatements;
+  /** Those of the block's branches. */
+  readonly lent?: LentLanes;
   readonly services: { readonly clock: Clock; readonly sources: StatementSources };
 }
 
@@ -80,10 +83,7 @@ function requestOf(
   if (offset instanceof PgkvError) return offset;
   const { session, lanes, kv } = context;
   const { clock, sources } = context.services;
-  const target = (shard: ShardView): ScatterTarget => ({
-    shardName: shard.name,
-    lane: (client) => lanes.another(shard, client),
-  });
+  const target = (shard: ShardView): ScatterTarget => targetOn(shard, context);
   return {
     plan: scatter,
     shardSource: shardSource(statement, scatter, parameters, sources),
@@ -109,6 +109,13 @@ function requestOf(
     session,
     clock,
   };
+}
+
+/** In the block where it has a branch there, else beside it. */
+function targetOn(shard: ShardView, { lanes, lent }: ReadRequestContext): ScatterTarget {
+  const branch = lent?.boundOn(shard) ?? null;
+  if (branch === null) return { shardName: shard.name, lane: (client) => lanes.another(shard, client) };
+  return { shardName: shard.name, lane: (client) => lent!.lend(branch, client), isInBlock: true };
 }
 
 /** The home shard, for what runs there beside the session's own lane. */

@@ -1,7 +1,9 @@
-// What writes on several shards outside of blocks (D14): a statement, or all of a batch of the extended protocol. A simple query is
+// What writes on several shards (D14), outside of blocks: a statement, or all of a batch of the extended protocol. A simple query is
 // committed when all shards have run it; what portals have run is held until the Sync of their batch, which commits it, as it does
 // in Postgres. Of a batch that is seen to write on several shards (unit/shards-ahead.ts) all runs so from its first statement on.
-// Until the Sync nothing else may run: only statements on keys, whose shards are known. What is sent to the shards is spread-request.ts's, how it is made one execute/two-phase's. States:
+// Until the Sync nothing else may run: only statements on keys, whose shards are known. In a block a statement runs on the lanes
+// of the block's branches, and is told when all have run it (R60). What is sent to the shards is spread-request.ts's, how it is
+// made one execute/two-phase's. States:
 //   none      nothing is under way
 //   running   shards are asked: no message is taken
 //   held      written, and not committed: more may be, and the Sync decides
@@ -91,8 +93,11 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
   /** Why the unit may not run so; null: it may. */
   obstacle({ type, view, template }: Unit): PgkvError | null {
     const { transaction, batch, session } = this.#context;
-    const isAlone = template.kinds.length === 1 && (type === Frontend.bind || batch.begins);
-    if (!isAlone || transaction.inBlock || view.clusterId === null) return refused('several_shards_write');
+    const isInBlock = transaction.phase === 'open' || transaction.phase === 'held';
+    const isAlone = template.kinds.length === 1 && (type === Frontend.bind || batch.begins || isInBlock);
+    if (!isAlone || view.clusterId === null || transaction.phase === 'ending') return refused('several_shards_write');
+    // Where the client does not know yet that it is lost, that is what it is told.
+    if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
     const wanted = crossShard(session);
     return wanted.kind === 'refused' ? refused('several_shards_write') : null;
   }
@@ -223,19 +228,21 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     const run = this.#run(statement, null, {
       written: (told) => {
         answer = told;
-        run.commit();
+        if (statement.isInBlock) done();
+        else run.commit();
       },
-      committed: () => {
-        const { output } = this.#context;
-        const { description, rows, count } = answer!;
-        if (description !== null) output.send(description);
-        for (const row of rows) output.send(row);
-        output.send(encodeCommandComplete(statement.tag(count)));
-        this.#answers.ready();
-        this.#end(NONE);
-      },
+      committed: () => done(),
       failed: (error) => this.#fail(Frontend.query, error),
     });
+    const done = (): void => {
+      const { output } = this.#context;
+      const { description, rows, count } = answer!;
+      if (description !== null) output.send(description);
+      for (const row of rows) output.send(row);
+      output.send(encodeCommandComplete(statement.tag(count)));
+      this.#answers.ready();
+      this.#end(NONE);
+    };
     return 'taken';
   }
 
@@ -307,7 +314,7 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
           return this.#answers.error(Frontend.execute, cannotBeRun(name));
         }
         // A block has begun behind its Bind.
-        if (transaction.inBlock) return this.#answers.error(Frontend.execute, IN_BLOCK);
+        if (transaction.inBlock !== statement.isInBlock) return this.#answers.error(Frontend.execute, IN_BLOCK);
         const state = this.#state;
         const run = this.#run(statement, state.kind === 'held' ? state.run : null, {
           written: (given) => {
@@ -315,7 +322,7 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
             answer = given;
             if (isDescribed) output.send(given.description ?? NO_DATA);
             deliver(given, rowsMax);
-            this.#end({ kind: 'held', run });
+            this.#end(statement.isInBlock ? NONE : { kind: 'held', run });
           },
           committed: () => this.#end(NONE),
           failed: (error) => {

@@ -14,6 +14,7 @@ import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js
 import { Backend } from '../../wire/protocol.js';
 import type { KvStatement } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
+import { asBegun } from './block-instant.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { type BoundParts, placedError, typesWithInstant } from './scatter-request-of.js';
@@ -30,6 +31,8 @@ export interface SpreadAnswer {
 
 export interface SpreadStatement {
   readonly request: SpreadRequest;
+  /** It was bound in a block, and runs in that. */
+  readonly isInBlock: boolean;
   /** It returns rows; null: a shard will say so. */
   readonly returns: boolean | null;
   answer(result: SpreadResult): SpreadAnswer;
@@ -65,11 +68,12 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
     return new PgkvError('internal', { detail: 'a statement that is none of several shards was to be spread' });
   }
   const shards = route.kind === 'keyed' ? [route.shard] : route.shards;
-  const { services, session, lanes } = context;
+  const { services, session, transaction } = context;
   const isAtomic = crossShard(session).kind === '2pc';
+  const isInBlock = transaction.inBlock;
   const target = (shard: ShardView): BranchTarget => ({
     shardName: shard.name,
-    lane: (client) => lanes.another(shard, client),
+    lane: laneFor(shard, context),
   });
   const { insert, returns, hasInstant } = spread;
   const parts =
@@ -83,11 +87,13 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
       branches: parts.branches,
       hasInstant,
       isAtomic,
+      inBlock: isInBlock ? { settle: (instant) => asBegun(transaction, instant) } : null,
       clusterId: view.clusterId,
       role: session.user,
       clock: services.clock,
       random: services.random,
     },
+    isInBlock,
     returns: route.kind === 'keyed' ? null : returns,
     answer: ({ count, returned }) => {
       const told = returned[0]!.description;
@@ -100,6 +106,12 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
     },
     tag: (count) => `${verb} ${count}`,
   };
+}
+
+/** Of its own; or, in a block, that of the block's branch, which there is. */
+export function laneFor(shard: ShardView, { lanes, lent, transaction }: ExchangeContext): BranchTarget['lane'] {
+  if (!transaction.inBlock) return (client) => lanes.another(shard, client);
+  return (client) => lent.lend(lanes.of(shard), client);
 }
 
 /** Every shard runs the same. */

@@ -1,0 +1,153 @@
+// The lane of a client's block, lent to who runs one statement of the block on several shards: answers are that one's until the
+// lane is given back. Invariants: it is given back once; what it loses meanwhile its borrower hears of at once, and the session
+// when all that are lent are back; one that is given back in the midst of an answer is closed, and the block lost with it.
+import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
+import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
+import type { PgkvError } from '../../base/errors.js';
+import type { Session } from '../../session/session.js';
+import type { Template } from '../../sql/plan/template.js';
+import type { ClientPort, LeasedLane } from './leased-lane.js';
+
+/** What running a statement takes of a lane. */
+export interface StatementLane {
+  readonly mode: LeasedLane['mode'];
+  readonly connection: ServerConnection | null;
+  readonly session: Session;
+  readonly busy: boolean;
+  shapeIsTold: boolean;
+  ensure(template: Template): boolean;
+  note(template: Template, text: string): void;
+  cancel(): void;
+  clientDrained(): void;
+  /** It is given back. */
+  end(): void;
+}
+
+export class LentLane implements StatementLane, ClientPort<LeasedLane> {
+  readonly lane: LeasedLane;
+  readonly #owner: ClientPort<LeasedLane>;
+  readonly #borrower: ClientPort<LeasedLane>;
+  readonly #back: (lent: LentLane) => void;
+  /** What the client has been told of settings: it hears of others when the session is at the lane. */
+  readonly #told: ReportedParameters;
+  #isBack = false;
+  #loss: { readonly loss: ServerLoss; readonly hadState: boolean } | null = null;
+
+  /** @param lane owes nothing, or has lost its connection; back: it is given back */
+  constructor(lane: LeasedLane, borrower: ClientPort<LeasedLane>, back: (lent: LentLane) => void) {
+    this.lane = lane;
+    this.#owner = lane.port;
+    this.#borrower = borrower;
+    this.#back = back;
+    this.#told = lane.session.told;
+    lane.port = this;
+  }
+
+  get mode(): LeasedLane['mode'] {
+    return this.#isBack ? 'ended' : this.lane.mode;
+  }
+
+  get connection(): ServerConnection | null {
+    return this.#isBack ? null : this.lane.connection;
+  }
+
+  get session(): Session {
+    return this.lane.session;
+  }
+
+  /** A block is open on it all the time: what matters is whether its server owes something. */
+  get busy(): boolean {
+    return this.lane.mode !== 'leased' || this.lane.connection!.replies.length > 0;
+  }
+
+  set shapeIsTold(_told: boolean) {
+    // Nothing is repeated in a block.
+  }
+
+  ensure(template: Template): boolean {
+    return this.lane.mode === 'leased' && this.lane.ensure(template);
+  }
+
+  note(template: Template, text: string): void {
+    this.lane.note(template, text);
+  }
+
+  cancel(): void {
+    if (!this.#isBack) this.lane.cancel();
+  }
+
+  clientDrained(): void {
+    if (!this.#isBack) this.lane.clientDrained();
+  }
+
+  end(): void {
+    if (this.#isBack) return;
+    const { lane } = this;
+    this.#isBack = true;
+    lane.port = this.#owner;
+    lane.session.told = this.#told;
+    const { connection } = lane;
+    if (connection !== null) {
+      connection.resume();
+      if (connection.replies.length > 0) lane.block.discard('the answer of a branch of a transaction is not awaited');
+      else if (connection.cancelsUnderWay > 0) lane.awaitCancels();
+    }
+    this.#back(this);
+  }
+
+  /** Once it is back: the session hears what became of it meanwhile. The borrower has had what the server has said. */
+  tellLoss(): void {
+    if (this.#loss === null) return;
+    const { loss, hadState } = this.#loss;
+    this.#loss = null;
+    this.#owner.lost({ ...loss, midMessage: false }, hadState, this.lane);
+  }
+
+  // Called by the lane.
+
+  get clogged(): boolean {
+    return this.#borrower.clogged;
+  }
+
+  get holdsBytes(): boolean {
+    return this.#borrower.holdsBytes;
+  }
+
+  send(bytes: Buffer, lane: LeasedLane): void {
+    this.#borrower.send(bytes, lane);
+  }
+
+  /** What the session listens for. */
+  notified(message: Buffer, lane: LeasedLane): void {
+    this.#owner.notified(message, lane, true);
+  }
+
+  flush(): void {
+    this.#borrower.flush();
+  }
+
+  ready(status: number, lane: LeasedLane): void {
+    this.#borrower.ready(status, lane);
+  }
+
+  resume(): void {
+    this.#borrower.resume();
+  }
+
+  refused(error: PgkvError, message: Buffer | null): void {
+    this.#borrower.refused(error, message);
+  }
+
+  lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void {
+    this.#loss = { loss, hadState };
+    this.#borrower.lost(loss, hadState, lane);
+  }
+
+  repeat(): void {
+    this.#borrower.repeat();
+  }
+
+  tag(tag: string): void {
+    this.#borrower.tag(tag);
+  }
+}
