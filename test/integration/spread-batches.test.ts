@@ -87,12 +87,20 @@ const unnamed = (parse: string, bind: readonly (string | null)[], describes = fa
 function statement(random: SeededRandom): FrontendMessage[] {
   const [tenant, of] = key(random);
   const describes = random.oneIn(2);
+  const portal = `p${random.integer(1e9)}`;
   return random.pick([
     () => [{ bind: [tenant, of, value(random)], statement: 'put' }, { execute: '' }],
     () => [{ bind: [tenant, of, value(random)], statement: 'put' }, { describe: 'portal' }, { execute: '' }],
     () => [
       { bind: [tenant, of, value(random)], statement: 'set' },
       { execute: '', rows: random.integer(2) },
+    ],
+    // Of one that is bound and not run, behind what is.
+    () => [
+      { bind: [tenant, of, value(random)], statement: 'set', portal },
+      { bind: [tenant, of, value(random)], statement: 'put' },
+      { execute: '' },
+      { describe: 'portal', name: portal },
     ],
     () => unnamed(NAMED['put']!, [tenant, of, value(random)], describes),
     () => unnamed('DELETE FROM kv WHERE tenant_id = $1 AND key = $2 RETURNING value', [tenant, of], describes),

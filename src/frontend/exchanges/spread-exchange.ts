@@ -299,12 +299,18 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
         if (answer !== null) return output.send(answer.description ?? NO_DATA);
         isDescribed = executeFollows;
         if (executeFollows) return;
+        // What others of the batch have written is held meanwhile.
+        const before = this.#state;
         const asked = new PortalDescription(this.#context, source!, formats, (described, isError) => {
           if (isError) this.#answers.error(Frontend.describe, described);
           else output.send(described);
-          this.#end(NONE);
+          this.#end(before);
         });
-        this.#state = { kind: 'running', run: asked };
+        const abandon = (): void => {
+          asked.abandon();
+          if (before.kind === 'held') before.run.abandon();
+        };
+        this.#state = { kind: 'running', run: { cancel: () => asked.cancel(), abandon } };
         asked.start();
       },
       execute: (rowsMax) => {
