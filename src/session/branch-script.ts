@@ -4,7 +4,7 @@
 import { NEUTRAL_TEMPLATE, type Template } from '../sql/plan/template.js';
 import { mayNameTransaction, readSavepoint, type SavepointText } from '../sql/text/savepoint-text.js';
 import { settingsOf } from './block-settings.js';
-import { hasRoom, isRead, type Prologue, type PrologueStatement, type Say } from './prologue.js';
+import { hasRoom, isRead, type Prologue, type PrologueStatement, type Say, withoutOptions } from './prologue.js';
 
 const CONTROL: ReadonlySet<string> = new Set(['begin', 'commit', 'rollback', 'savepoint', 'set']);
 export class BranchScript {
@@ -48,7 +48,7 @@ export class BranchScript {
   /** All that was sent is done. */
   done(): void {
     if (this.#hasLostOptions) {
-      this.#settled = null;
+      this.#settled = this.#settled === null ? null : [withoutOptions(this.#settled[0]!)];
       this.#hasLostOptions = false;
     }
     if (this.#pending.length === 0) return;

@@ -32,6 +32,13 @@ const HAS_READ = ofPgkv('SELECT');
 /** Opens the block in which is said what stood in front of the client's BEGIN, which is a warning behind it, and whose options hold. */
 const BEGUN_BEFORE = ofPgkv('BEGIN');
 
+/** A BEGIN without the options that it had. */
+export const withoutOptions = ({ template }: PrologueStatement): PrologueStatement => ({
+  template,
+  text: 'BEGIN',
+  said: BEGUN_BEFORE.said,
+});
+
 /** Of a batch that has done nothing yet, and of one that has only read: shared by all, and never changed. */
 export const NOTHING_SAID: Prologue = [];
 const ONLY_READ: Prologue = [HAS_READ];

@@ -162,7 +162,7 @@ t.test('what opens a further branch brings it to where the block is', async (t) 
   t.same(runs.flatMap(({ wrong }) => wrong ?? []).slice(0, 3), []);
   const [known, asked] = [runs.reduce((sum, one) => sum + one.known, 0), runs.reduce((sum, one) => sum + one.asked, 0)];
   t.comment(`known ${known} of ${asked} times`);
-  t.ok(known > asked / 12, 'it is known where nothing has failed in a pipeline');
+  t.ok(known > asked / 10, 'it is known where nothing has failed in a pipeline');
 });
 
 t.test('any number of savepoints, one after the other, takes no room', async (t) => {
