@@ -279,6 +279,8 @@ export class ReplyMatcher {
     this.#connection.copyIn = false;
     if (head.control !== null) {
       head.control.failed(Buffer.from(buffer.subarray(start, end)));
+      // What is said again may be so by the extended protocol.
+      if (head.kind !== Reply.query) this.#replies.failExtended();
       return;
     }
     if (this.quiet) {

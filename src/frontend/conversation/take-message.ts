@@ -9,6 +9,7 @@ import { Frame, type FrameFound } from '../../wire/frame-reader.js';
 import { Frontend } from '../../wire/protocol.js';
 import { passInCopy } from '../exchanges/copy-messages.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
+import { outlivesQuery } from '../exchanges/server-names.js';
 import type { UnitReader } from '../unit/read-unit.js';
 import type { Unit } from '../unit/unit.js';
 import { handleUnit, type Way } from './handle-unit.js';
@@ -92,7 +93,9 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
   if (type === Frontend.bind && spread.awaitsBatch()) return 'wait';
   // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query; one behind an open batch does so
   // when it is sent, since it may be skipped.
-  if (type === Frontend.query && lanes.current.connection?.replies.unsynced() !== true) session.unnamed.set(null);
+  if (type === Frontend.query && lanes.current.connection?.replies.unsynced() !== true) {
+    if (!outlivesQuery(session, reader.buffer.subarray(reader.start + 5, reader.end - 1))) session.unnamed.set(null);
+  }
   batch.take(type);
   const handled = handleUnit(way, units.read());
   if (handled === 'wait') batch.putBack();

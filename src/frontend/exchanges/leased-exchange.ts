@@ -195,13 +195,14 @@ export class LeasedExchange implements Exchange<Unit> {
     services.counters.statements++;
     if (template.notice !== null) connection.replyLocally(encodeNotice(template.notice), null);
     if (rewritten !== null) {
-      const owed = endsUnnamed(this.#context.session, connection, this.#owed(template, rewritten));
+      const owed = endsUnnamed(this.#context.session, connection, this.#owed(template, rewritten), null);
       connection.send(encodeQueryBytes(rewrittenBytes(rewritten)), owed);
       return 'taken';
     }
     const renamed = isReopened ? early : this.#extended.ownNames(template, text, connection);
     const owed = this.#owed(template, null);
-    const ends = (what: Owed): Owed => endsUnnamed(this.#context.session, connection, what);
+    const bytes = buffer.subarray(start + 5, end - 1);
+    const ends = (what: Owed): Owed => endsUnnamed(this.#context.session, connection, what, bytes);
     if (renamed === null) connection.send(buffer.subarray(start, end), ends(owed));
     else connection.send(encodeQuery(renamed.text), ends(renamedQuery(renamed.names, owed.does)));
     this.#extended.sentSql(template, connection);

@@ -95,7 +95,7 @@ export class OwnAnswers {
   #provokeByQuery(type: number, connection: ServerConnection, query: Buffer, error: Buffer): void {
     const owed = provokedError(Reply.query, error, null);
     connection.unnamed = null;
-    connection.send(query, type === Frontend.query ? endsUnnamed(this.#context.session, connection, owed) : owed);
+    connection.send(query, type === Frontend.query ? endsUnnamed(this.#context.session, connection, owed, null) : owed);
   }
 
   /** Answers the unit with an error, which aborts what a server's error would abort. */

@@ -152,14 +152,21 @@ export class ServerNames {
   }
 }
 
+/** A server does not come to a simple query whose bytes are no text (22021): the unnamed statement outlives it. */
+export const outlivesQuery = ({ unnamed, textReading }: Session, text: Buffer): boolean =>
+  unnamed.source !== null && textReading.encoding.read(text) === null;
+
 /**
  * A simple query is about to be sent, and ends the unnamed statement, the session's and the connection's, whatever becomes of it:
- * unless the server skips it, behind an error in its batch.
+ * unless the server skips it, behind an error in its batch, or it is no text.
+ * @param text null: one of pgkv's own
  * @returns what is owed for it
  */
-export function endsUnnamed({ unnamed }: Session, connection: ServerConnection, owed: Owed): Owed {
+export function endsUnnamed(session: Session, connection: ServerConnection, owed: Owed, text: Buffer | null): Owed {
+  const { unnamed } = session;
   const { replies } = connection;
   connection.unnamed = null;
+  if (text !== null && outlivesQuery(session, text)) return owed;
   if (!replies.unsynced()) {
     unnamed.set(null);
     return owed;

@@ -31,7 +31,7 @@ const LISTED: readonly ListedDifference[] = [
       const isDescribed = before === 'NoData' || before.startsWith('columns ');
       const bind = isDescribed ? at - 2 : at - 1;
       const isBindError = told[bind] === 'BindComplete' && isSame(wanted, told.toSpliced(bind, at - bind));
-      const isDescription = wanted[at]?.startsWith('columns ') === true || wanted[at] === 'CopyOutResponse';
+      const isDescription = /^(?:columns |NoData$|CopyOutResponse$)/.test(wanted[at] ?? '');
       return isBindError || (isDescription && isSame(wanted.toSpliced(at, 1), told));
     },
   },
