@@ -225,7 +225,9 @@ export class BlockBranches implements Exchange<Unit> {
       return true;
     }
     if (!transaction.isSpread || (lanes.current.connection?.replies.length ?? 1) > 0) return false;
-    const isOpen = transaction.phase === 'open' && this.#awaited === null;
+    // In an open batch the current one may have failed as well, which is known behind the Sync.
+    const isKnown = this.#awaited === null && lanes.current.connection?.replies.unsynced() === false;
+    const isOpen = transaction.phase === 'open' && isKnown;
     const lost = transaction.branches.slice(1).find(({ connection }) => {
       return connection === null || connection.status === idle || (isOpen && connection.status === failed);
     });
