@@ -11,6 +11,8 @@ const EMPTY = Buffer.alloc(0);
 const POSTGRES_LIMITS = frontendLimits(LARGE_MESSAGE_BYTES_MAX);
 /** Held chunks below this are joined: a message that comes byte by byte must cost its bytes, not an object for each. */
 const JOINED_CHUNK_BYTES_MAX = 4_096;
+/** What is put back again and again, from this on, is copied to where more has room behind it. */
+const ROOMY_BYTES_MIN = 16_384;
 
 /** What `next()` found. */
 export const Frame = {
@@ -46,6 +48,10 @@ export class FrameReader {
   #held: Buffer[] = [];
   #heldBytes = 0;
   #wantedBytes = 0;
+  /** Where `buffer` is followed by room for more, that nobody has been given; null: it is not. */
+  #store: Buffer | null = null;
+  /** Of all that was pushed. */
+  #pushedBytes = 0;
   /** Bytes of a streamed message that have not arrived yet. */
   #remaining = 0;
 
@@ -65,10 +71,17 @@ export class FrameReader {
     return this.#heldBytes + this.buffer.length - this.#offset;
   }
 
+  /** Where in all that was pushed the message found last begins. */
+  get position(): number {
+    return this.#pushedBytes - this.#heldBytes - (this.buffer.length - this.start);
+  }
+
   /** Adds received bytes. The reader keeps the chunk; the caller must not change it. */
   push(chunk: Buffer): void {
+    this.#pushedBytes += chunk.length;
     if (this.#heldBytes === 0 && this.#offset === this.buffer.length) {
       this.buffer = chunk;
+      this.#store = null;
       this.#offset = 0;
       return;
     }
@@ -99,7 +112,7 @@ export class FrameReader {
   next(): FrameFound {
     if (this.#heldBytes > 0) {
       if (this.#heldBytes < this.#wantedBytes) return Frame.none;
-      this.buffer = this.#held.length === 1 ? this.#held[0]! : Buffer.concat(this.#held, this.#heldBytes);
+      this.buffer = this.#joined();
       this.#held = [];
       this.#heldBytes = 0;
       this.#wantedBytes = 0;
@@ -147,9 +160,33 @@ export class FrameReader {
     this.#offset = offset;
   }
 
+  /** Of a whole message that was put back each further chunk is appended, so that waiting for many costs their bytes. */
+  #joined(): Buffer {
+    const [first, ...further] = this.#held as [Buffer, ...Buffer[]];
+    if (further.length === 0) return first;
+    const bytes = this.#heldBytes;
+    // Where more has come than was there, it is copied as often as it doubles.
+    if (this.#wantedBytes > 0 || bytes < ROOMY_BYTES_MIN || bytes > 2 * first.length) {
+      this.#store = null;
+      return Buffer.concat(this.#held, bytes);
+    }
+    const isThere = this.#store !== null && first.buffer === this.#store.buffer;
+    let start = isThere ? first.byteOffset : 0;
+    if (!isThere || start + bytes > this.#store!.length) {
+      // Not of the pool: its offsets are those in the store.
+      this.#store = Buffer.allocUnsafeSlow(2 * bytes);
+      first.copy(this.#store, 0);
+      start = 0;
+    }
+    let end = start + first.length;
+    for (const chunk of further) end += chunk.copy(this.#store!, end);
+    return this.#store!.subarray(start, end);
+  }
+
   #drained(): FrameFound {
     // Dropping the reference lets the slab of an idle peer be collected.
     this.buffer = EMPTY;
+    this.#store = null;
     this.#offset = 0;
     this.#wantedBytes = 0;
     return Frame.none;
@@ -160,6 +197,7 @@ export class FrameReader {
     // A few leftover bytes must not pin the whole chunk they came in.
     if (this.#offset > 0 && this.buffer.length - this.#offset < this.buffer.length / 2) {
       this.buffer = Buffer.from(this.buffer.subarray(this.#offset));
+      this.#store = null;
       this.#offset = 0;
     }
     return Frame.none;

@@ -33,7 +33,56 @@ async function batches(t: Test, version: '15' | 'embedded', shards: number): Pro
     }
     t.strictSame(await prepared(), []);
   });
+  if (shards > 1) await readsInFront(t, servers, shards);
+  // Later servers go on with the batch behind it.
+  if (version === '15') await queryInMidst(t, servers);
   if (shards > 1) await atomicity(t, servers);
+}
+
+/** Reads do not make a batch one of several shards: it needs nothing that a batch on one does not. */
+async function readsInFront(
+  t: Test,
+  { client, plain, rows, fill, decisions }: SpreadServers,
+  shards: number,
+): Promise<void> {
+  await t.test('reads in front of what is written on one shard may be anywhere', async (t) => {
+    const random = new SeededRandom(SEED, shards);
+    await fill();
+    for (const of of [client, plain]) await prepare(of);
+    const before = await decisions();
+    // Under which nothing may be written on several.
+    const setting = 'default_transaction_isolation';
+    for (const of of [client, plain]) await of.run(`SET ${setting} = 'repeatable read'`);
+    for (let n = 0; n < 12; n++) {
+      const select = 'SELECT value FROM kv WHERE tenant_id = $1 AND key = $2';
+      const reads = Array.from({ length: random.between(1, 4) }, () => unnamed(select, key(random), random.oneIn(2)));
+      const [tenant, of] = key(random);
+      const writes = Array.from({ length: random.between(1, 3) }, (): FrontendMessage[] => [
+        { bind: [tenant, of, value(random)], statement: 'put' },
+        { execute: '' },
+      ]);
+      const messages = [...reads.flat(), ...writes.flat(), 'sync'] as FrontendMessage[];
+      const [here, there] = await Promise.all([client, plain].map((one) => said(one, messages, { unordered: true })));
+      if (!t.strictSame(here, there, JSON.stringify(messages))) return;
+    }
+    for (const of of [client, plain]) await of.run(`RESET ${setting}`);
+    t.strictSame(await rows(client), await rows(plain));
+    t.equal(await decisions(), before);
+  });
+}
+
+async function queryInMidst(t: Test, { client, plain, rows }: SpreadServers): Promise<void> {
+  await t.test('a simple query ends a batch without a Sync, and another one begins', async (t) => {
+    const put = (n: number): FrontendMessage[] => [
+      { bind: ['acme', `k${n}`, `${n}`], statement: 'put' },
+      { execute: '' },
+    ];
+    const one = [...put(0), { query: 'SELECT 1' }] as FrontendMessage[];
+    const messages: FrontendMessage[] = [...one, ...Array.from({ length: 12 }, (_, n) => put(n)).flat(), 'sync'];
+    const [here, there] = await Promise.all([client, plain].map((of) => said(of, messages, { unordered: true })));
+    t.strictSame(here, there);
+    t.strictSame(await rows(client), await rows(plain));
+  });
 }
 
 /** What the batches run by name, as drivers that have prepared it. */

@@ -303,3 +303,58 @@ t.test('random bytes in random pieces end in messages or in a refusal, the same 
     { numRuns: 1_000 },
   );
 });
+
+t.test(
+  'a message that is put back each time while more comes is copied a few times, not with each chunk',
+  async (t) => {
+    const message = Buffer.concat([header(Frontend.bind, 30), Buffer.alloc(26, 7)]);
+    const all = Buffer.concat(Array<Buffer>(20_000).fill(message));
+    const reader = fromClient();
+    const buffers = new Set<ArrayBufferLike>();
+    let position = -1;
+    for (let at = 0; at < all.length; at += 1_000) {
+      reader.push(all.subarray(at, at + 1_000));
+      if (reader.next() === Frame.none) throw new Error('the first message is there');
+      buffers.add(reader.buffer.buffer);
+      if (position < 0) position = reader.position;
+      if (reader.position !== position) throw new Error('it is another message');
+      reader.unread();
+    }
+    t.ok(buffers.size < 40, `${buffers.size} buffers`);
+    t.ok(all.equals(reader.takeRest()));
+  },
+);
+
+t.test('put back at random, with more behind it, messages stay the same', async () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.integer({ min: 1, max: 30_000 }), { maxLength: 20 }),
+      fc.infiniteStream(fc.boolean()),
+      (sizes, takes) => {
+        const messages = sizes.map((size, n) =>
+          Buffer.concat([header(Frontend.bind, size + 4), Buffer.alloc(size, n)]),
+        );
+        const all = Buffer.concat(messages);
+        const reader = fromClient();
+        const found: Buffer[] = [];
+        let start = 0;
+        for (let at = 0; at < all.length; at += 1_777) {
+          reader.push(all.subarray(at, at + 1_777));
+          while (reader.next() !== Frame.none) {
+            if (reader.position !== start) throw new Error(`found at ${reader.position}, is at ${start}`);
+            if (takes.next().value !== true) {
+              reader.unread();
+              break;
+            }
+            // Not a copy: what has been handed out must not change.
+            found.push(reader.buffer.subarray(reader.start, reader.end));
+            start += reader.end - reader.start;
+          }
+        }
+        for (; reader.next() !== Frame.none; start += reader.end - reader.start)
+          found.push(reader.buffer.subarray(reader.start, reader.end));
+        return Buffer.concat(found).equals(all);
+      },
+    ),
+  );
+});

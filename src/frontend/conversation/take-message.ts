@@ -91,6 +91,8 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
   if ((type === Frontend.parse || type === Frontend.bind) && (merged?.takeBatch() === true || spread.takeBatch()))
     return 'wait';
   if (type === Frontend.bind && spread.awaitsBatch()) return 'wait';
+  // What is written on several shards and not committed is refused with it, and ends with its Sync.
+  if (type === Frontend.query && !spread.holds) spread.batchEnds();
   // A simple query ends the unnamed statement, here as in Postgres, whatever becomes of the query; one behind an open batch does so
   // when it is sent, since it may be skipped.
   if (type === Frontend.query && lanes.current.connection?.replies.unsynced() !== true) {

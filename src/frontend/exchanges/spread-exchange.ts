@@ -15,7 +15,7 @@ import { type SpreadClient, type SpreadResult, SpreadWrite } from '../../execute
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
-import { shardsAhead } from '../unit/shards-ahead.js';
+import { ShardsAhead } from '../unit/shards-ahead.js';
 import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import { crossShard } from './cross-shard.js';
@@ -65,6 +65,8 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
   #isBatch = false;
   /** It has been looked at. */
   #hasBound = false;
+  /** As far as it has arrived, from that place in all that the client has sent on. */
+  #ahead: { readonly position: number; readonly shards: ShardsAhead } | null = null;
   #state: State = NONE;
 
   /** @param groups null: nothing is written together with what others write */
@@ -116,17 +118,22 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     const begins = !batch.hasBegunElsewhere && this.#state.kind === 'none';
     if (!begins || view.shards.length < 2 || view.clusterId === null || transaction.inBlock) return false;
     if (scanSingleBatch(reader.buffer, reader.start) !== null || crossShard(session).kind !== '2pc') return false;
-    const ahead = shardsAhead(reader.buffer, reader.start, named, kv, view);
+    const { position } = reader;
+    const isSame = this.#ahead?.position === position && this.#ahead.shards.view === view;
+    const { shards } = isSame ? this.#ahead! : { shards: new ShardsAhead(named, kv, view) };
+    const ahead = shards.look(reader.buffer, reader.start);
     this.#isBatch = ahead === 'several';
     // Of more than that nothing is read from the client until some of it is taken.
     const isBounded = reader.buffer.length - reader.start <= services.bufferBytesMax;
     this.#hasBound = ahead !== 'open' || !isBounded || reader.ended;
+    this.#ahead = this.#hasBound ? null : { position, shards };
     return !this.#hasBound;
   }
 
-  /** Its Sync is taken. */
+  /** Its Sync is taken, or a simple query, which ends it without one. */
   batchEnds(): void {
     this.#isBatch = this.#hasBound = false;
+    this.#ahead = null;
   }
 
   /** Whether a statement that one shard can run is one of a batch over several. */
