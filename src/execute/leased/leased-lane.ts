@@ -20,7 +20,7 @@ import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
 import { databasesToLeave } from '../../sql/meaning/database-statements.js';
-import { Effect, type Template } from '../../sql/plan/template.js';
+import { Effect, type EffectBits, type Template } from '../../sql/plan/template.js';
 import type { ErrorFields } from '../../wire/error-fields.js';
 import { TransactionStatus } from '../../wire/protocol.js';
 import { type AcquiringLane, Acquisition } from './acquisition.js';
@@ -127,8 +127,8 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     return true;
   }
 
-  /** A statement is about to be sent: remembers what it may leave behind. `text` is read where it brings code along. */
-  note(template: Template, text: string): void {
+  /** A statement is about to be sent: remembers, and returns, what it may leave. `text` is read where it brings code along. */
+  note(template: Template, text: string): EffectBits {
     if (!template.readOnly) {
       this.foresee(template);
       if (!template.movable) this.block.mayDoMore = true;
@@ -139,6 +139,7 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     if (mayChangeMeaning(template, text)) this.connection!.unsettle();
     const effects = this.#left.note(template, text);
     if ((effects & Effect.deallocatesAll) !== 0) this.connection!.watchTags = true;
+    return effects;
   }
 
   /** A statement is about to be parsed: what has to be sent before a batch begins is sent now (R4). */

@@ -5,7 +5,7 @@ import type { ServerConnection, ServerLoss } from '../../backend/connection/serv
 import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
 import type { PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
-import type { Template } from '../../sql/plan/template.js';
+import type { EffectBits, Template } from '../../sql/plan/template.js';
 import type { ClientPort, LeasedLane } from './leased-lane.js';
 
 /** What running a statement takes of a lane. */
@@ -16,7 +16,7 @@ export interface StatementLane {
   readonly busy: boolean;
   shapeIsTold: boolean;
   ensure(template: Template): boolean;
-  note(template: Template, text: string): void;
+  note(template: Template, text: string): EffectBits;
   cancel(): void;
   clientDrained(): void;
   /** It is given back. */
@@ -68,8 +68,8 @@ export class LentLane implements StatementLane, ClientPort<LeasedLane> {
     return this.lane.mode === 'leased' && this.lane.ensure(template);
   }
 
-  note(template: Template, text: string): void {
-    this.lane.note(template, text);
+  note(template: Template, text: string): EffectBits {
+    return this.lane.note(template, text);
   }
 
   cancel(): void {

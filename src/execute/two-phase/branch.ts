@@ -33,16 +33,20 @@ export type BranchFailure =
 export const ANSWER_MS = 10_000;
 const COMMIT = 'COMMIT';
 const FEATURE_NOT_SUPPORTED = '0A000';
+/** Its transaction is over, and was never prepared or committed. */
+export const NOT_WRITTEN: Answer = { kind: 'refused', sqlstate: '40001', error: null };
 /** Function, or schema, not there: an extension of before 0.3.0. */
 const NOT_INSTALLED: ReadonlySet<string> = new Set(['42883', '3F000']);
 
 export class Branch implements CommitBranch {
   readonly shardName: string;
   protected readonly asked: AskedLane;
+  protected readonly clock: Clock;
   #isOwners = false;
 
   constructor(target: BranchTarget, template: Template, clock: Clock, notice: (message: Buffer) => void) {
     this.shardName = target.shardName;
+    this.clock = clock;
     this.asked = new AskedLane({ lane: (port) => target.lane(port), template, clock, notice });
   }
 
@@ -56,7 +60,9 @@ export class Branch implements CommitBranch {
   }
 
   decide(gid: string, told: (answer: Answer) => void): void {
-    this.#askEnd([`SELECT pgkv.decide(${quoteLiteral(gid)})`, COMMIT], told);
+    // It is not sent any more.
+    if (this.isLost) this.clock.after(0, () => told(NOT_WRITTEN));
+    else this.#askEnd([`SELECT pgkv.decide(${quoteLiteral(gid)})`, COMMIT], told);
   }
 
   /** A connection that was lost has taken its transaction along. */

@@ -5,10 +5,10 @@ import { forwarded, type Owed, Reply } from '../../backend/replies/reply-queue.j
 import { unknownStatement } from '../../backend/replies/statement-source.js';
 import { assert } from '../../base/assert.js';
 import type { Clock } from '../../base/clock.js';
-import { NEUTRAL_TEMPLATE, type Template } from '../../sql/plan/template.js';
+import { Effect, type Template } from '../../sql/plan/template.js';
 import { quoteLiteral } from '../../sql/text/quote-literal.js';
-import { SYNC } from '../../wire/client-messages.js';
-import { ANSWER_MS, answerOf, Branch, type BranchTarget, countOf } from './branch.js';
+import { encodeQuery, SYNC } from '../../wire/client-messages.js';
+import { ANSWER_MS, answerOf, Branch, type BranchTarget, countOf, NOT_WRITTEN } from './branch.js';
 import { type BranchResult, lastRow } from './branch-reader.js';
 import type { Answer } from './protocol.js';
 import { stepOf } from './write-branch.js';
@@ -16,7 +16,6 @@ import { stepOf } from './write-branch.js';
 /** A member's statement for one shard: Parse and Bind of the unnamed statement and portal, in parts. */
 export type GroupStatement = readonly Buffer[];
 
-const TEMPLATE: Template = { ...NEUTRAL_TEMPLATE, kind: 'write' };
 const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
 /** A stranger's lock must not hold up everybody: who waits for one, waits alone. */
 const LOCK_TIMEOUT = '100ms';
@@ -28,12 +27,10 @@ const SETTINGS = `SELECT pg_catalog.set_config('synchronous_commit', CASE pg_cat
 /** In SETTINGS. */
 const ISOLATION = 3;
 const BEGIN = [stepOf('BEGIN'), stepOf(SETTINGS)];
-/** Its transaction is over, and was never prepared. */
-const NOT_WRITTEN: Answer = { kind: 'refused', sqlstate: '40001', error: null };
 
 export class GroupBranch extends Branch {
+  readonly #template: Template;
   readonly #statements: readonly GroupStatement[];
-  readonly #clock: Clock;
   #written: Answer | null = null;
   #onWritten: ((answer: Answer) => void) | null = null;
   /** Rows by statement. */
@@ -41,10 +38,17 @@ export class GroupBranch extends Branch {
   /** May not take part, though nothing has failed. */
   isUnfit = false;
 
-  constructor(target: BranchTarget, statements: readonly GroupStatement[], clock: Clock, notice: () => void) {
-    super(target, TEMPLATE, clock, notice);
+  /** @param template of one of them: they are alike in what they may leave */
+  constructor(
+    target: BranchTarget,
+    template: Template,
+    statements: readonly GroupStatement[],
+    clock: Clock,
+    notice: () => void,
+  ) {
+    super(target, template, clock, notice);
+    this.#template = template;
     this.#statements = statements;
-    this.#clock = clock;
   }
 
   /** Of the branch that decides: what it writes is sent while the others prepare. */
@@ -63,14 +67,14 @@ export class GroupBranch extends Branch {
   decideIf(gid: string, isAgreed: () => boolean, told: (answer: Answer) => void): void {
     const notWritten = (): void => told(NOT_WRITTEN);
     this.#whenWritten((isThere) => {
-      if (!isThere) this.#clock.after(0, notWritten);
+      if (!isThere) this.clock.after(0, notWritten);
       else if (isAgreed()) this.decide(gid, told);
       else super.rollback(notWritten);
     });
   }
 
   override rollback(told: () => void): void {
-    this.#whenWritten((isThere) => (isThere ? super.rollback(told) : void this.#clock.after(0, told)));
+    this.#whenWritten((isThere) => (isThere ? super.rollback(told) : void this.clock.after(0, told)));
   }
 
   /** @param then isThere: its transaction is open */
@@ -85,8 +89,11 @@ export class GroupBranch extends Branch {
   #write(more: readonly Buffer[], told: (answer: Answer) => void): void {
     this.asked.ask(
       (connection) => {
-        this.asked.lane.note(TEMPLATE, '');
         connection.unnamed = unknownStatement;
+        // What triggers leave behind is the client's whose rows they are for. This is answered as a transaction that has failed.
+        if ((this.asked.lane.note(this.#template, '') & Effect.unknown) !== 0) {
+          return connection.send(encodeQuery('ROLLBACK'), forwarded(Reply.query));
+        }
         for (const step of BEGIN) connection.sendAll(step, STEP_OWED);
         for (const parts of this.#statements) {
           for (const part of parts.slice(0, -1)) connection.output.push(part);

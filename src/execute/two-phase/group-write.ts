@@ -2,6 +2,7 @@
 // PREPARED cost is paid once for all of them, as a group commit pays once for the disk. It is told only what is true of each: where
 // anything at all goes another way than planned nothing is written, and each member is run by itself, which says what is wrong.
 import type { Clock, Random } from '../../base/clock.js';
+import type { Template } from '../../sql/plan/template.js';
 import type { BranchTarget } from './branch.js';
 import { errorOfOutcome, FINISH_MS } from './commit-together.js';
 import { type CommitBranch, Coordinator, type Outcome } from './coordinator.js';
@@ -11,7 +12,11 @@ import { GroupBranch, type GroupStatement } from './group-branch.js';
 export interface GroupMember {
   /** What each shard is to run: two at least. */
   readonly parts: readonly { readonly target: BranchTarget; readonly statement: GroupStatement }[];
+  /** Of the statement. */
+  readonly template: Template;
   readonly bytes: number;
+  /** By which it is known where its rows lie: who is written together has the same. */
+  readonly view: object;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -51,17 +56,17 @@ function partsOf(members: readonly GroupMember[]): Part[] {
   return [...byShard.values()];
 }
 
-/** @param members of one cluster and one role. @param over told first, then the members; isWritten: as one */
+/** @param members of one view and one role. @param over told first, then the members; isWritten: as one */
 export function writeGroup(
   members: readonly GroupMember[],
   { clock, random }: GroupServices,
   over: (isWritten: boolean) => void,
 ): void {
-  const { clusterId, role } = members[0]!;
+  const { clusterId, role, template } = members[0]!;
   let isNoticed = false;
   const branches = partsOf(members).map(({ target, statements, members: own }) => {
     // Nobody knows whose it is.
-    const branch = new GroupBranch(target, statements, clock, () => {
+    const branch = new GroupBranch(target, template, statements, clock, () => {
       isNoticed = true;
     });
     return { branch, members: own };

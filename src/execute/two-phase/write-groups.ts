@@ -26,7 +26,7 @@ class WriteGroups {
     this.#later = later;
   }
 
-  /** Whether one that comes now would be taken. */
+  /** Whether one that comes now is taken. */
   takes(): boolean {
     if (this.#alone === 0) return true;
     this.#alone--;
@@ -62,9 +62,11 @@ class WriteGroups {
   #next(): GroupMember[] {
     let bytes = 0;
     let count = 0;
+    const { view } = this.#waiting[0]!;
     while (count < Math.min(MEMBERS_MAX, this.#waiting.length)) {
-      bytes += this.#waiting[count]!.bytes;
-      if (count > 0 && bytes > BYTES_MAX) break;
+      const member = this.#waiting[count]!;
+      bytes += member.bytes;
+      if (member.view !== view || (count > 0 && bytes > BYTES_MAX)) break;
       count++;
     }
     return this.#waiting.splice(0, count);

@@ -9,6 +9,7 @@ import { PgkvError } from '../../base/errors.js';
 import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import type { GroupMember } from '../../execute/two-phase/group-write.js';
 import type { AllWriteGroups, WriteGroups } from '../../execute/two-phase/write-groups.js';
+import { Effect, type Template } from '../../sql/plan/template.js';
 import { canBeSaidInUtf8 } from '../../sql/text/client-encoding.js';
 import { BindMessage } from '../../wire/bind-message.js';
 import {
@@ -25,7 +26,7 @@ import type { Unit } from '../unit/unit.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
-import { groupedParts } from './grouped-parts.js';
+import { groupable, groupedParts } from './grouped-parts.js';
 
 /** By whom and under what a session's statements may be written with those of others. */
 export interface GroupServices {
@@ -49,13 +50,27 @@ const LOWER_CASE = 0x20;
 const CANCELLED = encodeError(new PgkvError('cancelled'), 'ERROR');
 const NOTHING = Buffer.alloc(0);
 
+/** A statement at hand. */
+interface Offer {
+  readonly statement: KvStatement;
+  readonly template: Template;
+  /** Its Bind, read; null: it is a simple query. */
+  readonly values: BindMessage | null;
+  readonly bytes: number;
+  /** Of its answer. */
+  readonly prefix: Buffer;
+  /** Its Parse is answered. */
+  parsed(): void;
+}
+
 export class GroupedInserts {
   readonly #context: ExchangeContext;
   readonly #services: GroupServices;
   readonly #extended: ExtendedProtocol;
   readonly #state: GroupedState;
-  #offered: { readonly member: GroupMember; readonly groups: WriteGroups } | null = null;
-  #returned: { readonly buffer: Buffer; readonly start: number } | null = null;
+  #offered: { readonly member: GroupMember; readonly groups: WriteGroups; parsed(): void } | null = null;
+  /** The buffer is the reader's to keep. */
+  #returned: { readonly buffer: WeakRef<Buffer>; readonly start: number } | null = null;
   #isAbandoned = false;
 
   constructor(context: ExchangeContext, services: GroupServices, extended: ExtendedProtocol, state: GroupedState) {
@@ -82,24 +97,30 @@ export class GroupedInserts {
     if (!canBeSaidInUtf8(source.rewritten ?? source)) return false;
     if (!bind.readBehindNames(buffer, own.formatsAt, own.bindEnd) || bind.resultFormatCount > 1) return false;
     const statement = kv.bound(plan, source, buffer, own.bindStart, own.bindEnd);
-    return this.#offer(statement, bind, own.end - start, prefixOf(own), () => {
+    const parsed = (): void => {
       if (!own.parses) return;
       session.dropDescription('');
       session.unnamed.set(source);
-    });
+    };
+    const { template } = source;
+    return this.#offer({ statement, template, values: bind, bytes: own.end - start, prefix: prefixOf(own), parsed });
   }
 
   /** A simple query. */
   offerQuery({ statement, template, buffer, start, end }: Unit): boolean {
-    if (statement === null || template.kinds.length !== 1 || !this.#standsAlone()) return false;
+    if (statement === null || template.kinds.length !== 1 || template.effects !== Effect.none) return false;
+    if (!this.#standsAlone()) return false;
     if (this.#cameBack(buffer, start) || !canBeSaidInUtf8(statement)) return false;
-    return this.#offer(statement, null, end - start, NOTHING, () => undefined);
+    const parsed = (): void => undefined;
+    return this.#offer({ statement, template, values: null, bytes: end - start, prefix: NOTHING, parsed });
   }
 
   /** What is under way is not cancelled: others' statements are in it. */
   cancel(): void {
     const offered = this.#offered;
     if (offered === null || !offered.groups.withdraw(offered.member)) return;
+    // One server would have been at its Execute.
+    offered.parsed();
     this.#answer(offered.member.bytes, Buffer.concat([CANCELLED, READY_IDLE]));
   }
 
@@ -123,60 +144,52 @@ export class GroupedInserts {
   #cameBack(buffer: Buffer, start: number): boolean {
     const returned = this.#returned;
     if (returned === null) return false;
-    if (returned.buffer === buffer && returned.start === start) return true;
+    if (returned.buffer.deref() === buffer && returned.start === start) return true;
     this.#returned = null;
     return false;
   }
 
-  #offer(
-    statement: KvStatement,
-    values: BindMessage | null,
-    bytes: number,
-    prefix: Buffer,
-    written: () => void,
-  ): boolean {
+  #offer(offer: Offer): boolean {
+    const { statement, values, parsed } = offer;
     const { kv, lanes, services, session } = this.#context;
     const { view } = kv;
     const settings = this.#services.settings(session.settings);
     if (settings === null) return false;
     const groups = this.#services.groups.of(this.#services.lane(view.shards[0]!), settings, services);
     const route = kv.route(statement, view);
-    if (route.kind !== 'spread' || !groups.takes()) return false;
-    const parts = groupedParts(statement, route.slots, values, view, lanes);
-    if (parts === null) return false;
-    const member = this.#member({ parts, bytes, prefix, view, written });
-    this.#offered = { member, groups };
+    if (route.kind !== 'spread') return false;
+    const found = groupable(statement, route.slots, values, view);
+    if (found === null || !groups.takes()) return false;
+    const member = this.#member(offer, groupedParts(found, view, lanes), view);
+    this.#offered = { member, groups, parsed };
     this.#state.begun();
     groups.offer(member);
     return true;
   }
 
-  #member(offer: {
-    readonly parts: GroupMember['parts'];
-    readonly bytes: number;
-    readonly prefix: Buffer;
-    readonly view: ClusterView;
-    written(): void;
-  }): GroupMember {
-    const { parts, bytes, prefix, view } = offer;
+  #member({ template, bytes, prefix, parsed }: Offer, parts: GroupMember['parts'], view: ClusterView): GroupMember {
     const { reader, session } = this.#context;
     return {
       parts,
+      template,
       bytes,
+      view,
       clusterId: view.clusterId!,
       role: session.user,
       committed: (rows) => {
         if (!this.#isStillThere()) return;
-        offer.written();
+        parsed();
         this.#answer(bytes, Buffer.concat([prefix, encodeCommandComplete(`INSERT 0 ${rows}`), READY_IDLE]));
       },
       failed: (error) => {
-        if (this.#isStillThere()) this.#answer(bytes, Buffer.concat([error, READY_IDLE]));
+        if (!this.#isStillThere()) return;
+        parsed();
+        this.#answer(bytes, Buffer.concat([error, READY_IDLE]));
       },
       alone: () => {
         if (!this.#isStillThere()) return;
         reader.next();
-        this.#returned = { buffer: reader.buffer, start: reader.start };
+        this.#returned = { buffer: new WeakRef(reader.buffer), start: reader.start };
         reader.unread();
         this.#end();
         this.#context.takeMessages();

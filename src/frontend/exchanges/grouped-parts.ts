@@ -14,15 +14,25 @@ type Parts = GroupMember['parts'];
 const EXECUTE = encodeExecute('');
 const BARE_BIND = encodeBareBind('');
 
-/** Of a statement whose route is `spread`. @param bind its Bind, read; null: it came by simple query. @returns null: it is another one */
-export function groupedParts(
+/** An INSERT that can be written together with others'. */
+export interface Groupable {
+  readonly statement: KvStatement;
+  /** Its Bind, read; null: it came by simple query. */
+  readonly bind: BindMessage | null;
+  readonly plain: PlainInsert;
+  /** The rows of each shard, by its id. */
+  readonly byShard: ReadonlyMap<number, readonly number[]>;
+  slotOf(row: number): HashSlot;
+}
+
+/** @param statement whose route is `spread`. @returns null: it is another one */
+export function groupable(
   statement: KvStatement,
   slots: readonly HashSlot[],
   bind: BindMessage | null,
   view: ClusterView,
-  lanes: SessionLanes,
-): Parts | null {
-  const { plan, text, literals, encoding } = statement;
+): Groupable | null {
+  const { plan, encoding } = statement;
   const { spread } = plan;
   if (spread?.insert == null || spread.hasInstant || !encoding.isUtf8 || plan.slots.length > 0) return null;
   const { insert } = spread;
@@ -37,7 +47,15 @@ export function groupedParts(
     if (rows === undefined) byShard.set(shard, [row]);
     else rows.push(row);
   }
-  const slotOf = (row: number): HashSlot => slots[insert.rows[row]!.keyIndex]!;
+  return { statement, bind, plain, byShard, slotOf: (row) => slots[insert.rows[row]!.keyIndex]! };
+}
+
+export function groupedParts(
+  { statement, bind, plain, byShard, slotOf }: Groupable,
+  view: ClusterView,
+  lanes: SessionLanes,
+): Parts {
+  const { text, literals } = statement;
   return [...byShard].map(([id, rows]) => {
     const shard = view.shards[id]!;
     const own = rows.map(slotOf);
@@ -71,7 +89,7 @@ function typesOf(plain: PlainInsert, rows: readonly number[], declared: readonly
   return rows.flatMap((row) => [...plain.rows[row]!.parameters.map((number) => declared[number - 1] ?? 0), 0]);
 }
 
-/** Bind of the unnamed portal: the values of some rows, each row's slot behind them. */
+/** Bind of the unnamed portal: the values of some rows, each row's slot behind them. TOKENS_MAX keeps their count below 2^16. */
 function bindOf(plain: PlainInsert, rows: readonly number[], slots: readonly HashSlot[], bind: BindMessage): Buffer {
   const { buffer, offsets, formatCount, formatsAt } = bind;
   const formatOf = (number: number): number => {

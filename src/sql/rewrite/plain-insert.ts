@@ -24,6 +24,8 @@ export interface PlainInsert {
 
 /** Texts of one statement that are kept, each for another number of rows. */
 const TEXTS_MAX = 64;
+/** Of one of them, in UTF-16 units: longer ones are made anew. */
+const KEPT_TEXT_MAX = 4_096;
 const TYPES = 'text|varchar|jsonb|json|bytea|timestamptz|bigint|int8|integer|int4|boolean|uuid';
 /** Nothing that could be evaluated in more than one way, or do anything. Literals are no strings here. */
 const PLAIN = new RegExp(String.raw`^(?:\s|[(),]|\$\d+|::\s*(?:${TYPES})\b|\b(?:NULL|DEFAULT)\b)*$`, 'i');
@@ -120,6 +122,7 @@ export function plainText(
     }
     made += slots === null ? `, $${++number})` : `, ${slots[nth]})`;
   }
-  if (slots === null && plain.texts !== null && plain.texts.size < TEXTS_MAX) plain.texts.set(rows.length, made);
+  const isKept = slots === null && made.length <= KEPT_TEXT_MAX;
+  if (isKept && plain.texts !== null && plain.texts.size < TEXTS_MAX) plain.texts.set(rows.length, made);
   return made;
 }
