@@ -3,9 +3,9 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { encodeCancel } from '../support/frontend-message.js';
-import { rowsOf } from '../support/kv-extension.js';
+import { connectTo, rowsOf } from '../support/kv-extension.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { type SpreadServers, spreadServers } from '../support/spread-servers.js';
 import { errorOf, type SqlClient, tagsOf } from '../support/sql-client.js';
@@ -71,6 +71,28 @@ t.test('beside each other', skip, async (t) => {
     await admins[1]!.query(untrigger('lasts'));
   });
 });
+
+t.test("what a trigger leaves is the client's whose rows it is for", skip, async (t) => {
+  const servers = await spreadServers(t, 'embedded', 2, async (server) => {
+    const admin = await connectTo(t, server);
+    await admin.query(trigger('leaves', 'ROW', `PERFORM set_config('app.left', NEW.key, false);`));
+    return server;
+  });
+  const clients = await connected(servers);
+  for (let round = 0; round < 4; round++) {
+    await Promise.all(clients.map((one, n) => one.run(insert(`c${n} r${round}`))));
+    await isOwn(t, clients);
+  }
+  const next = await Promise.all(Array.from({ length: 4 }, () => servers.live.connect({ user: 'app' })));
+  for (const one of next) t.notOk(await one.value(`SELECT current_setting('app.left', true)`), 'of a new session');
+});
+
+async function isOwn(t: Test, clients: readonly SqlClient[]): Promise<void> {
+  for (const [n, one] of clients.entries()) {
+    const left = await one.value(`SELECT current_setting('app.left', true)`);
+    t.ok(left === null || left === '' || left.startsWith(`c${n} `), `client ${n} sees ${left}`);
+  }
+}
 
 /** A CancelRequest for the client's session. */
 async function cancel(client: SqlClient, { host, port }: SpreadServers['live']): Promise<void> {

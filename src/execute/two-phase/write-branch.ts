@@ -5,6 +5,7 @@ import { forwarded, type Owed, parsing, Reply } from '../../backend/replies/repl
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
+import type { Template } from '../../sql/plan/template.js';
 import { encodeBareBind, encodeExecute, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { DESCRIBE, encodeBind } from '../scatter/extended-messages.js';
@@ -15,6 +16,8 @@ import { type BranchResult, lastRow } from './branch-reader.js';
 
 export interface BranchStatement {
   readonly source: StatementSource;
+  /** Of the client's own: what it, and the triggers that it runs, may leave. */
+  readonly template: Template;
   /** Formats and values, as in Bind; in parts. */
   readonly parameters: readonly Buffer[];
   /** Formats of the columns that it returns, as in Bind; null: it returns no rows. */
@@ -57,7 +60,7 @@ export class WriteBranch extends Branch {
 
   /** @param first the statement that it begins with */
   constructor(target: BranchTarget, first: BranchStatement, clock: Clock, notice: (message: Buffer) => void) {
-    super(target, first.source.template, clock, notice);
+    super(target, first.template, clock, notice);
   }
 
   /** What time it is there, outside of any transaction; or the error. */
@@ -104,8 +107,8 @@ export class WriteBranch extends Branch {
     });
   }
 
-  #foresee(connection: ServerConnection, { source }: BranchStatement): void {
-    this.asked.lane.note(source.template, source.text);
+  #foresee(connection: ServerConnection, { source, template }: BranchStatement): void {
+    this.asked.lane.note(template, source.text);
     connection.unnamed = unknownStatement;
   }
 

@@ -30,7 +30,7 @@ const NULL_VALUE = Buffer.from([0xff, 0xff, 0xff, 0xff]);
 /** What one shard gets of the INSERT. */
 export interface ShardInsert {
   readonly shard: ShardView;
-  readonly statement: Omit<BranchStatement, 'isAtomic'>;
+  readonly statement: Omit<BranchStatement, 'isAtomic' | 'template'>;
   place(error: Buffer): Buffer;
   /** What the shard returns, by row of the INSERT. */
   ordered(returned: BranchResult): [row: number, message: Buffer][];

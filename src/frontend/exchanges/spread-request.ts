@@ -8,6 +8,7 @@ import { parameterCount } from '../../execute/scatter/instant.js';
 import type { BranchTarget } from '../../execute/two-phase/branch.js';
 import type { BranchResult } from '../../execute/two-phase/branch-reader.js';
 import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/spread-write.js';
+import type { BranchStatement } from '../../execute/two-phase/write-branch.js';
 import type { SpreadPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
@@ -60,6 +61,9 @@ interface Parts {
   rows(returned: readonly BranchResult[]): readonly Buffer[];
 }
 
+/** What is the same on all shards. */
+type How = Pick<BranchStatement, 'template' | 'isAtomic'>;
+
 function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): SpreadStatement | PgkvError {
   const { route, statement, view } = unit;
   const spread = route.kind === 'keyed' ? ONE_SHARDS : (statement?.plan.spread ?? null);
@@ -69,7 +73,7 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
   }
   const shards = route.kind === 'keyed' ? [route.shard] : route.shards;
   const { services, session, transaction } = context;
-  const isAtomic = crossShard(session).kind === '2pc';
+  const how = { template: unit.template, isAtomic: crossShard(session).kind === '2pc' };
   const isInBlock = transaction.inBlock;
   const target = (shard: ShardView): BranchTarget => ({
     shardName: shard.name,
@@ -78,15 +82,15 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
   const { insert, returns, hasInstant } = spread;
   const parts =
     insert === null
-      ? alike(statement, spread, shards.map(target), bound, context, isAtomic)
-      : byRows({ insert, hasInstant }, statement, shards, target, view, bound, isAtomic);
+      ? alike(statement, spread, shards.map(target), bound, context, how)
+      : byRows({ insert, hasInstant }, statement, shards, target, view, bound, how);
   if (parts instanceof PgkvError) return parts;
   const verb = TAGS[statement.plan.verb];
   return {
     request: {
       branches: parts.branches,
       hasInstant,
-      isAtomic,
+      isAtomic: how.isAtomic,
       inBlock: isInBlock ? { settle: (instant) => asBegun(transaction, instant) } : null,
       clusterId: view.clusterId,
       role: session.user,
@@ -121,7 +125,7 @@ function alike(
   targets: readonly BranchTarget[],
   bound: BoundParts,
   { services, kv }: ExchangeContext,
-  isAtomic: boolean,
+  how: How,
 ): Parts {
   const declared = statement.source?.parameterTypes ?? [];
   const types = hasInstant ? typesWithInstant(declared, bound.parameters) : declared;
@@ -131,7 +135,7 @@ function alike(
     source: services.sources.ownText(rewrittenText(rewritten), types, statement.encoding),
     parameters: [bound.parameters],
     formats: returns ? bound.formats : null,
-    isAtomic,
+    ...how,
   };
   const place = (error: Buffer): Buffer => namedError(placedError(error, rewritten), bound.name);
   return {
@@ -159,14 +163,14 @@ function byRows(
   target: (shard: ShardView) => BranchTarget,
   view: ClusterView,
   bound: BoundParts,
-  isAtomic: boolean,
+  how: How,
 ): Parts | PgkvError {
   const inserts = shardInserts(plan, statement, shards, view, bound);
   if (inserts instanceof PgkvError) return inserts;
   return {
     branches: inserts.map((own) => ({
       target: target(own.shard),
-      statement: { ...own.statement, isAtomic },
+      statement: { ...own.statement, ...how },
       place: (error) => own.place(error),
     })),
     description: visibleColumns,
