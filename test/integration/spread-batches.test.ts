@@ -169,7 +169,7 @@ function statement(random: SeededRandom): FrontendMessage[] {
 
 async function atomicity(
   t: Test,
-  { client, live, admins, rows, fill, prepared, decisions }: SpreadServers,
+  { client, plain, live, admins, rows, fill, prepared, decisions }: SpreadServers,
 ): Promise<void> {
   const put = (n: number, name = 'many'): FrontendMessage[] => [
     { bind: ['acme', `${name} ${n}`, `${n}`], statement: 'put' },
@@ -192,6 +192,34 @@ async function atomicity(
     }
     t.strictSame(tagsOf(await other.send(['sync'])).length, 25);
     t.equal(await client.value('SELECT count(*) FROM kv'), '65');
+  });
+
+  t.test('statements on one key and on all have one instant', async (t) => {
+    await fill();
+    const update = 'UPDATE kv SET value = to_jsonb(extract(epoch FROM now())) WHERE tenant_id = $1';
+    const keyed = TENANTS.flatMap((tenant) =>
+      Array.from({ length: 8 }, (_, n) => unnamed(`${update} AND key = $2`, [tenant, `k${n}`])).flat(),
+    );
+    const all = unnamed(`${update} AND key > 'k7'`, ['acme']);
+    t.strictSame(tagsOf(await client.send([...keyed, ...all, 'sync'])), [...Array(24).fill('UPDATE 1'), 'UPDATE 2']);
+    t.equal(await client.value(`SELECT count(*) FROM kv WHERE jsonb_typeof(value) = 'number'`), '26');
+    t.equal(
+      (
+        await client.rows(`SELECT min(value::text), max(value::text) FROM kv WHERE jsonb_typeof(value) = 'number'`)
+      ).every(([low, high]) => low === high),
+      true,
+    );
+    await fill();
+  });
+
+  t.test('what returns nothing is described before it fails', async (t) => {
+    await fill();
+    const failing = 'UPDATE kv SET value = to_jsonb(1 / (version - version)) WHERE tenant_id = $1 AND key = $2';
+    const messages = [...puts(9), ...unnamed(failing, ['acme', 'k11'], true), 'sync'] as FrontendMessage[];
+    const [here, there] = await Promise.all([client, plain].map((of) => of.send(messages)));
+    const types = (answers: typeof here): string[] => answers!.map(({ type }) => type);
+    t.strictSame(types(here), types(there));
+    t.ok(types(here).includes('NoData'));
   });
 
   t.test('what fails takes all of its batch back', async (t) => {

@@ -18,6 +18,8 @@ export interface StatementLane {
   ensure(template: Template): boolean;
   note(template: Template, text: string): EffectBits;
   cancel(): void;
+  /** It waits for a connection no longer. */
+  giveUp(error: PgkvError): void;
   clientDrained(): void;
   /** It is given back. */
   end(): void;
@@ -53,6 +55,10 @@ export class LentLane implements StatementLane, ClientPort<LeasedLane> {
 
   get session(): Session {
     return this.lane.session;
+  }
+
+  giveUp(): void {
+    // A lane that is lent has its connection.
   }
 
   /** A block is open on it all the time: what matters is whether its server owes something. */

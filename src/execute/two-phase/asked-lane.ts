@@ -33,6 +33,8 @@ export class AskedLane implements ClientPort<LeasedLane> {
   #reader: BranchReader | null = null;
   #told: Told | null = null;
   #deadline: Timer | null = null;
+  /** Of the wait for a connection. */
+  #patience: Timer | null = null;
   /** What the client has been told, where the lane has just noted another shard's settings. */
   #settingsTold: ReportedParameters | null = null;
   /** Why there is no connection. */
@@ -75,6 +77,11 @@ export class AskedLane implements ClientPort<LeasedLane> {
     if (this.#told !== null) this.#deadline ??= this.#options.clock.after(ms, () => this.#miss());
   }
 
+  /** The connection that is needed for what is asked is awaited no longer than that. */
+  waitAtMost(ms: number, error: PgkvError): void {
+    if (this.#waiting !== null) this.#patience ??= this.#options.clock.after(ms, () => this.#lane.giveUp(error));
+  }
+
   /** CancelRequest of the client. */
   cancel(): void {
     this.#lane.cancel();
@@ -83,6 +90,8 @@ export class AskedLane implements ClientPort<LeasedLane> {
   /** Its connection is given back, or closed where it is not at rest. */
   end(): void {
     this.onProgress = null;
+    this.#patience?.cancel();
+    this.#patience = null;
     this.#lane.end();
   }
 
@@ -91,6 +100,8 @@ export class AskedLane implements ClientPort<LeasedLane> {
     if (waiting === null) return;
     this.#restoreTold();
     this.#waiting = null;
+    this.#patience?.cancel();
+    this.#patience = null;
     this.#reader = new BranchReader(waiting.count, waiting.notice);
     const connection = this.#lane.connection!;
     waiting.send(connection);
@@ -107,7 +118,8 @@ export class AskedLane implements ClientPort<LeasedLane> {
   #answer(results: readonly BranchResult[] | null): void {
     const told = this.#told;
     this.#deadline?.cancel();
-    this.#deadline = this.#told = this.#waiting = this.#reader = null;
+    this.#patience?.cancel();
+    this.#deadline = this.#patience = this.#told = this.#waiting = this.#reader = null;
     told?.(results);
   }
 

@@ -81,6 +81,8 @@ export class SpreadWrite {
   readonly #lost = new Set<WriteBranch>();
   #instant: Instant | null = null;
   #stage: Stage = 'new';
+  /** Statements before hold connections. */
+  #isFurther = false;
   /** The first error, and by what its place is told. */
   #failure: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] } | null = null;
   /** Is asked for the time. */
@@ -103,6 +105,7 @@ export class SpreadWrite {
     assert(this.#stage === 'written', 'one statement is run at a time');
     this.#request = request;
     this.#client = client;
+    this.#isFurther = true;
     this.#run();
   }
 
@@ -135,6 +138,7 @@ export class SpreadWrite {
       this.#stage = 'written';
       this.rollBack(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
     });
+    if (this.#isFurther) asked.waitBriefly();
   }
 
   /** The time of the block, where it has its first part. */
@@ -152,6 +156,7 @@ export class SpreadWrite {
       const told = (write: BranchWrite): void => this.#written(branch, write, place);
       if (inBlock !== null) branch.writeInBlock(statement, instant, told);
       else branch.write(statement, instant, told);
+      if (this.#isFurther) branch.waitBriefly();
     }
   }
 

@@ -13,6 +13,7 @@ import { INSTANT_SQL, type Instant, readInstant, withInstant } from '../scatter/
 import type { Send } from './asked-lane.js';
 import { Branch, type BranchFailure, type BranchTarget, countOf, whyUnable } from './branch.js';
 import { type BranchResult, lastRow } from './branch-reader.js';
+import { CONNECTION_WAIT_MS, NO_CONNECTION } from './connection-wait.js';
 
 export interface BranchStatement {
   readonly source: StatementSource;
@@ -90,6 +91,11 @@ export class WriteBranch extends Branch {
     if (this.#hasBegun) return this.asked.askSame(send, 1, null, outcome);
     this.#hasBegun = true;
     this.asked.ask(send, 1, null, outcome);
+  }
+
+  /** The session has connections to other shards: what was asked last waits for one to this only so long. */
+  waitBriefly(): void {
+    this.asked.waitAtMost(CONNECTION_WAIT_MS, NO_CONNECTION);
   }
 
   /** Runs it in the client's block, which the lane has. */

@@ -2,24 +2,15 @@
 // has come to. Stages: nothing; waiting for a connection, or for it to be got ready; then its server is asked, as is that of the
 // first branch, which gets the same bounds. Invariant: a lane that got its connection for a block that is lost gives it back.
 import type { Timer } from '../../base/clock.js';
-import { PgkvError } from '../../base/errors.js';
 import type { BlockQuestion } from '../../execute/leased/lane-block.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { failureOf } from '../../execute/two-phase/branch-failure.js';
+import { CONNECTION_WAIT_MS, NO_CONNECTION } from '../../execute/two-phase/connection-wait.js';
 import type { Told } from '../../execute/two-phase/lane-branch.js';
 import { BEGIN_BRANCH, BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
 import { NEUTRAL_TEMPLATE } from '../../sql/plan/template.js';
 import type { AskedLanes } from './asked-lanes.js';
 import type { ExchangeContext } from './exchange-context.js';
-
-/**
- * How long a further branch waits for a connection: others may wait for those that this block holds. As long as it waits for a lock
- * (BRANCH_SETTINGS), for the same reason.
- */
-const CONNECTION_WAIT_MS = 5_000;
-const NO_CONNECTION = new PgkvError('pool_wait_timeout', {
-  detail: 'a transaction that has a connection to one shard waits 5 s for one to another: both may be needed by others',
-});
 
 /** `asked`: a lane is asked for a connection right now; bytes: it has refused. */
 type Refusal = 'none' | 'asked' | Buffer;

@@ -50,7 +50,9 @@ export function spreadStatement(unit: Unit, bound: BoundParts, context: Exchange
   }
 }
 
-/** On one shard a statement runs as it is. */
+/** On one shard a statement runs as it is, but by the clock of its batch. */
+const onOneShard = (planned: SpreadPlan | null): SpreadPlan =>
+  planned?.hasInstant === true && planned.insert === null ? planned : ONE_SHARDS;
 const ONE_SHARDS: SpreadPlan = { returns: true, insert: null, hasInstant: false, text: null };
 const TAGS = { select: 'SELECT', function: 'SELECT', insert: 'INSERT 0', update: 'UPDATE', delete: 'DELETE' } as const;
 
@@ -66,7 +68,8 @@ type How = Pick<BranchStatement, 'template' | 'isAtomic'>;
 
 function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): SpreadStatement | PgkvError {
   const { route, statement, view } = unit;
-  const spread = route.kind === 'keyed' ? ONE_SHARDS : (statement?.plan.spread ?? null);
+  const planned = statement?.plan.spread ?? null;
+  const spread = route.kind === 'keyed' ? onOneShard(planned) : planned;
   const isOurs = route.kind === 'spread' || route.kind === 'keyed';
   if (!isOurs || statement === null || spread === null || view.clusterId === null) {
     return new PgkvError('internal', { detail: 'a statement that is none of several shards was to be spread' });
@@ -98,7 +101,7 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
       random: services.random,
     },
     isInBlock,
-    returns: route.kind === 'keyed' ? null : returns,
+    returns: planned?.returns ?? null,
     answer: ({ count, returned }) => {
       const told = returned[0]!.description;
       const isOfRows = returns && told![0] === Backend.rowDescription;
