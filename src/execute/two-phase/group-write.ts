@@ -17,9 +17,6 @@ export interface GroupMember {
   readonly bytes: number;
   /** By which it is known where its rows lie: who is written together has the same. */
   readonly view: object;
-  readonly clusterId: string;
-  /** That logged in. */
-  readonly role: string;
   /** @param rows of all shards */
   committed(rows: bigint): void;
   /** Nothing of it is written: it is to be run by itself. */
@@ -28,9 +25,16 @@ export interface GroupMember {
   failed(error: Buffer): void;
 }
 
-export interface GroupServices {
+export interface GroupWriteServices {
   readonly clock: Clock;
   readonly random: Random;
+}
+
+/** Whose transactions they are. */
+export interface GroupOwner {
+  readonly clusterId: string;
+  /** That logged in. */
+  readonly role: string;
 }
 
 interface Part {
@@ -56,13 +60,14 @@ function partsOf(members: readonly GroupMember[]): Part[] {
   return [...byShard.values()];
 }
 
-/** @param members of one view and one role. @param over told first, then the members; isWritten: as one */
+/** @param members of one view. @param over told first, then the members; isWritten: as one */
 export function writeGroup(
   members: readonly GroupMember[],
-  { clock, random }: GroupServices,
+  { clusterId, role }: GroupOwner,
+  { clock, random }: GroupWriteServices,
   over: (isWritten: boolean) => void,
 ): void {
-  const { clusterId, role, template } = members[0]!;
+  const { template } = members[0]!;
   let isNoticed = false;
   const branches = partsOf(members).map(({ target, statements, members: own }) => {
     // Nobody knows whose it is.

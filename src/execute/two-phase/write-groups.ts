@@ -1,7 +1,7 @@
 // Who is written together: INSERTs of clients with the same log-in and settings wait while two groups of theirs are under way, and
 // go together then. So a client that is alone waits for nobody, and a group grows with the load. Where a group has to be taken back,
 // what comes next is run by itself for a while, longer each time.
-import type { GroupMember, GroupServices } from './group-write.js';
+import type { GroupMember, GroupOwner, GroupWriteServices } from './group-write.js';
 import { writeGroup } from './group-write.js';
 
 /** Under way at a time: while the servers work on one, another is made. */
@@ -13,7 +13,8 @@ const ALONE_MIN = 8;
 const ALONE_MAX = 1_024;
 
 class WriteGroups {
-  readonly #services: GroupServices;
+  readonly #owner: GroupOwner;
+  readonly #services: GroupWriteServices;
   readonly #later: (act: () => void) => void;
   #waiting: GroupMember[] = [];
   #underWay = 0;
@@ -21,7 +22,8 @@ class WriteGroups {
   #alone = 0;
   #penalty = 0;
 
-  constructor(services: GroupServices, later: (act: () => void) => void) {
+  constructor(owner: GroupOwner, services: GroupWriteServices, later: (act: () => void) => void) {
+    this.#owner = owner;
     this.#services = services;
     this.#later = later;
   }
@@ -55,7 +57,7 @@ class WriteGroups {
     while (this.#underWay < GROUPS_MAX && this.#waiting.length > 0) {
       const members = this.#next();
       this.#underWay++;
-      writeGroup(members, this.#services, (isWritten) => this.#ended(isWritten));
+      writeGroup(members, this.#owner, this.#services, (isWritten) => this.#ended(isWritten));
     }
   }
 
@@ -95,7 +97,7 @@ export class AllWriteGroups {
   }
 
   /** Of sessions with the same log-in and settings, by the objects that stand for these. */
-  of(logIn: object, settings: object, services: GroupServices): WriteGroups {
+  of(logIn: object, settings: object, owner: GroupOwner, services: GroupWriteServices): WriteGroups {
     let bySettings = this.#groups.get(logIn);
     if (bySettings === undefined) {
       bySettings = new WeakMap();
@@ -103,7 +105,7 @@ export class AllWriteGroups {
     }
     let groups = bySettings.get(settings);
     if (groups === undefined) {
-      groups = new WriteGroups(services, this.#later);
+      groups = new WriteGroups(owner, services, this.#later);
       bySettings.set(settings, groups);
     }
     return groups;

@@ -155,7 +155,8 @@ export class GroupedInserts {
     const { view } = kv;
     const settings = this.#services.settings(session.settings);
     if (settings === null) return false;
-    const groups = this.#services.groups.of(this.#services.lane(view.shards[0]!), settings, services);
+    const owner = { clusterId: view.clusterId!, role: session.user };
+    const groups = this.#services.groups.of(this.#services.lane(view.shards[0]!), settings, owner, services);
     const route = kv.route(statement, view);
     if (route.kind !== 'spread') return false;
     const found = groupable(statement, route.slots, values, view);
@@ -168,14 +169,12 @@ export class GroupedInserts {
   }
 
   #member({ template, bytes, prefix, parsed }: Offer, parts: GroupMember['parts'], view: ClusterView): GroupMember {
-    const { reader, session } = this.#context;
+    const { reader } = this.#context;
     return {
       parts,
       template,
       bytes,
       view,
-      clusterId: view.clusterId!,
-      role: session.user,
       committed: (rows) => {
         if (!this.#isStillThere()) return;
         parsed();
