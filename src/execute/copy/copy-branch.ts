@@ -40,6 +40,8 @@ type Stage = 'opening' | 'copying' | 'closing' | 'copied' | 'failed';
 /** Rows that have expired are removed in so many transactions at most, and so many in each. */
 const REAPS_MAX = 10_000;
 export const REAPED_ROWS = 2_000;
+/** Beside a block, which holds connections of the same pools, one to remove them by is awaited no longer. */
+const REAPER_PATIENCE_MS = 500;
 /** The slots are right: the trigger that would compute each once more need not. */
 const SLOTS_ARE_RIGHT = `SELECT pg_catalog.set_config('pgkv.router', 'on', true)`;
 /** In BRANCH_SETTINGS. */
@@ -101,22 +103,24 @@ export class CopyBranch extends Branch {
       null,
       (results) => this.#reaped(results),
     );
+    if (this.#reaper !== this.asked) this.#reaper.expireWaiting(REAPER_PATIENCE_MS);
   }
 
   #reaped(results: readonly BranchResult[] | null): void {
-    if (results === null) {
+    const { template, text, isShared, isInBlock } = this.#statement;
+    // Beside a block nothing depends on it but whether rows that have expired are in the way.
+    if (results === null && !isInBlock) {
       const { error, message } = this.#reaper.refusal ?? {};
       if (message != null && error?.errorName === 'internal') return this.#end({ kind: 'failed', error: message });
       return this.#end({ kind: 'lost', error: error ?? new PgkvError('transaction_lost') });
     }
     // Who may not delete may copy all the same; what else is wrong, the COPY will meet, too.
-    const isMore = results.at(-1)!.tag === `DELETE ${REAPED_ROWS}` && ++this.#reaps < REAPS_MAX;
+    const isMore = results?.at(-1)?.tag === `DELETE ${REAPED_ROWS}` && ++this.#reaps < REAPS_MAX;
     if (this.#givesUp) return this.#end(GIVEN_UP);
     if (isMore) return this.open();
-    const { template, text, isShared, isInBlock } = this.#statement;
     const queries = isInBlock ? IN_BLOCK : isShared ? BEGIN : BEGIN_ALONE;
     if (isInBlock) this.#reaper.end();
-    if (isInBlock && this.asked.connection === null) return this.#end(this.failureOf(null)!);
+    if (isInBlock && !this.asked.hasBlock) return this.#end(this.failureOf(null)!);
     // That transaction is over: it may be another connection.
     this.asked.ask(
       (connection) => {

@@ -245,12 +245,16 @@ export class LeasedLane implements AcquiringLane, BlockLane {
     this.#givingBack.orphaned(connection, mode === 'leased' && !this.midMessage);
   }
 
-  /** In its block: nothing is sent before what is being cancelled can no longer be hit by that. `resume` follows. */
-  awaitCancels(): void {
+  /** In its block: nothing is sent before what is being cancelled can no longer be hit by that; then `told`, and `resume`. */
+  awaitCancels(told: () => void): void {
     const connection = this.connection!;
     this.mode = 'preparing';
-    const landed = untilReady(() => this.#goOn());
-    this.#cancels.whenLanded(() => connection.runControl('', landed));
+    this.#cancels.whenLanded(() =>
+      connection.runControl(
+        '',
+        untilReady(() => this.#goOn(told)),
+      ),
+    );
   }
 
   /** A streamed message has been passed on to its end. */
@@ -372,8 +376,9 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   }
 
   /** What kept client messages waiting is done. */
-  #goOn(): void {
+  #goOn(told?: () => void): void {
     this.mode = 'leased';
+    told?.();
     this.port.resume();
   }
 

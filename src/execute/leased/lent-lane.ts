@@ -1,6 +1,7 @@
 // The lane of a client's block, lent to who runs one statement of the block on several shards: answers are that one's until the
 // lane is given back. Invariants: it is given back once; what it loses meanwhile its borrower hears of at once, and the session
-// when all that are lent are back; one that is given back in the midst of an answer is closed, and the block lost with it.
+// when all that are lent are back; one that is given back in the midst of an answer is closed, and the block lost with it; one
+// that is given back with a cancel under way takes nothing before that has landed.
 import type { ServerConnection, ServerLoss } from '../../backend/connection/server-connection.js';
 import type { ReportedParameters } from '../../backend/replies/parameter-status.js';
 import type { PgkvError } from '../../base/errors.js';
@@ -25,24 +26,41 @@ export interface StatementLane {
   end(): void;
 }
 
+/** Who lends it. */
+export interface Lender {
+  back(): void;
+  /** It is back, and cancels of what ran on it have landed. */
+  landed(): void;
+}
+
 export class LentLane implements StatementLane, ClientPort<LeasedLane> {
   readonly lane: LeasedLane;
   readonly #owner: ClientPort<LeasedLane>;
   readonly #borrower: ClientPort<LeasedLane>;
-  readonly #back: (lent: LentLane) => void;
+  readonly #lender: Lender;
   /** What the client has been told of settings: it hears of others when the session is at the lane. */
   readonly #told: ReportedParameters;
   #isBack = false;
+  #awaitsCancels = false;
   #loss: { readonly loss: ServerLoss; readonly hadState: boolean } | null = null;
 
-  /** @param lane owes nothing, or has lost its connection; back: it is given back */
-  constructor(lane: LeasedLane, borrower: ClientPort<LeasedLane>, back: (lent: LentLane) => void) {
+  /** @param lane owes nothing, or has lost its connection */
+  constructor(lane: LeasedLane, borrower: ClientPort<LeasedLane>, lender: Lender) {
     this.lane = lane;
     this.#owner = lane.port;
     this.#borrower = borrower;
-    this.#back = back;
+    this.#lender = lender;
     this.#told = lane.session.told;
     lane.port = this;
+  }
+
+  get isOut(): boolean {
+    return !this.#isBack;
+  }
+
+  /** It is back, and cancels of what ran on it are under way. */
+  get isLanding(): boolean {
+    return this.#awaitsCancels && this.lane.mode === 'preparing';
   }
 
   get mode(): LeasedLane['mode'] {
@@ -95,10 +113,21 @@ export class LentLane implements StatementLane, ClientPort<LeasedLane> {
     const { connection } = lane;
     if (connection !== null) {
       connection.resume();
-      if (connection.replies.length > 0) lane.block.discard('the answer of a branch of a transaction is not awaited');
-      else if (connection.cancelsUnderWay > 0) lane.awaitCancels();
+      // What it owes while it takes no messages is for pgkv.
+      if (lane.mode === 'leased') this.#leave(connection);
     }
-    this.#back(this);
+    this.#lender.back();
+  }
+
+  #leave({ replies, cancelsUnderWay }: ServerConnection): void {
+    if (replies.length > 0) this.lane.block.discard('the answer of a branch of a transaction is not awaited');
+    else if (cancelsUnderWay > 0) {
+      this.#awaitsCancels = true;
+      this.lane.awaitCancels(() => {
+        this.#awaitsCancels = false;
+        this.#lender.landed();
+      });
+    }
   }
 
   /** Once it is back: the session hears what became of it meanwhile. The borrower has had what the server has said. */

@@ -13,7 +13,7 @@ import { type ErrorName, messageOf, PgkvError } from '../../base/errors.js';
 import type { Session } from '../../session/session.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
-import { Backend, backendLimits } from '../../wire/protocol.js';
+import { Backend, backendLimits, TransactionStatus } from '../../wire/protocol.js';
 import { type Column, readColumns, readParameterTypes } from '../../wire/row-description.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
@@ -102,7 +102,17 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
 
   start(): void {
     this.phase = 'acquiring';
+    if (this.isInBlock && !this.#hasBlock) {
+      // It was lost since the read was begun: what is sent would be outside of it.
+      this.#fail(new PgkvError('transaction_lost'));
+      return this.#settle();
+    }
     if (this.#lane.ensure(this.#source.template)) this.#granted();
+  }
+
+  get #hasBlock(): boolean {
+    const { mode, connection } = this.#lane;
+    return mode === 'leased' && connection!.status !== TransactionStatus.idle;
   }
 
   /** Some rows were taken: the server may send more. */

@@ -175,7 +175,12 @@ export class ScatterRun implements LegOwner {
       this.#cancelling = true;
       this.#stop(encodeError(new PgkvError('cancelled'), 'ERROR'));
     }
-    for (const leg of this.#legs) leg.cancel();
+    for (const leg of this.#unwanted) leg.cancel();
+  }
+
+  /** Legs that may be cancelled: one in a block would fail that, though the answer is whole. */
+  get #unwanted(): readonly ScatterLeg[] {
+    return this.#error === null ? this.#legs.filter(({ isInBlock }) => !isInBlock) : this.#legs;
   }
 
   /** Nobody wants the answer any more: the client is told nothing further, and the legs end by themselves. */
@@ -367,16 +372,12 @@ export class ScatterRun implements LegOwner {
     this.#delivery.end();
     for (const leg of this.#legs) leg.discard();
     if (this.#unsettled === 0) return;
-    const { clock } = this.#request;
-    // One in a block would fail that.
-    const legs = this.#error === null ? this.#legs.filter(({ isInBlock }) => !isInBlock) : this.#legs;
-    const every = (act: (leg: ScatterLeg) => void) => () => {
-      for (const leg of legs) act(leg);
-    };
-    const cancelAll = every((leg) => leg.cancel());
-    const endAll = every((leg) => leg.end());
+    const after = (delayMs: number, act: (leg: ScatterLeg) => void): Timer =>
+      this.#request.clock.after(delayMs, () => {
+        for (const leg of this.#unwanted) act(leg);
+      });
     this.#clearTimers();
-    this.#timers = [clock.after(DRAIN_MS, cancelAll), clock.after(STOP_MS, endAll)];
+    this.#timers = [after(DRAIN_MS, (leg) => leg.cancel()), after(STOP_MS, (leg) => leg.end())];
   }
 
   #report(): void {

@@ -7,6 +7,7 @@ import { assert } from '../../base/assert.js';
 import type { Clock, Timer } from '../../base/clock.js';
 import type { PgkvError } from '../../base/errors.js';
 import type { Template } from '../../sql/plan/template.js';
+import { TransactionStatus } from '../../wire/protocol.js';
 import type { ClientPort, LeasedLane } from '../leased/leased-lane.js';
 import type { StatementLane } from '../leased/lent-lane.js';
 import { BranchReader, type BranchResult } from './branch-reader.js';
@@ -56,6 +57,12 @@ export class AskedLane implements ClientPort<LeasedLane> {
     return this.#lane.mode === 'leased' ? this.#lane.connection : null;
   }
 
+  /** A block is open on it, failed or not. */
+  get hasBlock(): boolean {
+    const { connection } = this;
+    return connection !== null && connection.status !== TransactionStatus.idle;
+  }
+
   /** @param count of the ReadyForQuery that end the answer */
   ask(send: Send, count: number, deadlineMs: number | null, told: Told, notice = this.#options.notice): void {
     assert(this.#told === null, 'one question at a time');
@@ -70,6 +77,17 @@ export class AskedLane implements ClientPort<LeasedLane> {
   askSame(send: Send, count: number, deadlineMs: number | null, told: Told, notice = this.#options.notice): void {
     if (this.connection === null) this.#options.clock.after(0, () => told(null));
     else this.ask(send, count, deadlineMs, told, notice);
+  }
+
+  /** The same in the client's block, which that connection has: outside of one it would be committed by itself. */
+  askInBlock(send: Send, count: number, told: Told): void {
+    if (this.hasBlock) this.ask(send, count, null, told);
+    else this.#options.clock.after(0, () => told(null));
+  }
+
+  /** For what is asked, a connection is awaited no longer than that. */
+  expireWaiting(ms: number): void {
+    if (this.#waiting !== null) this.#patience ??= this.#options.clock.after(ms, () => this.#miss());
   }
 
   /** What is asked is awaited no longer than that. */
@@ -99,9 +117,8 @@ export class AskedLane implements ClientPort<LeasedLane> {
     const waiting = this.#waiting;
     if (waiting === null) return;
     this.#restoreTold();
+    this.#endPatience();
     this.#waiting = null;
-    this.#patience?.cancel();
-    this.#patience = null;
     this.#reader = new BranchReader(waiting.count, waiting.notice);
     const connection = this.#lane.connection!;
     waiting.send(connection);
@@ -115,11 +132,16 @@ export class AskedLane implements ClientPort<LeasedLane> {
     this.#answer(null);
   }
 
+  #endPatience(): void {
+    this.#patience?.cancel();
+    this.#patience = null;
+  }
+
   #answer(results: readonly BranchResult[] | null): void {
     const told = this.#told;
+    this.#endPatience();
     this.#deadline?.cancel();
-    this.#patience?.cancel();
-    this.#deadline = this.#patience = this.#told = this.#waiting = this.#reader = null;
+    this.#deadline = this.#told = this.#waiting = this.#reader = null;
     told?.(results);
   }
 

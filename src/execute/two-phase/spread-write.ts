@@ -128,7 +128,7 @@ export class SpreadWrite {
     const { target, statement } = branches[0]!;
     const asked = new WriteBranch(target, statement, clock, () => undefined);
     this.#asked = asked;
-    asked.askInstant((instant) => {
+    asked.askInstant(false, (instant) => {
       this.#asked = null;
       asked.end();
       if (!Buffer.isBuffer(instant) && !this.#isCancelled) {
@@ -143,7 +143,7 @@ export class SpreadWrite {
 
   /** The time of the block, where it has its first part. */
   #askBlock({ settle }: InBlock): void {
-    this.#running[0]!.askInstant((instant) => {
+    this.#running[0]!.askInstant(true, (instant) => {
       if (!Buffer.isBuffer(instant) && !this.#isCancelled) return this.#write(settle(instant));
       this.#end(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
     });

@@ -64,16 +64,18 @@ export class WriteBranch extends Branch {
     super(target, first.template, clock, notice);
   }
 
-  /** What time it is there, outside of any transaction; or the error. */
-  askInstant(told: (instant: Instant | Buffer) => void): void {
+  /** What time it is there, outside of any transaction or in the client's block; or the error. */
+  askInstant(isInBlock: boolean, told: (instant: Instant | Buffer) => void): void {
     const send: Send = (connection) => connection.send(INSTANT, forwarded(Reply.query));
-    this.asked.ask(send, 1, null, (results) => {
+    const answered = (results: readonly BranchResult[] | null): void => {
       const row = lastRow(results?.[0]);
       if (row !== null) return told(readInstant(row));
       const failure = this.failureOf(results);
       if (failure?.kind === 'failed') return told(failure.error);
       told(encodeError(failure?.kind === 'lost' ? failure.error : new PgkvError('transaction_lost'), 'ERROR'));
-    });
+    };
+    if (isInBlock) this.asked.askInBlock(send, 1, answered);
+    else this.asked.ask(send, 1, null, answered);
   }
 
   /** Runs a statement in the transaction, which begins with the first one. @param instant behind its parameters; null: it takes none */
@@ -105,7 +107,7 @@ export class WriteBranch extends Branch {
       sendStatement(connection, statement, instant);
       connection.send(SYNC, forwarded(Reply.sync));
     };
-    this.asked.askSame(send, 1, null, (results) => {
+    this.asked.askInBlock(send, 1, (results) => {
       const failure = this.failureOf(results);
       if (failure !== null) return told(failure);
       const [written] = results!;

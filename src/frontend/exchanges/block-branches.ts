@@ -64,6 +64,7 @@ export class BlockBranches implements Exchange<Unit> {
       begun: () => this.#goOn(null),
     });
     context.lent.onLost = (lane) => this.#loseBranch(lane);
+    context.lent.onReleased = (lane) => this.#rest(lane);
   }
 
   get busy(): boolean {
@@ -95,6 +96,7 @@ export class BlockBranches implements Exchange<Unit> {
   lost(_loss: ServerLoss, lane: LeasedLane): void {
     if (this.#commit === null) this.#loseBranch(lane);
     this.#asked.answer(lane, null);
+    this.#context.lent.landed();
   }
 
   #loseBranch(lane: LeasedLane): void {
@@ -128,6 +130,7 @@ export class BlockBranches implements Exchange<Unit> {
 
   /** The lane's part of the block is over. */
   #rest(lane: LeasedLane): void {
+    if (this.#context.lent.keeps(lane)) return;
     if (lane.mode === 'leased' && lane.connection !== null) {
       if (lane.connection.atRest) lane.block.ended();
       else lane.block.leave();

@@ -1,6 +1,7 @@
 // The lanes of the client's block that are lent to a statement that runs on several of them at once (D31). Invariant: once all are
 // back, the block is what its branches say: the loss of one has ended it; where the server of one says that it has failed, the
-// block is at that one, whose server answers what comes.
+// block is at that one, whose server answers what comes. Nothing of a block that is lost meanwhile is ended under who has its
+// lane: what he sends behind that would be committed by itself.
 
 import type { ShardView } from '../../cluster/cluster-view.js';
 import type { ClientPort, LeasedLane } from '../../execute/leased/leased-lane.js';
@@ -16,11 +17,17 @@ export class LentLanes {
   readonly #portals: OwnPortals;
   /** A branch of the block has no connection any more: whoever it was lent to closed it. */
   onLost: ((lane: LeasedLane) => void) | null = null;
+  /** A lane that was kept is to be rested now. */
+  onReleased: ((lane: LeasedLane) => void) | null = null;
   /** Of the statement under way, and the lanes that were lent to it. */
   #lent: LentLane[] = [];
   #out = 0;
   /** Cancels of it are to land before anything else runs on them. */
-  #landing: readonly LeasedLane[] = [];
+  #landing: readonly LentLane[] = [];
+  /** Their block is lost, and they are to be rested. */
+  readonly #kept = new Set<LeasedLane>();
+  /** What waits for the cancels; no message is taken meanwhile. */
+  #deed: (() => void) | null = null;
 
   constructor(transaction: Transaction<LeasedLane>, lanes: SessionLanes, portals: OwnPortals) {
     this.#transaction = transaction;
@@ -30,13 +37,43 @@ export class LentLanes {
 
   get areLanding(): boolean {
     if (this.#landing.length === 0) return false;
-    this.#landing = this.#landing.filter(({ mode }) => mode === 'preparing');
+    this.#landing = this.#landing.filter(({ isLanding }) => isLanding);
     return this.#landing.length > 0;
+  }
+
+  /** Does it once the cancels under way have landed, or are lost with their connections; there is one at least. */
+  whenLanded(deed: () => void): void {
+    this.#deed = deed;
+  }
+
+  /** A lane has landed, or is lost. */
+  landed(): void {
+    const deed = this.#deed;
+    if (deed === null || this.areLanding) return;
+    this.#deed = null;
+    deed();
+  }
+
+  /** Whether nothing may be sent on the lane for now, whose block is lost: it is released when that may be. */
+  keeps(lane: LeasedLane): boolean {
+    const isKept = this.#isAway(lane);
+    if (isKept) this.#kept.add(lane);
+    return isKept;
+  }
+
+  #isAway(lane: LeasedLane): boolean {
+    const isAway = (lent: LentLane): boolean => lent.lane === lane && (lent.isOut || lent.isLanding);
+    return this.#lent.some(isAway) || this.#landing.some(isAway);
+  }
+
+  #release(lane: LeasedLane): void {
+    if (this.#isAway(lane) || !this.#kept.delete(lane)) return;
+    this.onReleased?.(lane);
   }
 
   /** The lane's loss is told when all are back. */
   has(lane: LeasedLane): boolean {
-    return this.#lent.some((lent) => lent.lane === lane) || this.#landing.includes(lane);
+    return this.#lent.some((lent) => lent.lane === lane) || this.#landing.some((lent) => lent.lane === lane);
   }
 
   /** Of the block's branch on that shard; null: it has none. */
@@ -51,10 +88,17 @@ export class LentLanes {
   }
 
   lend(lane: LeasedLane, borrower: ClientPort<LeasedLane>): LentLane {
-    this.#out++;
+    // None of the last statement's is kept: no message is taken before all are released, or lost.
+    if (this.#out++ === 0) this.#kept.clear();
     if (lane === this.#lanes.current) this.#portals.leaveUnnamed();
-    const lent = new LentLane(lane, borrower, () => {
-      if (--this.#out === 0) this.#allBack();
+    const lent = new LentLane(lane, borrower, {
+      back: () => {
+        if (--this.#out === 0) this.#allBack();
+      },
+      landed: () => {
+        this.#release(lane);
+        this.landed();
+      },
     });
     this.#lent.push(lent);
     return lent;
@@ -62,11 +106,12 @@ export class LentLanes {
 
   #allBack(): void {
     const lanes = this.#lent.map(({ lane }) => lane);
-    this.#landing = lanes.filter(({ mode }) => mode === 'preparing');
+    this.#landing = this.#lent.filter(({ isLanding }) => isLanding);
     for (const lent of this.#lent) lent.tellLoss();
     const transaction = this.#transaction;
     for (const lane of lanes) if (lane.connection === null && transaction.branches.includes(lane)) this.onLost?.(lane);
     this.#lent = [];
+    for (const lane of [...this.#kept]) this.#release(lane);
     if (transaction.phase !== 'open') return;
     const failed = transaction.branches.find(({ connection }) => connection?.status === TransactionStatus.failed);
     if (failed === undefined) return;

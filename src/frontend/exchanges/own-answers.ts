@@ -66,7 +66,9 @@ export class OwnAnswers {
    * fails without a server.
    */
   error(type: number, bytes: Buffer): void {
-    const { output, batch, transaction } = this.#context;
+    const { output, batch, transaction, lent } = this.#context;
+    // What is sent in front of what waits for the cancels would bar that, as an error in a batch does.
+    if (lent.areLanding) return lent.whenLanded(() => this.error(type, bytes));
     if (transaction.state.kind === 'open') return this.#errorOnServer(type, bytes);
     const { state } = transaction;
     output.send(state.kind === 'lost' ? LOST : bytes);
