@@ -88,8 +88,11 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
   }
   if (batch.skipping) return 'taken';
   if (passInCopy(context)) return 'taken';
-  if ((type === Frontend.parse || type === Frontend.bind) && (merged?.takeBatch() === true || spread.takeBatch()))
+  if ((type === Frontend.parse || type === Frontend.bind) && (merged?.takeBatch() === true || spread.takeBatch())) {
+    // With its Sync.
+    spread.batchEnds();
     return 'wait';
+  }
   if (type === Frontend.bind && spread.awaitsBatch()) return 'wait';
   // What is written on several shards and not committed is refused with it, and ends with its Sync.
   if (type === Frontend.query && !spread.holds) spread.batchEnds();
