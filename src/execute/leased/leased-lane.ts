@@ -1,7 +1,7 @@
-// The leased lane: one client session on one server connection, exclusively, from the first message until the server is
-// outside a transaction and owes nothing. Owns the modes below. How a lane comes by a connection is acquisition.ts's, how it
-// gives it back or keeps it giving-back.ts's, what may be left on it state-behind-lease.ts's, whose draws from sequences it
-// shows sequence-owner.ts's, cancel requests under way are lane-cancels.ts's, the client's block lane-block.ts's.
+// The leased lane: one client session on one server connection, exclusively, from the first message until the server is outside a
+// transaction and owes nothing. Owns the modes below. How a lane comes by a connection is acquisition.ts's, how it gives it back or
+// keeps it giving-back.ts's, what may be left on it state-behind-lease.ts's, whose draws from sequences it shows sequence-owner.ts's,
+// cancel requests under way are lane-cancels.ts's, the client's block lane-block.ts's.
 //
 // Modes, and what must hold in each:
 //   free      no connection
@@ -249,12 +249,8 @@ export class LeasedLane implements AcquiringLane, BlockLane {
   awaitCancels(told: () => void): void {
     const connection = this.connection!;
     this.mode = 'preparing';
-    this.#cancels.whenLanded(() =>
-      connection.runControl(
-        '',
-        untilReady(() => this.#goOn(told)),
-      ),
-    );
+    const landed = untilReady(() => this.#goOn(told));
+    this.#cancels.whenLanded(() => connection.runControl('', landed));
   }
 
   /** A streamed message has been passed on to its end. */
