@@ -2,7 +2,6 @@
 // transaction and owes nothing. Owns the modes below. How a lane comes by a connection is acquisition.ts's, how it gives it back or
 // keeps it giving-back.ts's, what may be left on it state-behind-lease.ts's, whose draws from sequences it shows sequence-owner.ts's,
 // cancel requests under way are lane-cancels.ts's, the client's block lane-block.ts's.
-//
 // Modes, and what must hold in each:
 //   free      no connection
 //   waiting   a request stands in the pool's queue
