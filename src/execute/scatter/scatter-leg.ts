@@ -74,6 +74,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
   #statementIsNext = false;
   /** The number of columns has changed: once more, from the beginning. */
   #again = false;
+  /** It has been, or cannot be: an error ends the block. */
   #retried = false;
   /** What the client has been told, where the lane has just noted something else. */
   #told: ReportedParameters | null = null;
@@ -89,7 +90,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
     this.#owner = options.owner;
     this.#session = options.session;
     this.#source = options.statement.source;
-    this.isInBlock = options.statement.isInBlock;
+    this.isInBlock = this.#retried = options.statement.isInBlock;
     this.#batch = new LegBatch(options.statement, options.session);
     this.#limits = options.limits;
     const messageLimits = backendLimits(options.limits.rowBytesMax);
@@ -256,7 +257,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
       return this.#endBatch(connection);
     }
     this.phase = 'running';
-    if (!this.#retried && !this.isInBlock) {
+    if (!this.#retried) {
       connection.guarded = true;
       this.#lane.shapeIsTold = true;
     }
@@ -319,7 +320,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
     if (this.#statementIsNext) {
       this.#statementIsNext = false;
       this.#batch.countColumns(columns.length);
-    } else if (!this.#batch.fits(columns.length) && !this.#retried && !this.isInBlock) this.#again = true;
+    } else if (!this.#batch.fits(columns.length) && !this.#retried) this.#again = true;
     else {
       this.rowDescription = message;
       this.columns = columns;
@@ -328,7 +329,7 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
 
   #error(message: Buffer): void {
     const code = readErrorFields(message, 0, message.length)['C'];
-    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#batch.boundByColumn && !this.#retried && !this.isInBlock;
+    const wrongCount = code === FORMAT_COUNT_MISMATCH && this.#batch.boundByColumn && !this.#retried;
     if (wrongCount && this.rowDescription === null && this.phase === 'running') this.#again = true;
     else this.#failWith(message);
   }
