@@ -4,18 +4,9 @@ import { type ImportOptions, wholeNumber } from './options.js';
 import { qualified, type TableName, tableName } from './table-name.js';
 import type { Terminal } from './terminal.js';
 
-interface ImportFlags {
-  readonly from: string;
+interface ImportFlags extends Omit<ImportOptions, 'table' | 'into' | 'onConflict' | 'onUnfit' | 'dryRun' | 'json'> {
   readonly table: TableName;
-  readonly tenant: string;
-  readonly key: string;
-  readonly value: string;
-  readonly ttl?: string;
-  readonly where?: string;
-  readonly to?: string;
   readonly into: TableName;
-  readonly state?: string;
-  readonly chunkRows: number;
   readonly conflicts: 'stop' | 'keep';
   readonly unfit: 'stop' | 'skip';
   readonly dryRun?: true;

@@ -85,7 +85,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
     else this.#options.clock.after(0, () => told(null));
   }
 
-  /** For what is asked, a connection is awaited no longer than that. */
+  /** Where no connection is ready by then, it is not asked: the answer is that it is lost. */
   expireWaiting(ms: number): void {
     if (this.#waiting !== null) this.#patience ??= this.#options.clock.after(ms, () => this.#miss());
   }
@@ -95,7 +95,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
     if (this.#told !== null) this.#deadline ??= this.#options.clock.after(ms, () => this.#miss());
   }
 
-  /** The connection that is needed for what is asked is awaited no longer than that. */
+  /** Where the pool has no connection by then, it is refused with that error; one that is being got ready is awaited. */
   waitAtMost(ms: number, error: PgkvError): void {
     if (this.#waiting !== null) this.#patience ??= this.#options.clock.after(ms, () => this.#lane.giveUp(error));
   }
@@ -108,8 +108,7 @@ export class AskedLane implements ClientPort<LeasedLane> {
   /** Its connection is given back, or closed where it is not at rest. */
   end(): void {
     this.onProgress = null;
-    this.#patience?.cancel();
-    this.#patience = null;
+    this.#endPatience();
     this.#lane.end();
   }
 
