@@ -291,7 +291,15 @@ def _():
             pass
         assert connection.execute("SELECT count(*) FROM kv WHERE tenant_id = %s", (tenant,)).fetchone() == (0,)
     with connect(autocommit=False) as connection:
-        database_error_of("0A000", lambda: copied(connection, columns, rows))
+        copied(connection, columns, rows)
+        connection.rollback()
+        assert connection.execute("SELECT count(*) FROM kv WHERE tenant_id = %s", (tenant,)).fetchone() == (0,)
+        copied(connection, columns, rows)
+        connection.execute("DELETE FROM kv WHERE tenant_id = %s AND key = %s", (tenant, rows[0][1]))
+        connection.commit()
+        assert connection.execute("SELECT count(*) FROM kv WHERE tenant_id = %s", (tenant,)).fetchone() == (len(rows) - 1,)
+        connection.execute("DELETE FROM kv WHERE tenant_id = %s", (tenant,))
+        connection.commit()
 
 
 def copied(connection, columns, rows):
