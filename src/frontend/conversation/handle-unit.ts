@@ -108,7 +108,7 @@ function handle(way: Way, unit: Unit): Handling {
     default:
       // What is asked of portals goes where they were bound.
       if (unit.type === Frontend.flush || (unit.source === null && way.context.lanes.current.busy))
-        return leased.take(unit);
+        return unit.type === Frontend.close ? close(way, unit) : leased.take(unit);
       if (unit.type === Frontend.describe && unit.template.kv === null && isReadElsewhere(way, unit))
         return beside(way, unit);
       return onLane(way, unit, laneForParse(way, unit, unit.template.kv !== null).target, ON_HOME);
@@ -200,6 +200,14 @@ function parse(way: Way, unit: Unit): Handling {
   const lane = laneForParse(way, unit, kv !== null);
   way.leased.bindIsPlaced = lane.isPlaced;
   return onLane(way, unit, lane.target, lane.why);
+}
+
+/** A batch that begins with a Close, behind another that is still answered, may belong elsewhere. */
+function close(way: Way, unit: Unit): Handling {
+  const { context, leased, placement } = way;
+  if (placement.batchOpen || context.transaction.inBlock) return leased.take(unit);
+  const shard = batchAhead(unit.buffer, unit.start, context.named, context.kv, unit.view);
+  return shard === null ? leased.take(unit) : onLane(way, unit, context.lanes.of(shard), keyIsOn(shard));
 }
 
 function bind(way: Way, unit: Unit): Handling {

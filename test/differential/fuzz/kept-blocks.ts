@@ -107,6 +107,38 @@ const DESCRIBED: FuzzMessage[] = [
   execute,
 ];
 
+/** A batch that begins with what any shard answers, behind one in the same packet that is still answered, and then has keys elsewhere. */
+function batchesBehindBatches(): Record<string, (keys: Keys) => readonly Packet[]> {
+  const firsts: Record<string, FuzzMessage[]> = {
+    'a Close of a statement': [{ close: 'statement', name: 's2' }],
+    'a Close of a portal': [{ close: 'portal', name: 'p2' }],
+    'two Closes': [
+      { close: 'portal', name: '' },
+      { close: 'statement', name: '' },
+    ],
+    'what is neutral': run(neutral('set local work_mem = 64')),
+  };
+  const before: Record<string, FuzzMessage[]> = {
+    'one that fails': again('nowhere'),
+    'one that does not': run(atHome('select count(*) from note')),
+  };
+  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
+  for (const [first, begun] of Object.entries(firsts)) {
+    for (const [behind, earlier] of Object.entries(before)) {
+      scripts[`${first} begins a batch behind ${behind}`] = ({ other }) =>
+        steps([
+          ...earlier,
+          'sync',
+          ...begun,
+          ...run(neutral("set local work_mem = '3MB'")),
+          ...run(read(other)),
+          'sync',
+        ]);
+    }
+  }
+  return scripts;
+}
+
 export const BLOCK_SCRIPTS: Scripts = {
   ...lateOptions(),
   ...setBeforeBegin(),
@@ -291,4 +323,5 @@ export const BLOCK_SCRIPTS: Scripts = {
         'sync',
       ],
     ),
+  ...batchesBehindBatches(),
 };

@@ -64,6 +64,8 @@ export class Bindings {
   /** The block has failed once: it stays where that was, even if it goes on from a savepoint. */
   #hasFailed = false;
   readonly #named = new Map<string, Touch[]>();
+  /** The session may hold on home what a transaction elsewhere cannot give up. */
+  #holds = false;
   /** A portal with a name is bound in the block, or batch. */
   #hasPortal = false;
   /** The open batch, in earlier packets, has run what is no read. */
@@ -100,6 +102,8 @@ export class Bindings {
     if (needed.size > 1) return this.#overShards(part, `${fields['M']}`);
     if (this.#batchSets) return 'a batch in pieces that has set something before its key came (D12)';
     if (this.#hasPortal || bindsPortal(part)) return 'a portal with a name was bound before the first key';
+    if (this.#holds && RELEASES.test(JSON.stringify(part)))
+      return 'what home holds is given up in a transaction elsewhere';
     if (this.#hasFailed) return 'a block that has failed where it had no key yet, and goes on with a key elsewhere';
     return null;
   }
@@ -132,6 +136,7 @@ export class Bindings {
     for (const touch of this.#touches(part)) {
       if (touch.kind !== 'catalog') for (const shard of this.#shardsOf(touch)) this.#bound.add(shard);
     }
+    this.#holds ||= HOLDS.test(JSON.stringify(part));
     this.#isOpen = status === null;
     if (status === null) this.#batchSets ||= JSON.stringify(part).match(SETS) !== null;
     else {
@@ -188,6 +193,8 @@ export function shardOf(slot: number, shards: number): number {
   return shard;
 }
 
+const HOLDS = /"sql":"(?:listen|prepare|create temp)|advisory|with hold/i;
+const RELEASES = /"sql":"(?:deallocate|unlisten|close all|discard)|unlock/i;
 const SETS = /"sql":"(?:(?:re)?set |discard )|set_config/i;
 
 /** Only a simple query of nothing else gets a COPY. */
