@@ -118,8 +118,9 @@ export class LentLanes {
     if (failed !== this.#lanes.current) {
       transaction.turned(failed);
       this.#lanes.current = failed;
-      if (failed.mode === 'leased') failed.block.tell();
     }
+    // What was set in the block is undone with it, and its borrower did not tell that.
+    if (failed.mode === 'leased') failed.block.tell();
     transaction.answered(TransactionStatus.failed, failed);
     this.#portals.forgetElsewhere();
   }

@@ -107,6 +107,42 @@ const DESCRIBED: FuzzMessage[] = [
   execute,
 ];
 
+/** A statement on the branches of a block fails on one of them: the client hears what holds again of what the block has set. */
+function settingsUndone(): Scripts {
+  const every = (sql: string, writes: boolean): Statement => ({ sql, touch: { kind: 'every', writes } });
+  const wrongOn = (key: string): string => `1 / (position('${key}' in key) - 1)`;
+  const kinds: Record<string, (key: string) => Statement> = {
+    'an UPDATE': (key) => every(`update kv set value = to_jsonb(${wrongOn(key)}) where tenant_id = 't0'`, true),
+    'a DELETE': (key) => every(`delete from kv where tenant_id = 't0' and ${wrongOn(key)} = 7`, true),
+    'a read': (key) => every(`select count(*) from kv where tenant_id = 't0' and ${wrongOn(key)} < 7`, false),
+  };
+  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
+  for (const [kind, statement] of Object.entries(kinds)) {
+    for (const where of ['home', 'other', 'third'] as const) {
+      const prepare = ({ home, other, third }: Keys): Step[] => [put(home), put(other), put(third)];
+      const failing = (keys: Keys): Statement => statement(keys[where].slice(0, -1));
+      scripts[`what a block has set is told behind ${kind} that fails on ${where}`] = (keys) =>
+        steps(
+          ...prepare(keys),
+          control('begin'),
+          neutral(TOKYO),
+          failing(keys),
+          neutral('select 1'),
+          control('rollback'),
+        );
+      scripts[`the same of ${kind} in a batch, ${where}`] = (keys) =>
+        steps(
+          ...prepare(keys),
+          [...run(control('begin')), ...run(neutral(TOKYO)), 'sync'],
+          [...run(put(keys.third.replace('1', '8'))), 'sync'],
+          [...run(failing(keys)), 'sync'],
+          [...run(control('rollback')), 'sync'],
+        );
+    }
+  }
+  return scripts;
+}
+
 /** A batch that begins with what any shard answers, behind one in the same packet that is still answered, and then has keys elsewhere. */
 function batchesBehindBatches(): Record<string, (keys: Keys) => readonly Packet[]> {
   const firsts: Record<string, FuzzMessage[]> = {
@@ -324,4 +360,5 @@ export const BLOCK_SCRIPTS: Scripts = {
       ],
     ),
   ...batchesBehindBatches(),
+  ...settingsUndone(),
 };
