@@ -1,6 +1,7 @@
 // What a statement is to a block that has branches on several shards (D31): one branch's own, or all of theirs.
 import { settingsOf } from '../../session/block-settings.js';
 import { Effect, type StatementKind, type Template } from '../../sql/plan/template.js';
+import { valueCount } from '../../wire/bind-message.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { Unit } from '../unit/unit.js';
 import { behindBind } from './own-portals.js';
@@ -28,6 +29,8 @@ export function roleInBlock(unit: Unit, hasFailed: boolean, mayArrive: boolean):
   if (type !== Frontend.query && type !== Frontend.bind) return OWN;
   // Why not stands there already.
   if (!hasFailed && unit.route.kind === 'refused') return OWN;
+  // With values, Postgres does not even let the end of a failed block through.
+  if (hasFailed && type === Frontend.bind && valueCount(unit.buffer, unit.start, unit.end) > 0) return OWN;
   const role = roleOf(template, hasFailed);
   if (role === OWN || type === Frontend.query || (role.kind === 'refused' && role.why !== NOT_NEXT)) return role;
   const behind = behindBind(unit);

@@ -16,6 +16,7 @@ import {
   run,
   type Step,
   steps,
+  WRONG,
 } from './by-hand.js';
 import type { FuzzMessage, Packet, Statement } from './script.js';
 
@@ -138,6 +139,41 @@ function settingsUndone(): Scripts {
           [...run(failing(keys)), 'sync'],
           [...run(control('rollback')), 'sync'],
         );
+    }
+  }
+  return scripts;
+}
+
+/** The end of a block, bound with a value for a type that its text does not use, which Postgres takes in a sound block alone. */
+function endsWithValues(): Scripts {
+  const ends = ['commit', 'rollback', 'rollback to a', 'commit and chain', 'rollback and chain', 'release a'];
+  const probes = [control('rollback to a'), neutral('select 1'), control('commit')];
+  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
+  for (const end of ends) {
+    for (const fails of [true, false]) {
+      for (const places of [['home'], ['other'], ['home', 'other'], ['other', 'home']] as const) {
+        const bound: Step = [
+          { parse: control(end), name: '', types: [23] },
+          { bind: ['7'], portal: '', statement: '', resultFormats: [] },
+          execute,
+          'sync',
+        ];
+        scripts[`${end} with a value, of a block on ${places.join(' and ')}${fails ? ' that has failed' : ''}`] = (
+          keys,
+        ) =>
+          probes.flatMap((probe) =>
+            steps(
+              control('begin'),
+              control('savepoint a'),
+              ...places.map((place) => read(keys[place])),
+              ...(fails ? [WRONG] : []),
+              bound,
+              probe,
+              control('rollback'),
+              neutral('select 2'),
+            ),
+          );
+      }
     }
   }
   return scripts;
@@ -361,4 +397,5 @@ export const BLOCK_SCRIPTS: Scripts = {
     ),
   ...batchesBehindBatches(),
   ...settingsUndone(),
+  ...endsWithValues(),
 };
