@@ -69,6 +69,11 @@ export class LaneBlock {
     this.#parts = parts;
   }
 
+  /** What stands before the block has set something that the session does not know of. */
+  get settingsAreUnknown(): boolean {
+    return this.#parts.left.hidesSettings;
+  }
+
   /** Opens a transaction block as the client asked for it, in front of the statement that is about to be sent. */
   open(prologue: readonly PrologueStatement[]): void {
     this.begins();

@@ -132,6 +132,11 @@ export class StateBehindLease {
     return (this.#effects & CHECKED) !== 0;
   }
 
+  /** Settings of the session may have been changed, and nobody has asked for them. */
+  get hidesSettings(): boolean {
+    return (this.#effects & ANYTHING) !== 0;
+  }
+
   /** A statement is about to be sent; returns what it may leave. `text` is read where it brings code along. */
   note(template: Template, text: string): EffectBits {
     const effects = this.#code.take(template, text, this.#effects === Effect.none);

@@ -237,6 +237,7 @@ export class Conversation implements ClientPort<LeasedLane> {
   }
 
   tag(tag: string): void {
+    this.#way.branches.executed();
     this.#extended.tag(tag, this.lane.connection!);
   }
 

@@ -56,7 +56,7 @@ export function handleUnit(way: Way, unit: Unit): Handling {
 
 function handle(way: Way, unit: Unit): Handling {
   const { placement, portals, own, leased, branches } = way;
-  if (placement.edgeIsOpen) return 'wait';
+  if (placement.edgeIsOpen || placement.awaitsSettings(unit)) return 'wait';
   branches.checkLoss();
   const behind = way.spread.behind(unit);
   if (behind !== null) return behind;

@@ -147,7 +147,16 @@ export class BlockBranches implements Exchange<Unit> {
     const awaited = this.#awaited;
     if (awaited === null) return;
     this.#awaited = null;
-    if (awaited.kind !== 'failed') this.#unjudged = awaited;
+    if (awaited.kind === 'failed') return;
+    this.#unjudged = awaited;
+    // What stands behind the end of the block, in its text, may fail by itself.
+    const { connection } = awaited.lane;
+    if (awaited.kind === 'rolled back' && connection !== null) connection.watchTags = true;
+  }
+
+  /** The current lane's server has executed something: the end of the block, if it is that which was sent. */
+  executed(): void {
+    if (this.#unjudged?.kind === 'rolled back') this.#unjudged = null;
   }
 
   /**

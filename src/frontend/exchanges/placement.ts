@@ -58,6 +58,8 @@ export class ShardPlacement {
   #batchSaid: Prologue | null = NOTHING_SAID;
   /** What statements of the open batch have come to on the current lane: they were bound, or executed. */
   #batchCame: 'nowhere' | 'bound' | 'run' = 'nowhere';
+  /** What was sent before the open batch, or the query at hand, has set something that the session does not know of. */
+  #settingsAreUnknown = false;
   /** A simple query was sent in the midst of the open batch, and has not been answered, as far as anyone has asked. */
   #queryInBatch = false;
 
@@ -174,6 +176,17 @@ export class ShardPlacement {
     return connection.replies.length > 0 && this.#batch.begins;
   }
 
+  /**
+   * A block that is about to begin behind settings that are under way waits until they are known: its branches are opened under
+   * the session's.
+   */
+  awaitsSettings({ template }: Unit): boolean {
+    if (this.batchOpen || this.#transaction.inBlock) return false;
+    const { connection, block } = this.#lanes.current;
+    this.#settingsAreUnknown = connection !== null && block.settingsAreUnknown && this.#kv.view.shards.length > 1;
+    return this.#settingsAreUnknown && template.leavesBlock === 'open' && connection!.replies.length > 0;
+  }
+
   /** A statement is about to be sent on the current lane: opens there what block there is, and notes what becomes of it. */
   sending(template: Template, text: string): void {
     const transaction = this.#transaction;
@@ -219,7 +232,7 @@ export class ShardPlacement {
 
   /** What a block that begins now holds. What has run elsewhere in its batch were reads (D12). */
   #before(): Prologue | null {
-    if (this.#portals.haveNamesThere) return null;
+    if (this.#portals.haveNamesThere || this.#settingsAreUnknown) return null;
     const said = this.#batchSaid;
     return said !== null && this.#batch.hasBegunElsewhere ? [...readBehind(NOTHING_SAID), ...said] : said;
   }

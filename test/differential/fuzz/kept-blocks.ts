@@ -16,7 +16,6 @@ import {
   run,
   type Step,
   steps,
-  WRONG,
 } from './by-hand.js';
 import type { FuzzMessage, Packet, Statement } from './script.js';
 
@@ -107,109 +106,6 @@ const DESCRIBED: FuzzMessage[] = [
   { bind: [], portal: '', statement: '', resultFormats: [] },
   execute,
 ];
-
-/** A statement on the branches of a block fails on one of them: the client hears what holds again of what the block has set. */
-function settingsUndone(): Scripts {
-  const every = (sql: string, writes: boolean): Statement => ({ sql, touch: { kind: 'every', writes } });
-  const wrongOn = (key: string): string => `1 / (position('${key}' in key) - 1)`;
-  const kinds: Record<string, (key: string) => Statement> = {
-    'an UPDATE': (key) => every(`update kv set value = to_jsonb(${wrongOn(key)}) where tenant_id = 't0'`, true),
-    'a DELETE': (key) => every(`delete from kv where tenant_id = 't0' and ${wrongOn(key)} = 7`, true),
-    'a read': (key) => every(`select count(*) from kv where tenant_id = 't0' and ${wrongOn(key)} < 7`, false),
-  };
-  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
-  for (const [kind, statement] of Object.entries(kinds)) {
-    for (const where of ['home', 'other', 'third'] as const) {
-      const prepare = ({ home, other, third }: Keys): Step[] => [put(home), put(other), put(third)];
-      const failing = (keys: Keys): Statement => statement(keys[where].slice(0, -1));
-      scripts[`what a block has set is told behind ${kind} that fails on ${where}`] = (keys) =>
-        steps(
-          ...prepare(keys),
-          control('begin'),
-          neutral(TOKYO),
-          failing(keys),
-          neutral('select 1'),
-          control('rollback'),
-        );
-      scripts[`the same of ${kind} in a batch, ${where}`] = (keys) =>
-        steps(
-          ...prepare(keys),
-          [...run(control('begin')), ...run(neutral(TOKYO)), 'sync'],
-          [...run(put(keys.third.replace('1', '8'))), 'sync'],
-          [...run(failing(keys)), 'sync'],
-          [...run(control('rollback')), 'sync'],
-        );
-    }
-  }
-  return scripts;
-}
-
-/** The end of a block, bound with a value for a type that its text does not use, which Postgres takes in a sound block alone. */
-function endsWithValues(): Scripts {
-  const ends = ['commit', 'rollback', 'rollback to a', 'commit and chain', 'rollback and chain', 'release a'];
-  const probes = [control('rollback to a'), neutral('select 1'), control('commit')];
-  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
-  for (const end of ends) {
-    for (const fails of [true, false]) {
-      for (const places of [['home'], ['other'], ['home', 'other'], ['other', 'home']] as const) {
-        const bound: Step = [
-          { parse: control(end), name: '', types: [23] },
-          { bind: ['7'], portal: '', statement: '', resultFormats: [] },
-          execute,
-          'sync',
-        ];
-        scripts[`${end} with a value, of a block on ${places.join(' and ')}${fails ? ' that has failed' : ''}`] = (
-          keys,
-        ) =>
-          probes.flatMap((probe) =>
-            steps(
-              control('begin'),
-              control('savepoint a'),
-              ...places.map((place) => read(keys[place])),
-              ...(fails ? [WRONG] : []),
-              bound,
-              probe,
-              control('rollback'),
-              neutral('select 2'),
-            ),
-          );
-      }
-    }
-  }
-  return scripts;
-}
-
-/** A batch that begins with what any shard answers, behind one in the same packet that is still answered, and then has keys elsewhere. */
-function batchesBehindBatches(): Record<string, (keys: Keys) => readonly Packet[]> {
-  const firsts: Record<string, FuzzMessage[]> = {
-    'a Close of a statement': [{ close: 'statement', name: 's2' }],
-    'a Close of a portal': [{ close: 'portal', name: 'p2' }],
-    'two Closes': [
-      { close: 'portal', name: '' },
-      { close: 'statement', name: '' },
-    ],
-    'what is neutral': run(neutral('set local work_mem = 64')),
-  };
-  const before: Record<string, FuzzMessage[]> = {
-    'one that fails': again('nowhere'),
-    'one that does not': run(atHome('select count(*) from note')),
-  };
-  const scripts: Record<string, (keys: Keys) => readonly Packet[]> = {};
-  for (const [first, begun] of Object.entries(firsts)) {
-    for (const [behind, earlier] of Object.entries(before)) {
-      scripts[`${first} begins a batch behind ${behind}`] = ({ other }) =>
-        steps([
-          ...earlier,
-          'sync',
-          ...begun,
-          ...run(neutral("set local work_mem = '3MB'")),
-          ...run(read(other)),
-          'sync',
-        ]);
-    }
-  }
-  return scripts;
-}
 
 export const BLOCK_SCRIPTS: Scripts = {
   ...lateOptions(),
@@ -395,7 +291,4 @@ export const BLOCK_SCRIPTS: Scripts = {
         'sync',
       ],
     ),
-  ...batchesBehindBatches(),
-  ...settingsUndone(),
-  ...endsWithValues(),
 };

@@ -24,6 +24,7 @@ import {
   WRONG,
 } from './by-hand.js';
 import { BLOCK_SCRIPTS } from './kept-blocks.js';
+import { EDGE_SCRIPTS } from './kept-edges.js';
 import type { FuzzMessage, Packet, Statement } from './script.js';
 
 /** What a transaction gives up of a session comes back with its end, wherever the keys of the transaction are. */
@@ -405,6 +406,7 @@ export const KEPT_SCRIPTS: Readonly<Record<string, (keys: Keys) => readonly Pack
     ),
   ...givenUpScripts(),
   ...BLOCK_SCRIPTS,
+  ...EDGE_SCRIPTS,
   'SET LOCAL behind a read of several shards': () =>
     steps([...run(count), ...run(neutral("set local work_mem = '3MB'")), ...run(neutral('show work_mem')), 'sync']),
 };

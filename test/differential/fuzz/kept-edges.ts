@@ -1,0 +1,206 @@
+// Scripts by hand of the edges of blocks over shards: what stands in front of them in their packet, how they end, and what is told of
+// their settings. See kept-scripts.ts.
+import {
+  again,
+  atHome,
+  control,
+  count,
+  execute,
+  type Keys,
+  neutral,
+  put,
+  query,
+  read,
+  run,
+  type Step,
+  steps,
+  WRONG,
+} from './by-hand.js';
+import type { FuzzMessage, Packet, Statement } from './script.js';
+
+type Scripts = Record<string, (keys: Keys) => readonly Packet[]>;
+
+const TOKYO = "set local timezone = 'Asia/Tokyo'";
+
+/** A statement on the branches of a block fails on one of them: the client hears what holds again of what the block has set. */
+function settingsUndone(): Scripts {
+  const every = (sql: string, writes: boolean): Statement => ({ sql, touch: { kind: 'every', writes } });
+  const wrongOn = (key: string): string => `1 / (position('${key}' in key) - 1)`;
+  const kinds: Record<string, (key: string) => Statement> = {
+    'an UPDATE': (key) => every(`update kv set value = to_jsonb(${wrongOn(key)}) where tenant_id = 't0'`, true),
+    'a DELETE': (key) => every(`delete from kv where tenant_id = 't0' and ${wrongOn(key)} = 7`, true),
+    'a read': (key) => every(`select count(*) from kv where tenant_id = 't0' and ${wrongOn(key)} < 7`, false),
+  };
+  const scripts: Scripts = {};
+  for (const [kind, statement] of Object.entries(kinds)) {
+    for (const where of ['home', 'other', 'third'] as const) {
+      const prepare = ({ home, other, third }: Keys): Step[] => [put(home), put(other), put(third)];
+      const failing = (keys: Keys): Statement => statement(keys[where].slice(0, -1));
+      scripts[`what a block has set is told behind ${kind} that fails on ${where}`] = (keys) =>
+        steps(
+          ...prepare(keys),
+          control('begin'),
+          neutral(TOKYO),
+          failing(keys),
+          neutral('select 1'),
+          control('rollback'),
+        );
+      scripts[`the same of ${kind} in a batch, ${where}`] = (keys) =>
+        steps(
+          ...prepare(keys),
+          [...run(control('begin')), ...run(neutral(TOKYO)), 'sync'],
+          [...run(put(keys.third.replace('1', '8'))), 'sync'],
+          [...run(failing(keys)), 'sync'],
+          [...run(control('rollback')), 'sync'],
+        );
+    }
+  }
+  return scripts;
+}
+
+/** The end of a block, bound with a value for a type that its text does not use, which Postgres takes in a sound block alone. */
+function endsWithValues(): Scripts {
+  const ends = ['commit', 'rollback', 'rollback to a', 'commit and chain', 'rollback and chain', 'release a'];
+  const probes = [control('rollback to a'), neutral('select 1'), control('commit')];
+  const scripts: Scripts = {};
+  for (const end of ends) {
+    for (const fails of [true, false]) {
+      for (const places of [['home'], ['other'], ['home', 'other'], ['other', 'home']] as const) {
+        const bound: Step = [
+          { parse: control(end), name: '', types: [23] },
+          { bind: ['7'], portal: '', statement: '', resultFormats: [] },
+          execute,
+          'sync',
+        ];
+        scripts[`${end} with a value, of a block on ${places.join(' and ')}${fails ? ' that has failed' : ''}`] = (
+          keys,
+        ) =>
+          probes.flatMap((probe) =>
+            steps(
+              control('begin'),
+              control('savepoint a'),
+              ...places.map((place) => read(keys[place])),
+              ...(fails ? [WRONG] : []),
+              bound,
+              probe,
+              control('rollback'),
+              neutral('select 2'),
+            ),
+          );
+      }
+    }
+  }
+  return scripts;
+}
+
+const NO_KEYS: Keys = { home: '', other: '', third: '' };
+
+/** A block over shards is begun in the same packet as settings of the session, and runs under those on every shard. */
+function settingsUnderWay(): Scripts {
+  const SETS: Record<string, Statement> = {
+    SET: neutral("set timezone = 'Asia/Tokyo'"),
+    set_config: neutral("select set_config('timezone', 'Asia/Tokyo', false)"),
+    code: atHome("do $$ begin perform set_config('timezone', 'Asia/Tokyo', false); end $$"),
+  };
+  const begin = control('begin');
+  const ways = (set: Statement, { home }: Keys): Record<string, readonly FuzzMessage[]> => ({
+    queries: [query(set), query(begin)],
+    batches: [...run(set), 'sync', ...run(begin), 'sync'],
+    'a query and a batch': [query(set), ...run(begin), 'sync'],
+    'a batch and a query': [...run(set), 'sync', query(begin)],
+    'one text': [query(set, begin)],
+    'one batch': [...run(set), ...run(begin), 'sync'],
+    'a batch that reads first': [query(set), ...run(neutral('select 1')), ...run(begin), 'sync'],
+    'with a key between them': [query(set), query(read(home)), query(begin)],
+    'with a key behind them': [query(set), query(begin), query(read(home))],
+    'an error between them': [query(set), query(WRONG), query(begin)],
+  });
+  const scripts: Scripts = {};
+  for (const [name, set] of Object.entries(SETS)) {
+    for (const way of Object.keys(ways(set, NO_KEYS))) {
+      scripts[`${name} and BEGIN under way: ${way}`] = (keys) =>
+        steps(
+          ways(set, keys)[way]!,
+          read(keys.home),
+          read(keys.other),
+          neutral('show timezone'),
+          count,
+          control('commit'),
+          neutral('show timezone'),
+        );
+    }
+  }
+  return scripts;
+}
+
+/** A text ends a block over shards, and what it goes on with fails, in a block of its own or in none. */
+function textsThatEndAndGoOn(): Scripts {
+  const behind: Record<string, (keys: Keys) => Statement[]> = {
+    'an error': () => [WRONG],
+    'a block that fails': () => [control('begin'), WRONG],
+    'a READ ONLY block that writes': ({ third }) => [control('begin read only'), put(third)],
+    'a block that is sound': ({ third }) => [control('begin'), read(third)],
+  };
+  const probes = [control('rollback to a'), neutral('select 1'), control('savepoint b'), control('commit')];
+  const scripts: Scripts = {};
+  for (const [what, rest] of Object.entries(behind)) {
+    for (const end of ['rollback', 'commit']) {
+      for (const fails of [true, false]) {
+        scripts[`${end}${fails ? ' of a failed block' : ''} over shards and ${what} in one text`] = (keys) =>
+          probes.flatMap((probe) =>
+            steps(
+              control('begin'),
+              read(keys.home),
+              read(keys.other),
+              ...(fails ? [WRONG] : []),
+              [query(control(end), ...rest(keys))],
+              probe,
+              control('rollback'),
+              neutral('select 2'),
+            ),
+          );
+      }
+    }
+  }
+  return scripts;
+}
+
+/** A batch that begins with what any shard answers, behind one in the same packet that is still answered, and then has keys elsewhere. */
+function batchesBehindBatches(): Scripts {
+  const firsts: Record<string, FuzzMessage[]> = {
+    'a Close of a statement': [{ close: 'statement', name: 's2' }],
+    'a Close of a portal': [{ close: 'portal', name: 'p2' }],
+    'two Closes': [
+      { close: 'portal', name: '' },
+      { close: 'statement', name: '' },
+    ],
+    'what is neutral': run(neutral('set local work_mem = 64')),
+  };
+  const before: Record<string, FuzzMessage[]> = {
+    'one that fails': again('nowhere'),
+    'one that does not': run(atHome('select count(*) from note')),
+  };
+  const scripts: Scripts = {};
+  for (const [first, begun] of Object.entries(firsts)) {
+    for (const [behind, earlier] of Object.entries(before)) {
+      scripts[`${first} begins a batch behind ${behind}`] = ({ other }) =>
+        steps([
+          ...earlier,
+          'sync',
+          ...begun,
+          ...run(neutral("set local work_mem = '3MB'")),
+          ...run(read(other)),
+          'sync',
+        ]);
+    }
+  }
+  return scripts;
+}
+
+export const EDGE_SCRIPTS: Scripts = {
+  ...batchesBehindBatches(),
+  ...settingsUndone(),
+  ...endsWithValues(),
+  ...settingsUnderWay(),
+  ...textsThatEndAndGoOn(),
+};
