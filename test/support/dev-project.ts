@@ -5,12 +5,15 @@ import { chmodSync, copyFileSync, linkSync, mkdirSync, readdirSync, readFileSync
 import { createRequire } from 'node:module';
 import { join, sep } from 'node:path';
 import { createInterface } from 'node:readline';
-import ts from 'typescript';
+import { fileURLToPath } from 'node:url';
+import type TypeScript from 'typescript';
 import type { EmbeddedClusterOptions, EmbeddedShard } from '../../src/dev/embedded-cluster.js';
 import { findPlatformPackage } from '../../src/dev/platform-package.js';
 import { PROJECT_ROOT } from './project-root.js';
 
-const SOURCES = join(PROJECT_ROOT, 'src');
+/** Compiled where this file runs compiled (test/compile.mjs). */
+const IS_COMPILED = import.meta.url.endsWith('.js');
+const SOURCES = IS_COMPILED ? fileURLToPath(new URL('../../src', import.meta.url)) : join(PROJECT_ROOT, 'src');
 
 /** Starts a cluster, says so in one line of JSON, stops it on SIGTERM. */
 const PROGRAM = `
@@ -33,7 +36,7 @@ try {
 export function makeProject(dir: string, options: { withPostgres: boolean }): string {
   mkdirSync(dir, { recursive: true });
   for (const layer of ['base', 'config', 'cluster', 'catalog', 'dev'])
-    compileFolder(join(SOURCES, layer), join(dir, 'src', layer));
+    makeLayer(join(SOURCES, layer), join(dir, 'src', layer));
   writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
   writeFileSync(join(dir, 'program.js'), PROGRAM);
   for (const name of ['pg', 'zod']) copyPackage(name, join(dir, 'node_modules'), import.meta.url);
@@ -82,7 +85,12 @@ export async function runProject(
   return { child, pid: child.pid, report: JSON.parse(text), exited };
 }
 
-function compileFolder(from: string, to: string): void {
+function makeLayer(from: string, to: string): void {
+  if (IS_COMPILED) copyTree(from, to);
+  else compileFolder(createRequire(import.meta.url)('typescript'), from, to);
+}
+
+function compileFolder(ts: typeof TypeScript, from: string, to: string): void {
   mkdirSync(to, { recursive: true });
   for (const name of readdirSync(from)) {
     if (!name.endsWith('.ts')) continue;
