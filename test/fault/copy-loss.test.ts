@@ -6,7 +6,7 @@ import type { BackendMessage } from '../support/backend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, valueFrom } from '../support/kv-extension.js';
 import { type How, LossyProxy } from '../support/lossy-proxy.js';
-import { stretched } from '../support/machine-speed.js';
+import { timeLimit } from '../support/machine-speed.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { GRANTS } from '../support/spread-servers.js';
 import { SqlClient } from '../support/sql-client.js';
@@ -77,8 +77,8 @@ t.test('all rows or none, and never otherwise than was told', async (t) => {
     if (outcome === 'closed') client = await connect();
   }
   t.comment(JSON.stringify([...told]));
-  const end = performance.now() + (await stretched(SETTLED_MS));
-  while ((await prepared()) > 0 && performance.now() < end) await sleep(50);
+  const isOver = timeLimit(SETTLED_MS);
+  while ((await prepared()) > 0 && !(await isOver())) await sleep(50);
   t.equal(await prepared(), 0, 'nothing stays prepared');
   await client.end();
 });
@@ -89,11 +89,11 @@ async function settled(t: Test, code: string, counted: () => Promise<number>, se
     t.equal(await counted(), 0, seen);
     return;
   }
-  const end = performance.now() + (await stretched(SETTLED_MS));
+  const isOver = timeLimit(SETTLED_MS);
   for (;;) {
     const count = await counted();
     if (count === 0 || count === ROWS) break;
-    if (performance.now() > end) return void t.fail(`${seen}: ${count} rows`);
+    if (await isOver()) return void t.fail(`${seen}: ${count} rows`);
     await sleep(50);
   }
   t.pass(seen);

@@ -5,7 +5,7 @@ import t from 'tap';
 import { FaultProxy } from '../support/fault-proxy.js';
 import type { FrontendMessage } from '../support/frontend-message.js';
 import { rowsOf } from '../support/kv-extension.js';
-import { stretched } from '../support/machine-speed.js';
+import { timeLimit } from '../support/machine-speed.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { spreadServers } from '../support/spread-servers.js';
@@ -31,9 +31,9 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
   });
   const clients = await Promise.all(Array.from({ length: CLIENTS }, () => live.connect({ user: 'app' })));
   const untilSettled = async (about: string) => {
-    const end = performance.now() + (await stretched(WITHIN_MS));
+    const isOver = timeLimit(WITHIN_MS);
     while ((await prepared()).length > 0) {
-      if (performance.now() > end) return t.fail(`${about}: something is still prepared`);
+      if (await isOver()) return t.fail(`${about}: something is still prepared`);
       await sleep(20);
     }
   };

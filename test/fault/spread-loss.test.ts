@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import { FaultProxy } from '../support/fault-proxy.js';
 import type { FrontendMessage } from '../support/frontend-message.js';
-import { stretched } from '../support/machine-speed.js';
+import { timeLimit } from '../support/machine-speed.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { spreadServers } from '../support/spread-servers.js';
@@ -91,9 +91,9 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
     return [...new Set(all.flatMap(({ rows }) => rows.map(([value]) => String(value))))];
   };
   const untilSettled = async (about: string) => {
-    const end = performance.now() + (await stretched(WITHIN_MS));
+    const isOver = timeLimit(WITHIN_MS);
     while ((await prepared()).length > 0) {
-      if (performance.now() > end) return t.fail(`${about}: something is still prepared`);
+      if (await isOver()) return t.fail(`${about}: something is still prepared`);
       await sleep(20);
     }
   };

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo } from '../support/kv-extension.js';
-import { stretched } from '../support/machine-speed.js';
+import { timeLimit } from '../support/machine-speed.js';
 import { GRANTS } from '../support/spread-servers.js';
 import { SqlClient } from '../support/sql-client.js';
 
@@ -24,14 +24,14 @@ const shown = async (): Promise<Shown[]> =>
   (await admin.rows('SHOW pgkv.copies')).map(([row]) => JSON.parse(row!) as Shown);
 
 async function becomes(t: Test, what: string, wanted: (copies: Shown[]) => boolean): Promise<void> {
-  const end = performance.now() + (await stretched(5_000));
+  const isOver = timeLimit(5_000);
   for (;;) {
     const copies = await shown();
     if (wanted(copies)) {
       t.pass(what);
       return;
     }
-    if (performance.now() > end) throw new Error(`${what}: not, but ${JSON.stringify(copies)}`);
+    if (await isOver()) throw new Error(`${what}: not, but ${JSON.stringify(copies)}`);
     await sleep(10);
   }
 }

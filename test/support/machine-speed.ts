@@ -22,3 +22,17 @@ async function slowness(): Promise<number> {
 
 /** @param ms what is allowed on an idle machine. Asked for behind what was measured, while the machine is as it was. */
 export const stretched = async (ms: number): Promise<number> => ms * (await slowness());
+
+/** Whether a time from now on is over, stretched by how slow the machine is once it is: what comes in time costs nothing. */
+export function timeLimit(ms: number): () => Promise<boolean> {
+  let end = performance.now() + ms;
+  let isLast = false;
+  return async () => {
+    if (performance.now() <= end) return false;
+    if (!isLast) {
+      isLast = true;
+      end += (await stretched(ms)) - ms;
+    }
+    return performance.now() > end;
+  };
+}
