@@ -1,9 +1,10 @@
 // Turns the run matrix of one Postgres version into tap results: one subtest a theme, one assertion a scenario.
 import type { Test } from 'tap';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
-import { type DeliberateDifference, DifferenceJudge, describeDifference } from './compare.js';
+import { findPostgres, PLAYED_VERSIONS, type PostgresVersion } from '../support/postgres-binaries.js';
+import { type DeliberateDifference, DifferenceJudge, describeDifference, namesScenario } from './compare.js';
 import { DELIBERATE_DIFFERENCES } from './deliberate-differences.js';
-import { CONTESTANTS, isDirect, type MatrixOptions, runMatrix } from './matrix.js';
+import { CONTESTANTS, isDirect, type MatrixOptions, runMatrix, type Share } from './matrix.js';
+import type { Scenario } from './scenario.js';
 import { THEMES } from './themes.js';
 
 export interface Suite extends Omit<MatrixOptions, 'version'> {
@@ -22,11 +23,15 @@ export async function checkVersion(t: Test, version: PostgresVersion, suite: Sui
     return;
   }
   // `npm test` is what needs only Node, and takes as long on every machine; `.ci/run` plays the rest.
-  if (version !== 'embedded' && process.env['PGKV_DEBIAN'] !== '1') {
+  if (!PLAYED_VERSIONS.includes(version)) {
     t.pass(`Postgres ${version}: played by .ci/run`, { skip: 'PGKV_DEBIAN=1 plays it' });
     return;
   }
-  const result = await runMatrix({ version, ...suite });
+  // A listed difference may show in one mode only: what is named there is played in all.
+  const isListed = ({ name }: Scenario) => suite.deliberate.some((entry) => namesScenario(entry, name));
+  const shareOf = (scenario: Scenario): Share =>
+    process.env['PGKV_LONG'] === '1' || isListed(scenario) ? 'all' : 'half';
+  const result = await runMatrix({ version, ...suite, shareOf });
   const judge = new DifferenceJudge(isDirect() ? [] : suite.deliberate, result.major);
   for (const difference of result.differences) judge.judge(difference);
   for (const theme of new Set(result.played.map((played) => played.theme))) {

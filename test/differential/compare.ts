@@ -99,7 +99,7 @@ function covers(entry: DeliberateDifference, difference: Difference): boolean {
   );
 }
 
-function namesScenario(entry: DeliberateDifference, name: string): boolean {
+export function namesScenario(entry: DeliberateDifference, name: string): boolean {
   return typeof entry.scenario === 'string' ? entry.scenario === name : entry.scenario.test(name);
 }
 

@@ -11,7 +11,7 @@ import { probeCleanliness } from './clean-probe.js';
 import { compareTranscripts, type Difference } from './compare.js';
 import { Intruder } from './intruder.js';
 import { play } from './play.js';
-import { type Mode, modesOf, playedOn, type Scenario, sessionOf, type Theme } from './scenario.js';
+import { type Mode, modesOf, playedOn, type Scenario, sessionOf, someModesOf, type Theme } from './scenario.js';
 import { APP_ROLE, type Layout, ServerSide } from './server-side.js';
 import { printTranscript, type Transcript, TranscriptWriter } from './transcript.js';
 
@@ -80,7 +80,12 @@ export interface MatrixOptions {
   readonly layout?: Layout;
   /** Makes roles and templates on a new server: the n-th behind a target, or Postgres (null). Default createRoles(). */
   readonly prepareServer?: (server: PostgresServer, index: number | null) => Promise<void>;
+  /** What is played of a scenario; default all. */
+  readonly shareOf?: (scenario: Scenario) => Share;
 }
+
+/** All modes; or as many as one version needs where another plays the rest of them: with the intruder every second scenario. */
+export type Share = 'all' | 'half';
 
 export interface MatrixResult {
   readonly major: number;
@@ -93,6 +98,8 @@ export interface MatrixResult {
 interface Job {
   readonly theme: Theme;
   readonly scenario: Scenario;
+  readonly modes: readonly Mode[];
+  readonly isIntruded: boolean;
 }
 
 /** One side of a lane: servers, their database, and the scenario played there last. */
@@ -134,7 +141,7 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
       targets.set(count, await Promise.all(group));
     }
     const major = Number.parseInt(reference.release, 10);
-    const jobs = jobsOf(options.themes, major);
+    const jobs = jobsOf(options, major);
     const [differences, defects]: [Difference[], string[]] = [[], []];
     const queue = jobs.values();
     const lanes = Array.from({ length: Math.min(laneCount, jobs.length) }, async (_, index) => {
@@ -151,12 +158,19 @@ export async function runMatrix(options: MatrixOptions): Promise<MatrixResult> {
 }
 
 /** PGKV_DIFF_ONLY=text plays only the scenarios whose name holds the text. */
-function jobsOf(themes: readonly Theme[], major: number): Job[] {
+function jobsOf({ themes, version, shareOf = () => 'all' }: MatrixOptions, major: number): Job[] {
   const only = process.env['PGKV_DIFF_ONLY'] ?? '';
+  // A scenario has its turn whether the version plays it or not, so that another version plays the other half.
+  let turn = version === 'embedded' ? 0 : 1;
   return themes.flatMap((theme) =>
-    theme.scenarios
-      .filter((scenario) => playedOn(scenario, major) && scenario.name.includes(only))
-      .map((scenario) => ({ theme, scenario })),
+    theme.scenarios.flatMap((scenario) => {
+      turn++;
+      if (!playedOn(scenario, major) || !scenario.name.includes(only)) return [];
+      const isOfOneVersion = scenario.sinceMajor !== undefined || scenario.untilMajor !== undefined;
+      const isWhole = only !== '' || isOfOneVersion || shareOf(scenario) === 'all';
+      const modes = isWhole ? modesOf(scenario) : someModesOf(scenario, turn);
+      return [{ theme, scenario, modes, isIntruded: isWhole || turn % 2 === 0 }];
+    }),
   );
 }
 
@@ -214,8 +228,8 @@ class Lane {
     return new Lane(reference, sides);
   }
 
-  async play({ theme, scenario }: Job, differences: Difference[], defects: string[]): Promise<void> {
-    const modes = modesOf(scenario);
+  async play(job: Job, differences: Difference[], defects: string[]): Promise<void> {
+    const { theme, scenario, modes } = job;
     let reference: Recording;
     try {
       reference = await this.#record(this.#reference, theme, scenario, modes);
@@ -227,7 +241,8 @@ class Lane {
     if (process.env['PGKV_DIFF_PRINT']) process.stderr.write(`\n${scenario.name}\n${printTranscript(whole)}\n`);
     const hanging = whole.find((entry) => entry.lines.includes('(timeout)'));
     if (hanging) defects.push(`${scenario.name}: ${hanging.step}: no end on Postgres itself`);
-    for (const side of this.#contestants.filter(({ plays }) => plays(scenario))) {
+    const plays = (side: Side) => side.plays(scenario) && (job.isIntruded || !side.intruder);
+    for (const side of this.#contestants.filter(plays)) {
       const about = { scenario: scenario.name, run: side.run };
       const played = side.oneMode(scenario) ? [modes[this.#turn++ % modes.length] as Mode] : modes;
       try {

@@ -103,6 +103,15 @@ export function modesOf(scenario: Scenario): readonly Mode[] {
   return allHaveParameters ? ['text', 'binary'] : ['simple', 'text', 'binary'];
 }
 
+/**
+ * Some of its modes, where not all are played: one format of results instead of both, and the statements as simple queries wherever
+ * they can be. @param turn goes on from scenario to scenario
+ */
+export function someModesOf(scenario: Scenario, turn: number): readonly Mode[] {
+  const other: Mode = turn % 2 === 0 ? 'text' : 'binary';
+  return scenario.modes ? modesOf(scenario) : modesOf(scenario).filter((mode) => mode !== other);
+}
+
 export function playedOn(scenario: Scenario, major: number): boolean {
   return major >= (scenario.sinceMajor ?? 0) && major <= (scenario.untilMajor ?? Number.POSITIVE_INFINITY);
 }

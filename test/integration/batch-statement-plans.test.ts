@@ -4,7 +4,7 @@
 import type pg from 'pg';
 import t, { type Test } from 'tap';
 import { batchServer, type Pair, pairOf } from '../support/batch-bench.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 
 const BY_KEY = 'tenant_id = $1 and key = $2';
 const STATEMENTS: readonly string[] = [
@@ -36,7 +36,7 @@ const SIZES: readonly (readonly [string, readonly string[]])[] = [
   ['5 rows that have expired', ['truncate kv', fill(1, 5, `now() - interval '1 hour'`), 'vacuum analyze kv']],
 ];
 
-for (const name of ['15', 'embedded'] satisfies PostgresVersion[]) {
+for (const name of PLAYED_VERSIONS) {
   const skip = findPostgres(name) === undefined ? { skip: `Postgres ${name} is not installed` } : {};
   t.test(`Postgres ${name}`, skip, async (t) => {
     const { server, client } = await batchServer(name);

@@ -12,7 +12,7 @@ import {
   runnerOfSingle,
 } from '../support/batch-bench.js';
 import { blocked, connectTo } from '../support/kv-extension.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 
 type Value = string | null;
 interface Case {
@@ -258,7 +258,7 @@ const contentOf = (table: string): string => `
   select tenant_id, key, version, value, ttl, updated_at is null, slot from ${table}
   where ttl is null or ttl > now() order by 1, 2`;
 
-for (const name of ['15', 'embedded'] satisfies PostgresVersion[]) {
+for (const name of PLAYED_VERSIONS) {
   const skip = findPostgres(name) === undefined ? { skip: `Postgres ${name} is not installed` } : {};
   t.test(`Postgres ${name}`, skip, async (t) => {
     const { server, client } = await batchServer(name);

@@ -5,7 +5,7 @@
 import t from 'tap';
 import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { errorOf, rowsOf, SqlClient } from '../support/sql-client.js';
 
 await loadKeyHash();
@@ -115,7 +115,7 @@ async function answerOf(client: SqlClient, sql: string, isExtended: boolean): Pr
   return errorOf(messages)?.code ?? JSON.stringify(rowsOf(messages));
 }
 
-for (const version of ['embedded', '15'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) ? false : `no Postgres ${version}`;
   t.test(`look-ups in the catalogue, ${version}`, { skip, timeout: 600_000 }, async (t) => {
     const cluster = await kvServers(t, 2, { version });

@@ -6,7 +6,7 @@ import { clientEncoding, exactText } from '../../src/sql/text/client-encoding.js
 import type { BackendMessage } from '../support/backend-message.js';
 import type { FrontendMessage } from '../support/frontend-message.js';
 import { KV, kvRouter, kvServers, prepareShard } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SqlClient } from '../support/sql-client.js';
 
@@ -47,8 +47,7 @@ async function knownCharacters(client: SqlClient, name: string): Promise<Map<str
 }
 
 t.test('what a character says is what servers convert it to, or is not known', async (t) => {
-  const versions: readonly PostgresVersion[] = findPostgres('15') === undefined ? ['embedded'] : ['embedded', '15'];
-  for (const version of versions) {
+  for (const version of PLAYED_VERSIONS.filter(findPostgres)) {
     const server = await startPostgres({ version });
     t.teardown(() => server.stop());
     const client = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });

@@ -7,7 +7,7 @@ import t from 'tap';
 import type { BackendMessage } from '../support/backend-message.js';
 import { encodeAll as encoded, type FrontendMessage } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SqlClient } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
@@ -70,7 +70,7 @@ async function play(client: WireClient, text: string, next: string, apart: boole
 
 const COPYING = `select count(*) from pg_stat_activity where state = 'active' and query ~ '${COPY}' and pid <> pg_backend_pid()`;
 
-for (const version of ['embedded', '15'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) ? false : `no Postgres ${version}`;
   t.test(`a server in a copy, ${version}`, { skip, bail: true, timeout: 600_000 }, async (t) => {
     const cluster = await kvServers(t, 2, { version });

@@ -6,7 +6,7 @@ import { hashSlotOf, loadKeyHash } from '../../src/cluster/key-hash.js';
 import type { BackendMessage } from '../support/backend-message.js';
 import type { FrontendMessage } from '../support/frontend-message.js';
 import { KV, kvRouter, kvServers, prepareShard } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS, type PostgresVersion } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { GRANTS } from '../support/spread-servers.js';
@@ -356,7 +356,7 @@ async function compare(t: Test, version: PostgresVersion, shards: number): Promi
   await there.end();
 }
 
-for (const version of ['embedded', '15'] as const) {
+for (const version of PLAYED_VERSIONS) {
   for (const shards of version === 'embedded' ? [1, 3] : [3]) {
     const isThere = findPostgres(version) !== undefined;
     t.test(`${shards} shards, ${version}`, { skip: !isThere && `no ${version}` }, (t) => compare(t, version, shards));

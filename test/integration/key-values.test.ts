@@ -7,7 +7,7 @@ import { StatementValues, Unreadable } from '../../src/route/key-values.js';
 import { arrayElements, binaryArrayElements } from '../../src/route/text-array.js';
 import { LITERAL_STRIDE, lexShape } from '../../src/sql/text/shape-lexer.js';
 import { KV, prepareShard } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SqlClient } from '../support/sql-client.js';
 
@@ -74,7 +74,7 @@ const literal = fc.oneof(
   fc.tuple(text, text).map(([one, other]) => `E'${one.replaceAll("'", "''")}'\n'${other.replaceAll("'", "''")}'`),
 );
 
-for (const version of ['15', 'embedded'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   t.test(`Postgres ${version}`, skip, async (t) => {
     const server = await startPostgres({ version });

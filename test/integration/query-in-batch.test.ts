@@ -7,7 +7,7 @@ import t from 'tap';
 import type { BackendMessage } from '../support/backend-message.js';
 import { encodeAll, type FrontendMessage, readyForQueryCount } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { errorOf, rowsOf } from '../support/sql-client.js';
@@ -149,7 +149,7 @@ const isFunctionCall = (message: FrontendMessage): boolean => typeof message !==
 
 const shown = (batch: Batch): string => JSON.stringify({ ...batch, bytes: encodeAll(batch.messages).length });
 
-for (const version of ['embedded', '15'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) ? false : `no Postgres ${version}`;
   t.test(`batches on ${version}`, { skip, timeout: 3_600_000 }, async (t) => {
     const cluster = await kvServers(t, 1, { version });

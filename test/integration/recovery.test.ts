@@ -8,14 +8,14 @@ import { newGid, readGid } from '../../src/execute/two-phase/gid.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
-import { stretched } from '../support/machine-speed.js';
-import { findPostgres } from '../support/postgres-binaries.js';
+import { timeLimit } from '../support/machine-speed.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 
 /** As kvServers calls it. */
 const CLUSTER = 'cluster of a test';
 const WITHIN_MS = 10_000;
 
-for (const version of ['15', 'embedded'] as const) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   t.test(`Postgres ${version}`, skip, (t) => recovery(t, version));
 }
@@ -53,9 +53,9 @@ async function recovery(t: Test, version: '15' | 'embedded'): Promise<void> {
   const isPrepared = async (gid: string) =>
     (await valueFrom(one, 'SELECT count(*) FROM pg_prepared_xacts WHERE gid = $1', [gid])) !== '0';
   const finished = async (t: Test, gid: string) => {
-    const end = performance.now() + (await stretched(WITHIN_MS));
+    const isOver = timeLimit(WITHIN_MS);
     while (await isPrepared(gid)) {
-      if (performance.now() > end) return t.fail(`${gid} is still prepared`);
+      if (await isOver()) return t.fail(`${gid} is still prepared`);
       await sleep(50);
     }
     return t.pass('it is finished');
@@ -164,9 +164,9 @@ async function recovery(t: Test, version: '15' | 'embedded'): Promise<void> {
 }
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
-  const end = performance.now() + (await stretched(WITHIN_MS));
+  const isOver = timeLimit(WITHIN_MS);
   while (!(await isSo())) {
-    if (performance.now() > end) throw new Error('it does not come about');
+    if (await isOver()) throw new Error('it does not come about');
     await sleep(50);
   }
 }

@@ -2,6 +2,7 @@
 // every version; and that going on from an earlier answer finds what reading all anew finds, whatever DDL came in between.
 import t from 'tap';
 import { type Ask, type Known, readNews } from '../../src/backend/pool/routine-news.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { startPostgres } from '../support/postgres-server.js';
 import { SqlClient } from '../support/sql-client.js';
 
@@ -62,8 +63,9 @@ const PLACES: Readonly<Record<string, { make(call: string): string; drop: string
   },
 };
 
-for (const version of ['embedded', '15'] as const) {
-  t.test(`Postgres ${version}`, async (t) => {
+for (const version of PLAYED_VERSIONS) {
+  const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
+  t.test(`Postgres ${version}`, skip, async (t) => {
     const server = await startPostgres({ version });
     t.teardown(() => server.stop());
     const client = await SqlClient.connect(server, { user: server.superuser, database: 'postgres' });

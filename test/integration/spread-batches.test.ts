@@ -3,7 +3,7 @@
 // fails leaves nothing of its batch.
 import t, { type Test } from 'tap';
 import type { FrontendMessage } from '../support/frontend-message.js';
-import { findPostgres } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { type SpreadServers, said, spreadServers, TENANTS } from '../support/spread-servers.js';
 import { errorOf, type SqlClient, tagsOf } from '../support/sql-client.js';
@@ -11,7 +11,7 @@ import { errorOf, type SqlClient, tagsOf } from '../support/sql-client.js';
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const BATCHES = Number(process.env['PGKV_STATEMENTS'] ?? 50);
 
-for (const version of ['15', 'embedded'] as const) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   for (const shards of version === '15' ? [3] : [1, 3, 5])
     t.test(`Postgres ${version}, ${shards} shards`, skip, (t) => batches(t, version, shards));

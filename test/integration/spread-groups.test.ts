@@ -4,7 +4,7 @@
 import t, { type Test } from 'tap';
 import type { FrontendMessage } from '../support/frontend-message.js';
 import { rowsOf, valueFrom } from '../support/kv-extension.js';
-import { findPostgres } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { literal, type SpreadServers, said, spreadServers, TENANTS } from '../support/spread-servers.js';
 import { SqlClient } from '../support/sql-client.js';
@@ -13,7 +13,7 @@ const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const STATEMENTS = Number(process.env['PGKV_STATEMENTS'] ?? 25);
 const CLIENTS = 8;
 
-for (const version of ['15', 'embedded'] as const) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   for (const shards of version === '15' ? [3] : [2, 5])
     t.test(`Postgres ${version}, ${shards} shards`, skip, (t) => groups(t, version, shards));

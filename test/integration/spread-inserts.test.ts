@@ -2,7 +2,7 @@
 // get the same answers, rows in the order of VALUES, and leave the same rows; what fails on one shard is nowhere.
 import t, { type Test } from 'tap';
 import type { FrontendMessage } from '../support/frontend-message.js';
-import { findPostgres } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { literal, type SpreadServers, said, spreadServers, TENANTS } from '../support/spread-servers.js';
 import { errorOf, tagsOf } from '../support/sql-client.js';
@@ -10,7 +10,7 @@ import { errorOf, tagsOf } from '../support/sql-client.js';
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const STATEMENTS = Number(process.env['PGKV_STATEMENTS'] ?? 80);
 
-for (const version of ['15', 'embedded'] as const) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   for (const shards of version === '15' ? [3] : [1, 3, 5])
     t.test(`Postgres ${version}, ${shards} shards`, skip, (t) => inserts(t, version, shards));

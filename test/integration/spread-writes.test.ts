@@ -3,7 +3,7 @@
 import t, { type Test } from 'tap';
 import { encodeCancel } from '../support/frontend-message.js';
 import { connectTo, valueFrom } from '../support/kv-extension.js';
-import { findPostgres } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { spreadServers, TENANTS } from '../support/spread-servers.js';
 import type { ServerError, SqlClient } from '../support/sql-client.js';
@@ -12,7 +12,7 @@ import { WireClient } from '../support/wire-client.js';
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const STATEMENTS = Number(process.env['PGKV_STATEMENTS'] ?? 60);
 
-for (const version of ['15', 'embedded'] as const) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   for (const shards of version === '15' ? [3] : [1, 3, 5])
     t.test(`Postgres ${version}, ${shards} shards`, skip, (t) => spread(t, version, shards));

@@ -3,7 +3,7 @@
 import t from 'tap';
 import type { FrontendMessage } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
-import { findPostgres, type PostgresVersion } from '../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../support/postgres-binaries.js';
 import { rowsOf } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
 
@@ -19,7 +19,7 @@ const ENDS: Readonly<Record<string, readonly FrontendMessage[]>> = {
 /** What the session has left on its connection. */
 const BEFORE = ['select 1', 'create temp table own (a int)', 'create temp table own (a int); drop table own'];
 
-for (const version of ['embedded', '15'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) ? false : `no Postgres ${version}`;
   t.test(`a client goes behind a write and no Sync, ${version}`, { skip }, async (t) => {
     const cluster = await kvServers(t, 1, { version });

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import t, { type Test } from 'tap';
 import { extensionSource } from '../../src/cli/cluster/extension.js';
-import { findPostgres, type PostgresVersion } from './postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from './postgres-binaries.js';
 import { type PostgresServer, startPostgres } from './postgres-server.js';
 
 /** The folder with the control file and the scripts. */
@@ -18,7 +18,7 @@ export interface KvServer {
 
 /** Runs tests on each Postgres of this machine; the database `postgres` has pgkv, installed as plain SQL. */
 export function onEveryPostgres(run: (t: Test, kv: KvServer) => Promise<void>): void {
-  for (const version of ['15', 'embedded'] satisfies PostgresVersion[]) {
+  for (const version of PLAYED_VERSIONS) {
     const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
     t.test(`Postgres ${version}`, skip, async (t) => {
       const server = await startPostgres({ version });

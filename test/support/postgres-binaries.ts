@@ -36,6 +36,17 @@ export function serverAccount(): ServerAccount | undefined {
   throw new Error('running as root, and neither a "postgres" nor a "nobody" account exists to run Postgres under');
 }
 
+/**
+ * The versions that a test of every version plays. Only the embedded one unless `PGKV_DEBIAN` asks for Debian's, so that `npm test` plays
+ * the same on every machine: `1` for both, `only` for Debian's alone, as `.ci/run` does behind `npm test`.
+ */
+export const PLAYED_VERSIONS: readonly PostgresVersion[] = playedVersions(process.env['PGKV_DEBIAN']);
+
+function playedVersions(debian: string | undefined): readonly PostgresVersion[] {
+  if (debian === 'only') return ['15'];
+  return debian === '1' ? ['15', 'embedded'] : ['embedded'];
+}
+
 const found = new Map<PostgresVersion, PostgresBinaries | undefined>();
 
 /** The binaries of `version`, or `undefined` where it is not installed (embedded: `npm ci --omit=optional`). */

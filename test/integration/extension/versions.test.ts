@@ -1,7 +1,7 @@
 // D3: whatever the clock of a server does, the next life of a key begins with a higher version than any it had.
 import t, { type Test } from 'tap';
 import { connectTo, rowsOf, valueFrom } from '../../support/kv-extension.js';
-import { findPostgres, type PostgresVersion } from '../../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../../support/postgres-binaries.js';
 import { FAKETIME, type SteppedServer, steppedServer } from '../../support/stepped-clock.js';
 
 const KEYS = 6;
@@ -65,7 +65,7 @@ async function lives(t: Test, stepped: SteppedServer, seed: number): Promise<voi
 }
 
 function onEveryClock(run: (t: Test, stepped: SteppedServer) => Promise<void>): void {
-  for (const version of ['15', 'embedded'] satisfies PostgresVersion[]) {
+  for (const version of PLAYED_VERSIONS) {
     for (const by of ['faketime', 'function'] as const) {
       const isMissing = findPostgres(version) === undefined || (by === 'faketime' && FAKETIME === undefined);
       t.test(`Postgres ${version}, ${by}`, isMissing ? { skip: 'not installed here' } : {}, async (t) => {

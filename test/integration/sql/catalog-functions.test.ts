@@ -4,7 +4,7 @@ import pg from 'pg';
 import t from 'tap';
 import { FUNCTIONS_SINCE_15, FUNCTIONS_SINCE_18 } from '../../../src/sql/meaning/catalog-functions.js';
 import { judgedFunctions } from '../../../src/sql/meaning/function-effects.js';
-import { findPostgres, type PostgresVersion } from '../../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../../support/postgres-binaries.js';
 import { startPostgres } from '../../support/postgres-server.js';
 
 const CALLABLE = `
@@ -43,7 +43,7 @@ const HARMLESS = new Set(
   pg_xact_commit_timestamp pg_xact_commit_timestamp_origin pg_xact_status txid_status`.split(/\s+/),
 );
 
-for (const version of ['15', 'embedded'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   t.test(`the functions of Postgres ${version} are the bundled ones`, skip, async (t) => {
     const server = await startPostgres({ version });

@@ -6,7 +6,7 @@ import pg from 'pg';
 import t from 'tap';
 import { LITERAL_STRIDE, lexShape } from '../../../src/sql/text/shape-lexer.js';
 import { toStandardStrings } from '../../../src/sql/text/source-text.js';
-import { findPostgres, type PostgresVersion } from '../../support/postgres-binaries.js';
+import { findPostgres, PLAYED_VERSIONS } from '../../support/postgres-binaries.js';
 import { startPostgres } from '../../support/postgres-server.js';
 
 /** Fits between the quotes whatever the setting, runs into its neighbours otherwise. */
@@ -23,7 +23,7 @@ const literal = fc.oneof(
   fc.constantFrom("B'01'", "X'ff'", "B'0'\n'1'", '12', '1.5', '.5e2', '99999999999', "N'n'", "U&'\\0061'"),
 );
 
-for (const version of ['15', 'embedded'] satisfies PostgresVersion[]) {
+for (const version of PLAYED_VERSIONS) {
   const skip = findPostgres(version) === undefined ? { skip: `Postgres ${version} is not installed` } : {};
   t.test(`Postgres ${version} reads literals as they are lexed`, skip, async (t) => {
     const server = await startPostgres({ version });
