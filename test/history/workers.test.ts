@@ -24,7 +24,7 @@ allowSilentCloses();
 const { env } = process;
 const LONG = env['PGKV_LONG'] === '1';
 const SEED = Number(env['PGKV_SEED'] ?? 1);
-const ROUNDS = Number(env['PGKV_ROUNDS'] ?? (LONG ? 40 : 4));
+const ROUNDS = Number(env['PGKV_ROUNDS'] ?? (LONG ? 40 : 2));
 /** Each worker is replaced later each time it dies. */
 const ROUNDS_OF_ROUTER = 2;
 const WORKERS = 4;

@@ -97,25 +97,25 @@ interface Outcome {
   readonly told: readonly string[];
 }
 
+/** Every second case unless it is long, so that any value of a part still meets any value of any other. */
+const LONG = process.env['PGKV_LONG'] === '1';
+const isPlayed = (...parts: readonly number[]): boolean => LONG || parts.reduce((sum, part) => sum + part, 0) % 2 === 0;
+
 function* cases(): Generator<Case> {
-  for (const isExtended of [false, true]) {
-    for (const end of ['commit', 'rollback'] as const) {
-      for (const act of ACTS)
-        for (const as of AS_READS)
-          yield {
-            held: "select nextval('drawn')",
-            before: 'select 1',
-            behind: 'select 1',
-            sql: as(act),
-            end,
-            isExtended,
-          };
+  const nothing = { held: 'select 1', before: 'select 1', behind: 'select 1', end: 'commit' } as const;
+  for (const [form, isExtended] of [false, true].entries()) {
+    for (const [ending, end] of (['commit', 'rollback'] as const).entries()) {
+      for (const [what, act] of ACTS.entries())
+        for (const [how, as] of AS_READS.entries())
+          if (isPlayed(form, ending, what, how))
+            yield { ...nothing, held: "select nextval('drawn')", sql: as(act), end, isExtended };
     }
-    for (const sql of READS) {
-      for (const held of HELD) yield { held, before: 'select 1', behind: 'select 1', sql, end: 'commit', isExtended };
-      for (const said of SAID) {
-        yield { held: 'select 1', before: said, behind: 'select 1', sql, end: 'commit', isExtended };
-        yield { held: 'select 1', before: 'select 1', behind: said, sql, end: 'commit', isExtended };
+    for (const [what, sql] of READS.entries()) {
+      for (const [which, held] of HELD.entries())
+        if (isPlayed(form, what, which)) yield { ...nothing, held, sql, isExtended };
+      for (const [which, said] of SAID.entries()) {
+        if (isPlayed(form, what, which)) yield { ...nothing, before: said, sql, isExtended };
+        if (isPlayed(form, what, which, 1)) yield { ...nothing, behind: said, sql, isExtended };
       }
     }
   }

@@ -19,7 +19,7 @@ import {
 import { SeededRandom } from '../support/seeded-random.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
-const STATEMENTS = 1_000;
+const STATEMENTS = process.env['PGKV_LONG'] === '1' ? 1_000 : 400;
 const MEMBERS = 6;
 /** Rounds until a statement has to be merged: seen, learnt on one shard, on the other, whose connections may have to be opened. */
 const ROUNDS_MAX = 80;

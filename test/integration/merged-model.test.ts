@@ -15,9 +15,10 @@ import type { Answer } from './merged-model/wire-forms.js';
 import { BORN_LATE, World } from './merged-model/world.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
-const STATEMENTS = process.env['PGKV_LONG'] === '1' ? 1_000_000 : 20_000;
+const LONG = process.env['PGKV_LONG'] === '1';
+const STATEMENTS = LONG ? 1_000_000 : 8_000;
 /** All that a round saw is judged behind it, and forgotten. */
-const ROUND_STATEMENTS = 20_000;
+const ROUND_STATEMENTS = LONG ? 20_000 : STATEMENTS;
 const SHORT_STATEMENTS = 3_000;
 /** Of a round; deadlock_timeout is far below its default of 1 s here. */
 const BYSTANDERS_MAX = 3;

@@ -1,7 +1,7 @@
 // Generated batches, to plain Postgres and through pgkv on one, three and five shards; see batch-scripts.ts. Never an answer that
 // Postgres would not give, but for refusals with their reason.
 //   PGKV_SEED=7                     scripts of that seed on
-//   PGKV_FUZZ_SCRIPTS=500           so many of each kind
+//   PGKV_FUZZ_SCRIPTS=500           so many of each kind; 36, or 90 with PGKV_LONG=1
 //   PGKV_FUZZ_KIND=BEGIN            only the kinds with that in their name
 //   PGKV_FUZZ_SHARDS=3              only behind so many shards
 import t from 'tap';
@@ -19,7 +19,7 @@ import { sequenceScript } from './sequence-scripts.js';
 import { valueScript } from './value-scripts.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 2_000_000);
-const SCRIPTS = Number(process.env['PGKV_FUZZ_SCRIPTS'] ?? 90);
+const SCRIPTS = Number(process.env['PGKV_FUZZ_SCRIPTS'] ?? (process.env['PGKV_LONG'] === '1' ? 90 : 36));
 const KIND = process.env['PGKV_FUZZ_KIND'] ?? '';
 const FAULTS_MAX = Number(process.env['PGKV_FUZZ_FAULTS'] ?? 3);
 const SHARDS = process.env['PGKV_FUZZ_SHARDS'] ? [Number(process.env['PGKV_FUZZ_SHARDS'])] : [1, 3, 5];
