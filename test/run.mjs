@@ -1,9 +1,11 @@
-// Runs compiled test files for `npm test` and `npm run check` and says what each did, each file in a process of its own, one
-// more at once than the machine has cores, since they wait for servers:
-// `node test/run.mjs [--jobs=N] [--output-file=FILE] FOLDER…` (folders of build/test, or files there without `.test.js`).
+// Runs compiled test files for `npm test` and `npm run check` and says what each did, one process more at once than the machine
+// has cores, since they wait for servers:
+// `node test/run.mjs [--jobs=N] [--timeout=SECONDS] [--output-file=FILE] FOLDER…` (folders of build/test, or files there without
+// `.test.js`).
 //
 // `tap run` starts each file with four loaders, one of them in every child process of it, and reads every assertion again to
 // show it: 0.65 s of CPU a file, of 190. Here a file is plain `node`: it passes if it exits with 0 and sums up no failure.
+// Short files share a process (TOGETHER below).
 // The files that take longest start first, so that none runs by itself at the end. `tap run` goes on working for single files.
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -14,18 +16,35 @@ import { parseArgs } from 'node:util';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const TESTS = join(ROOT, 'build', 'test');
-/** A file ends itself after that time and says what it waited for; a while later it is ended. */
-const TIMEOUT_SECONDS = Number(/^timeout: (\d+)$/m.exec(readFileSync(join(ROOT, '.taprc'), 'utf8'))[1]);
 const GRACE_SECONDS = 20;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { jobs: { type: 'string' }, 'output-file': { type: 'string' } },
+  options: { jobs: { type: 'string' }, timeout: { type: 'string' }, 'output-file': { type: 'string' } },
 });
+/** A process ends itself after that time and says what it waited for; a while later it is ended. */
+const TIMEOUT_SECONDS = Number(
+  values.timeout ?? /^timeout: (\d+)$/m.exec(readFileSync(join(ROOT, '.taprc'), 'utf8'))[1],
+);
 const jobs = Number(values.jobs ?? availableParallelism() + 1);
 if (!(jobs >= 1)) throw new Error(`--jobs=${values.jobs}: a number from 1`);
 
-/** The test files in the folders, those of LONGEST first, in its order. */
+/**
+ * Most files take less than it takes to load what they test, and for V8 to compile it: so many of them share a process. Those that start
+ * servers hold them up to its end.
+ */
+const TOGETHER = [
+  { folders: /^(integration|fault)\//, max: 4 },
+  { folders: /^(unit|wire|house)\//, max: 12 },
+];
+/** What looks at its process, starts others, or changes what all tests of its process have is by itself. */
+const NEEDS_PROCESS = /\bprocess\.|child_process|allowSilentCloses|^t\.(before|after|setTimeout|plan|jobs)/m;
+/** Asks the parser before it is loaded. */
+const ALONE = ['unit/sql/parse.test.js'];
+/** Helper threads of V8 only get in the way of the other processes, which keep all cores busy. */
+const V8_OPTIONS = ['--single-threaded'];
+
+/** The test files in the folders, those of LONGEST first, in its order: lists of those that share a process. */
 function testFiles() {
   const files = positionals.flatMap((place) => {
     const file = `${place}.test.js`;
@@ -39,7 +58,18 @@ function testFiles() {
     .filter(Boolean);
   for (const file of longest) if (!existsSync(join(TESTS, file))) throw new Error(`longest-files.txt: no ${file}`);
   const rank = (file) => (longest.indexOf(file) + longest.length + 1) % (longest.length + 1);
-  return files.sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
+  files.sort((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1));
+  const isAlone = (file) => ALONE.includes(file) || NEEDS_PROCESS.test(readFileSync(join(TESTS, file), 'utf8'));
+  const [first, rest] = [
+    files.filter((file) => longest.includes(file)),
+    files.filter((file) => !longest.includes(file)),
+  ];
+  const groups = TOGETHER.flatMap(({ folders, max }) => {
+    const together = rest.filter((file) => folders.test(file) && !isAlone(file));
+    return Array.from({ length: Math.ceil(together.length / max) }, (_, n) => together.slice(n * max, (n + 1) * max));
+  });
+  const single = rest.filter((file) => !groups.some((group) => group.includes(file)));
+  return [...first.map((file) => [file]), ...groups, ...single.map((file) => [file])];
 }
 
 /** Counts of `# { total: 5, pass: 3, fail: 1, skip: 1 }`, the line a file ends with; null without one. */
@@ -52,13 +82,16 @@ function countsOf(output) {
 
 const running = new Set();
 
-/** Runs one file: what it printed, how it ended, and in how many seconds. */
-function runFile(file) {
+/** Runs files in a process: what they printed, how it ended, and in how many seconds. */
+function runFiles(files) {
   return new Promise((resolve) => {
     const started = performance.now();
-    const child = spawn(process.execPath, ['--enable-source-maps', relative(ROOT, join(TESTS, file))], {
+    const paths = files.map((file) => relative(ROOT, join(TESTS, file)));
+    const seconds = paths.length > 1 ? 2 * TIMEOUT_SECONDS : TIMEOUT_SECONDS;
+    const program = paths.length > 1 ? ['test/in-one-process.mjs', ...paths] : paths;
+    const child = spawn(process.execPath, ['--enable-source-maps', ...V8_OPTIONS, ...program], {
       cwd: ROOT,
-      env: { ...process.env, TAP_TIMEOUT: String(TIMEOUT_SECONDS) },
+      env: { ...process.env, TAP_TIMEOUT: String(seconds) },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     running.add(child);
@@ -66,14 +99,14 @@ function runFile(file) {
     const errors = [];
     child.stdout.on('data', (chunk) => output.push(chunk));
     child.stderr.on('data', (chunk) => errors.push(chunk));
-    const limit = setTimeout(() => child.kill('SIGKILL'), (TIMEOUT_SECONDS + GRACE_SECONDS) * 1000);
+    const limit = setTimeout(() => child.kill('SIGKILL'), (seconds + GRACE_SECONDS) * 1000);
     // A grandchild that lives on holds the pipes open: the end of the file is the end of its process.
     child.on('exit', () => setTimeout(() => child.stdout.destroy() && child.stderr.destroy(), 2000).unref());
     child.on('close', (code, signal) => {
       clearTimeout(limit);
       running.delete(child);
       resolve({
-        file,
+        file: files.join(', '),
         code,
         signal,
         seconds: (performance.now() - started) / 1000,
@@ -133,7 +166,7 @@ const waiting = testFiles();
 if (waiting.length === 0) throw new Error(`no test files in ${positionals.join(', ')}`);
 const started = performance.now();
 const workers = Array.from({ length: jobs }, async () => {
-  for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) tell(await runFile(file));
+  for (let files = waiting.shift(); files !== undefined; files = waiting.shift()) tell(await runFiles(files));
 });
 await Promise.all(workers);
 
@@ -145,5 +178,5 @@ const summary = [
 ].join('\n');
 if (values['output-file'] !== undefined) writeFileSync(values['output-file'], `${[...written, summary].join('\n')}\n`);
 if (failed.length > 0) console.log(`\nfailed: ${failed.join(', ')}`);
-console.log(`${number - failed.length} of ${number} files passed\n${summary}`);
+console.log(`${number - failed.length} of ${number} processes passed\n${summary}`);
 process.exitCode = failed.length > 0 ? 1 : 0;

@@ -20,18 +20,10 @@ const DEPENDENT = [
     'silent-server',
     'vanishing-client',
   ].map((name) => `fault/${name}`),
-  ...[
-    'ddl-lingers',
-    'leases-at-rest',
-    'merged-alone',
-    'merged-answers',
-    'merged-pipelines',
-    'refused-clients',
-    'scram',
-  ].map((name) => `integration/${name}`),
-  ...['session-state', 'start-up-strings', 'transactions', 'users-and-tls', 'workers', 'workers-life'].map(
+  ...['merged-alone', 'merged-answers', 'merged-pipelines', 'refused-clients', 'scram', 'start-up-strings'].map(
     (name) => `integration/${name}`,
   ),
+  ...['users-and-tls', 'workers', 'workers-life'].map((name) => `integration/${name}`),
 ];
 
 const [version, ...rest] = process.argv.slice(2);
