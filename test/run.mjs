@@ -38,7 +38,7 @@ const TOGETHER = [
   { folders: /^(unit|wire|house)\//, max: 12 },
 ];
 /** What looks at its process, starts others, or changes what all tests of its process have is by itself. */
-const NEEDS_PROCESS = /\bprocess\.|child_process|allowSilentCloses|^t\.(before|after|setTimeout|plan|jobs)/m;
+const NEEDS_PROCESS = /\bprocess\.(?!env\[)|child_process|allowSilentCloses|^t\.(before|after|setTimeout|plan|jobs)/m;
 /** Asks the parser before it is loaded. */
 const ALONE = ['unit/sql/parse.test.js'];
 /** Helper threads of V8 only get in the way of the other processes, which keep all cores busy. */
@@ -87,7 +87,7 @@ function runFiles(files) {
   return new Promise((resolve) => {
     const started = performance.now();
     const paths = files.map((file) => relative(ROOT, join(TESTS, file)));
-    const seconds = paths.length > 1 ? 2 * TIMEOUT_SECONDS : TIMEOUT_SECONDS;
+    const seconds = paths.length > 1 ? 3 * TIMEOUT_SECONDS : TIMEOUT_SECONDS;
     const program = paths.length > 1 ? ['test/in-one-process.mjs', ...paths] : paths;
     const child = spawn(process.execPath, ['--enable-source-maps', ...V8_OPTIONS, ...program], {
       cwd: ROOT,

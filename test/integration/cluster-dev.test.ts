@@ -1,7 +1,6 @@
 // `pgkv dev` with several shards: tables and catalogue at the first start, the same at the next one, and the router it
 // leads to. The embedded servers run in this process's charge, as under the command.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
@@ -15,11 +14,12 @@ import { catalogPath, type EmbeddedCluster, startEmbeddedCluster } from '../../s
 import { startRouter } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
 import { runCli } from '../support/cli-run.js';
+import { serversFolder } from '../support/postgres-server.js';
 
 const AS = { user: 'pgkv', database: 'kv' };
 
 function freshFolder(t: Test): string {
-  const folder = mkdtempSync(join(tmpdir(), 'pgkv-cluster-dev-'));
+  const folder = mkdtempSync(join(serversFolder(), 'pgkv-cluster-dev-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   return join(folder, 'data');
 }

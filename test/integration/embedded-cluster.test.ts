@@ -34,10 +34,14 @@ import { renderSettings } from '../../src/dev/server-settings.js';
 import { chooseServerUser, firstClosedFolder } from '../../src/dev/server-user.js';
 import { makeProject, type ProjectRun, runProject } from '../support/dev-project.js';
 import { stretched } from '../support/machine-speed.js';
+import { serversFolder } from '../support/postgres-server.js';
 
 const scratch = mkdtempSync(join(realpathSync(tmpdir()), 'pgkv-embedded-test-'));
-chmodSync(scratch, 0o755);
-t.teardown(() => rmSync(scratch, { recursive: true, force: true }));
+const scratchOfServers = mkdtempSync(join(serversFolder(), 'pgkv-embedded-test-'));
+for (const folder of [scratch, scratchOfServers]) {
+  chmodSync(folder, 0o755);
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+}
 
 const isRoot = process.geteuid?.() === 0;
 const NEEDS_ROOT = isRoot ? false : 'only root can be another user';
@@ -45,7 +49,7 @@ const serverUser = chooseServerUser(undefined);
 let folders = 0;
 
 function freshFolder(): string {
-  return join(scratch, `folder-${folders++}`);
+  return join(scratchOfServers, `folder-${folders++}`);
 }
 
 interface Started extends EmbeddedCluster {

@@ -19,7 +19,7 @@ const LONG = process.env['PGKV_LONG'] === '1';
 const STATEMENTS = LONG ? 1_000_000 : 8_000;
 /** All that a round saw is judged behind it, and forgotten. */
 const ROUND_STATEMENTS = LONG ? 20_000 : STATEMENTS;
-const SHORT_STATEMENTS = 3_000;
+const SHORT_STATEMENTS = LONG ? 3_000 : 2_000;
 /** Of a round; deadlock_timeout is far below its default of 1 s here. */
 const BYSTANDERS_MAX = 3;
 /** Keys of a round; see key-history.ts. */

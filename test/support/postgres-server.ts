@@ -213,7 +213,7 @@ function watchOver(home: string): { server(pid: number): void; dismiss(): void }
  * Where servers keep their files: in memory where there is plenty of it. A copied data directory took up to 0.8 s of the
  * system's CPU on a disk (ext4, 31 MB in 1,000 files), and takes 0.04 s there; a run of all tests makes hundreds.
  */
-function serversFolder(): string {
+export function serversFolder(): string {
   try {
     const { bavail, bsize } = statfsSync(SHARED_MEMORY);
     accessSync(SHARED_MEMORY, constants.W_OK);
