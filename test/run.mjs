@@ -30,13 +30,9 @@ const jobs = Number(values.jobs ?? availableParallelism() + 1);
 if (!(jobs >= 1)) throw new Error(`--jobs=${values.jobs}: a number from 1`);
 
 /**
- * Most files take less than it takes to load what they test, and for V8 to compile it: so many of them share a process. Those that start
- * servers hold them up to its end.
+ * Most files take less than it takes to load what they test, and for V8 to compile it: so many of them share a process.
  */
-const TOGETHER = [
-  { folders: /^(integration|fault)\//, max: 4 },
-  { folders: /^(unit|wire|house)\//, max: 12 },
-];
+const TOGETHER = [{ folders: /^(unit|wire|house)\//, max: 12 }];
 /** What looks at its process, starts others, or changes what all tests of its process have is by itself. */
 const NEEDS_PROCESS = /\bprocess\.(?!env\[)|child_process|allowSilentCloses|^t\.(before|after|setTimeout|plan|jobs)/m;
 /** Asks the parser before it is loaded. */
