@@ -11,6 +11,7 @@ import type { SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { MergedLanes } from '../execute/merged/merged-lanes.js';
+import { LockWatch } from '../execute/two-phase/lock-watch.js';
 import { AllowList } from '../frontend/door/allow-list.js';
 import { CancelRegistry } from '../frontend/door/cancel-registry.js';
 import { FailedLogins } from '../frontend/door/failed-logins.js';
@@ -32,6 +33,7 @@ import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
 import { boundHeapGrowth } from './heap-growth.js';
+import { lookAtLocks } from './lock-looks.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
 import { type Siblings, shareLanes } from './share-lanes.js';
 import { warmUp } from './warm-up.js';
@@ -240,7 +242,7 @@ function conversationServices(
   signals: SessionSignals,
   isAdmin: (user: string) => boolean,
 ): Pick<FrontendServices, ClientServices> {
-  const { settings, log, clock, random, openStream, views } = options;
+  const { settings, log, clock, random, openStream, views, service } = options;
   const templates = new TemplateCache({
     bytesMax: new TextBudget(settings.limits.templateCacheBytes, boundHeapGrowth),
     tokensMax: settings.limits.statementTokens,
@@ -273,6 +275,11 @@ function conversationServices(
       random,
       counters,
       copies,
+      lockWatch: new LockWatch({
+        ...{ clock, random },
+        look: () => lookAtLocks(views.current, service, clock),
+        ended: (detail) => log.warn({ detail }, 'a deadlock over several shards was ended'),
+      }),
       sources: new StatementSources(templates.budget, (text, standardStrings, scope) =>
         templates.getForKept(text, standardStrings, scope),
       ),

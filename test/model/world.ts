@@ -9,6 +9,7 @@ import { NodePool, type PoolLimits } from '../../src/backend/pool/node-pool.js';
 import { type ReadTemplate, StatementSources } from '../../src/backend/replies/statement-source.js';
 import { messageOf } from '../../src/base/errors.js';
 import { initialView } from '../../src/cluster/cluster-view.js';
+import { LockWatch } from '../../src/execute/two-phase/lock-watch.js';
 import { AllowList } from '../../src/frontend/door/allow-list.js';
 import { CancelRegistry } from '../../src/frontend/door/cancel-registry.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
@@ -292,6 +293,12 @@ class World {
         clock,
         counters,
         copies: new RunningCopies(clock),
+        // One shard: nobody waits over several.
+        lockWatch: new LockWatch({
+          ...{ clock, random: this.#random },
+          look: async () => [],
+          ended: () => undefined,
+        }),
         sources: new StatementSources(new TextBudget(1_000_000), templateOf),
         templateOf,
         literalsOf: (text, standardStrings) => templates.literalsOf(text, standardStrings),

@@ -86,6 +86,8 @@ export class ServerConnection implements MatchedConnection {
   /** The receiver hears of tags (ReplyReceiver.serverTag); of errors before the client (guardedError). */
   watchTags = false;
   guarded = false;
+  /** It is cancelled to end a deadlock over several shards, told with this detail instead of the cancel (R66). */
+  deadlock: string | null = null;
   dead = false;
   /** Cancel requests under way for this connection; it must not change hands before they have landed. */
   cancelsUnderWay = 0;
@@ -154,6 +156,7 @@ export class ServerConnection implements MatchedConnection {
     if (this.unnamed !== null) this.unnamed = unknownStatement;
     this.watchTags = false;
     this.guarded = false;
+    this.deadlock = null;
   }
 
   /** The server session has these settings; custom ones, once defined, stay defined. */

@@ -5,7 +5,7 @@
 import { messageOf } from '../../base/errors.js';
 import { countError, type ErrorCounts } from '../../telemetry/counters.js';
 import { stringEnd } from '../../wire/client-messages.js';
-import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
+import { type ErrorFields, encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
 import { Frame, type FrameFound, FrameReader } from '../../wire/frame-reader.js';
 import { Backend, backendLimits, TransactionStatus } from '../../wire/protocol.js';
 import { rowShape } from '../../wire/row-shape.js';
@@ -24,6 +24,8 @@ export interface MatchedConnection {
   /** See ReplyReceiver.serverTag and guardedError. */
   readonly watchTags: boolean;
   readonly guarded: boolean;
+  /** Told instead of a cancel; taken with it. */
+  deadlock: string | null;
   /** Kept by the matcher: transaction status, whether COPY FROM STDIN is on, reported settings. */
   status: number;
   copyIn: boolean;
@@ -32,6 +34,7 @@ export interface MatchedConnection {
 }
 
 const FAILED_TRANSACTION = '25P02';
+const CANCELLED = '57014';
 /** Longest row taken in answer to a statement of pgkv's own: settings, verifiers. */
 const CONTROL_ROW_BYTES_MAX = 16 * 1024 * 1024;
 const STATUSES: ReadonlySet<number> = new Set(Object.values(TransactionStatus));
@@ -277,8 +280,9 @@ export class ReplyMatcher {
     }
     if (head === null) throw this.#mismatch();
     this.#connection.copyIn = false;
+    const verdict = this.#verdict(fields);
     if (head.control !== null) {
-      head.control.failed(Buffer.from(buffer.subarray(start, end)));
+      head.control.failed(verdict ?? Buffer.from(buffer.subarray(start, end)));
       // What is said again may be so by the extended protocol.
       if (head.kind !== Reply.query) this.#replies.failExtended();
       return;
@@ -294,7 +298,7 @@ export class ReplyMatcher {
     // A block that had failed before says so.
     if (head.insteadOfError !== null && fields['C'] !== FAILED_TRANSACTION) this.#insteadOf(head.insteadOfError);
     else if (!this.#withheld) {
-      this.#forwardError(fields, head);
+      this.#forwardError(fields, head, verdict);
       this.told = true;
     }
     const { kind } = head;
@@ -306,8 +310,16 @@ export class ReplyMatcher {
     this.told = true;
   }
 
-  #forwardError(fields: ErrorFields, head: Owed): void {
-    const translated = translatedError(fields, head, this.#statements, this.#forwarder.receiver);
+  /** The error, made into the other one in `fields`, too; null: it is what the server has sent. */
+  #verdict(fields: ErrorFields): Buffer | null {
+    const { deadlock } = this.#connection;
+    if (deadlock === null || fields['C'] !== CANCELLED) return null;
+    this.#connection.deadlock = null;
+    return encodeErrorResponse(Object.assign(fields, { C: '40P01', M: 'deadlock detected', D: deadlock }));
+  }
+
+  #forwardError(fields: ErrorFields, head: Owed, verdict: Buffer | null): void {
+    const translated = translatedError(fields, head, this.#statements, this.#forwarder.receiver) ?? verdict;
     if (fields['C'] === '26000') this.#statements.deallocated(fields['M'] ?? '');
     if (translated === null) this.#forward();
     else this.#forwarder.insert(translated);

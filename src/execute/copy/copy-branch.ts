@@ -16,7 +16,7 @@ import { Frontend } from '../../wire/protocol.js';
 import { AskedLane } from '../two-phase/asked-lane.js';
 import { ANSWER_MS, Branch, type BranchFailure, type BranchTarget, countOf, whyUnable } from '../two-phase/branch.js';
 import { type BranchResult, lastRow } from '../two-phase/branch-reader.js';
-import { BEGIN_BRANCH, BRANCH_SETTINGS, HAS_WRITTEN_SQL } from '../two-phase/write-branch.js';
+import { BEGIN_BRANCH, HAS_WRITTEN_SQL } from '../two-phase/write-branch.js';
 
 export interface CopyStatement {
   readonly template: Template;
@@ -27,6 +27,8 @@ export interface CopyStatement {
   readonly reap: string;
   /** There are other shards: the transaction may have to be prepared. */
   readonly isShared: boolean;
+  /** Of its transactions. */
+  readonly settings: string;
   /** It is run in the client's block, which decides what becomes of it. */
   readonly isInBlock: boolean;
 }
@@ -44,13 +46,13 @@ export const REAPED_ROWS = 2_000;
 const REAPER_PATIENCE_MS = 500;
 /** The slots are right: the trigger that would compute each once more need not. */
 const SLOTS_ARE_RIGHT = `SELECT pg_catalog.set_config('pgkv.router', 'on', true)`;
-/** In BRANCH_SETTINGS. */
-const ISOLATION = 2;
+/** In the answer to the settings. */
+const ISOLATION = 1;
 /** The rest of a block is none of its concern. */
 const SLOTS_ARE_OPEN = encodeQuery(`SELECT pg_catalog.set_config('pgkv.router', 'off', true)`);
 const IN_BLOCK = [encodeQuery(SLOTS_ARE_RIGHT)];
-const BEGIN_ALONE = ['BEGIN', BRANCH_SETTINGS, SLOTS_ARE_RIGHT].map(encodeQuery);
-const BEGIN = [...BEGIN_ALONE, encodeQuery(BEGIN_BRANCH)];
+/** In front of BEGIN_BRANCH: BEGIN, settings, slots. */
+const BEGIN_STEPS = 3;
 const HAS_WRITTEN = encodeQuery(HAS_WRITTEN_SQL);
 const COPY_DONE = Buffer.from([Frontend.copyDone, 0, 0, 0, 4]);
 const GIVE_UP = 'another part of the COPY has failed';
@@ -107,7 +109,7 @@ export class CopyBranch extends Branch {
   }
 
   #reaped(results: readonly BranchResult[] | null): void {
-    const { template, text, isShared, isInBlock } = this.#statement;
+    const { template, text, isShared, isInBlock, settings } = this.#statement;
     // Beside a block nothing depends on it but whether rows that have expired are in the way.
     if (results === null && !isInBlock) {
       const { error, message } = this.#reaper.refusal ?? {};
@@ -118,7 +120,7 @@ export class CopyBranch extends Branch {
     const isMore = results?.at(-1)?.tag === `DELETE ${REAPED_ROWS}` && ++this.#reaps < REAPS_MAX;
     if (this.#givesUp) return this.#end(GIVEN_UP);
     if (isMore) return this.open();
-    const queries = isInBlock ? IN_BLOCK : isShared ? BEGIN : BEGIN_ALONE;
+    const queries = isInBlock ? IN_BLOCK : beginOf(settings, isShared);
     if (isInBlock) this.#reaper.end();
     if (isInBlock && !this.asked.hasBlock) return this.#end(this.failureOf(null)!);
     // That transaction is over: it may be another connection.
@@ -135,7 +137,7 @@ export class CopyBranch extends Branch {
 
   #begun(results: readonly BranchResult[] | null): void {
     if (this.#givesUp) return this.#end(GIVEN_UP);
-    const branch = results?.[BEGIN_ALONE.length];
+    const branch = results?.[BEGIN_STEPS];
     if (branch?.error != null) {
       const why = whyUnable(branch.sqlstate, branch.message);
       if (why !== null) return this.#end({ kind: 'unable', why });
@@ -233,6 +235,9 @@ export class CopyBranch extends Branch {
     this.#client.ended(this, outcome);
   }
 }
+
+const beginOf = (settings: string, isShared: boolean): readonly Buffer[] =>
+  ['BEGIN', settings, SLOTS_ARE_RIGHT, ...(isShared ? [BEGIN_BRANCH] : [])].map(encodeQuery);
 
 function copyFail(reason: string): Buffer {
   const text = Buffer.from(`${reason}\0`);

@@ -17,6 +17,8 @@ import { encodeErrorResponse, readErrorFields, withFields } from '../../wire/err
 import { encodeError } from '../../wire/server-messages.js';
 import type { BranchTarget } from '../two-phase/branch.js';
 import { commitTogether, forEach } from '../two-phase/commit-together.js';
+import { type LockMark, markedSettings } from '../two-phase/lock-mark.js';
+import type { LockWatch } from '../two-phase/lock-watch.js';
 import { CopyBranch, type CopyOutcome, type CopyStatement } from './copy-branch.js';
 import { CopyFeed, SLOT_NAME, type SlotForm } from './copy-feed.js';
 
@@ -26,13 +28,15 @@ export type RowPlace = { readonly shard: number; readonly slot: number | null } 
 export interface CopyRequest {
   /** All shards of the view. */
   readonly targets: readonly BranchTarget[];
-  readonly statement: CopyStatement;
+  readonly statement: Omit<CopyStatement, 'settings'>;
   readonly slotForm: SlotForm;
   /** Without a schema, as Postgres names it in what it says of a line. */
   readonly tableName: string;
   /** @param fields tenant, key and, where the client gives it, slot */
   place(fields: readonly (Buffer | null)[]): RowPlace;
   cutter(taker: CopyRowTaker): CopyCutter;
+  /** Ends it where it waits for others over shards that wait for it. */
+  readonly watch: LockWatch;
   /** Null: there is one shard, and nothing is prepared. */
   readonly clusterId: string | null;
   /** That logged in. */
@@ -72,6 +76,7 @@ export class CopyRun implements CopyRowTaker {
   readonly #client: CopyClient;
   readonly #parts: readonly Part[];
   readonly #cutter: CopyCutter;
+  readonly #mark: LockMark;
   #stage: Stage = 'opening';
   #failure: Failure | null = null;
   #isAbandoned = false;
@@ -82,8 +87,10 @@ export class CopyRun implements CopyRowTaker {
     this.#request = request;
     this.#client = client;
     this.#cutter = request.cutter(this);
+    this.#mark = request.watch.newMark();
+    const statement = { ...request.statement, settings: markedSettings(this.#mark) };
     this.#parts = request.targets.map((target) => {
-      const branch = new CopyBranch(target, request.statement, request.clock, {
+      const branch = new CopyBranch(target, statement, request.clock, {
         progressed: () => this.#progressed(),
         ended: (_, outcome) => this.#ended(part, outcome),
         notice: (message) => {
@@ -98,6 +105,15 @@ export class CopyRun implements CopyRowTaker {
 
   start(): void {
     for (const { branch } of this.#parts) branch.open();
+    if (!this.#request.statement.isInBlock) watchCopy(this.#request.watch, this.#mark, this);
+  }
+
+  get isOver(): boolean {
+    return this.#stage === 'over';
+  }
+
+  get branches(): readonly CopyBranch[] {
+    return this.#parts.map(({ branch }) => branch);
   }
 
   get isCopying(): boolean {
@@ -328,6 +344,17 @@ export class CopyRun implements CopyRowTaker {
     return line === 0 ? {} : { W: `COPY ${this.#request.tableName}, line ${line}` };
   }
 }
+
+const watchCopy = (watch: LockWatch, mark: LockMark, run: CopyRun): void =>
+  watch.watch({
+    mark,
+    get isOver() {
+      return run.isOver;
+    },
+    get parts() {
+      return run.branches;
+    },
+  });
 
 const isSlot = (field: string, none: Buffer): boolean =>
   field === SLOT_NAME || /^\d+$/.test(field) || field === none.toString('latin1');

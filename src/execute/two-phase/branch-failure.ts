@@ -5,7 +5,7 @@ import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { BlockAnswer, BlockQuestion } from '../leased/lane-block.js';
 import { whyUnable } from './branch.js';
-import { BEGIN_BRANCH, BRANCH_SETTINGS } from './write-branch.js';
+import { BEGIN_BRANCH, isSettings } from './write-branch.js';
 
 const LOST = encodeError(new PgkvError('transaction_lost'), 'ERROR');
 
@@ -13,7 +13,7 @@ export const unable = (why: string): PgkvError => refusalError(refuse('several_s
 
 /** By a default that pgkv does not see, as of the role or the database. */
 function isolationFailure(asked: readonly BlockQuestion[], answers: readonly BlockAnswer[]): Buffer | null {
-  const level = answers[asked.indexOf(BRANCH_SETTINGS)]?.row?.[2] ?? null;
+  const level = answers[asked.findIndex(isSettings)]?.row?.[1] ?? null;
   if (level === null || level.startsWith('read ')) return null;
   const why = `it is ${level}, and that isolation level needs one snapshot of all shards`;
   return encodeError(refusalError(refuse('leaves_shard', { why })), 'ERROR');

@@ -1,6 +1,7 @@
 // A shard's part of what is written on several: a transaction of its own on a lane of its own, which waits for the others before
 // it ends. What the coordinator asks of it goes by the connection that has the transaction, or, once that is prepared or lost, by
 // another one of the same role. What is done in it, its kinds say (WriteBranch, CopyBranch).
+import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import { forwarded, Reply } from '../../backend/replies/reply-queue.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
@@ -88,6 +89,11 @@ export class Branch implements CommitBranch {
       ANSWER_MS,
       (results) => told(answerOf(results)),
     );
+  }
+
+  /** That has it; null: it is lost, or not there yet. */
+  get connection(): ServerConnection | null {
+    return this.asked.connection;
   }
 
   /** Its connection is gone, and with it what was not prepared. */

@@ -17,6 +17,8 @@ import type { Instant } from '../scatter/instant.js';
 import type { BranchTarget } from './branch.js';
 import type { BranchResult } from './branch-reader.js';
 import { commitTogether, errorOfOnly, forEach, quoted } from './commit-together.js';
+import { type LockMark, markedSettings } from './lock-mark.js';
+import type { LockWatch } from './lock-watch.js';
 import type { Answer } from './protocol.js';
 import { type BranchStatement, type BranchWrite, WriteBranch } from './write-branch.js';
 
@@ -42,6 +44,8 @@ export interface SpreadRequest {
   readonly isAtomic: boolean;
   /** In the client's block, whose branches the targets are, and which decides: it ends when it is written. */
   readonly inBlock: InBlock | null;
+  /** Ends it where it waits for others over shards that wait for it. */
+  readonly watch: LockWatch;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
@@ -79,6 +83,7 @@ export class SpreadWrite {
   /** That are known to have written. */
   readonly #writers = new Set<WriteBranch>();
   readonly #lost = new Set<WriteBranch>();
+  readonly #mark: LockMark;
   #instant: Instant | null = null;
   #stage: Stage = 'new';
   /** Statements before hold connections. */
@@ -93,11 +98,27 @@ export class SpreadWrite {
   constructor(request: SpreadRequest, client: SpreadClient) {
     this.#request = request;
     this.#client = client;
+    this.#mark = request.watch.newMark();
   }
 
   start(): void {
     assert(this.#stage === 'new', 'the first statement is started once');
     this.#run();
+    const { inBlock, watch } = this.#request;
+    const mark = this.#mark;
+    const isOver = (): boolean => this.#stage === 'over';
+    const parts = (): readonly WriteBranch[] => [...this.#branches.values()];
+    // In a block it is the block that waits.
+    if (inBlock !== null || isOver()) return;
+    watch.watch({
+      mark,
+      get isOver() {
+        return isOver();
+      },
+      get parts() {
+        return parts();
+      },
+    });
   }
 
   /** One more, once the last one is written. */
@@ -111,12 +132,13 @@ export class SpreadWrite {
 
   #run(): void {
     const { branches, clock, hasInstant, inBlock } = this.#request;
+    const settings = markedSettings(this.#mark);
     this.#stage = 'writing';
     this.#writes.clear();
     this.#running = branches.map(({ target, statement }) => {
       let branch = this.#branches.get(target.shardName);
       if (branch === undefined) {
-        branch = new WriteBranch(target, statement, clock, (message) => {
+        branch = new WriteBranch(target, statement, settings, clock, (message) => {
           if (!this.#isAbandoned) this.#client.notice(message);
         });
         this.#branches.set(target.shardName, branch);
@@ -126,7 +148,7 @@ export class SpreadWrite {
     if (!hasInstant || this.#instant !== null) return this.#write(hasInstant ? this.#instant : null);
     if (inBlock !== null) return this.#askBlock(inBlock);
     const { target, statement } = branches[0]!;
-    const asked = new WriteBranch(target, statement, clock, () => undefined);
+    const asked = new WriteBranch(target, statement, settings, clock, () => undefined);
     this.#asked = asked;
     asked.askInstant(false, (instant) => {
       this.#asked = null;

@@ -31,21 +31,19 @@ export type BranchWrite =
   | { readonly kind: 'done'; readonly count: bigint; readonly hasWritten: boolean; readonly returned: BranchResult }
   | BranchFailure;
 
-/** A transaction that waits for a lock of one that waits for us elsewhere would wait for ever: no server sees the circle. */
-const LOCK_TIMEOUT = '5s';
 export const BRANCH_SETTINGS = `SELECT
   pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit')
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
-  pg_catalog.set_config('lock_timeout', CASE pg_catalog.current_setting('lock_timeout')
-    WHEN '0' THEN '${LOCK_TIMEOUT}' ELSE pg_catalog.current_setting('lock_timeout') END, true),
   pg_catalog.current_setting('transaction_isolation')`;
+/** Of a question to a branch: with a mark behind it, or without. */
+export const isSettings = (asked: unknown): boolean => typeof asked === 'string' && asked.startsWith(BRANCH_SETTINGS);
 export const BEGIN_BRANCH = 'SELECT pgkv.begin_branch()';
 export const HAS_WRITTEN_SQL = 'SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL';
 /** Of the extended protocol: where the BEGIN of a batch fails, as by a cancel, nothing behind it runs, least of all by itself. */
 export const stepOf = (sql: string): Buffer =>
   Buffer.concat([encodeParse('', Buffer.from(`${sql}\0\0\0`)), encodeBareBind(''), encodeExecute('')]);
 const STEP_OWED: readonly Owed[] = [Reply.parse, Reply.bind, Reply.execute].map(forwarded);
-const BEGIN = ['BEGIN', BRANCH_SETTINGS].map(stepOf);
+const BEGIN = stepOf('BEGIN');
 /** The shard says whether it, and the role, can take part in two-phase commits. */
 const MAY_PREPARE = stepOf(BEGIN_BRANCH);
 /** Asks for nothing: it will not be prepared. */
@@ -57,11 +55,22 @@ const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute].map(forwarde
 const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute].map(forwarded);
 
 export class WriteBranch extends Branch {
+  readonly #settings: string;
   #hasBegun = false;
 
-  /** @param first the statement that it begins with */
-  constructor(target: BranchTarget, first: BranchStatement, clock: Clock, notice: (message: Buffer) => void) {
+  /**
+   * @param first the statement that it begins with
+   * @param settings of its transaction
+   */
+  constructor(
+    target: BranchTarget,
+    first: BranchStatement,
+    settings: string,
+    clock: Clock,
+    notice: (message: Buffer) => void,
+  ) {
     super(target, first.template, clock, notice);
+    this.#settings = settings;
   }
 
   /** What time it is there, outside of any transaction or in the client's block; or the error. */
@@ -80,7 +89,7 @@ export class WriteBranch extends Branch {
 
   /** Runs a statement in the transaction, which begins with the first one. @param instant behind its parameters; null: it takes none */
   write(statement: BranchStatement, instant: Instant | null, told: (outcome: BranchWrite) => void): void {
-    const begin = this.#hasBegun ? [] : [...BEGIN, statement.isAtomic ? MAY_PREPARE : NEED_NOT];
+    const begin = this.#hasBegun ? [] : [BEGIN, stepOf(this.#settings), statement.isAtomic ? MAY_PREPARE : NEED_NOT];
     const send: Send = (connection) => {
       this.#foresee(connection, statement);
       for (const step of begin) connection.sendAll(step, STEP_OWED);
@@ -127,7 +136,7 @@ export class WriteBranch extends Branch {
     const [written, wrote] = results.slice(steps);
     const unable = begun?.error == null ? null : whyUnable(begun.sqlstate, begun.message);
     if (unable !== null) return { kind: 'unable', why: unable };
-    const isolation = lastRow(settings)?.[2] ?? null;
+    const isolation = lastRow(settings)?.[1] ?? null;
     if (isolation !== null && isolation !== 'read committed') {
       return { kind: 'unable', why: `a transaction that is ${isolation} has no snapshot of several shards` };
     }

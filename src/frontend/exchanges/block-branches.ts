@@ -11,12 +11,12 @@ import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { BlockCommit } from '../../execute/two-phase/block-commit.js';
 import { unable } from '../../execute/two-phase/branch-failure.js';
-import { BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
 import type { PrologueStatement, Say } from '../../session/prologue.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { Unit } from '../unit/unit.js';
 import { AskedLanes } from './asked-lanes.js';
+import { BlockMark } from './block-mark.js';
 import { roleInBlock } from './block-role.js';
 import { BranchOpening } from './branch-opening.js';
 import { crossShard } from './cross-shard.js';
@@ -44,6 +44,7 @@ export class BlockBranches implements Exchange<Unit> {
   readonly #say: Say;
   readonly #asked = new AskedLanes();
   readonly #opening: BranchOpening;
+  readonly #mark: BlockMark;
   /** Up to when the unit is taken again, and done with. */
   #awaited: Awaited | null = null;
   /** What was done on all others was sent on this one, whose answer tells whether it has done the same. */
@@ -51,15 +52,16 @@ export class BlockBranches implements Exchange<Unit> {
   /** Lanes whose block has ended, while they are asked what it has left: the session's settings are the current one's to tell. */
   #leaving: readonly LeasedLane[] = [];
   #commit: BlockCommit | null = null;
-  /** What bounds its waiting for locks is to be set again: the lane had it set behind the savepoint that it went back to. */
-  #unbounded: LeasedLane | null = null;
+  /** Is to be set and marked again: the lane had that behind the savepoint that it went back to. */
+  #unmarked: LeasedLane | null = null;
 
   constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals, say: Say) {
     this.#context = context;
     this.#answers = answers;
     this.#portals = portals;
     this.#say = say;
-    this.#opening = new BranchOpening(context, this.#asked, {
+    this.#mark = new BlockMark(context.services.lockWatch, context.transaction);
+    this.#opening = new BranchOpening(context, this.#asked, this.#mark, {
       opened: (target, error) => this.#opened(target, error),
       begun: () => this.#goOn(null),
     });
@@ -182,8 +184,8 @@ export class BlockBranches implements Exchange<Unit> {
       case 'wait':
         return 'wait';
       case 'own':
-        if (!this.#isUnbounded() || lanes.current.connection!.replies.unsynced()) return null;
-        this.#bound(lanes.current);
+        if (!this.#isUnmarked() || lanes.current.connection!.replies.unsynced()) return null;
+        this.#markAgain(lanes.current);
         return 'wait';
       case 'refused': {
         const error = refusalError(refuse('leaves_shard', { why: role.why }));
@@ -195,16 +197,16 @@ export class BlockBranches implements Exchange<Unit> {
     }
   }
 
-  /** The current lane waits for locks without a bound: it had that behind the savepoint that it went back to. */
-  #isUnbounded(): boolean {
+  /** The current lane has no mark: it had that behind the savepoint that it went back to. */
+  #isUnmarked(): boolean {
     const { lanes, transaction } = this.#context;
     const lane = lanes.current;
-    return this.#unbounded === lane && transaction.phase === 'open' && lane.connection?.replies.length === 0;
+    return this.#unmarked === lane && transaction.phase === 'open' && lane.connection?.replies.length === 0;
   }
 
-  #bound(lane: LeasedLane): void {
-    this.#unbounded = null;
-    this.#asked.ask(lane, [BRANCH_SETTINGS], () => this.#goOn(null));
+  #markAgain(lane: LeasedLane): void {
+    this.#unmarked = null;
+    this.#asked.ask(lane, [this.#mark.settings], () => this.#goOn(null));
   }
 
   /** Ends what is open of the batch, so that it is known where the block stands. @returns nothing is owed */
@@ -290,9 +292,9 @@ export class BlockBranches implements Exchange<Unit> {
     const { template, text } = unit;
     assert(template.leavesBlock !== 'closed', 'each branch would end by itself');
     const said: PrologueStatement = { template, text, said: this.#say(template, text) };
-    // What fails here fails on the current lane's server as well, which tells the client. The bound on waiting is set again behind it.
-    this.#asked.askAll(others, [said, BRANCH_SETTINGS], () => {
-      this.#unbounded = lane;
+    // What fails here fails on the current lane's server as well, which tells the client. Settings and mark are had again behind it.
+    this.#asked.askAll(others, [said, this.#mark.settings], () => {
+      this.#unmarked = lane;
       this.#goOn({ kind: 'said', lane });
     });
     return 'wait';
@@ -334,8 +336,8 @@ export class BlockBranches implements Exchange<Unit> {
       this.#portals.leave();
       lanes.current = target;
       target.block.tell();
-      if (!this.#isUnbounded()) return 'ready';
-      this.#bound(target);
+      if (!this.#isUnmarked()) return 'ready';
+      this.#markAgain(target);
       return 'wait';
     }
     return this.#opening.open(target);
@@ -355,6 +357,7 @@ export class BlockBranches implements Exchange<Unit> {
       return this.#goOn(null);
     }
     transaction.spread(target);
+    this.#mark.spread();
     this.#portals.leave();
     lanes.current = target;
     target.block.tell();

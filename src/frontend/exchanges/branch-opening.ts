@@ -7,9 +7,10 @@ import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import { failureOf } from '../../execute/two-phase/branch-failure.js';
 import { CONNECTION_WAIT_MS, NO_CONNECTION } from '../../execute/two-phase/connection-wait.js';
 import type { Told } from '../../execute/two-phase/lane-branch.js';
-import { BEGIN_BRANCH, BRANCH_SETTINGS } from '../../execute/two-phase/write-branch.js';
+import { BEGIN_BRANCH } from '../../execute/two-phase/write-branch.js';
 import { NEUTRAL_TEMPLATE } from '../../sql/plan/template.js';
 import type { AskedLanes } from './asked-lanes.js';
+import type { BlockMark } from './block-mark.js';
 import type { ExchangeContext } from './exchange-context.js';
 
 /** `asked`: a lane is asked for a connection right now; bytes: it has refused. */
@@ -28,14 +29,16 @@ export class BranchOpening {
   readonly #context: ExchangeContext;
   readonly #asked: AskedLanes;
   readonly #told: OpeningTold;
+  readonly #mark: BlockMark;
   /** Waits for a connection. */
   #lane: LeasedLane | null = null;
   #deadline: Timer | null = null;
   #refusal: Refusal = 'none';
 
-  constructor(context: ExchangeContext, asked: AskedLanes, told: OpeningTold) {
+  constructor(context: ExchangeContext, asked: AskedLanes, mark: BlockMark, told: OpeningTold) {
     this.#context = context;
     this.#asked = asked;
+    this.#mark = mark;
     this.#told = told;
   }
 
@@ -117,7 +120,9 @@ export class BranchOpening {
     const script = transaction.script!;
     const first = script.findIndex(({ template }) => template.kinds.includes('savepoint'));
     const [before, behind] = first < 0 ? [script, []] : [script.slice(0, first), script.slice(first)];
-    const questions: BlockQuestion[] = [...before, BRANCH_SETTINGS, BEGIN_BRANCH, ...behind];
+    this.#mark.begin();
+    const bounds = [this.#mark.settings, BEGIN_BRANCH];
+    const questions: BlockQuestion[] = [...before, ...bounds, ...behind];
     const isFirst = !transaction.isSpread;
     const current = lanes.current;
     let failure: Buffer | null = null;
@@ -129,10 +134,7 @@ export class BranchOpening {
         if (--left === 0) this.#told.opened(target, failure);
       };
     };
-    if (isFirst) {
-      const bounds = [BRANCH_SETTINGS, BEGIN_BRANCH];
-      this.#asked.ask(current, bounds, told(current, bounds));
-    }
+    if (isFirst) this.#asked.ask(current, bounds, told(current, bounds));
     this.#asked.askToBegin(target, questions, told(target, questions));
   }
 }

@@ -119,6 +119,7 @@ export class CopyInExchange implements Exchange<Unit> {
           return slot instanceof PgkvError ? slot : { slot, shard: shardOf(view, slot).id };
         },
         cutter: (taker) => this.#cutter(copy, columns.length, ['tenant_id', 'key', 'slot'].map(at), taker),
+        watch: services.lockWatch,
         clusterId: view.clusterId,
         role: session.user,
         clock: services.clock,

@@ -8,6 +8,7 @@ import type { SessionSignal, SignalOutcome } from '../../cluster/session-pids.js
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
+import type { LockWatch } from '../../execute/two-phase/lock-watch.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { Counters } from '../../telemetry/counters.js';
@@ -34,6 +35,8 @@ export interface ConversationServices {
   signal(pid: number, what: SessionSignal, by: string, done: (outcome: SignalOutcome) => void): void;
   readonly counters: Counters;
   readonly copies: RunningCopies;
+  /** Of transactions over several shards. */
+  readonly lockWatch: LockWatch;
   readonly bufferBytesMax: number;
   readonly statementBytesMax: number;
   /** What writes down this session's messages, null where it is not traced. */

@@ -95,6 +95,7 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
       hasInstant,
       isAtomic: how.isAtomic,
       inBlock: isInBlock ? { settle: (instant) => asBegun(transaction, instant) } : null,
+      watch: services.lockWatch,
       clusterId: view.clusterId,
       role: session.user,
       clock: services.clock,

@@ -1,0 +1,155 @@
+// Transactions that wait for each other over several shards (R66): of each circle one ends by 40P01 within two seconds, and the
+// others go on; who waits without a circle waits on, longer than any bound. Circles are generated: of two to four transactions over
+// four shards, blocks (with savepoints, statements on several shards, branches beside the circle), writes outside blocks, and
+// sessions of a server itself; of clients of two routers.
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import { kvRouter, kvServers } from '../support/kv-cluster.js';
+import { connectTo, rowsOf, valueFrom } from '../support/kv-extension.js';
+import { stretched } from '../support/machine-speed.js';
+import { SeededRandom } from '../support/seeded-random.js';
+import { GRANTS } from '../support/spread-servers.js';
+import { SqlClient } from '../support/sql-client.js';
+
+const SHARDS = 4;
+const WITHIN_MS = 2_000;
+const ROUNDS = Number(process.env['PGKV_ROUNDS'] ?? (process.env['PGKV_LONG'] === '1' ? 200 : 6));
+const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
+const random = new SeededRandom(SEED);
+const cluster = await kvServers(t, SHARDS, { stated: true });
+const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
+for (const admin of admins) await admin.query(GRANTS);
+/** Two, as two processes: what the other has begun, each knows from the servers alone. */
+const routers = [await kvRouter(t, cluster), await kvRouter(t, cluster)] as const;
+const [live] = routers;
+const setup = await live.connect({ user: 'app' });
+for (let n = 0; n < 120; n++) await setup.run(`INSERT INTO kv (tenant_id, key, value) VALUES ('a', 'k${n}', '0')`);
+const keys = await Promise.all(
+  admins.map(async (admin) => (await rowsOf(admin, 'SELECT key FROM kv ORDER BY key')).map(([key]) => String(key))),
+);
+t.ok(
+  keys.every((own) => own.length >= 12),
+  'each shard has keys',
+);
+const WAITING = `SELECT count(*)::int FROM pg_locks WHERE NOT granted`;
+const waitingOn = async (shard: number) => Number(await valueFrom(admins[shard]!, WAITING));
+const set = (...names: readonly string[]) =>
+  `UPDATE kv SET value = '1' WHERE tenant_id = 'a' AND key ${names.length === 1 ? `= '${names[0]}'` : `IN (${names.map((name) => `'${name}'`).join(', ')})`}`;
+const read = (name: string) => `SELECT FROM kv WHERE tenant_id = 'a' AND key = '${name}'`;
+const locked = (name: string) => `${read(name)} FOR UPDATE`;
+
+interface Place {
+  readonly shard: number;
+  readonly key: string;
+}
+type Kind = 'block' | 'block with savepoint' | 'block by lists' | 'write' | 'server session';
+interface Member {
+  readonly kind: Kind;
+  readonly client: SqlClient;
+  readonly own: Place;
+  readonly next: Place;
+}
+type Told = { readonly member: Member; readonly code: string; readonly detail: string };
+
+/** Keys of the last four are never in a circle. */
+const place = (shard: number, at: number): Place => ({ shard, key: keys[shard]![at]! });
+const beside = () => place(random.integer(SHARDS), 8 + random.integer(4)).key;
+
+async function begin({ kind, client, own }: Member): Promise<void> {
+  if (kind === 'write') return;
+  await client.run('BEGIN');
+  if (random.chance(0.5) && kind !== 'server session') await client.run(read(beside()));
+  if (kind === 'block with savepoint') await client.run('SAVEPOINT a', set(own.key), read(beside()), 'ROLLBACK TO a');
+  await client.run(random.chance(0.5) || kind === 'block by lists' ? set(own.key) : locked(own.key));
+  if (kind === 'block with savepoint') await client.run('SAVEPOINT b');
+}
+
+/** Waits for the next one. */
+async function reach(member: Member): Promise<Told> {
+  const { kind, client, own, next } = member;
+  const sql = kind === 'write' || kind === 'block by lists' ? set(own.key, next.key) : set(next.key);
+  const told = await client.run(sql).then(
+    () => null,
+    (error: { code: string; fields: Record<string, string> }) => error,
+  );
+  if (kind !== 'write') await client.run(told === null ? 'COMMIT' : 'ROLLBACK');
+  return { member, code: told?.code ?? '', detail: told?.fields['D'] ?? '' };
+}
+
+function drawKind(own: Place, next: Place): Kind {
+  if (own.shard === next.shard) return random.chance(0.5) ? 'server session' : 'block';
+  return random.pick<Kind>(['block', 'block', 'block with savepoint', 'block by lists', 'write']);
+}
+
+async function circle(): Promise<readonly Member[]> {
+  const size = random.between(2, 4);
+  const shards = Array.from({ length: size }, () => random.integer(SHARDS));
+  if (new Set(shards).size === 1) shards[0] = (shards[0]! + 1) % SHARDS;
+  const places = shards.map((shard, index) => place(shard, index));
+  return Promise.all(
+    places.map(async (own, index): Promise<Member> => {
+      const next = places[(index + 1) % size]!;
+      const kind = drawKind(own, next);
+      const server = cluster.servers[own.shard]!;
+      const client =
+        kind === 'server session'
+          ? await SqlClient.connect(server, { user: server.superuser, database: 'postgres' })
+          : await random.pick(routers).connect({ user: 'app' });
+      return { kind, client, own, next };
+    }),
+  );
+}
+
+t.test(`circles over shards end, by one of them each: seed ${SEED}`, { timeout: 3_600_000 }, async (t) => {
+  for (let round = 0; round < ROUNDS; round++) {
+    const members = await circle();
+    const what = `round ${round}: ${members.map(({ kind, own }) => `${kind} on ${own.shard}`).join(', ')}`;
+    for (const member of members) await begin(member);
+    // A write takes the first of its keys at once, and waits for the other: all that are begun before it have theirs.
+    const inTurn = [...members].sort((one, other) => Number(one.kind === 'write') - Number(other.kind === 'write'));
+    const ends: Promise<Told>[] = [];
+    for (const member of inTurn.reverse()) {
+      ends.push(reach(member));
+      await sleep(random.integer(150));
+    }
+    const since = performance.now();
+    const first = await Promise.race(ends);
+    const took = performance.now() - since;
+    t.ok(took < (await stretched(WITHIN_MS)), `${what}: ${took} ms`);
+    const victims = (await Promise.all(ends)).filter(({ code }) => code !== '');
+    t.equal(first.code, '40P01', what);
+    t.strictSame(
+      victims.map(({ code }) => code),
+      ['40P01'],
+      `${what}: one of them`,
+    );
+    t.match(first.detail, /wait for each other, on shards "s\d"/, what);
+    await Promise.all(members.map(({ client }) => client.end()));
+  }
+});
+
+t.test('who waits without a circle waits on', async (t) => {
+  const [holder, ...waiters] = await Promise.all(Array.from({ length: 5 }, () => live.connect({ user: 'app' })));
+  const [a, b, c, d] = [0, 1, 2, 3].map((shard) => keys[shard]![0]!) as [string, string, string, string];
+  await holder!.run('BEGIN', set(a), set(b));
+  // A chain: each waits for the one before, over another shard; two wait for the same.
+  await waiters[0]!.run('BEGIN', set(c));
+  await waiters[1]!.run('BEGIN', set(d), 'SAVEPOINT a');
+  const copying = `COPY kv (tenant_id, key, value) FROM STDIN`;
+  const ends = [waiters[0]!.run(set(a)), waiters[1]!.run(set(c)), waiters[2]!.run(set(b, d))];
+  const copied = waiters[3]!.send([{ query: copying }, { copyData: Buffer.from(`a\t${a}\t1\n`) }, 'copyDone'], 1);
+  let over = 0;
+  for (const end of ends) void end.finally(() => over++);
+  await sleep(6_500);
+  t.equal(over, 0, 'they wait');
+  t.equal(await waitingOn(0), 2);
+  await holder!.run('ROLLBACK');
+  await ends[0];
+  await waiters[0]!.run('COMMIT');
+  await ends[1];
+  await waiters[1]!.run('COMMIT');
+  await ends[2];
+  t.match(JSON.stringify(await copied), /23505/, 'the key is there');
+  for (const client of [holder!, ...waiters]) await client.end();
+  await setup.end();
+});
