@@ -37,6 +37,7 @@ export const ERRORS = {
   too_many_connections: kind('53300', 503, 'backoff', 'too many connections'),
   pool_wait_timeout: kind('53300', 503, 'backoff', 'no server connection became free in time'),
   pool_queue_full: kind('53300', 503, 'backoff', 'too many statements are waiting for a server connection'),
+  prepared_slots_full: kind('53200', 503, 'backoff', 'too many transactions over several shards are being committed'),
   limit_exceeded: kind('54000', 413, 'never', 'a limit of pgkv was exceeded'),
   shutting_down: kind('57P01', 503, 'reroute', 'pgkv is shutting down'),
   startup_timeout: kind('08P01', 408, 'backoff', 'the connection was not set up in time'),

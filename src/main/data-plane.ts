@@ -12,6 +12,7 @@ import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { MergedLanes } from '../execute/merged/merged-lanes.js';
 import { LockWatch } from '../execute/two-phase/lock-watch.js';
+import { PreparedSlots } from '../execute/two-phase/prepared-slots.js';
 import { AllowList } from '../frontend/door/allow-list.js';
 import { CancelRegistry } from '../frontend/door/cancel-registry.js';
 import { FailedLogins } from '../frontend/door/failed-logins.js';
@@ -33,7 +34,7 @@ import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
 import { boundHeapGrowth } from './heap-growth.js';
-import { lookAtLocks } from './lock-looks.js';
+import { lookAtLocks, preparedMaxOf } from './lock-looks.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
 import { type Siblings, shareLanes } from './share-lanes.js';
 import { warmUp } from './warm-up.js';
@@ -242,7 +243,7 @@ function conversationServices(
   signals: SessionSignals,
   isAdmin: (user: string) => boolean,
 ): Pick<FrontendServices, ClientServices> {
-  const { settings, log, clock, random, openStream, views, service } = options;
+  const { settings, log, clock, random, openStream, views } = options;
   const templates = new TemplateCache({
     bytesMax: new TextBudget(settings.limits.templateCacheBytes, boundHeapGrowth),
     tokensMax: settings.limits.statementTokens,
@@ -275,11 +276,7 @@ function conversationServices(
       random,
       counters,
       copies,
-      lockWatch: new LockWatch({
-        ...{ clock, random },
-        look: () => lookAtLocks(views.current, service, clock),
-        ended: (detail) => log.warn({ detail }, 'a deadlock over several shards was ended'),
-      }),
+      ...severalShards(options),
       sources: new StatementSources(templates.budget, (text, standardStrings, scope) =>
         templates.getForKept(text, standardStrings, scope),
       ),
@@ -308,6 +305,21 @@ function conversationServices(
     tlsRequired: settings.tls.required,
   };
 }
+
+/** What transactions over several shards have in common. */
+const severalShards = ({ settings, log, clock, random, views, service }: DataPlaneOptions) => ({
+  preparedSlots: new PreparedSlots({
+    clock,
+    processes: settings.workers,
+    ask: (shardName) => preparedMaxOf(shardName, views.current, service, clock),
+  }),
+  lockWatch: new LockWatch({
+    clock,
+    random,
+    look: () => lookAtLocks(views.current, service, clock),
+    ended: (detail) => log.warn({ detail }, 'a deadlock over several shards was ended'),
+  }),
+});
 
 function clientMessageLimits(settings: Settings): Int32Array {
   const limits = frontendLimits(settings.clients.messageBytesMax);

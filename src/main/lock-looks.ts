@@ -1,5 +1,5 @@
 // What servers say of locks: which transactions over several shards have branches there, and who waits for whom (R66).
-// pg_locks and pg_blocking_pids() anybody may ask.
+// pg_locks and pg_blocking_pids() anybody may ask. And how many transactions they let be prepared (R68).
 import { serviceQuery } from '../backend/pool/service-query.js';
 import type { Clock } from '../base/clock.js';
 import type { ClusterView, ShardView } from '../cluster/cluster-view.js';
@@ -39,4 +39,17 @@ async function locksOf({ name, primary }: ShardView, service: ServiceNodes, cloc
         blockers: (blockers ?? '').split(' ').filter(Boolean).map(Number),
       })),
   };
+}
+
+export async function preparedMaxOf(
+  shardName: string,
+  view: ClusterView,
+  service: ServiceNodes,
+  clock: Clock,
+): Promise<number> {
+  const shard = view.shards.find(({ name }) => name === shardName);
+  if (shard === undefined) throw new Error(`there is no shard ${shardName}`);
+  const { pool, group } = service.of(shard.primary);
+  const [row] = await serviceQuery(pool, group, clock, 'SHOW max_prepared_transactions');
+  return Number(row?.[0]);
 }

@@ -2,6 +2,7 @@
 // its savepoints, in the client's order. Invariant: it is what servers have said is done; where that is not known, as of
 // statements that were skipped, nothing is, and the block gets no further branch.
 import { NEUTRAL_TEMPLATE, type Template } from '../sql/plan/template.js';
+import { PreparedReads } from '../sql/prepared-reads.js';
 import { mayNameTransaction, readSavepoint, type SavepointText } from '../sql/text/savepoint-text.js';
 import { settingsOf } from './block-settings.js';
 import { hasRoom, isRead, type Prologue, type PrologueStatement, type Say, withoutOptions } from './prologue.js';
@@ -12,6 +13,8 @@ export class BranchScript {
   isReadCommitted: boolean;
   /** Null: what was said is not known. */
   #settled: readonly PrologueStatement[] | null;
+  /** By SQL, in it. */
+  readonly #prepared = new PreparedReads();
   /** Sent, and not answered. */
   #pending: PrologueStatement[] = [];
   /** It has failed where no savepoint is, and so goes on by AND CHAIN alone: without its options, which the error has taken back. */
@@ -40,7 +43,8 @@ export class BranchScript {
       const isOne = template.kinds.length === 1 || !template.kinds.includes('savepoint');
       if (isOne && hasRoom([...this.#settled, ...this.#pending], said)) this.#pending.push({ template, text, said });
       else this.#settled = null;
-    } else if (settingsOf(template) !== 'nothing' || template.kinds.some((kind) => CONTROL.has(kind))) {
+    } else if (this.#prepared.takes(text)) return;
+    else if (settingsOf(template) !== 'nothing' || template.kinds.some((kind) => CONTROL.has(kind))) {
       this.#settled = null;
     }
   }
@@ -58,6 +62,7 @@ export class BranchScript {
 
   /** Something of it has failed. @param alone no more than one statement was under way */
   failed(alone: boolean): void {
+    this.#prepared.forget();
     if (this.#pending.length > 0 && !alone) this.#settled = null;
     this.#pending = [];
     const { statements } = this;

@@ -299,7 +299,7 @@ export class Transaction<Branch extends object> {
   /** What opens a further branch; null: the block is to have none. */
   get script(): readonly PrologueStatement[] | null {
     const state = this.#state;
-    return state.kind === 'open' && state.readCommitted ? (state.script?.statements ?? null) : null;
+    return state.kind === 'open' ? (state.script?.statements ?? null) : null;
   }
 
   /** A further branch of the block is open, and gets what comes next. */

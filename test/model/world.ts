@@ -10,6 +10,7 @@ import { type ReadTemplate, StatementSources } from '../../src/backend/replies/s
 import { messageOf } from '../../src/base/errors.js';
 import { initialView } from '../../src/cluster/cluster-view.js';
 import { LockWatch } from '../../src/execute/two-phase/lock-watch.js';
+import { PreparedSlots } from '../../src/execute/two-phase/prepared-slots.js';
 import { AllowList } from '../../src/frontend/door/allow-list.js';
 import { CancelRegistry } from '../../src/frontend/door/cancel-registry.js';
 import { ClientConnection } from '../../src/frontend/door/client-connection.js';
@@ -294,6 +295,7 @@ class World {
         counters,
         copies: new RunningCopies(clock),
         // One shard: nobody waits over several.
+        preparedSlots: new PreparedSlots({ clock, processes: 1, ask: async () => 0 }),
         lockWatch: new LockWatch({
           ...{ clock, random: this.#random },
           look: async () => [],

@@ -29,10 +29,11 @@ export async function kvServers(
     readonly tables?: readonly KvTable[];
     /** Each shard says which slots it owns, as init lets it: no row of others can be laid on it. */
     readonly stated?: boolean;
+    readonly parameters?: Readonly<Record<string, string>>;
   } = {},
 ): Promise<KvServers> {
-  const { version = 'embedded', tables = [KV, BLOBS], stated = false } = options;
-  const servers = await Promise.all(Array.from({ length: shards }, () => startPostgres({ version })));
+  const { version = 'embedded', tables = [KV, BLOBS], stated = false, parameters = {} } = options;
+  const servers = await Promise.all(Array.from({ length: shards }, () => startPostgres({ version, parameters })));
   t.teardown(() => Promise.all(servers.map((server) => server.stop())));
   await Promise.all(servers.map((server) => prepareShard(server, tables)));
   const state = evenSpread(shards, tables);

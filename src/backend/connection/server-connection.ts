@@ -14,7 +14,7 @@ import type { Deeds } from '../replies/deeds.js';
 import type { ReportedParameters } from '../replies/parameter-status.js';
 import { type PreparedOnServer, PreparedStatements } from '../replies/prepared-statements.js';
 import { ReplyForwarder } from '../replies/reply-forwarder.js';
-import { type MatchedConnection, ReplyMatcher } from '../replies/reply-matcher.js';
+import { type DeadlockVerdict, type MatchedConnection, ReplyMatcher } from '../replies/reply-matcher.js';
 import {
   type Assumption,
   type ControlQuery,
@@ -87,7 +87,7 @@ export class ServerConnection implements MatchedConnection {
   watchTags = false;
   guarded = false;
   /** It is cancelled to end a deadlock over several shards, told with this detail instead of the cancel (R66). */
-  deadlock: string | null = null;
+  deadlock: DeadlockVerdict | null = null;
   dead = false;
   /** Cancel requests under way for this connection; it must not change hands before they have landed. */
   cancelsUnderWay = 0;

@@ -16,6 +16,13 @@ import type { PreparedStatements } from './prepared-statements.js';
 import type { ReplyForwarder } from './reply-forwarder.js';
 import { type Owed, Reply, type ReplyQueue } from './reply-queue.js';
 
+/** What a cancel of pgkv's own is told as. */
+export interface DeadlockVerdict {
+  readonly detail: string;
+  /** The server has cancelled it. */
+  told(): void;
+}
+
 /** A connection as the matcher of its replies sees it. */
 export interface MatchedConnection {
   readonly address: string;
@@ -25,7 +32,7 @@ export interface MatchedConnection {
   readonly watchTags: boolean;
   readonly guarded: boolean;
   /** Told instead of a cancel; taken with it. */
-  deadlock: string | null;
+  deadlock: DeadlockVerdict | null;
   /** Kept by the matcher: transaction status, whether COPY FROM STDIN is on, reported settings. */
   status: number;
   copyIn: boolean;
@@ -315,7 +322,8 @@ export class ReplyMatcher {
     const { deadlock } = this.#connection;
     if (deadlock === null || fields['C'] !== CANCELLED) return null;
     this.#connection.deadlock = null;
-    return encodeErrorResponse(Object.assign(fields, { C: '40P01', M: 'deadlock detected', D: deadlock }));
+    deadlock.told();
+    return encodeErrorResponse(Object.assign(fields, { C: '40P01', M: 'deadlock detected', D: deadlock.detail }));
   }
 
   #forwardError(fields: ErrorFields, head: Owed, verdict: Buffer | null): void {

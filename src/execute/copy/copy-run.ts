@@ -19,6 +19,7 @@ import type { BranchTarget } from '../two-phase/branch.js';
 import { commitTogether, forEach } from '../two-phase/commit-together.js';
 import { type LockMark, markedSettings } from '../two-phase/lock-mark.js';
 import type { LockWatch } from '../two-phase/lock-watch.js';
+import type { PreparedSlots } from '../two-phase/prepared-slots.js';
 import { CopyBranch, type CopyOutcome, type CopyStatement } from './copy-branch.js';
 import { CopyFeed, SLOT_NAME, type SlotForm } from './copy-feed.js';
 
@@ -37,6 +38,7 @@ export interface CopyRequest {
   cutter(taker: CopyRowTaker): CopyCutter;
   /** Ends it where it waits for others over shards that wait for it. */
   readonly watch: LockWatch;
+  readonly slots: PreparedSlots;
   /** Null: there is one shard, and nothing is prepared. */
   readonly clusterId: string | null;
   /** That logged in. */

@@ -10,6 +10,7 @@ import { encodeError } from '../../wire/server-messages.js';
 import { failureOf } from './branch-failure.js';
 import { commitTogether, forEach } from './commit-together.js';
 import type { LaneBranch } from './lane-branch.js';
+import type { PreparedSlots } from './prepared-slots.js';
 import { BEGIN_BRANCH, BRANCH_SETTINGS, HAS_WRITTEN_SQL } from './write-branch.js';
 
 export interface BlockCommitOptions {
@@ -22,6 +23,7 @@ export interface BlockCommitOptions {
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;
+  readonly slots: PreparedSlots;
   readonly clock: Clock;
   readonly random: Random;
   /** @param error null: it is committed */

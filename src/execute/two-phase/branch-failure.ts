@@ -13,8 +13,10 @@ export const unable = (why: string): PgkvError => refusalError(refuse('several_s
 
 /** By a default that pgkv does not see, as of the role or the database. */
 function isolationFailure(asked: readonly BlockQuestion[], answers: readonly BlockAnswer[]): Buffer | null {
-  const level = answers[asked.findIndex(isSettings)]?.row?.[1] ?? null;
+  const [, level = null, isReadOnly] = answers[asked.findIndex(isSettings)]?.row ?? [];
   if (level === null || level.startsWith('read ')) return null;
+  // One snapshot of each shard (R67).
+  if (level === 'repeatable read' && isReadOnly === 'on') return null;
   const why = `it is ${level}, and that isolation level needs one snapshot of all shards`;
   return encodeError(refusalError(refuse('leaves_shard', { why })), 'ERROR');
 }

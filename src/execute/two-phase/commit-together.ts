@@ -7,6 +7,7 @@ import { PgkvError } from '../../base/errors.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { type CommitBranch, Coordinator, type Outcome } from './coordinator.js';
 import { newGid } from './gid.js';
+import type { PreparedSlots } from './prepared-slots.js';
 import type { Answer } from './protocol.js';
 
 export interface CommittingBranch extends CommitBranch {
@@ -18,6 +19,8 @@ export interface TogetherOptions {
   readonly clusterId: string | null;
   /** That logged in. */
   readonly role: string;
+  /** Where those that are prepared need one. */
+  readonly slots: PreparedSlots;
   readonly clock: Clock;
   readonly random: Random;
   /** What is told to have been rolled back. */
@@ -61,21 +64,38 @@ export function commitTogether(
 
 function commitWriters(
   writers: readonly CommittingBranch[],
-  { clusterId, role, clock, random, what }: TogetherOptions,
+  { clusterId, role, slots, clock, random, what }: TogetherOptions,
   over: (error: Buffer | null) => void,
 ): void {
   const [only, ...more] = writers;
   if (only === undefined) return over(null);
   if (more.length === 0) return only.commit((answer) => over(errorOfOnly(only.shardName, answer)));
   assert(clusterId !== null, 'a cluster of several shards has an id');
-  new Coordinator({
-    gid: newGid(clusterId, writers.at(-1)!.shardName, role, random),
-    branches: writers,
-    clock,
-    finishMs: FINISH_MS,
-    over: (outcome) => over(errorOfOutcome(outcome, what)),
-  }).start();
+  const gid = newGid(clusterId, writers.at(-1)!.shardName, role, random);
+  const prepared = writers.slice(0, -1).map(({ shardName }) => shardName);
+  slots.take(prepared, (full) => {
+    const rollBack = (branch: CommittingBranch, done: () => void): void => branch.rollback(done);
+    if (full !== null) return forEach(writers, rollBack, () => over(noSlotOn(full, what)));
+    new Coordinator({
+      gid,
+      branches: writers,
+      clock,
+      finishMs: FINISH_MS,
+      over: (outcome) => {
+        slots.give(prepared);
+        over(errorOfOutcome(outcome, what));
+      },
+    }).start();
+  });
 }
+
+const noSlotOn = (shard: string, what: string): Buffer =>
+  errorOf(
+    new PgkvError('prepared_slots_full', {
+      detail: `The ${what} was rolled back on all shards: on shard "${shard}" as many are prepared as pgkv may have there.`,
+      hint: 'Raise max_prepared_transactions on the servers, or let fewer of them commit at one time.',
+    }),
+  );
 
 const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
 const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transaction was rolled back by its server' }));

@@ -19,6 +19,8 @@ export interface WatchedTransaction {
   readonly mark: LockMark;
   readonly isOver: boolean;
   readonly parts: readonly WatchedPart[];
+  /** One of them has failed for the sake of others. */
+  ended?(): void;
 }
 
 export interface LockWatchOptions {
@@ -104,7 +106,7 @@ export class LockWatch {
       waits.some((wait) => wait.shardName === shardName && wait.pid === connection?.pid);
     const detail = `It is the last begun of ${count} transactions that wait for each other, on shards ${quoted(shardNames)}.`;
     for (const part of found.parts.filter(isWaiting)) {
-      part.connection!.deadlock = detail;
+      part.connection!.deadlock = { detail, told: () => found.ended?.() };
       part.cancel();
     }
     this.#before = null;

@@ -19,6 +19,7 @@ import type { BranchResult } from './branch-reader.js';
 import { commitTogether, errorOfOnly, forEach, quoted } from './commit-together.js';
 import { type LockMark, markedSettings } from './lock-mark.js';
 import type { LockWatch } from './lock-watch.js';
+import type { PreparedSlots } from './prepared-slots.js';
 import type { Answer } from './protocol.js';
 import { type BranchStatement, type BranchWrite, WriteBranch } from './write-branch.js';
 
@@ -46,6 +47,7 @@ export interface SpreadRequest {
   readonly inBlock: InBlock | null;
   /** Ends it where it waits for others over shards that wait for it. */
   readonly watch: LockWatch;
+  readonly slots: PreparedSlots;
   readonly clusterId: string;
   /** That logged in. */
   readonly role: string;

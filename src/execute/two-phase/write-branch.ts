@@ -34,10 +34,11 @@ export type BranchWrite =
 export const BRANCH_SETTINGS = `SELECT
   pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit')
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
-  pg_catalog.current_setting('transaction_isolation')`;
+  pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only')`;
 /** Of a question to a branch: with a mark behind it, or without. */
 export const isSettings = (asked: unknown): boolean => typeof asked === 'string' && asked.startsWith(BRANCH_SETTINGS);
-export const BEGIN_BRANCH = 'SELECT pgkv.begin_branch()';
+/** What only reads is never prepared. */
+export const BEGIN_BRANCH = `SELECT CASE pg_catalog.current_setting('transaction_read_only') WHEN 'off' THEN pgkv.begin_branch() END`;
 export const HAS_WRITTEN_SQL = 'SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL';
 /** Of the extended protocol: where the BEGIN of a batch fails, as by a cancel, nothing behind it runs, least of all by itself. */
 export const stepOf = (sql: string): Buffer =>

@@ -241,8 +241,9 @@ const isReadElsewhere = ({ placement, context }: Way, { template }: Unit): boole
 function beside(way: Way, unit: Unit): Handling {
   const { placement, context } = way;
   const obstacle = placement.mayReadBeside();
-  // A block that is bound nowhere can go there.
-  if (obstacle !== null && context.transaction.movable) return onLane(way, unit, context.lanes.home, ON_HOME);
+  // A block that is bound nowhere can go there; one that reads snapshots gets a branch there.
+  if (obstacle !== null && (context.transaction.movable || placement.readsSnapshots))
+    return onLane(way, unit, context.lanes.home, ON_HOME);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
   const ended = placement.endSegment('the statement is for the home shard', true);
   if (ended === 'wait') return 'wait';

@@ -18,6 +18,7 @@ import type { Unit } from '../unit/unit.js';
 import { AskedLanes } from './asked-lanes.js';
 import { BlockMark } from './block-mark.js';
 import { roleInBlock } from './block-role.js';
+import { readsSnapshots, seesCommitted } from './block-snapshots.js';
 import { BranchOpening } from './branch-opening.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
@@ -60,7 +61,7 @@ export class BlockBranches implements Exchange<Unit> {
     this.#answers = answers;
     this.#portals = portals;
     this.#say = say;
-    this.#mark = new BlockMark(context.services.lockWatch, context.transaction);
+    this.#mark = new BlockMark(context, this.#asked);
     this.#opening = new BranchOpening(context, this.#asked, this.#mark, {
       opened: (target, error) => this.#opened(target, error),
       begun: () => this.#goOn(null),
@@ -311,10 +312,10 @@ export class BlockBranches implements Exchange<Unit> {
     const { transaction, session, kv } = this.#context;
     const leaves = refusalError(refuse('leaves_shard', { why }));
     if (kv.view.clusterId === null) return leaves;
+    if (readsSnapshots(transaction, session)) return transaction.script === null ? leaves : null;
     const setting = crossShard(session);
     if (setting.kind !== '2pc') return setting.why === null ? leaves : unable(setting.why);
-    const usual = session.settings.values.get('default_transaction_isolation');
-    if (!transaction.isReadCommitted || !(usual === undefined || usual.startsWith('read '))) {
+    if (!seesCommitted(transaction, session)) {
       return refusalError(refuse('leaves_shard', { why: `${why}, and its isolation level needs one snapshot` }));
     }
     return transaction.script === null ? leaves : null;

@@ -120,6 +120,7 @@ export class CopyInExchange implements Exchange<Unit> {
         },
         cutter: (taker) => this.#cutter(copy, columns.length, ['tenant_id', 'key', 'slot'].map(at), taker),
         watch: services.lockWatch,
+        slots: services.preparedSlots,
         clusterId: view.clusterId,
         role: session.user,
         clock: services.clock,

@@ -9,6 +9,7 @@ import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
 import type { LockWatch } from '../../execute/two-phase/lock-watch.js';
+import type { PreparedSlots } from '../../execute/two-phase/prepared-slots.js';
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import type { Counters } from '../../telemetry/counters.js';
@@ -37,6 +38,7 @@ export interface ConversationServices {
   readonly copies: RunningCopies;
   /** Of transactions over several shards. */
   readonly lockWatch: LockWatch;
+  readonly preparedSlots: PreparedSlots;
   readonly bufferBytesMax: number;
   readonly statementBytesMax: number;
   /** What writes down this session's messages, null where it is not traced. */

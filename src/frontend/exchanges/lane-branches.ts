@@ -35,6 +35,7 @@ export function commitOf(
     sets: settings !== 'nothing',
     clusterId: kv.view.clusterId ?? '',
     role: session.user,
+    slots: services.preparedSlots,
     clock: services.clock,
     random: services.random,
     over: (error) => {

@@ -19,6 +19,8 @@ export class LentLanes {
   onLost: ((lane: LeasedLane) => void) | null = null;
   /** A lane that was kept is to be rested now. */
   onReleased: ((lane: LeasedLane) => void) | null = null;
+  /** All that were lent are back. */
+  onBack: (() => void) | null = null;
   /** Of the statement under way, and the lanes that were lent to it. */
   #lent: LentLane[] = [];
   #out = 0;
@@ -33,6 +35,10 @@ export class LentLanes {
     this.#transaction = transaction;
     this.#lanes = lanes;
     this.#portals = portals;
+  }
+
+  get areOut(): boolean {
+    return this.#out > 0;
   }
 
   get areLanding(): boolean {
@@ -93,7 +99,9 @@ export class LentLanes {
     if (lane === this.#lanes.current) this.#portals.leaveUnnamed();
     const lent = new LentLane(lane, borrower, {
       back: () => {
-        if (--this.#out === 0) this.#allBack();
+        if (--this.#out > 0) return;
+        this.#allBack();
+        this.onBack?.();
       },
       landed: () => {
         this.#release(lane);

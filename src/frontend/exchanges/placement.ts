@@ -25,6 +25,7 @@ import type { KvStatements } from '../unit/kv-statements.js';
 import { beginsRun } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import type { BlockBranches } from './block-branches.js';
+import { readsSnapshots, seesCommitted } from './block-snapshots.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnPortals } from './own-portals.js';
 
@@ -154,8 +155,12 @@ export class ShardPlacement {
 
   /** Each statement of the block sees what was committed before it. */
   get #isReadCommitted(): boolean {
-    const usual = this.#session.settings.values.get('default_transaction_isolation');
-    return this.#transaction.isReadCommitted && (usual === undefined || usual.startsWith('read '));
+    return seesCommitted(this.#transaction, this.#session);
+  }
+
+  /** One of each shard: it gets a branch on each that it reads. */
+  get readsSnapshots(): boolean {
+    return readsSnapshots(this.#transaction, this.#session);
   }
 
   /**
@@ -203,7 +208,8 @@ export class ShardPlacement {
     transaction.sent(template, text, lane, template.leavesBlock === 'open' ? this.#before() : null);
     // A block that begins has taken over what stands before it; what stands before the end of one is decided by that.
     if (template.leavesBlock !== null) this.#batchSaid = NOTHING_SAID;
-    if (comesBack) transaction.bound();
+    // A snapshot that it has is gone elsewhere.
+    if (comesBack || (template.takesSnapshot && transaction.movable && this.readsSnapshots)) transaction.bound();
   }
 
   /** The statement is one of an extended batch. */
@@ -334,6 +340,7 @@ export class ShardPlacement {
     // Where the client does not know yet that it is lost, that is what it is told.
     if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
     if (this.#isReadCommitted) return transaction.settings === 'nothing' ? 'beside' : 'on branches';
+    if (this.readsSnapshots) return 'on branches';
     return LEAVES_SHARD('a read over several shards has no common snapshot, as this isolation level would need');
   }
 

@@ -96,6 +96,7 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
       isAtomic: how.isAtomic,
       inBlock: isInBlock ? { settle: (instant) => asBegun(transaction, instant) } : null,
       watch: services.lockWatch,
+      slots: services.preparedSlots,
       clusterId: view.clusterId,
       role: session.user,
       clock: services.clock,
