@@ -227,8 +227,8 @@ export const REFUSAL_RULES = {
   ),
   insert_select: rule(
     'PGKV-041',
-    'INSERT … SELECT into a key-value table is not supported',
-    `Read the rows in the client first. ${ONE_ROW}`,
+    'INSERT … SELECT into a key-value table is supported from unnest() with names for its columns, and from no table, only',
+    `Give arrays as parameters: INSERT INTO … (tenant_id, key, …) SELECT … FROM unnest($1::text[], …) AS u (…).`,
   ),
   values_form: rule(
     'PGKV-042',
@@ -342,7 +342,7 @@ export const REFUSAL_RULES = {
   several_shards_call: rule(
     'PGKV-062',
     'the functions of the statement are called for keys on several shards',
-    `Call them for one key in each statement, ${KEEP_TOGETHER}.`,
+    `Call one plural function, alone in FROM (SELECT … FROM kv_…_many(…)), with each array as a parameter that stands nowhere else, a literal or ARRAY[…]; or one key in each statement, ${KEEP_TOGETHER}.`,
   ),
   several_shards_explain: rule(
     'PGKV-063',
@@ -439,5 +439,10 @@ export const REFUSAL_RULES = {
     'PGKV-090',
     'the setting pgkv.router is set by pgkv alone: under it the slots of rows are not checked',
     'Leave it out: slots are filled in.',
+  ),
+  several_shards_arrays: rule(
+    'PGKV-091',
+    'INSERT … SELECT FROM unnest() for keys on several shards, in a form in which its arrays are not cut',
+    'Give each array as a parameter that stands nowhere else, a literal, or ARRAY[…]; leave now() out of RETURNING.',
   ),
 } as const satisfies Record<string, RefusalRule>;

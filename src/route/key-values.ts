@@ -6,7 +6,15 @@ import { literalValue } from '../sql/text/literal-value.js';
 import { LITERAL_STRIDE } from '../sql/text/shape-lexer.js';
 import { BindMessage } from '../wire/bind-message.js';
 import { TypeOid } from '../wire/type-oids.js';
-import { arrayElements, binaryArrayElements } from './text-array.js';
+import {
+  type ElementArray,
+  readArray,
+  readSentArray,
+  type SentArray,
+  sentTexts,
+  type WrittenArray,
+  writtenTexts,
+} from './text-array.js';
 
 /** Why a value cannot be used, for a DETAIL. */
 export class Unreadable {
@@ -62,6 +70,8 @@ export class StatementValues implements KeyValues {
   readonly #literals: readonly number[];
   readonly #bind: BindValues | null;
   readonly #encoding: ClientEncoding;
+  /** That were read: by the literal's index, or the parameter's number below zero. */
+  readonly #arrays = new Map<number, ElementArray | null | Unreadable>();
   /** Undefined: not read yet. */
   #message: BindMessage | null | undefined;
 
@@ -90,29 +100,50 @@ export class StatementValues implements KeyValues {
   }
 
   list(ref: ValueRef): readonly (string | null)[] | null | Unreadable {
+    const type = ref.kind === 'parameter' ? (this.#bind?.types[ref.number - 1] ?? 0) : 0;
+    if (ref.kind === 'parameter' && !TEXT_ARRAY_TYPES.has(type)) {
+      return new Unreadable(`parameter $${ref.number} was declared with type ${type}, not text[]`);
+    }
+    const array = this.array(ref);
+    if (array === null || array instanceof Unreadable) return array;
+    const what = ref.kind === 'parameter' ? `parameter $${ref.number}` : 'the array';
+    return array.kind === 'binary' ? this.#sentTexts(array, what) : this.#writtenTexts(array, what);
+  }
+
+  /** An array of any type; null: it is NULL. Its texts are those of the client's encoding. */
+  array(ref: ValueRef): ElementArray | null | Unreadable {
+    const place = ref.kind === 'literal' ? ref.index : ref.kind === 'parameter' ? -ref.number : Number.NaN;
+    let array = this.#arrays.get(place);
+    if (array === undefined) {
+      array = this.#array(ref);
+      this.#arrays.set(place, array);
+    }
+    return array;
+  }
+
+  #array(ref: ValueRef): ElementArray | null | Unreadable {
     if (ref.kind === 'null') return null;
     if (ref.kind === 'literal') {
-      const text = this.#literal(ref);
-      return text === null || text instanceof Unreadable
-        ? text
-        : (arrayElements(text, false) ?? new Unreadable('not an array'));
-    }
-    const type = this.#bind?.types[ref.number - 1] ?? 0;
-    if (!TEXT_ARRAY_TYPES.has(type)) {
-      return new Unreadable(`parameter $${ref.number} was declared with type ${type}, not text[]`);
+      if (ref.value !== undefined && !this.#encoding.isUtf8 && BEYOND_ASCII.test(ref.value)) {
+        return new Unreadable('it has characters given by number');
+      }
+      const text = this.#literalText(ref);
+      return text instanceof Unreadable ? text : (readArray(text) ?? new Unreadable('not an array'));
     }
     const bytes = this.#parameter(ref.number);
     if (bytes === null || bytes instanceof Unreadable) return bytes;
-    if (this.#isBinary(ref.number)) return this.#binaryList(bytes, ref.number);
-    const text = this.#decode(bytes, ref.number);
+    if (this.#isBinary(ref.number)) {
+      return readSentArray(bytes) ?? new Unreadable(`parameter $${ref.number} is not an array`);
+    }
+    const text = this.#read(bytes, ref.number);
     if (text instanceof Unreadable) return text;
-    return arrayElements(text, false) ?? new Unreadable(`parameter $${ref.number} is not a one-dimensional array`);
+    return readArray(text) ?? new Unreadable(`parameter $${ref.number} is not an array`);
   }
 
   /** Whether exactly that many parameters were given. */
   hasParameters(count: number): boolean {
     if (this.#bind === null) return count === 0;
-    const message = this.#read();
+    const message = this.#bound();
     return message !== null && message.count === count;
   }
 
@@ -145,25 +176,34 @@ export class StatementValues implements KeyValues {
   }
 
   #literal(ref: LiteralRef): string | null | Unreadable {
+    const value = this.#literalText(ref);
+    if (value instanceof Unreadable || this.#encoding.isUtf8) return value;
+    const start = this.#literals[ref.index * LITERAL_STRIDE]!;
+    const source = this.#text.slice(start, this.#literals[ref.index * LITERAL_STRIDE + 1]);
+    // What is given by number is Unicode whatever the encoding is; what stands beside it must be read in the client's.
+    if (ref.value !== undefined && !BEYOND_ASCII.test(source)) return value;
+    return this.#encoding.exact(value) ?? this.#inexact(`the literal at character ${start + 1}`);
+  }
+
+  /** In the client's encoding, but for what is given by number. */
+  #literalText(ref: LiteralRef): string | Unreadable {
     const at = ref.index * LITERAL_STRIDE;
     const start = this.#literals[at];
     if (start === undefined) return new Unreadable('the literal is not where it was expected');
     const source = this.#text.slice(start, this.#literals[at + 1]);
     const value = ref.value ?? literalValue(source, this.#literals[at + 2]!);
-    // What is given by number is Unicode whatever the encoding is; what stands beside it must be read in the client's.
-    const isByNumber = ref.value !== undefined && !BEYOND_ASCII.test(source);
-    if (value !== null && !this.#encoding.isUtf8 && !isByNumber) {
-      return this.#encoding.exact(value) ?? this.#inexact(`the literal at character ${start + 1}`);
-    }
     return value ?? new Unreadable(`the literal ${source.slice(0, 60)} has escapes, or comments between its parts`);
   }
 
   /** Bytes of a value, which the server reads in the client's encoding. */
   #decode(bytes: Buffer, number: number): string | Unreadable {
+    const text = this.#read(bytes, number);
+    return text instanceof Unreadable ? text : (this.#encoding.exact(text) ?? this.#inexact(`parameter $${number}`));
+  }
+
+  #read(bytes: Buffer, number: number): string | Unreadable {
     const encoding = this.#encoding;
-    const text = encoding.read(bytes);
-    if (text === null) return new Unreadable(`parameter $${number} is not valid ${encoding.name}`, true);
-    return encoding.exact(text) ?? this.#inexact(`parameter $${number}`);
+    return encoding.read(bytes) ?? new Unreadable(`parameter $${number} is not valid ${encoding.name}`, true);
   }
 
   #inexact(what: string): Unreadable {
@@ -172,29 +212,36 @@ export class StatementValues implements KeyValues {
     );
   }
 
-  #binaryList(bytes: Buffer, number: number): readonly (string | null)[] | Unreadable {
+  #writtenTexts(array: WrittenArray, what: string): readonly (string | null)[] | Unreadable {
+    const texts = writtenTexts(array, false);
+    if (this.#encoding.isUtf8) return texts;
+    const exact = texts.map((text) => (text === null ? null : this.#encoding.exact(text)));
+    return exact.includes(null) ? this.#inexact(what) : exact;
+  }
+
+  #sentTexts(array: SentArray, what: string): readonly (string | null)[] | Unreadable {
     let inexact = false;
-    const elements = binaryArrayElements(bytes, (element) => {
+    const elements = sentTexts(array, (element) => {
       const text = exactText(this.#encoding, element);
       inexact ||= text === null;
       return text ?? '';
     });
-    if (inexact) return this.#inexact(`parameter $${number}`);
-    return elements ?? new Unreadable(`parameter $${number} is not an array of text`);
+    if (inexact) return this.#inexact(what);
+    return elements ?? new Unreadable(`${what} is not an array of text`);
   }
 
   #isBinary(number: number): boolean {
-    return this.#read()?.format(number - 1) === 1;
+    return this.#bound()?.format(number - 1) === 1;
   }
 
   /** A view of the value; valid as long as the message is. */
   #parameter(number: number): Buffer | null | Unreadable {
-    const message = this.#read();
+    const message = this.#bound();
     return message === null || number > message.count ? missing(number) : message.value(number - 1);
   }
 
   /** The message, walked once however many of its values are asked for; null where there is none, or it is malformed. */
-  #read(): BindMessage | null {
+  #bound(): BindMessage | null {
     if (this.#message === undefined) {
       this.#message = null;
       if (this.#bind !== null) {

@@ -25,6 +25,7 @@ export const TypeOid = {
   money: 790,
   macaddr: 829,
   inet: 869,
+  int4Array: 1007,
   textArray: 1009,
   varcharArray: 1015,
   bpchar: 1042,

@@ -48,6 +48,25 @@ const KINDS: Readonly<Record<string, Kind>> = {
     rows: KEYS,
     statements: KEYS,
   }),
+  'a plural function': (round) => ({
+    messages: batch('SELECT ord, version FROM kv_put_many($1, $2, $3)', arrays(round)),
+    rows: KEYS,
+  }),
+  'a plural function by simple query': (round) => {
+    const [tenants, all, values] = arrays(round);
+    return {
+      messages: [{ query: `SELECT * FROM kv_put_many('${tenants}', '${all}', '${values}')` }],
+      rows: KEYS,
+    };
+  },
+  'INSERT from arrays': (round) => ({
+    messages: batch(
+      `INSERT INTO kv (tenant_id, key, value) SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[]) AS u (t, k, v)
+       ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value RETURNING key`,
+      arrays(round),
+    ),
+    rows: KEYS,
+  }),
   'statements for one key and for all in one batch': (round) => ({
     messages: [
       ...batch('UPDATE kv SET value = $1', ['0']).slice(0, -1),
@@ -62,6 +81,12 @@ const KINDS: Readonly<Record<string, Kind>> = {
 const upsert = (rows: readonly (readonly string[])[]): string =>
   `INSERT INTO kv (tenant_id, key, value) VALUES ${rows.map(([key, value]) => `('t', ${key}, ${value})`).join()}
    ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value RETURNING key`;
+
+const arrays = (round: number): [string, string, string] => [
+  `{${keys.map(() => 't')}}`,
+  `{${keys}}`,
+  `{${keys.map(() => round)}}`,
+];
 
 const batch = (parse: string, bind: readonly string[]): FrontendMessage[] => [
   { parse },

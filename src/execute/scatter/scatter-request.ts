@@ -15,6 +15,8 @@ export interface ScatterTarget {
   lane(client: ClientPort<LeasedLane>): StatementLane;
   /** It is the one that has the client's block there, lent: what fails or is cancelled on it fails the block. */
   readonly isInBlock?: boolean;
+  /** Its own, in place of those of the request; then no instant is asked for. */
+  readonly parameters?: Buffer;
 }
 
 /** What the final statement of a CombinePlan needs beside the partial rows. */

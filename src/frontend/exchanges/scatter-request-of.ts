@@ -18,6 +18,7 @@ import type { Session } from '../../session/session.js';
 import type { CopyOut } from '../../sql/plan/copy-out.js';
 import type { ScatterPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
+import { numberedMembers } from '../../sql/scatter/member-parameters.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
@@ -26,6 +27,7 @@ import { TypeOid } from '../../wire/type-oids.js';
 import { type KvStatement, type KvStatements, rowCount } from '../unit/kv-statements.js';
 import type { Unit } from '../unit/unit.js';
 import type { LentLanes } from './lent-lanes.js';
+import { type SplitMembers, splitMembers } from './member-split.js';
 
 /** What reads need of the conversation. */
 export interface ReadRequestContext {
@@ -84,11 +86,16 @@ function requestOf(
   const { session, lanes, kv } = context;
   const { clock, sources } = context.services;
   const target = (shard: ShardView): ScatterTarget => targetOn(shard, context);
+  const { members } = plan;
+  const split = members == null ? null : splitMembers(statement, members, shards, kv.view, parameters);
   return {
     plan: scatter,
-    shardSource: shardSource(statement, scatter, parameters, sources),
+    shardSource: shardSource(statement, scatter, parameters, sources, split),
     instant: scatter.hasInstant === true ? { source: sources.ownText(INSTANT_SQL, []), ...NO_BLOCK } : null,
-    targets: shards.map(target),
+    targets:
+      split === null
+        ? shards.map(target)
+        : split.shards.map((own) => ({ ...target(own.shard), parameters: own.parameters })),
     home: target(homeShard(kv.view)),
     parameters,
     final:
@@ -165,10 +172,13 @@ function shardSource(
   { hasInstant }: ScatterPlan,
   parameters: Buffer,
   sources: StatementSources,
+  split: SplitMembers | null,
 ): StatementSource {
+  const text = rewrittenText(shardTextOf(statement, parameters));
+  if (split !== null) return sources.ownText(text, split.types, statement.encoding);
   const declared = statement.source?.parameterTypes ?? [];
   const types = hasInstant === true ? typesWithInstant(declared, parameters) : declared;
-  return sources.ownText(rewrittenText(shardTextOf(statement, parameters)), types, statement.encoding);
+  return sources.ownText(text, types, statement.encoding);
 }
 
 /** Types of the client's parameters and of the instant behind them. */
@@ -220,6 +230,10 @@ const inEncoding = (plan: ScatterPlan, { isUtf8 }: ClientEncoding): ScatterPlan 
 export function shardTextOf({ plan, text, literals, encoding }: KvStatement, parameters: Buffer): RewrittenText {
   if (isRefusal(plan.scatter)) return { parts: plan.text, text, literals, encoding };
   const { shardText, hasInstant } = inEncoding(plan.scatter, encoding);
+  if (plan.members != null) {
+    const parts = numberedMembers(shardText, plan.members, parameterCount(parameters));
+    return { parts, text, literals, encoding };
+  }
   const parts = hasInstant === true ? numberedInstants(shardText, parameterCount(parameters) + 1) : shardText;
   return { parts, text, literals, encoding };
 }

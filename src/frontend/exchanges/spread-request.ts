@@ -20,6 +20,7 @@ import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { type BoundParts, placedError, typesWithInstant } from './scatter-request-of.js';
 import { shardInserts, type TimedInsert, visibleColumns } from './spread-insert.js';
+import { byMembers } from './spread-members.js';
 
 /** What the client is told of a statement that is written. */
 export interface SpreadAnswer {
@@ -83,10 +84,13 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
     lane: laneFor(shard, context),
   });
   const { insert, returns, hasInstant } = spread;
+  const members = route.kind === 'spread' ? (statement.plan.members ?? null) : null;
   const parts =
-    insert === null
-      ? alike(statement, spread, shards.map(target), bound, context, how)
-      : byRows({ insert, hasInstant }, statement, shards, target, view, bound, how);
+    members !== null
+      ? byMembers(statement, { ...spread, members }, shards, { target, view, bound, how })
+      : insert === null
+        ? alike(statement, spread, shards.map(target), bound, context, how)
+        : byRows({ insert, hasInstant }, statement, shards, target, view, bound, how);
   if (parts instanceof PgkvError) return parts;
   const verb = TAGS[statement.plan.verb];
   return {

@@ -9,7 +9,7 @@ import { type BindValues, StatementValues, Unreadable } from '../../route/key-va
 import { type KvRoute, route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import type { CopyOut } from '../../sql/plan/copy-out.js';
-import type { KvPlan, ValueRef } from '../../sql/plan/kv-plan.js';
+import type { KvPlan, MemberPlan, ValueRef } from '../../sql/plan/kv-plan.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import { LITERAL_STRIDE } from '../../sql/text/shape-lexer.js';
 import { highestParameter } from '../../sql/text/text-parts.js';
@@ -114,9 +114,9 @@ export class KvStatements {
   route(statement: KvStatement, view: ClusterView): KvRoute {
     const found = route(statement.plan, statement.values, view);
     const isOnSeveral = found.kind === 'scattered' || found.kind === 'multi-keyed' || found.kind === 'spread';
-    // LIMIT -1 and a wrong number of parameters are errors before any row is looked at: the home shard words them.
-    if (isOnSeveral && (hasNegativeCount(statement) || !statement.values.hasParameters(parametersOf(statement))))
-      return { kind: 'keyed', shard: homeShard(view), slots: [] };
+    // LIMIT -1, a wrong number of parameters and arrays of unlike lengths are errors before any row is looked at: the home shard
+    // words them.
+    if (isOnSeveral && isWrong(statement)) return { kind: 'keyed', shard: homeShard(view), slots: [] };
     return found;
   }
 
@@ -155,6 +155,24 @@ function parametersOf({ plan, source }: KvStatement): number {
     PARAMETER_COUNTS.set(plan, count);
   }
   return Math.max(count, source?.parameterTypes.length ?? 0);
+}
+
+function isWrong(statement: KvStatement): boolean {
+  const { plan, values } = statement;
+  if (hasNegativeCount(statement) || !values.hasParameters(parametersOf(statement))) return true;
+  return plan.members != null && !areParallel(plan.members, values);
+}
+
+/** Whether the arrays are of one length and none is NULL: else a plural function fails before it does anything. */
+function areParallel(plan: MemberPlan, values: StatementValues): boolean {
+  if (plan.isPadded) return true;
+  const counts = [...plan.written];
+  for (const { ref, isOptional } of plan.arrays) {
+    const array = values.array(ref);
+    if (array === null && !isOptional) return false;
+    if (array !== null && !(array instanceof Unreadable)) counts.push(array.elements.length);
+  }
+  return counts.every((count) => count === counts[0]);
 }
 
 function hasNegativeCount({ plan, values }: KvStatement): boolean {

@@ -4,6 +4,7 @@ import type { FuncCall, Node, SelectStmt } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
 import type { KvCall } from '../meaning/kv-references.js';
 import type { KeyRef, ValueRef } from '../plan/kv-plan.js';
+import { planPluralCall, type SeveralShards } from './kv-members.js';
 import { type KeyArguments, parameterTypes } from './kv-parameters.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { type ListValue, ValueReader } from './kv-values.js';
@@ -44,17 +45,33 @@ export function planCalls(
     if (named === null) return refuse('call_key_computed');
     for (const key of named) keys.push(key);
   }
+  const writes = calls.some(({ operation }) => !READS.has(operation));
   return {
     table: calls[0]!.table,
     verb: 'function',
-    writes: calls.some(({ operation }) => !READS.has(operation)),
+    writes,
     keys,
     slots: [],
     edits: [],
     undo: null,
-    scatter: refuse('several_shards_call'),
-    spread: null,
+    ...onSeveralShards(source, statement, calls, values, writes),
   };
+}
+
+function onSeveralShards(
+  source: StatementSource,
+  statement: SelectStmt,
+  calls: readonly KvCall[],
+  values: ValueReader,
+  writes: boolean,
+): SeveralShards {
+  const [only, ...more] = calls;
+  if (only !== undefined && more.length === 0 && isPlural(only.operation)) {
+    const { nodes } = keyArgumentsOf(only.call, only.operation);
+    const [tenants, keys] = nodes.map((node) => values.list(node));
+    if (tenants != null && keys != null) return planPluralCall(source, statement, { ...only, writes, tenants, keys });
+  }
+  return { scatter: refuse('several_shards_call'), spread: null, members: null };
 }
 
 function keysOfCall(call: FuncCall, operation: string, values: ValueReader): readonly KeyRef[] | null {

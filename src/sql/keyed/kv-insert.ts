@@ -7,12 +7,12 @@
 // Data-modifying CTEs run at no certain time beside the main query; counting their rows inside the first row's tenant_id
 // makes the whole DELETE run before a row is inserted. A value wrapped in CASE keeps its type: unknown becomes text, as it
 // would in a column of type text. The CTE is read only there: the statement cannot name it, since it may name no table.
-import type { InferClause, InsertStmt, Node, OnConflictClause, RangeVar, SelectStmt } from 'libpg-query';
+import type { InsertStmt, Node, SelectStmt } from 'libpg-query';
 import { isRefusal, type Refusal, refuse } from '../../base/refusals.js';
-import { KV_COLUMNS, type KvTable } from '../../cluster/kv-table.js';
+import type { KvTable } from '../../cluster/kv-table.js';
 import type { InsertRows, KeyRef, KvPlan, SpreadPlan } from '../plan/kv-plan.js';
 import { allRows, CARRIER, insertText, REAPED, reapingText } from '../rewrite/insert-text.js';
-import { hasExpired, insertion, type Stamp, stampEdits, stampFor, takeStamp } from '../rewrite/kv-rewrites.js';
+import { hasExpired, insertion } from '../rewrite/kv-rewrites.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextParts } from '../text/text-parts.js';
 import {
@@ -23,24 +23,21 @@ import {
   type TokenEdit,
   type TokenSpan,
 } from '../text/text-tokens.js';
+import { type Columns, columnsOf, conflictEdits, refusalOfConflict, takeReapingWith } from './insert-conflict.js';
 import { type InsertParts, insertRows } from './insert-rows.js';
+import { planInsertSelect } from './insert-select.js';
 import { parameterTypes } from './kv-parameters.js';
-import { refusalOfAssignments, spreadInstants } from './kv-rows.js';
+import { spreadInstants } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { ValueReader } from './kv-values.js';
-
-/** Where an INSERT's rows have what matters here; -1 for a column that is not there. */
-interface Columns {
-  readonly names: readonly string[];
-  readonly tenantAt: number;
-  readonly keyAt: number;
-  readonly slotAt: number;
-}
 
 export function planInsert(source: StatementSource, statement: InsertStmt, table: KvTable): PlannedStatement | Refusal {
   const refusal = refusalOfInsert(statement) ?? refusalOfConflict(statement.onConflictClause);
   if (refusal !== null) return refusal;
   const { clauses } = source;
+  const { selectStmt: query } = statement;
+  if (query !== undefined && 'SelectStmt' in query && query.SelectStmt.valuesLists === undefined)
+    return planInsertSelect(source, statement, query.SelectStmt, table);
   const rows = rowsOf(statement);
   if (rows === null || clauses?.values == null || clauses.target === null || statement.relation === undefined) {
     return refuse('not_understood');
@@ -55,12 +52,7 @@ export function planInsert(source: StatementSource, statement: InsertStmt, table
     return refuse('not_understood');
   }
 
-  const widensTarget = needsSlot(statement.onConflictClause?.infer);
-  const stamp = conflictStamp(statement.relation, statement.onConflictClause);
-  const tailEdits = [
-    ...(widensTarget ? [insertion(clauses.onConflict?.targetList?.end ?? 0, ', slot')] : []),
-    ...(clauses.onConflict?.set == null ? [] : stampEdits(clauses.onConflict.set.body.start, stamp)),
-  ];
+  const { edits: tailEdits, undo: undoTail } = conflictEdits(statement, statement.relation, clauses);
   const { keyIndexes, ...keysAndSlots } = named;
   const texts = new Set([...types].filter(([, type]) => type === 'text').map(([number]) => number));
   const parts = { ...source, clauses, statement, columns, rows, spans, keyIndexes, texts };
@@ -77,7 +69,7 @@ export function planInsert(source: StatementSource, statement: InsertStmt, table
     writes: true,
     ...keysAndSlots,
     edits,
-    undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns, widensTarget, stamp),
+    undo: (node) => 'InsertStmt' in node && takeReaping(node.InsertStmt, columns) && undoTail(node.InsertStmt),
     scatter: refuse('several_shards_write'),
     spread: insert === null ? null : spreadOf({ ...parts, edits: tailEdits }, source.isAlone, insert, edits),
   };
@@ -110,9 +102,8 @@ function refusalOfInsert(statement: InsertStmt): Refusal | null {
   if (override !== undefined && override !== 'OVERRIDING_NOT_SET') {
     return refuse('overriding');
   }
-  if (!('SelectStmt' in selectStmt) || selectStmt.SelectStmt.valuesLists === undefined) {
-    return refuse('insert_select');
-  }
+  if (!('SelectStmt' in selectStmt)) return refuse('insert_select');
+  if (selectStmt.SelectStmt.valuesLists === undefined) return null;
   return hasOnlyValues(selectStmt.SelectStmt) ? null : refuse('values_form');
 }
 
@@ -123,47 +114,6 @@ const hasOnlyValues = (values: SelectStmt): boolean =>
   values.limitOffset === undefined &&
   values.lockingClause === undefined &&
   (values.op ?? 'SETOP_NONE') === 'SETOP_NONE';
-
-function refusalOfConflict(conflict: OnConflictClause | undefined): Refusal | null {
-  const infer = conflict?.infer;
-  if (infer !== undefined && infer.conname === undefined) {
-    const names = (infer.indexElems ?? []).map(plainColumn).sort().join();
-    if ((names !== 'key,tenant_id' && names !== 'key,slot,tenant_id') || infer.whereClause !== undefined) {
-      return refuse('conflict_target');
-    }
-  }
-  return refusalOfAssignments(conflict?.targetList);
-}
-
-/** The name of a column without collation or operator class; empty for anything else. */
-function plainColumn(node: Node): string {
-  if (!('IndexElem' in node)) return '';
-  const { name, collation, opclass } = node.IndexElem;
-  return collation === undefined && opclass === undefined ? (name ?? '') : '';
-}
-
-/** Users name the key; the unique index has the slot in it, too. */
-const needsSlot = (infer: InferClause | undefined): boolean => infer?.indexElems?.length === 2;
-
-function conflictStamp(relation: RangeVar, conflict: OnConflictClause | undefined): Stamp {
-  if (conflict?.action !== 'ONCONFLICT_UPDATE') return { columns: [], expressions: [] };
-  return stampFor(relation, conflict.targetList);
-}
-
-function columnsOf({ cols }: InsertStmt): Columns {
-  const names =
-    cols === undefined
-      ? KV_COLUMNS
-      : cols.map((node) =>
-          'ResTarget' in node && node.ResTarget.indirection === undefined ? (node.ResTarget.name ?? '') : '',
-        );
-  return {
-    names,
-    tenantAt: names.indexOf('tenant_id'),
-    keyAt: names.indexOf('key'),
-    slotAt: names.indexOf('slot'),
-  };
-}
 
 function rowsOf({ selectStmt }: InsertStmt): (readonly Node[])[] | null {
   if (selectStmt === undefined || !('SelectStmt' in selectStmt)) return null;
@@ -233,20 +183,14 @@ function carrierEdits(tenant: TokenSpan): TokenEdit[] {
   return [insertion(tenant.start, CARRIER[0]), insertion(tenant.end, CARRIER[1])];
 }
 
-/** Of carrierEdits() and the rest; false where the tree is not as those make it. */
-function takeReaping(statement: InsertStmt, { tenantAt }: Columns, widensTarget: boolean, stamp: Stamp): boolean {
-  const [reaped, ...more] = statement.withClause?.ctes ?? [];
-  if (reaped === undefined || !('CommonTableExpr' in reaped) || more.length > 0) return false;
-  delete statement.withClause;
+/** Of carrierEdits() and the WITH in front; false where the tree is not as those make it. */
+function takeReaping(statement: InsertStmt, { tenantAt }: Columns): boolean {
+  if (!takeReapingWith(statement)) return false;
   const items = rowsOf(statement)?.[0] as Node[] | undefined;
   const carrier = items?.[tenantAt];
   if (items === undefined || carrier === undefined || !('CaseExpr' in carrier)) return false;
   const [branch] = carrier.CaseExpr.args ?? [];
   if (branch === undefined || !('CaseWhen' in branch) || branch.CaseWhen.result === undefined) return false;
   items[tenantAt] = branch.CaseWhen.result;
-  if (widensTarget) {
-    const added = statement.onConflictClause?.infer?.indexElems?.pop();
-    if (added === undefined || plainColumn(added) !== 'slot') return false;
-  }
-  return takeStamp(statement.onConflictClause?.targetList, stamp);
+  return true;
 }

@@ -76,6 +76,8 @@ class TypeCollector {
     if (fields.InsertStmt !== undefined) this.insertion(fields.InsertStmt);
     if (fields.FuncCall !== undefined) {
       const found = this.keyArguments(fields.FuncCall);
+      // Of no type by itself: without a declared one the server refuses it.
+      if (isUnnest(fields.FuncCall)) for (const node of fields.FuncCall.args ?? []) this.placeList(node, 'text');
       for (const node of found?.nodes ?? []) {
         if (found?.areArrays === true) this.placeList(node, 'text');
         else this.place(node, 'text');
@@ -108,12 +110,19 @@ class TypeCollector {
 
   private insertion({ selectStmt }: InsertStmt): void {
     if (selectStmt === undefined || !('SelectStmt' in selectStmt)) return;
-    for (const row of selectStmt.SelectStmt.valuesLists ?? []) {
-      for (const [index, node] of ('List' in row ? (row.List.items ?? []) : []).entries()) {
-        const column = this.insertedColumns[index];
-        if (column === 'tenant_id' || column === 'key') this.place(node, 'text');
-        else if (column === 'slot') this.place(node, 'slot');
-      }
+    const { valuesLists, targetList } = selectStmt.SelectStmt;
+    for (const row of valuesLists ?? []) this.insertedRow('List' in row ? (row.List.items ?? []) : []);
+    // What a SELECT gives without a type is made the column's, as a value of VALUES is.
+    this.insertedRow(
+      (targetList ?? []).map((target) => ('ResTarget' in target ? (target.ResTarget.val ?? target) : target)),
+    );
+  }
+
+  private insertedRow(nodes: readonly Node[]): void {
+    for (const [index, node] of nodes.entries()) {
+      const column = this.insertedColumns[index];
+      if (column === 'tenant_id' || column === 'key') this.place(node, 'text');
+      else if (column === 'slot') this.place(node, 'slot');
     }
   }
 
@@ -137,6 +146,11 @@ class TypeCollector {
     const known = this.types.get(number);
     this.types.set(number, known === undefined || known === type ? type : 'other');
   }
+}
+
+function isUnnest({ funcname }: FuncCall): boolean {
+  const path = namePath(funcname ?? []);
+  return path.at(-1) === 'unnest' && (path.length === 1 || (path.length === 2 && path[0] === 'pg_catalog'));
 }
 
 interface Fields {

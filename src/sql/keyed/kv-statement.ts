@@ -22,7 +22,7 @@ export interface StatementSource {
   readonly isAlone: boolean;
 }
 
-export interface PlannedStatement extends Pick<KvPlan, 'verb' | 'writes' | 'keys' | 'slots'> {
+export interface PlannedStatement extends Pick<KvPlan, 'verb' | 'writes' | 'keys' | 'slots' | 'members'> {
   readonly table: KvTable;
   readonly edits: readonly TokenEdit[];
   /** Takes the edits out of the tree of the edited text; null where there are none. */

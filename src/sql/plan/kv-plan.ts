@@ -98,6 +98,35 @@ export interface SpreadPlan {
   readonly text: TextParts | null;
 }
 
+/** Parallel arrays of which each shard gets the members that are its own: those of a plural function, or of unnest(). */
+export interface MemberPlan {
+  readonly tenant: MemberValue;
+  readonly key: MemberValue;
+  /** What is cut before it is sent. Literals among them become parameters (scatter/member-parameters.ts). */
+  readonly arrays: readonly MemberArray[];
+  /** Numbers of members of those that stand in the text as ARRAY[…], which the shards cut. */
+  readonly written: readonly number[];
+  /** Shorter ones are filled up with NULLs, and NULL is none at all, as by unnest(); else either is an error. */
+  readonly isPadded: boolean;
+  /** By what rows that are returned are put in order: the member's number, or its tenant_id and key; behind the client's columns. */
+  readonly order: 'number' | 'key';
+  readonly descending: boolean;
+}
+
+/** Of each member. */
+export type MemberValue =
+  | { readonly kind: 'array'; readonly array: ValueRef }
+  | { readonly kind: 'each'; readonly values: readonly ValueRef[] }
+  | { readonly kind: 'same'; readonly value: ValueRef };
+
+export interface MemberArray {
+  readonly ref: ValueRef;
+  /** A member's value is what stands there under its number, whatever bounds the array has; else they are counted as unnest() does. */
+  readonly isSubscripted: boolean;
+  /** NULL stands for no array at all. */
+  readonly isOptional: boolean;
+}
+
 /** An INSERT of several rows, in pieces of which rewrite/insert-text.ts makes one of some of them. */
 export interface InsertRows {
   /** The table's name. */
@@ -142,6 +171,8 @@ export interface KvPlan {
   readonly scatter: ScatterPlan | Refusal;
   /** How it is written on several shards; null: it is not. */
   readonly spread: SpreadPlan | null;
+  /** What of the statement's arrays goes to which of several shards; null or not there: they are not cut. */
+  readonly members?: MemberPlan | null;
   /** EXPLAIN (ROUTE): the statement itself is not run. */
   readonly explainRoute: boolean;
 }

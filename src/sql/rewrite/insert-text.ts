@@ -8,6 +8,7 @@
 import type { InsertRows } from '../plan/kv-plan.js';
 import { renderText } from '../text/kv-text.js';
 import type { TextParts } from '../text/text-parts.js';
+import { joinParts } from '../text/text-tokens.js';
 import { hasExpired } from './kv-rewrites.js';
 
 export const REAPED = '"pgkv reaped"';
@@ -18,6 +19,19 @@ export const CARRIER = [`CASE WHEN (SELECT pg_catalog.count(*) FROM ${REAPED}) >
 
 const REAPS = `WHERE ${OLD_ROW}.tenant_id = ${NEW_ROWS}.tenant_id AND ${OLD_ROW}.key = ${NEW_ROWS}.key
   AND ${hasExpired(`${OLD_ROW}.ttl`)} RETURNING 1)`.replace(/\s+/g, ' ');
+
+/** Waits for it, in a WHERE. */
+export const HAS_REAPED = `(SELECT pg_catalog.count(*) FROM ${REAPED}) >= 0`;
+
+/** @param keys a SELECT of tenant_id and key of the new rows */
+export const reapingOf = (table: TextParts, keys: TextParts): TextParts =>
+  joinParts(
+    `WITH ${REAPED} AS MATERIALIZED ( DELETE FROM`,
+    table,
+    `AS ${OLD_ROW} USING (`,
+    keys,
+    `) AS ${NEW_ROWS}(tenant_id, key) ${REAPS}`,
+  );
 
 /** The value as it stands, casts included: what it is cast to here decides a parameter's type. */
 const CAST = ')::pg_catalog.text';

@@ -90,7 +90,7 @@ function recoded({ parts, key, isColumn }: SortColumn, index: number): SentKey {
 }
 
 /** As an output column's name it is what ORDER BY means, before any column of the table. */
-const sortName = (index: number): string => quoteName(`pgkv sort ${index}`);
+export const sortName = (index: number): string => quoteName(`pgkv sort ${index}`);
 const bytesName = (index: number): string => quoteName(`pgkv sort ${index} bytes`);
 
 const directionOf = ({ descending, nullsFirst }: SortKey): string =>
@@ -191,7 +191,7 @@ const LIMIT_HINT = 'Use a plain number or a parameter in LIMIT and OFFSET.';
 /** More rows than there can be, and twice it still fits bigint. */
 const ROWS_MAX = '4611686018427387904';
 
-function limitsOf(source: ScatterSource): Limits | Refusal {
+export function limitsOf(source: ScatterSource): Limits | Refusal {
   const { select } = source;
   if (select.limitOption === 'LIMIT_OPTION_WITH_TIES') {
     return refuse('FETCH … WITH TIES', 'Use LIMIT, or FETCH … ROWS ONLY.');

@@ -47,7 +47,7 @@ export function originalPosition(
       (token.folded === candidate.folded || slice === text.slice(candidate.start, candidate.end));
     if (offset >= token.end) {
       if (isOwn) next++;
-      else if (token.kind === 'parameter') next = behindTime(own, next);
+      else if (token.kind === 'parameter') next = behindReplaced(own, next, token);
       continue;
     }
     const source = isOwn ? candidate : (copied(token, parts, literals) ?? repeated(token, own));
@@ -61,8 +61,12 @@ export function originalPosition(
 const TIMES: ReadonlySet<string> = new Set(['now', 'transaction_timestamp', 'statement_timestamp']);
 const TIME_WORD = /^(current_(timestamp|date|time)|localtime(stamp)?)$/;
 
-/** now() and its kin, in whose place a parameter stands in statements for several shards: the token behind such a call. */
-function behindTime(own: readonly TextToken[], at: number): number {
+/**
+ * Behind what a parameter stands for in statements for several shards: now() and its kin, and literals of arrays that are cut, whose
+ * parameter is none of the client's.
+ */
+function behindReplaced(own: readonly TextToken[], at: number, parameter: TextToken): number {
+  if (own[at]?.kind === 'literal' && !own.some(({ folded }) => folded === parameter.folded)) return at + 1;
   if (TIME_WORD.test(own[at]?.folded ?? '')) return at + 1;
   const name = own[at + 1]?.folded === '.' ? at + 2 : at;
   return TIMES.has(own[name]?.folded ?? '') && own[name + 1]?.folded === '(' ? name + 3 : at;

@@ -306,7 +306,7 @@ export const kvInserts: Theme = {
         refused('known before', `insert into kv (tenant_id, key) values ('t', 5)`),
         refused('to give tenant_id and key', `insert into kv (tenant_id) values ('t')`),
         refused('gives no key', 'insert into kv default values'),
-        refused('INSERT … SELECT', `insert into kv (tenant_id, key) select 't', 'k'`),
+        refused('INSERT … SELECT', `insert into kv (tenant_id, key) select 't', 'k' union select 't', 'l'`),
         refused('INSERT … SELECT', `insert into kv (tenant_id, key) table other`),
         refused('WITH', `with x as (select 1) insert into kv (tenant_id, key) values ('t', 'k')`),
         refused(

@@ -30,11 +30,16 @@ t.test('elements of an array literal', async (t) => {
     ['[5:5]={t}', ['t']],
     [' [-1:+0] =\t{ a , NULL } ', ['a', null]],
     ['[2]={a,b}', ['a', 'b']],
+    // In the order of unnest().
+    ['{{a}}', ['a']],
+    ['{ {a, "b}"} ,{NULL,d}}', ['a', 'b}', null, 'd']],
+    ['[1:1][1:1]={{a}}', ['a']],
+    ['[0:1][2]={{a,b},{c,d}}', ['a', 'b', 'c', 'd']],
   ];
   for (const [literal, elements] of CASES) t.same(arrayElements(literal), elements, literal);
 });
 
-t.test('what is no one-dimensional array', async (t) => {
+t.test('what is no array', async (t) => {
   const CASES = [
     '',
     ' ',
@@ -44,7 +49,6 @@ t.test('what is no one-dimensional array', async (t) => {
     '{a',
     'a}',
     '{a}}',
-    '{{a}}',
     '{{}}',
     '{a}b',
     'x{a}',
@@ -65,7 +69,11 @@ t.test('what is no one-dimensional array', async (t) => {
     '[1:0]={}',
     '[1:1]=a',
     '[1:1]{a}',
-    '[1:1][1:1]={{a}}',
+    '[1:1][1:2]={{a}}',
+    '{{a},{b,c}}',
+    '{{a},b}',
+    '{{a}',
+    '{{{{{{{a}}}}}}}',
     '[ 1:1]={a}',
     '[1 :1]={a}',
     '[2147483648:2147483648]={a}',

@@ -190,7 +190,7 @@ const REFUSED: readonly (readonly [text: string, words: RegExp])[] = [
   ['DELETE FROM kv USING t', /USING/],
   ['INSERT INTO kv DEFAULT VALUES', /DEFAULT VALUES/],
   ['INSERT INTO kv SELECT * FROM t', /INSERT … SELECT/],
-  ["INSERT INTO kv SELECT 'a', 'b'", /INSERT … SELECT/],
+  ["INSERT INTO kv SELECT 'a', 'b' UNION SELECT 'a', 'c'", /INSERT … SELECT/],
   ["INSERT INTO kv (key, value) VALUES ('a', 'b')", /tenant_id and key/],
   ["INSERT INTO kv VALUES ('a')", /tenant_id and key/],
   ["INSERT INTO kv VALUES ('a', lower('B'))", /known before/],
