@@ -227,7 +227,7 @@ export const REFUSAL_RULES = {
   ),
   insert_select: rule(
     'PGKV-041',
-    'INSERT … SELECT into a key-value table is supported from unnest() with names for its columns, and from no table, only',
+    'INSERT … SELECT into a key-value table is supported from unnest() with names for its columns, from VALUES, and from no table, only',
     `Give arrays as parameters: INSERT INTO … (tenant_id, key, …) SELECT … FROM unnest($1::text[], …) AS u (…).`,
   ),
   values_form: rule(

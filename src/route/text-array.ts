@@ -30,13 +30,14 @@ export type ElementArray = WrittenArray | SentArray;
 /** Explicit bounds of each dimension: `[5:7]`, or the upper one alone, behind a lower one of 1. */
 const BOUNDS = /^(?:\[(?:[+-]?\d{1,10}:)?[+-]?\d{1,10}\])+[ \t\n\r\v\f]*=[ \t\n\r\v\f]*(?=\{)/;
 const BOUND = /\[(?:([+-]?\d{1,10}):)?([+-]?\d{1,10})\]/g;
+const AROUND = /^[ \t\n\r\v\f]+|[ \t\n\r\v\f]+$/g;
 const INT4_MAX = 2 ** 31 - 1;
 const DIMENSIONS_MAX = 6;
 const NULL_ELEMENT = Buffer.from([0xff, 0xff, 0xff, 0xff]);
 
 /** Null where it is no array, or in a form that not all versions of Postgres take. */
 export function readArray(literal: string): WrittenArray | null {
-  const text = literal.trim();
+  const text = literal.replace(AROUND, '');
   const prefix = text.startsWith('[') ? BOUNDS.exec(text)?.[0] : '';
   if (prefix === undefined) return null;
   const found = new BracedElements(text.slice(prefix.length)).read();
@@ -164,8 +165,12 @@ export function readSentArray(bytes: Buffer): SentArray | null {
   let at = 12 + 8 * dimensions;
   if (dimensions < 0 || dimensions > DIMENSIONS_MAX || bytes.length < at) return null;
   let count = 1;
-  for (let dimension = 0; dimension < dimensions; dimension++) count *= bytes.readInt32BE(12 + 8 * dimension);
-  if (count < 0 || count > bytes.length) return null;
+  for (let dimension = 0; dimension < dimensions; dimension++) {
+    const size = bytes.readInt32BE(12 + 8 * dimension);
+    if (size < 0) return null;
+    count *= size;
+  }
+  if (count > bytes.length) return null;
   const elements: Buffer[] = [];
   for (let n = 0; n < count; n++) {
     if (at + 4 > bytes.length) return null;

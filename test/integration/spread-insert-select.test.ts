@@ -11,7 +11,7 @@ import {
 } from '../support/member-statements.js';
 import { findPostgres } from '../support/postgres-binaries.js';
 import { SeededRandom } from '../support/seeded-random.js';
-import { type SpreadServers, said, spreadServers, TENANTS } from '../support/spread-servers.js';
+import { literal, type SpreadServers, said, spreadServers, TENANTS } from '../support/spread-servers.js';
 
 const SEED = Number(process.env['PGKV_SEED'] ?? 1);
 const STATEMENTS = Number(process.env['PGKV_STATEMENTS'] ?? 100);
@@ -122,7 +122,13 @@ function statement(random: SeededRandom): MemberStatement {
   ];
   const conflict = random.pick(isKeyless ? nothing : any);
   const returning = random.pick(['', '', ' RETURNING key', ' RETURNING tenant_id, value AS v, key']);
-  const query = random.oneIn(6) ? fromNothing(random, writer) : fromArrays(random, writer, fault);
+  const kind = random.integer(6);
+  const query =
+    kind === 0
+      ? fromNothing(random, writer)
+      : kind === 1
+        ? fromValues(random, fault)
+        : fromArrays(random, writer, fault);
   const text = `INSERT INTO kv ${query}${conflict}${returning}`;
   return { text, batches: messagesOf(random, text, isSimple ? null : writer) };
 }
@@ -163,4 +169,22 @@ function fromArrays(random: SeededRandom, writer: ArrayWriter, fault: Fault): st
   const ttl = random.oneIn(3);
   const more = ttl ? `, now() + interval '1 hour'` : '';
   return `(value, key, tenant_id${ttl ? ', ttl' : ''}) SELECT ${qualified}v, ${qualified}k AS x, ${qualified}t${more} ${from}`;
+}
+
+function fromValues(random: SeededRandom, fault: Fault): string {
+  const { tenants, keys } = drawKeys(random, fault);
+  const written = (text: string | null) => (text === null ? 'NULL' : literal(text));
+  const rows = keys.map((key, n) => {
+    // The first decides what the column is, and others are made that.
+    const value = n === 0 ? `'{"n": 0}'::jsonb` : random.pick([`'{"n": ${n}}'`, 'NULL']);
+    return `(${written(tenants[n]!)}, ${written(key)}, ${value})`;
+  });
+  if (rows.length === 0) rows.push(`('acme', 'k1', '1'::jsonb)`);
+  const from = `FROM (VALUES ${rows.join(random.pick([', ', ' ,']))}) AS v`;
+  return random.pick([
+    () => `(tenant_id, key, value) SELECT * ${from} (t, k, "the value")`,
+    () => `(tenant_id, key, value) SELECT v.* ${from}`,
+    () => `(value, key, tenant_id, ttl) SELECT column3, v.column2, column1, now() + interval '1 hour' ${from}`,
+    () => `(value, key, tenant_id) SELECT "the value", k, t ${from}(t, k, "the value")`,
+  ])();
 }

@@ -62,6 +62,8 @@ export class ArrayWriter {
   readonly types: number[] = [];
   readonly values: (string | Buffer | null)[] = [];
   readonly formats: number[] = [];
+  /** Of one dimension, which begins at 1. */
+  isPlain = false;
 
   constructor(random: SeededRandom, isSimple: boolean) {
     this.#random = random;
@@ -105,11 +107,11 @@ export class ArrayWriter {
       const isPlain = /^[\w:-]+$/.test(member) && !/^null$/i.test(member);
       return isPlain && random.oneIn(2) ? member : `"${member.replace(/[\\"]/g, '\\$&')}"`;
     });
-    if (each.length > 1 && each.length % 2 === 0 && random.oneIn(8)) {
+    if (!this.isPlain && each.length > 1 && each.length % 2 === 0 && random.oneIn(8)) {
       const half = each.length / 2;
       return `{{${each.slice(0, half).join()}},${gap}{${each.slice(half).join()}}}`;
     }
-    const bounds = each.length > 0 && random.oneIn(8) ? `[5:${4 + each.length}]=` : '';
+    const bounds = !this.isPlain && each.length > 0 && random.oneIn(8) ? `[5:${4 + each.length}]=` : '';
     return `${bounds}{${each.join(`${gap},${gap}`)}}`;
   }
 
@@ -120,7 +122,7 @@ export class ArrayWriter {
     head.writeInt32BE(ELEMENT_OIDS[element]!, 8);
     if (members.length > 0) {
       head.writeInt32BE(members.length, 12);
-      head.writeInt32BE(this.#random.oneIn(6) ? 3 : 1, 16);
+      head.writeInt32BE(!this.isPlain && this.#random.oneIn(6) ? 3 : 1, 16);
     }
     return Buffer.concat([head, ...members.flatMap((member) => sized(element, member))]);
   }

@@ -91,7 +91,9 @@ export class ScatterLeg implements ClientPort<LeasedLane>, SortedRows {
     this.#session = options.session;
     this.#source = options.statement.source;
     this.isInBlock = this.#retried = options.statement.isInBlock;
-    this.#batch = new LegBatch(options.statement, options.session);
+    const { target, statement } = options;
+    const own = target.parameters === undefined ? statement : { ...statement, parameters: [target.parameters] };
+    this.#batch = new LegBatch(own, options.session);
     this.#limits = options.limits;
     const messageLimits = backendLimits(options.limits.rowBytesMax);
     messageLimits[Backend.dataRow] = options.limits.rowBytesMax;

@@ -225,10 +225,7 @@ export class ScatterRun implements LegOwner {
 
   #leg(target: ScatterTarget, statement: LegStatement): ScatterLeg {
     const { session } = this.#request;
-    const isBlocks = target.isInBlock === true;
-    const parameters = target.parameters === undefined ? statement.parameters : [target.parameters];
-    const isOwn = isBlocks || parameters !== statement.parameters;
-    const own = isOwn ? { ...statement, parameters, isInBlock: isBlocks } : statement;
+    const own = target.isInBlock === true ? { ...statement, isInBlock: true } : statement;
     return new ScatterLeg({ target, owner: this, session, statement: own, limits: this.#limits });
   }
 

@@ -1,11 +1,11 @@
-// INSERT … SELECT into a key-value table, from unnest() of arrays or from no table at all: what each row's key is, is known before it is
+// INSERT … SELECT into a key-value table, from unnest() of arrays, from VALUES or from no table at all: what each row's key is, is known before it is
 // run. Rows of the same key that have expired are reaped first (D9), as by INSERT … VALUES; here the whole SELECT waits for that:
 //
 //   WITH "pgkv reaped" AS MATERIALIZED (DELETE FROM kv AS "pgkv old" USING (SELECT ($1)::text, (u.k)::text FROM unnest($2, $3) AS u(k, v))
 //     AS "pgkv new"(tenant_id, key) WHERE …)
 //   INSERT INTO kv (tenant_id, key, value) SELECT $1, u.k, u.v FROM unnest($2, $3) AS u(k, v)
 //     WHERE (SELECT count(*) FROM "pgkv reaped") >= 0
-import type { FuncCall, InsertStmt, Node, SelectStmt } from 'libpg-query';
+import type { InsertStmt, Node, SelectStmt } from 'libpg-query';
 import { type Refusal, refuse } from '../../base/refusals.js';
 import type { KvTable } from '../../cluster/kv-table.js';
 import { namePath } from '../meaning/name-path.js';
@@ -17,7 +17,6 @@ import { type Clauses, findClauses } from '../text/clauses.js';
 import { quoteName } from '../text/identifiers.js';
 import type { TextParts } from '../text/text-parts.js';
 import {
-  closingIndex,
   joinParts,
   listItems,
   spliceTokens,
@@ -26,20 +25,12 @@ import {
   withoutParentheses,
 } from '../text/text-tokens.js';
 import { columnsOf, conflictEdits, takeReapingWith } from './insert-conflict.js';
-import { cutArray, isCutWherever, memberValue } from './kv-members.js';
+import { memberValue } from './kv-members.js';
 import { parameterTypes } from './kv-parameters.js';
 import { spreadInstants } from './kv-rows.js';
 import type { PlannedStatement, StatementSource } from './kv-statement.js';
 import { type ListValue, ValueReader } from './kv-values.js';
-
-/** What the SELECT reads: unnest() of arrays, with a name for each column. */
-interface Unnested {
-  readonly call: FuncCall;
-  readonly alias: string;
-  readonly columns: readonly string[];
-  /** Of its arguments. */
-  readonly spans: readonly TokenSpan[];
-}
+import { type CutRows, type SelectedRows, selectedRows } from './selected-rows.js';
 
 interface Query {
   readonly source: StatementSource;
@@ -49,7 +40,7 @@ interface Query {
   readonly clauses: Clauses;
   readonly inner: Clauses;
   /** Null: it reads nothing. */
-  readonly unnested: Unnested | null;
+  readonly rows: SelectedRows | null;
 }
 
 /** One of tenant_id and key. */
@@ -83,32 +74,33 @@ export function planInsertSelect(
   const keys = tenant === null || key === null ? null : keysOf(tenant, key);
   if (tenant === null || key === null || keys === null) return refuse('key_computed');
   const tail = conflictEdits(statement, statement.relation!, clauses);
-  const filter = filterEdits(inner, (inner.from?.body ?? inner.selectList!).end, HAS_REAPED);
-  const edits = (cut: readonly TokenEdit[]): TokenEdit[] => [
+  const whereAt = (inner.from?.body ?? inner.selectList!).end;
+  const edits = ({ edits: cut, list, condition }: Cut): TokenEdit[] => [
     insertion(clauses.statement.start, ...reaping(query, [tenant, key], cut)),
+    ...(list === null ? [] : [{ ...inner.selectList!, parts: [list] }]),
     ...cut,
-    ...filter,
+    ...filterEdits(inner, whereAt, condition === null ? HAS_REAPED : `${condition} AND ${HAS_REAPED}`),
     ...tail.edits,
   ];
-  const spread = query.unnested === null ? null : spreadOf(query, query.unnested, tenant, key, edits);
+  const spread = query.rows === null ? null : spreadOf(query, query.rows, tenant, key, edits);
   return {
     table,
     verb: 'insert',
     writes: true,
     keys,
     slots: [],
-    edits: edits([]),
+    edits: edits(UNCUT),
     undo: (node) => 'InsertStmt' in node && takeEdits(node.InsertStmt) && tail.undo(node.InsertStmt),
-    scatter: refuse(query.unnested === null ? 'several_shards_write' : 'several_shards_arrays'),
+    scatter: refuse(query.rows === null || spread !== null ? 'several_shards_write' : 'several_shards_arrays'),
     spread: spread?.plan ?? null,
     members: spread?.members ?? null,
   };
 }
 
 /** Without names for the columns that are inserted. */
-function givesMoreThan({ select, unnested }: Query, count: number): boolean {
+function givesMoreThan({ select, rows }: Query, count: number): boolean {
   const targets = select.targetList ?? [];
-  return targets.length > count || (unnested !== null && targets.length - 1 + unnested.columns.length > count);
+  return targets.length > count || (rows !== null && targets.length - 1 + rows.columns.length > count);
 }
 
 function takeEdits(statement: InsertStmt): boolean {
@@ -134,69 +126,41 @@ function queryOf(source: StatementSource, statement: InsertStmt, select: SelectS
   const inner = findClauses(tokens, withoutParentheses(tokens, clauses.source));
   if (!isPlain || inner?.verb !== 'select' || inner.selectList === null) return null;
   const [from, ...more] = select.fromClause ?? [];
-  if (from === undefined) return { source, statement, select, clauses, inner, unnested: null };
-  const unnested = more.length > 0 ? null : unnestedOf(source, from, inner);
-  return unnested === null || select.whereClause !== undefined
-    ? null
-    : { source, statement, select, clauses, inner, unnested };
-}
-
-function unnestedOf({ tokens }: StatementSource, from: Node, { from: clause }: Clauses): Unnested | null {
-  if (!('RangeFunction' in from) || clause === null) return null;
-  const { functions, alias, lateral, ordinality, is_rowsfrom: isRowsFrom, coldeflist } = from.RangeFunction;
-  if (lateral === true || ordinality === true || isRowsFrom === true || coldeflist !== undefined) return null;
-  const [list] = functions ?? [];
-  const [found] = list !== undefined && 'List' in list ? (list.List.items ?? []) : [];
-  if (found === undefined || !('FuncCall' in found) || !isUnnest(found.FuncCall)) return null;
-  const call = found.FuncCall;
-  let opening = clause.body.start + 1;
-  while (tokens[opening]?.folded === '.') opening += 2;
-  const spans = listItems(tokens, { start: opening + 1, end: closingIndex(tokens, opening) });
-  const count = (call.args ?? []).length;
-  if (tokens[opening]?.folded !== '(' || spans.length !== count || count === 0 || call.func_variadic === true)
-    return null;
-  const named = namePath(alias?.colnames ?? []);
-  // A single column has the name of its table.
-  const only = alias?.aliasname ?? 'unnest';
-  const columns = named.length === 0 && count === 1 ? [only] : named;
-  return columns.length === count ? { call, alias: only, columns, spans } : null;
-}
-
-function isUnnest({ funcname }: FuncCall): boolean {
-  const path = namePath(funcname ?? []);
-  return path.at(-1) === 'unnest' && (path.length === 1 || (path.length === 2 && path[0] === 'pg_catalog'));
+  if (from === undefined) return { source, statement, select, clauses, inner, rows: null };
+  const rows = more.length > 0 ? null : selectedRows(source, from, inner);
+  return rows === null || select.whereClause !== undefined ? null : { source, statement, select, clauses, inner, rows };
 }
 
 /** What the column at that place is given; null: it is not known before it is run. */
 function keyItem(query: Query, at: number, values: ValueReader): KeyItem | null {
-  const { select, source, inner, unnested } = query;
+  const { select, source, inner, rows } = query;
   const targets = select.targetList ?? [];
   const spans = listItems(source.tokens, inner.selectList!);
   const nodes = targets.map((target) => ('ResTarget' in target ? target.ResTarget.val : undefined));
-  const isStar = nodes.length === 1 && nodes[0] !== undefined && isStarOf(nodes[0], unnested);
+  const isStar = nodes.length === 1 && nodes[0] !== undefined && isStarOf(nodes[0], rows);
   if (isStar) {
-    const column = unnested?.columns[at];
+    const column = rows?.columns[at];
     return column === undefined ? null : listed(query, at, null, values);
   }
   const [node, span] = [nodes[at], spans[at]];
   if (node === undefined || span === undefined || spans.length !== nodes.length) return null;
-  if (nodes.some((one) => one !== undefined && isStarOf(one, unnested))) return null;
+  if (nodes.some((one) => one !== undefined && isStarOf(one, rows))) return null;
   const target = targets[at]!;
   const isNamed = 'ResTarget' in target && target.ResTarget.name !== undefined;
   const own = isNamed ? withoutName(source, span) : span;
   if ('ColumnRef' in node) {
     const path = namePath(node.ColumnRef.fields ?? []);
-    const place = unnested?.columns.indexOf(path.at(-1) ?? '') ?? -1;
-    const isOurs = path.length === 1 || (path.length === 2 && path[0] === unnested?.alias);
-    const isOnce = unnested?.columns.lastIndexOf(path.at(-1) ?? '') === place;
+    const place = rows?.columns.indexOf(path.at(-1) ?? '') ?? -1;
+    const isOurs = path.length === 1 || (path.length === 2 && path[0] === rows?.alias);
+    const isOnce = rows?.columns.lastIndexOf(path.at(-1) ?? '') === place;
     return place < 0 || !isOurs || !isOnce ? null : listed(query, place, own, values);
   }
   const value = values.scalar(node);
   return value === null ? null : { value: { kind: 'same', value }, span: own, column: '' };
 }
 
-const isStarOf = (node: Node, unnested: Unnested | null): boolean => {
-  if (!('ColumnRef' in node) || unnested === null) return false;
+const isStarOf = (node: Node, rows: SelectedRows | null): boolean => {
+  if (!('ColumnRef' in node) || rows === null) return false;
   return (node.ColumnRef.fields ?? []).some((field) => 'A_Star' in field);
 };
 
@@ -206,10 +170,10 @@ function withoutName({ tokens }: StatementSource, { start, end }: TokenSpan): To
   return { start, end: end - (isAs ? 2 : 1) };
 }
 
-function listed({ unnested }: Query, place: number, span: TokenSpan | null, values: ValueReader): KeyItem | null {
-  const list = values.list(unnested!.call.args?.[place]);
+function listed({ rows }: Query, place: number, span: TokenSpan | null, values: ValueReader): KeyItem | null {
+  const list = rows!.list(place, values);
   if (list === null) return null;
-  return { value: { kind: 'listed', list }, span, column: unnested!.columns[place]! };
+  return { value: { kind: 'listed', list }, span, column: rows!.columns[place]! };
 }
 
 /** Null: not in this form. */
@@ -235,7 +199,7 @@ const isNull = ({ kind }: ValueRef): boolean => kind === 'null';
 
 /** The WITH in front. */
 function reaping(
-  { source, clauses, inner, unnested }: Query,
+  { source, clauses, inner, rows }: Query,
   keys: readonly KeyItem[],
   cut: readonly TokenEdit[],
 ): TextParts {
@@ -244,35 +208,44 @@ function reaping(
     inner.from === null ? [] : spliceTokens(text, tokens, { start: inner.from.start, end: inner.from.body.end }, cut);
   const items = keys.map(({ span, column }) => {
     if (span !== null) return spliceTokens(text, tokens, span);
-    return [`${quoteName(unnested!.alias)}.${quoteName(column)}`];
+    return [`${quoteName(rows!.alias)}.${quoteName(column)}`];
   });
   const select = joinParts('SELECT (', items[0]!, ')::pg_catalog.text, (', items[1]!, ')::pg_catalog.text', from);
   return reapingOf(spliceTokens(text, tokens, clauses.target!.name), select);
 }
 
+/** What is changed where each shard gets its own rows. */
+type Cut = Pick<CutRows, 'edits' | 'condition'> & {
+  /** In place of a SELECT *. */
+  readonly list: string | null;
+};
+const UNCUT: Cut = { edits: [], condition: null, list: null };
+
 function spreadOf(
-  { source, statement, clauses }: Query,
-  { call, spans }: Unnested,
+  { source, statement, select, clauses }: Query,
+  rows: SelectedRows,
   tenant: KeyItem,
   key: KeyItem,
-  edits: (cut: readonly TokenEdit[]) => TokenEdit[],
+  edits: (cut: Cut) => TokenEdit[],
 ): { readonly plan: SpreadPlan; readonly members: MemberPlan } | null {
   const { tokens, text, isAlone } = source;
   const instants = isAlone ? spreadInstants(statement, clauses, tokens) : null;
-  if (instants === null || !leavesNumbers(tokens)) return null;
-  const cut = { arrays: [] as MemberPlan['arrays'][number][], written: [] as number[], edits: [] as TokenEdit[] };
-  const kinds = { isOptional: true, isSubscripted: false };
-  const isCut = (call.args ?? []).every((arg, index) => cutArray(source, arg, spans[index]!, false, kinds, cut));
-  if (!isCut || !isCutWherever(cut.arrays, tokens)) return null;
+  const cut = instants === null || !leavesNumbers(tokens) ? null : rows.cut();
+  if (instants === null || cut === null) return null;
   const returns = clauses.returning !== null;
   const alias = quoteName(aliasOf(statement.relation!));
   const hidden = returns ? [insertion(clauses.statement.end, `, ${alias}.tenant_id, ${alias}.key`)] : [];
+  const [only] = select.targetList ?? [];
+  const isStar =
+    only !== undefined && 'ResTarget' in only && only.ResTarget.val !== undefined && isStarOf(only.ResTarget.val, rows);
+  const columns = rows.columns.map((column) => `${quoteName(rows.alias)}.${quoteName(column)}`).join(', ');
+  const own = { ...cut, list: isStar && cut.condition !== null ? columns : null };
   return {
     plan: {
       returns,
       insert: null,
       hasInstant: instants.length > 0,
-      text: spliceTokens(text, tokens, clauses.statement, [...edits(cut.edits), ...instants, ...hidden]),
+      text: spliceTokens(text, tokens, clauses.statement, [...edits(own), ...instants, ...hidden]),
     },
     members: {
       tenant: memberOf(tenant),

@@ -1,7 +1,13 @@
 // Array literals and array_send by Postgres's rules; test/integration/key-values.test.ts compares with servers.
 import fc from 'fast-check';
 import t from 'tap';
-import { arrayElements, binaryArrayElements } from '../../../src/route/text-array.js';
+import {
+  arrayElements,
+  arrayOf,
+  binaryArrayElements,
+  readArray,
+  readSentArray,
+} from '../../../src/route/text-array.js';
 
 t.test('elements of an array literal', async (t) => {
   const CASES: readonly (readonly [literal: string, elements: readonly (string | null)[]])[] = [
@@ -98,6 +104,36 @@ t.test('whatever is quoted comes back', async () => {
       return JSON.stringify(read) === JSON.stringify(values);
     }),
     { numRuns: 2000 },
+  );
+});
+
+t.test('an array of some elements says what they said, by both formats', async () => {
+  const sent = (values: readonly (string | null)[]): Buffer => {
+    const head = Buffer.alloc(20);
+    for (const [at, word] of [1, 0, 25, values.length, 5].entries()) head.writeInt32BE(word, 4 * at);
+    const sizes = values.map((one) => {
+      const size = Buffer.alloc(4);
+      size.writeInt32BE(one === null ? -1 : Buffer.byteLength(one));
+      return Buffer.concat([size, Buffer.from(one ?? '')]);
+    });
+    return Buffer.concat([head, ...sizes]);
+  };
+  fc.assert(
+    fc.property(
+      elements,
+      fc.array(fc.integer({ min: -1, max: 9 }), { minLength: 1, maxLength: 8 }),
+      (values, places) => {
+        const written = values.map((one) => (one === null ? 'NULL' : `"${one.replace(/[\\"]/g, '\\$&')}"`));
+        const wanted = JSON.stringify(places.map((place) => values[place] ?? null));
+        const text = arrayOf(readArray(`{${written}}`)!, places, Buffer.from);
+        const binary = arrayOf(readSentArray(sent(values))!, places, Buffer.from);
+        return (
+          JSON.stringify(arrayElements(text.toString())) === wanted &&
+          JSON.stringify(binaryArrayElements(binary)) === wanted
+        );
+      },
+    ),
+    { numRuns: 1000 },
   );
 });
 
