@@ -342,7 +342,7 @@ export const REFUSAL_RULES = {
   several_shards_call: rule(
     'PGKV-062',
     'the functions of the statement are called for keys on several shards',
-    `Call one plural function, alone in FROM (SELECT … FROM kv_…_many(…)), with each array as a parameter that stands nowhere else, a literal or ARRAY[…]; or one key in each statement, ${KEEP_TOGETHER}.`,
+    `Call one plural function, alone in FROM or in the select list, with each array as a parameter that stands nowhere else, a literal or ARRAY[…]; or one key in each statement, ${KEEP_TOGETHER}.`,
   ),
   several_shards_explain: rule(
     'PGKV-063',

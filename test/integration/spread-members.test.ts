@@ -78,7 +78,8 @@ async function more(t: Test, client: SqlClient, whole: SqlClient): Promise<void>
     const many = `kv_delete_many('{${keys.map(() => 'acme')}}', '{${keys}}')`;
     for (const sql of [
       `SELECT count(*) FROM ${many}`,
-      `SELECT ${many}`,
+      `SELECT ${many}, 1`,
+      `SELECT (${many}).*`,
       `SELECT * FROM ${many} LIMIT 2`,
       `SELECT * FROM ${many} AS m (n, gone)`,
       `SELECT * FROM ${many} WITH ORDINALITY`,
@@ -151,9 +152,12 @@ function statement(random: SeededRandom): MemberStatement {
   const areListed = random.oneIn(4) && fault !== 'length' && fault !== 'null array';
   const written = arrays.map((array, index) => own.write(array, true, index < 2 ? areListed : null)).join(', ');
   const isCounted = reads && random.oneIn(5);
-  const text = isCounted
-    ? `SELECT count(*), sum(ord) FROM ${name}(${written})${alias}${where}`
-    : `SELECT ${list} FROM ${name}(${written})${alias}${where}${order}${limit}`;
+  const isValue = random.oneIn(8);
+  const text = isValue
+    ? `SELECT ${name}(${written})${random.pick(['', ' AS done'])}`
+    : isCounted
+      ? `SELECT count(*), sum(ord) FROM ${name}(${written})${alias}${where}`
+      : `SELECT ${list} FROM ${name}(${written})${alias}${where}${order}${limit}`;
   return { text, batches: messagesOf(random, text, isSimple ? null : own) };
 }
 

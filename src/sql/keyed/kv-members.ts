@@ -9,10 +9,14 @@ import type { MemberArray, MemberPlan, MemberValue, ScatterPlan, SpreadPlan, Val
 import { insertion } from '../rewrite/kv-rewrites.js';
 import { planCallScatter, planCallSpread } from '../scatter/call-plan.js';
 import { leavesNumbers, MEMBER_NUMBERS } from '../scatter/member-parameters.js';
+import type { Clauses } from '../text/clauses.js';
 import { quoteName } from '../text/identifiers.js';
+import type { TextParts } from '../text/text-parts.js';
 import {
   closingIndex,
+  joinParts,
   listItems,
+  spliceTokens,
   type TextToken,
   type TokenEdit,
   type TokenSpan,
@@ -76,11 +80,16 @@ export function planPluralCall(source: StatementSource, select: SelectStmt, plur
   if (cut === null) return { scatter: refuse('several_shards_call'), spread: null, members: null };
   const { tokens, text, oldestServerMajor } = source;
   const { table, writes } = plural;
+  const { alias, list, rows } = cut;
   const called = {
-    ...{ text, tokens, oldestServerMajor, table, select },
+    text,
+    tokens,
+    oldestServerMajor,
+    table,
+    select,
     clauses: source.clauses!,
-    alias: cut.alias,
-    callEdits: cut.edits,
+    alias,
+    call: { list, rows },
   };
   if (!writes) {
     const scatter = planCallScatter(called);
@@ -98,20 +107,29 @@ export function planPluralCall(source: StatementSource, select: SelectStmt, plur
 
 interface CutCall {
   readonly alias: string;
-  readonly edits: readonly TokenEdit[];
+  readonly list: TextParts;
+  /** FROM and WHERE. */
+  readonly rows: TextParts;
   readonly members: Omit<MemberPlan, 'descending'>;
+}
+
+/** Where the call stands: alone in FROM, or alone in the select list. */
+interface CallPlace {
+  readonly alias: string;
+  /** The call, and behind it the name that it is given. */
+  readonly start: number;
+  readonly end: number;
+  readonly isInFrom: boolean;
 }
 
 /** Null: it is in a form in which it is not cut. */
 function cutCall(source: StatementSource, select: SelectStmt, plural: PluralCall): CutCall | null {
-  const { clauses, tokens, isAlone } = source;
-  const name = plural.operation.slice(0, -'_many'.length);
-  const operation = OPERATIONS.get(name);
-  const alias = aliasOfOnly(select, plural.call);
-  if (!isAlone || clauses?.from == null || operation === undefined || alias === null || !leavesNumbers(tokens))
+  const { text, clauses, tokens, isAlone } = source;
+  const operation = OPERATIONS.get(plural.operation.slice(0, -'_many'.length));
+  const place = clauses === null ? null : placeOfOnly(select, plural.call, clauses);
+  if (!isAlone || clauses?.selectList == null || operation === undefined || place === null || !leavesNumbers(tokens))
     return null;
-  const { start } = clauses.from.body;
-  let opening = start + 1;
+  let opening = place.start + 1;
   while (tokens[opening]?.folded === '.') opening += 2;
   if (tokens[opening]?.folded !== '(') return null;
   const closing = closingIndex(tokens, opening);
@@ -120,14 +138,22 @@ function cutCall(source: StatementSource, select: SelectStmt, plural: PluralCall
   if (cut === null || !isCutWherever(cut.arrays, tokens)) return null;
   const others = operation.columns.slice(1).map((column) => `, ${OF_MEMBER}.${column}`);
   const number = `(${MEMBER_NUMBERS})[${OF_MEMBER}.ord::pg_catalog.int4]::pg_catalog.int8 AS ord`;
-  const isNamed = closing + 1 < clauses.from.body.end;
+  const head = `(SELECT ${number}${others.join('')} FROM`;
+  const name = quoteName(place.alias);
+  const call = spliceTokens(text, tokens, { start: place.start, end: closing + 1 }, cut.edits);
+  const label = spliceTokens(text, tokens, { start: closing + 1, end: place.end });
+  const { from, where, selectList } = clauses;
   return {
-    alias,
-    edits: [
-      insertion(start, `(SELECT ${number}${others.join('')} FROM`),
-      ...cut.edits,
-      insertion(closing + 1, `${OF_MEMBER})${isNamed ? '' : ` ${quoteName(alias)}`}`),
-    ],
+    alias: place.alias,
+    list: place.isInFrom ? spliceTokens(text, tokens, selectList) : joinParts(name, label),
+    rows: joinParts(
+      'FROM',
+      head,
+      call,
+      `${OF_MEMBER})`,
+      place.isInFrom && label.length > 0 ? label : name,
+      where === null || from === null ? [] : spliceTokens(text, tokens, { start: where.start, end: where.body.end }),
+    ),
     members: {
       tenant: memberValue(plural.tenants),
       key: memberValue(plural.keys),
@@ -142,17 +168,29 @@ function cutCall(source: StatementSource, select: SelectStmt, plural: PluralCall
 export const memberValue = (list: ListValue): MemberValue =>
   list.kind === 'array' ? list : { kind: 'each', values: list.elements };
 
-/** What the call is named in FROM, if it alone stands there; null: it does not. */
-function aliasOfOnly({ fromClause }: SelectStmt, call: FuncCall): string | null {
+/** Null: it does not stand alone. */
+function placeOfOnly(
+  { fromClause, targetList, whereClause }: SelectStmt,
+  call: FuncCall,
+  clauses: Clauses,
+): CallPlace | null {
   const [only, ...more] = fromClause ?? [];
-  if (only === undefined || more.length > 0 || !('RangeFunction' in only)) return null;
+  const name = namePath(call.funcname ?? []).at(-1) ?? '';
+  if (only === undefined) {
+    const [target, ...others] = targetList ?? [];
+    const isOnly = target !== undefined && 'ResTarget' in target && others.length === 0 && whereClause === undefined;
+    const value = isOnly ? target.ResTarget.val : undefined;
+    if (value === undefined || !('FuncCall' in value) || value.FuncCall !== call) return null;
+    return { alias: name, ...clauses.selectList!, isInFrom: false };
+  }
+  if (more.length > 0 || !('RangeFunction' in only) || clauses.from === null) return null;
   const { functions, alias, lateral, ordinality, is_rowsfrom: isRowsFrom, coldeflist } = only.RangeFunction;
   if (lateral === true || ordinality === true || isRowsFrom === true || coldeflist !== undefined) return null;
   if (alias?.colnames !== undefined) return null;
   const [list] = functions ?? [];
   const [found] = list !== undefined && 'List' in list ? (list.List.items ?? []) : [];
   if (found === undefined || !('FuncCall' in found) || found.FuncCall !== call) return null;
-  return alias?.aliasname ?? namePath(call.funcname ?? []).at(-1) ?? null;
+  return { alias: alias?.aliasname ?? name, ...clauses.from.body, isInFrom: true };
 }
 
 export interface CutArrays {

@@ -7,7 +7,7 @@ import { namePath } from '../meaning/name-path.js';
 import type { ScatterPlan } from '../plan/kv-plan.js';
 import { quoteName } from '../text/identifiers.js';
 import type { TextParts } from '../text/text-parts.js';
-import { joinParts, spliceTokens } from '../text/text-tokens.js';
+import { joinParts } from '../text/text-tokens.js';
 import { combinePlan } from './combine-plan.js';
 import { instantsIn } from './one-instant.js';
 import { expressionFacts, refuse } from './scatter-expressions.js';
@@ -19,7 +19,7 @@ const NUMBER = 'ord';
 const TEXTS: ReadonlySet<string> = new Set(['tenant_id', 'key']);
 const HINT = 'Read the rows as they come, and do the rest in the application.';
 
-export type CallSource = ScatterSource & Required<Pick<ScatterSource, 'callEdits'>>;
+export type CallSource = ScatterSource & Required<Pick<ScatterSource, 'call'>>;
 
 export interface SpreadCall {
   /** What a shard runs; its last column is the member's number as text. */
@@ -32,7 +32,7 @@ export function planCallScatter(source: CallSource): ScatterPlan | Refusal {
   const form = refusalOfForm(source);
   if (form !== null) return form;
   const { select } = source;
-  const facts = expressionFacts(select.targetList ?? [], source);
+  const facts = expressionFacts(listed(source), source);
   if (facts.hasAggregate || select.havingClause !== undefined || select.groupClause !== undefined) {
     const isOfText = facts.columns.some(({ fields }) => TEXTS.has(namePath(fields ?? []).at(-1) ?? ''));
     if (isOfText || select.groupClause !== undefined || select.sortClause !== undefined)
@@ -66,7 +66,7 @@ export function planCallSpread(source: CallSource): SpreadCall | Refusal {
   const form = refusalOfForm(source);
   if (form !== null) return form;
   const { select } = source;
-  const facts = expressionFacts(select.targetList ?? [], source);
+  const facts = expressionFacts(listed(source), source);
   if (facts.hasAggregate || select.havingClause !== undefined || select.groupClause !== undefined)
     return refuse('An aggregate over a plural function that writes', HINT);
   if (select.limitCount !== undefined || select.limitOffset !== undefined)
@@ -79,20 +79,22 @@ export function planCallSpread(source: CallSource): SpreadCall | Refusal {
 
 const numberOf = ({ alias }: CallSource): string => `${quoteName(alias)}.${NUMBER}`;
 
-function withHidden({ text, tokens, clauses }: CallSource, hidden: string): TextParts {
-  const list = spliceTokens(text, tokens, clauses.selectList!);
-  return list.length === 0 ? [hidden] : joinParts(list, ',', hidden);
-}
+const withHidden = ({ call: { list } }: CallSource, hidden: string): TextParts =>
+  list.length === 0 ? [hidden] : joinParts(list, ',', hidden);
+
+/** Where the call itself is all that is selected it is none of them. */
+const listed = ({ clauses, select }: CallSource): readonly Node[] =>
+  clauses.from === null ? [] : (select.targetList ?? []);
 
 function refusalOfForm(source: CallSource): Refusal | null {
   const { select, clauses } = source;
-  if (clauses.verb !== 'select' || clauses.selectList === null || clauses.from === null)
+  if (clauses.verb !== 'select' || (clauses.from === null && select.sortClause !== undefined))
     return refuse('A plural function in this form', 'Write SELECT … FROM the function.');
   if ((select.distinctClause ?? []).length > 0) return refuse('DISTINCT over a plural function', HINT);
   if ((select.windowClause ?? []).length > 0) return refuse('WINDOW over a plural function', HINT);
   if ((select.lockingClause ?? []).length > 0) return refuse('FOR UPDATE of a function', 'Leave it out.');
   const all = [
-    select.targetList ?? [],
+    listed(source),
     select.whereClause ?? [],
     select.groupClause ?? [],
     select.havingClause ?? [],

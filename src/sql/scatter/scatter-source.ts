@@ -5,7 +5,7 @@ import { assert } from '../../base/assert.js';
 import { expiryFilter, filterEdits } from '../rewrite/kv-rewrites.js';
 import type { Clauses } from '../text/clauses.js';
 import type { TextParts } from '../text/text-parts.js';
-import { spliceTokens, type TextToken, type TokenEdit } from '../text/text-tokens.js';
+import { spliceTokens, type TextToken } from '../text/text-tokens.js';
 import { STATEMENT_INSTANT } from './instant-parameters.js';
 import type { Scope } from './scatter-expressions.js';
 
@@ -17,20 +17,17 @@ export interface ScatterSource extends Scope {
   readonly select: SelectStmt;
   /** The time it asks for stands in it as pseudo-parameters (one-instant.ts). */
   readonly hasInstant?: true;
-  /** Its rows are those of a plural function, whose call is changed so; not there: of the table. */
-  readonly callEdits?: readonly TokenEdit[];
+  /** Its rows are those of a plural function: its select list, and FROM and WHERE, for a shard. Not there: they are the table's. */
+  readonly call?: { readonly list: TextParts; readonly rows: TextParts };
 }
 
 /**
  * FROM and WHERE for a shard: the statement's own, rows that have expired left out (D9), by the shard's clock unless all shards
  * are told the time anyway.
  */
-export function shardRows({ text, tokens, clauses, select, hasInstant, callEdits }: ScatterSource): TextParts {
+export function shardRows({ text, tokens, clauses, select, hasInstant, call }: ScatterSource): TextParts {
   const { from, where } = clauses;
-  if (callEdits !== undefined) {
-    assert(from !== null, 'FROM is one call');
-    return spliceTokens(text, tokens, { start: from.start, end: (where ?? from).body.end }, callEdits);
-  }
+  if (call !== undefined) return call.rows;
   const [relation] = select.fromClause ?? [];
   assert(from !== null && relation !== undefined && 'RangeVar' in relation, 'FROM is one table');
   const edits = filterEdits(
