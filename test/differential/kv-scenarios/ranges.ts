@@ -359,23 +359,13 @@ export const kvRanges: Theme = {
     {
       name: 'refused: parameters of several keys that cannot be read',
       steps: [
+        refused('not an array', 'select key from kv where tenant_id = $1 and key = any ($2)', 'acme', 'not an array'),
+        refused('not an array', 'select key from kv where tenant_id = $1 and key = any ($2)', 'acme', '{"unbalanced'),
         refused(
-          'not a one-dimensional array',
-          'select key from kv where tenant_id = $1 and key = any ($2)',
-          'acme',
           'not an array',
-        ),
-        refused(
-          'not a one-dimensional array',
           'select key from kv where tenant_id = $1 and key = any ($2)',
           'acme',
-          '{"unbalanced',
-        ),
-        refused(
-          'not a one-dimensional array',
-          'select key from kv where tenant_id = $1 and key = any ($2)',
-          'acme',
-          '{{k01},{k02}}',
+          '{{k01},{k02,k03}}',
         ),
         refused('cannot be read', `select key from kv where tenant_id = 'acme' and key = 'k' -- continued\n '01'`),
         refused('joined', `select * from kv, kv where tenant_id = 'acme' and key = 'k07'`),
