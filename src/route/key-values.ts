@@ -71,7 +71,7 @@ export class StatementValues implements KeyValues {
   readonly #bind: BindValues | null;
   readonly #encoding: ClientEncoding;
   /** That were read: by the literal's index, or the parameter's number below zero. */
-  readonly #arrays = new Map<number, ElementArray | null | Unreadable>();
+  #arrays: Map<number, ElementArray | null | Unreadable> | null = null;
   /** Undefined: not read yet. */
   #message: BindMessage | null | undefined;
 
@@ -113,6 +113,7 @@ export class StatementValues implements KeyValues {
   /** An array of any type; null: it is NULL. Its texts are those of the client's encoding. */
   array(ref: ValueRef): ElementArray | null | Unreadable {
     const place = ref.kind === 'literal' ? ref.index : ref.kind === 'parameter' ? -ref.number : Number.NaN;
+    this.#arrays ??= new Map();
     let array = this.#arrays.get(place);
     if (array === undefined) {
       array = this.#array(ref);

@@ -16,7 +16,16 @@ const SEED = Number(process.env['PGKV_SEED'] ?? Date.now() % 1_000_000);
 const ROUNDS = Number(process.env['PGKV_ROUNDS'] ?? (process.env['PGKV_LONG'] === '1' ? 20 : 3));
 const WITHIN_MS = 10_000;
 /** Start-up and log-in of a server connection, the statement and its end: some 700 bytes there and 1,400 back. */
-const BYTES_MAX = { request: 900, answer: 1_900 } as const;
+const BYTES_MAX = { request: 1_200, answer: 2_200 } as const;
+const KEYS = Array.from({ length: 20 }, (_, n) => `k${n}`);
+const TENANTS = KEYS.map(() => 't');
+/** Each sets all values. */
+const WRITES: readonly ((round: number) => string)[] = [
+  (round) => `UPDATE kv SET value = '${round}'`,
+  (round) => `SELECT ord FROM kv_put_many('{${TENANTS}}', '{${KEYS}}', '{${KEYS.map(() => round)}}')`,
+  (round) => `INSERT INTO kv (tenant_id, key, value) SELECT 't', k, '${round}' FROM unnest('{${KEYS}}'::text[]) AS u (k)
+    ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value`,
+];
 
 const skip = findPostgres('embedded') === undefined ? { skip: 'embedded Postgres is not installed' } : {};
 t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
@@ -54,7 +63,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
   const connect = () =>
     SqlClient.connect({ host: '127.0.0.1', port: router.port }, { user: 'app', database: 'postgres' });
   let client = await connect();
-  for (let n = 0; n < 20; n++) await client.run(`INSERT INTO kv (tenant_id, key, value) VALUES ('t', 'k${n}', '0')`);
+  for (const key of KEYS) await client.run(`INSERT INTO kv (tenant_id, key, value) VALUES ('t', '${key}', '0')`);
   t.ok((await found('SELECT FROM kv LIMIT 1')).length === 2, 'both shards have keys');
   let before = '0';
   let committed = 0;
@@ -63,7 +72,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
     const [proxy, after] = [random.pick(proxies), random.integer(BYTES_MAX[side])];
     const about = `round ${round}: ${side} ${after} of shard ${proxies.indexOf(proxy) + 1}`;
     proxy.arm({ kind: 'stall', side, after });
-    const told = client.run(`UPDATE kv SET value = '${round}'`).then(
+    const told = client.run(random.pick(WRITES)(round)).then(
       () => 'committed',
       (error: Error) => error.message,
     );
