@@ -137,7 +137,10 @@ interface Call {
 
 function statement(random: SeededRandom): MemberStatement {
   const fault = random.pick<Fault>(['none', 'none', 'none', 'none', 'length', 'null array', 'null key', 'twice']);
-  const { name, arrays, columns, reads } = call(random, fault);
+  const drawn = call(random, fault);
+  // A value that is there may be no number and no object: that is one error already.
+  const isSecond = fault === 'null key' && /incr|merge/.test(drawn.name);
+  const { name, arrays, columns, reads } = isSecond ? call(random, 'none') : drawn;
   const writer = new ArrayWriter(random, random.oneIn(2));
   const isSimple = random.oneIn(2);
   const own = isSimple ? new ArrayWriter(random, true) : writer;

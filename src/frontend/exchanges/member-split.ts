@@ -7,12 +7,13 @@ import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { hashSlotOf } from '../../cluster/key-hash.js';
 import { Unreadable } from '../../route/key-values.js';
 import { arrayOf, type ElementArray } from '../../route/text-array.js';
-import type { MemberArray, MemberPlan, MemberValue } from '../../sql/plan/kv-plan.js';
+import type { MemberArray, MemberPlan } from '../../sql/plan/kv-plan.js';
 import { literalParameters, numberedMembers } from '../../sql/scatter/member-parameters.js';
 import type { TextParts } from '../../sql/text/text-parts.js';
 import { BindMessage } from '../../wire/bind-message.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import type { KvStatement } from '../unit/kv-statements.js';
+import { keyText, memberTexts } from '../unit/member-keys.js';
 
 const TEXT = 0;
 const BINARY = 1;
@@ -36,8 +37,6 @@ export interface SplitMembers {
   numbered(parts: TextParts): TextParts;
 }
 
-export const keyText = (tenant: string | null, key: string | null): string => `${tenant}\0${key}`;
-
 /** @param parameters the client's, as in a Bind */
 export function splitMembers(
   statement: KvStatement,
@@ -48,8 +47,8 @@ export function splitMembers(
 ): SplitMembers {
   const arrays = plan.arrays.map(({ ref }) => readable(statement.values.array(ref)));
   const count = Math.max(0, ...plan.written, ...arrays.map((array) => array?.elements.length ?? 0));
-  const tenants = textsOf(plan.tenant, count, statement);
-  const keys = textsOf(plan.key, count, statement);
+  const tenants = memberTexts(plan.tenant, count, statement.values);
+  const keys = memberTexts(plan.key, count, statement.values);
   const byShard = new Map<number, number[]>(shards.map(({ id }) => [id, []]));
   for (let member = 0; member < count; member++) {
     const [tenant, key] = [tenants[member] ?? null, keys[member] ?? null];
@@ -87,23 +86,6 @@ function readable(array: ElementArray | null | Unreadable): ElementArray | null 
       instead: 'Write it as array_out and array_send do, or name one key in each statement.',
     }),
   );
-}
-
-function textsOf(value: MemberValue, count: number, { values }: KvStatement): readonly (string | null)[] {
-  const known = <T>(read: T | Unreadable): T => {
-    if (read instanceof Unreadable) throw new PgkvError('internal', { detail: 'a key cannot be read again' });
-    return read;
-  };
-  switch (value.kind) {
-    case 'array':
-      return known(values.list(value.array)) ?? [];
-    case 'each':
-      return value.values.map((ref) => known(values.text(ref)));
-    case 'same': {
-      const text = known(values.text(value.value));
-      return Array.from({ length: count }, () => text);
-    }
-  }
 }
 
 class Cutter {

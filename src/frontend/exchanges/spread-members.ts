@@ -13,7 +13,8 @@ import { readColumns, withoutLastColumns } from '../../wire/row-description.js';
 import { withoutLastValues } from '../../wire/row-values.js';
 import { TypeOid } from '../../wire/type-oids.js';
 import type { KvStatement } from '../unit/kv-statements.js';
-import { keyText, type ShardMembers, splitMembers } from './member-split.js';
+import { keyText } from '../unit/member-keys.js';
+import { type ShardMembers, splitMembers } from './member-split.js';
 import { type BoundParts, placedError } from './scatter-request-of.js';
 
 const TEXT = 0;

@@ -9,11 +9,12 @@ import { type BindValues, StatementValues, Unreadable } from '../../route/key-va
 import { type KvRoute, route } from '../../route/route.js';
 import type { Session } from '../../session/session.js';
 import type { CopyOut } from '../../sql/plan/copy-out.js';
-import type { KvPlan, MemberPlan, ValueRef } from '../../sql/plan/kv-plan.js';
+import type { KvPlan, ValueRef } from '../../sql/plan/kv-plan.js';
 import type { ClientEncoding } from '../../sql/text/client-encoding.js';
 import { LITERAL_STRIDE } from '../../sql/text/shape-lexer.js';
 import { highestParameter } from '../../sql/text/text-parts.js';
 import { stringEnd } from '../../wire/client-messages.js';
+import { failsAtOnce } from './member-keys.js';
 
 /** A statement with its values: all that routing and a run over several shards need. */
 export interface KvStatement {
@@ -114,7 +115,7 @@ export class KvStatements {
   route(statement: KvStatement, view: ClusterView): KvRoute {
     const found = route(statement.plan, statement.values, view);
     const isOnSeveral = found.kind === 'scattered' || found.kind === 'multi-keyed' || found.kind === 'spread';
-    // LIMIT -1, a wrong number of parameters and arrays of unlike lengths are errors before any row is looked at: the home shard
+    // LIMIT -1, a wrong number of parameters and arrays that no function takes are errors before any row is looked at: the home shard
     // words them.
     if (isOnSeveral && isWrong(statement)) return { kind: 'keyed', shard: homeShard(view), slots: [] };
     return found;
@@ -160,19 +161,7 @@ function parametersOf({ plan, source }: KvStatement): number {
 function isWrong(statement: KvStatement): boolean {
   const { plan, values } = statement;
   if (hasNegativeCount(statement) || !values.hasParameters(parametersOf(statement))) return true;
-  return plan.members != null && !areParallel(plan.members, values);
-}
-
-/** Whether the arrays are of one length and none is NULL: else a plural function fails before it does anything. */
-function areParallel(plan: MemberPlan, values: StatementValues): boolean {
-  if (plan.isPadded) return true;
-  const counts = [...plan.written];
-  for (const { ref, isOptional } of plan.arrays) {
-    const array = values.array(ref);
-    if (array === null && !isOptional) return false;
-    if (array !== null && !(array instanceof Unreadable)) counts.push(array.elements.length);
-  }
-  return counts.every((count) => count === counts[0]);
+  return plan.members != null && failsAtOnce(plan.members, plan.writes, values);
 }
 
 function hasNegativeCount({ plan, values }: KvStatement): boolean {
