@@ -135,7 +135,10 @@ class Cutter {
   #part(index: number, members: readonly number[]): Buffer | null {
     const array = this.#read[index]!;
     if (array === null) return null;
-    const places = this.#arrays[index]!.isSubscripted ? members.map((member) => placeOf(member, array)) : members;
+    const places = this.#arrays[index]!.isSubscripted
+      ? members.map((member) => placeOf(member, array))
+      : // A shorter one is filled up by unnest().
+        members.filter((member) => member < array.elements.length);
     return arrayOf(array, places, this.#encode);
   }
 }
