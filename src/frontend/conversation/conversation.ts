@@ -247,7 +247,9 @@ export class Conversation implements ClientPort<LeasedLane> {
 
   lost(loss: ServerLoss, hadState: boolean, lane: LeasedLane): void {
     const { branches } = this.#way;
-    if (branches.hearsOf(lane) && !hadState && (loss.last === null || lane !== this.lane)) {
+    // A server that ends the session in the midst of a commit over several does not know what becomes of it.
+    const isElsewhere = lane !== this.lane || branches.isCommitting;
+    if (branches.hearsOf(lane) && !hadState && (loss.last === null || isElsewhere)) {
       branches.lost(loss, lane);
       return this.resume();
     }

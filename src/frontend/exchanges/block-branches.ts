@@ -75,6 +75,10 @@ export class BlockBranches implements Exchange<Unit> {
     return isAtWork || this.#isLeaving || this.#context.lent.areLanding;
   }
 
+  get isCommitting(): boolean {
+    return this.#commit !== null;
+  }
+
   get #isLeaving(): boolean {
     if (this.#leaving.length === 0) return false;
     this.#leaving = this.#leaving.filter(({ mode }) => mode === 'preparing');
