@@ -20,6 +20,9 @@ export function readErrorFields(buffer: Buffer, start: number, end: number): Err
   return fields;
 }
 
+/** That the wait for standbys was given up, in whatever language: a commit is on this server alone. Other warnings have that code, too. */
+export const isNotReplicated = ({ C, R }: ErrorFields): boolean => C === '01000' && R === 'SyncRepWaitForLSN';
+
 /** Encodes an ErrorResponse. Text is cut at a NUL, which the format cannot carry. */
 export const encodeErrorResponse = (fields: ErrorFields): Buffer => encodeFields(Backend.errorResponse, fields);
 

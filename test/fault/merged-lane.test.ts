@@ -440,13 +440,14 @@ t.test('a batch of reads whose connection is cut is read again: no client sees i
 });
 
 const READY = frame('Z', Buffer.from('I'));
-const warning = (code: string): Buffer =>
+const warning = (code: string, routine = 'SyncRepWaitForLSN'): Buffer =>
   frame(
     'N',
     cstring('SWARNING'),
     cstring('VWARNING'),
     cstring(`C${code}`),
     cstring('Mcanceling wait for synchronous replication due to user request'),
+    cstring(`R${routine}`),
     Buffer.alloc(1),
   );
 
@@ -486,6 +487,12 @@ for (const members of [MEMBERS, 1]) {
         await codesOf({ kind: 'say', after: behindCommand, bytes: Buffer.concat([warning('00000'), READY]) }),
         [''],
         'another notice',
+      );
+      const ofTrigger = warning('01000', 'exec_stmt_raise');
+      t.same(
+        await codesOf({ kind: 'say', after: behindCommand, bytes: Buffer.concat([ofTrigger, READY]) }),
+        [''],
+        'another warning',
       );
       t.ok(grants(live) - before < 40, 'none of it was run again');
       // The connection is none that anybody may use: it said what it was not asked.

@@ -9,7 +9,7 @@ import { refusedSetting } from '../../backend/replies/refused-setting.js';
 import type { ControlQuery } from '../../backend/replies/reply-queue.js';
 import type { PrologueStatement } from '../../session/prologue.js';
 import type { Template } from '../../sql/plan/template.js';
-import { readErrorFields } from '../../wire/error-fields.js';
+import { isNotReplicated, readErrorFields } from '../../wire/error-fields.js';
 import type { Acquisition } from './acquisition.js';
 import type { GivingBack, GivingLane } from './giving-back.js';
 import type { StateBehindLease } from './state-behind-lease.js';
@@ -32,10 +32,6 @@ export interface BlockAnswer {
 
 /** SQL of pgkv's own, or what the client has said elsewhere. */
 export type BlockQuestion = string | PrologueStatement;
-
-/** That the wait for standbys was given up, in whatever language. */
-const WARNING = '01000';
-const NOT_WAITED = 'SyncRepWaitForLSN';
 
 /** The lane that has the block. */
 export interface BlockLane extends GivingLane {
@@ -136,8 +132,7 @@ export class LaneBlock {
           answer.failure = message;
         },
         noticed: (message) => {
-          const fields = readErrorFields(message, 0, message.length);
-          if (fields['C'] === WARNING && fields['R'] === NOT_WAITED) answer.isLocal = true;
+          if (isNotReplicated(readErrorFields(message, 0, message.length))) answer.isLocal = true;
         },
         ready: () => {
           if (index === questions.length - 1) told(answers);

@@ -2,7 +2,7 @@
 // Invariant: the rows of a member stand together in `bytes`, from member.start to member.end, as DataRow messages without the
 // columns that say whose they are. One is used for batch after batch, and its memory with it, unless that is much.
 import { assert } from '../../base/assert.js';
-import { type ErrorFields, readErrorFields } from '../../wire/error-fields.js';
+import { type ErrorFields, isNotReplicated, readErrorFields } from '../../wire/error-fields.js';
 import { Backend } from '../../wire/protocol.js';
 import type { MergedForm } from './merged-form.js';
 import type { MergedRequest } from './merged-request.js';
@@ -13,9 +13,6 @@ export const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
 /** Memory beyond this is not kept for the next batch. */
 const KEPT_BYTES_MAX = 64 * 1024;
 const NOTHING = Buffer.alloc(0);
-
-/** "canceling wait for synchronous replication due to user request" and the like: the commit is not safe (rule 2). */
-const SYNC_REP_WARNING = '01000';
 
 export class BatchAnswers {
   #form!: MergedForm;
@@ -100,7 +97,8 @@ export class BatchAnswers {
   }
 
   #notice(fields: ErrorFields): void {
-    if (fields['C'] === SYNC_REP_WARNING) this.unsafe = true;
+    // The commit is not safe (rule 2).
+    if (isNotReplicated(fields)) this.unsafe = true;
   }
 
   /** The member's own statement says by its tag how many rows it touched, with or without RETURNING. */

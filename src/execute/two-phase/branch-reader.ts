@@ -1,6 +1,6 @@
 // What a server answers to a branch's questions: a result for each statement that has run, or failed. Kept until all are there.
 import { PgkvError } from '../../base/errors.js';
-import { readErrorFields } from '../../wire/error-fields.js';
+import { isNotReplicated, readErrorFields } from '../../wire/error-fields.js';
 import { Frame, FrameReader } from '../../wire/frame-reader.js';
 import { Backend, backendLimits } from '../../wire/protocol.js';
 import { readRowValues } from '../../wire/row-values.js';
@@ -33,7 +33,6 @@ interface Growing extends BranchResult {
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 /** Rows that a statement returns are kept until all shards have run it. */
 const ROWS_BYTES_MAX = 16 * 1024 * 1024;
-const WARNING = '01000';
 const TOO_LARGE = encodeError(
   new PgkvError('limit_exceeded', {
     message: `a limit of pgkv was exceeded: a statement that writes on several shards returns more than ${ROWS_BYTES_MAX} bytes from one`,
@@ -115,7 +114,7 @@ export class BranchReader {
         return;
       }
       case Backend.noticeResponse:
-        if (readErrorFields(buffer, start, end)['C'] === WARNING) growing.isLocal = true;
+        if (isNotReplicated(readErrorFields(buffer, start, end))) growing.isLocal = true;
         this.#notice(Buffer.from(buffer.subarray(start, end)));
         return;
       case Backend.readyForQuery:

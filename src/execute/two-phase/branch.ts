@@ -53,7 +53,7 @@ export class Branch implements CommitBranch {
 
   /** Where no other branch has written: nothing has to be decided. */
   commit(told: (answer: Answer) => void): void {
-    this.#askEnd([COMMIT], told);
+    this.#askIfThere([COMMIT], told);
   }
 
   prepare(gid: string, told: (answer: Answer) => void): void {
@@ -61,9 +61,7 @@ export class Branch implements CommitBranch {
   }
 
   decide(gid: string, told: (answer: Answer) => void): void {
-    // It is not sent any more.
-    if (this.isLost) this.clock.after(0, () => told(NOT_WRITTEN));
-    else this.#askEnd([`SELECT pgkv.decide(${quoteLiteral(gid)})`, COMMIT], told);
+    this.#askIfThere([`SELECT pgkv.decide(${quoteLiteral(gid)})`, COMMIT], told);
   }
 
   /** A connection that was lost has taken its transaction along. */
@@ -121,6 +119,12 @@ export class Branch implements CommitBranch {
     }
     const failed = results.find(({ error }) => error !== null);
     return failed === undefined ? null : { kind: 'failed', error: failed.error! };
+  }
+
+  /** What commits: of a branch that is lost it is not sent any more, so that it is known what became of it. */
+  #askIfThere(queries: readonly string[], told: (answer: Answer) => void): void {
+    if (this.isLost) this.clock.after(0, () => told(NOT_WRITTEN));
+    else this.#askEnd(queries, told);
   }
 
   /** On the connection that has the transaction: it cannot be asked on another one. */

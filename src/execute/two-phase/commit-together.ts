@@ -118,11 +118,19 @@ export function errorOfOutcome(outcome: Outcome, what: string): Buffer | null {
     case 'aborted': {
       const { shard, answer } = outcome;
       if (answer.kind === 'refused' && answer.error !== null) return answer.error;
-      const message = `the ${what} was rolled back on all shards: shard "${shard}" could not prepare it`;
+      const message = `the ${what} was rolled back on all shards: shard "${shard}" ${WHY_ABORTED[answer.kind]}`;
       return errorOf(new PgkvError('transaction_lost', { message }));
     }
   }
 }
+
+/** Of what commits, nothing was sent where it is `refused` without a word. */
+const WHY_ABORTED: Readonly<Record<Answer['kind'], string>> = {
+  done: 'would not decide it',
+  refused: 'had lost its part before the commit',
+  local: 'could not prepare it on its standbys',
+  lost: 'could not prepare it',
+};
 
 const outcomeUnknown = (shard: string): Buffer =>
   errorOf(

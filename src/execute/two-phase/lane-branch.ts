@@ -7,7 +7,7 @@ import { readErrorFields } from '../../wire/error-fields.js';
 import { TransactionStatus } from '../../wire/protocol.js';
 import type { BlockAnswer, BlockQuestion } from '../leased/lane-block.js';
 import type { LeasedLane } from '../leased/leased-lane.js';
-import { ANSWER_MS, type Branch } from './branch.js';
+import { ANSWER_MS, type Branch, NOT_WRITTEN } from './branch.js';
 import type { CommitBranch } from './coordinator.js';
 import type { Answer, Decision } from './protocol.js';
 
@@ -60,6 +60,7 @@ export class LaneBranch implements CommitBranch {
   }
 
   commit(told: (answer: Answer) => void): void {
+    if (!this.#isThere) return this.#notSent(told);
     this.ask(['COMMIT'], (answers) => {
       this.#isKept = answers !== null && answers[0]!.failure === null;
       told(answerOf(answers));
@@ -79,6 +80,7 @@ export class LaneBranch implements CommitBranch {
   }
 
   decide(gid: string, told: (answer: Answer) => void): void {
+    if (!this.#isThere) return this.#notSent(told);
     this.ask([`SELECT pgkv.decide(${quoteLiteral(gid)})`, 'COMMIT'], (answers) => told(answerOf(answers)));
   }
 
@@ -114,6 +116,11 @@ export class LaneBranch implements CommitBranch {
     else if (this.#isOwners) lane.block.discard('it has the role of a transaction that was prepared');
     else if (lane.connection!.atRest) lane.block.ended();
     else lane.block.leave();
+  }
+
+  /** What commits: of a branch that is lost it is known what became of it. */
+  #notSent(told: (answer: Answer) => void): void {
+    this.#options.clock.after(0, () => told(NOT_WRITTEN));
   }
 
   get #isThere(): boolean {

@@ -14,7 +14,7 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { Instant } from '../scatter/instant.js';
-import type { BranchTarget } from './branch.js';
+import { type BranchTarget, countOf } from './branch.js';
 import type { BranchResult } from './branch-reader.js';
 import { commitTogether, errorOfOnly, forEach, quoted } from './commit-together.js';
 import { type LockMark, markedSettings } from './lock-mark.js';
@@ -22,6 +22,7 @@ import type { LockWatch } from './lock-watch.js';
 import type { PreparedSlots } from './prepared-slots.js';
 import type { Answer } from './protocol.js';
 import { type BranchStatement, type BranchWrite, WriteBranch } from './write-branch.js';
+import { type WindowEnd, WriteWindow } from './write-window.js';
 
 export interface SpreadBranch {
   readonly target: BranchTarget;
@@ -72,6 +73,15 @@ export interface SpreadClient {
   notice(message: Buffer): void;
 }
 
+/** Of a statement of a window, which runs on one shard. */
+export interface WindowClient {
+  /** All have run, as they are told in their order; as of `SpreadClient.written`. */
+  written(results: readonly SpreadResult[]): void;
+  /** None has: they are to be run one behind the other. */
+  undone(): void;
+  failed(error: Buffer): void;
+}
+
 type Stage = 'new' | 'writing' | 'written' | 'ending' | 'over';
 
 export class SpreadWrite {
@@ -94,6 +104,7 @@ export class SpreadWrite {
   #failure: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] } | null = null;
   /** Is asked for the time. */
   #asked: WriteBranch | null = null;
+  #window: WriteWindow | null = null;
   #isCancelled = false;
   #isAbandoned = false;
 
@@ -106,6 +117,11 @@ export class SpreadWrite {
   start(): void {
     assert(this.#stage === 'new', 'the first statement is started once');
     this.#run();
+    this.#watch();
+  }
+
+  /** Whether it waits for others in a circle is found out beside it. */
+  #watch(): void {
     const { inBlock, watch } = this.#request;
     const mark = this.#mark;
     const isOver = (): boolean => this.#stage === 'over';
@@ -132,21 +148,67 @@ export class SpreadWrite {
     this.#run();
   }
 
+  /** Its statements have one time. */
+  get hasInstant(): boolean {
+    return this.#instant !== null;
+  }
+
+  /** Several, each on one shard, side by side: they are the first, or behind what is written. */
+  window(requests: readonly SpreadRequest[], client: WindowClient): void {
+    assert(
+      this.#stage === 'new' || this.#stage === 'written',
+      'what is run side by side is run behind what is written',
+    );
+    const isFurther = this.#stage === 'written';
+    this.#stage = 'writing';
+    this.#request = requests.at(-1)!;
+    const parts = requests.map(({ branches: [only], hasInstant }) => {
+      const { target, statement } = only!;
+      return { branch: this.#branch(target, statement), statement, hasInstant };
+    });
+    this.#window = new WriteWindow(parts, this.#instant, (end) => {
+      this.#window = null;
+      this.#stage = 'written';
+      this.#windowEnded(end, requests, client);
+    });
+    this.#isFurther = true;
+    this.#window.start(isFurther);
+    if (!isFurther) this.#watch();
+  }
+
+  #windowEnded(end: WindowEnd, requests: readonly SpreadRequest[], client: WindowClient): void {
+    if (end.kind === 'failed') {
+      const { branch, failure } = end;
+      if (failure === null || failure.kind === 'lost') this.#lost.add(branch);
+      const at = requests.find(({ branches: [only] }) => only!.target.shardName === branch.shardName)!;
+      const [{ place }] = at.branches as [SpreadBranch];
+      const error = failure === null ? LOST : this.#errorOf({ write: failure, place });
+      return this.rollBack(() => client.failed(this.#isCancelled ? CANCELLED : error));
+    }
+    if (this.#isCancelled || this.#isAbandoned) return this.rollBack(() => client.failed(CANCELLED));
+    if (end.kind === 'undone') return client.undone();
+    for (const branch of end.writers) this.#writers.add(branch);
+    client.written(end.results.map((returned) => ({ count: countOf(returned.tag), returned: [returned] })));
+  }
+
+  #branch(target: BranchTarget, statement: BranchStatement): WriteBranch {
+    let branch = this.#branches.get(target.shardName);
+    if (branch === undefined) {
+      const settings = markedSettings(this.#mark);
+      branch = new WriteBranch(target, statement, settings, this.#request.clock, (message) => {
+        if (!this.#isAbandoned) this.#client.notice(message);
+      });
+      this.#branches.set(target.shardName, branch);
+    }
+    return branch;
+  }
+
   #run(): void {
     const { branches, clock, hasInstant, inBlock } = this.#request;
     const settings = markedSettings(this.#mark);
     this.#stage = 'writing';
     this.#writes.clear();
-    this.#running = branches.map(({ target, statement }) => {
-      let branch = this.#branches.get(target.shardName);
-      if (branch === undefined) {
-        branch = new WriteBranch(target, statement, settings, clock, (message) => {
-          if (!this.#isAbandoned) this.#client.notice(message);
-        });
-        this.#branches.set(target.shardName, branch);
-      }
-      return branch;
-    });
+    this.#running = branches.map(({ target, statement }) => this.#branch(target, statement));
     if (!hasInstant || this.#instant !== null) return this.#write(hasInstant ? this.#instant : null);
     if (inBlock !== null) return this.#askBlock(inBlock);
     const { target, statement } = branches[0]!;
@@ -206,7 +268,8 @@ export class SpreadWrite {
   cancel(): void {
     if (this.#stage !== 'writing') return;
     this.#isCancelled = true;
-    if (this.#asked === null) this.#cancelBranches();
+    if (this.#window !== null) this.#window.cancel();
+    else if (this.#asked === null) this.#cancelBranches();
     else this.#asked.cancel();
   }
 

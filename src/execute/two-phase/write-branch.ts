@@ -1,11 +1,13 @@
-// One shard's part of a statement that writes on several: begins its transaction, runs the statement in it, and asks whether it
-// has written, all in one batch.
+// One shard's part of what is written on several: begins its transaction, runs a statement in it, and asks whether it has written,
+// all in one batch; or many statements behind a savepoint, all in one batch as well (a window).
 import type { ServerConnection } from '../../backend/connection/server-connection.js';
 import { forwarded, type Owed, parsing, Reply } from '../../backend/replies/reply-queue.js';
 import { type StatementSource, unknownStatement } from '../../backend/replies/statement-source.js';
+import { assert } from '../../base/assert.js';
 import type { Clock } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Template } from '../../sql/plan/template.js';
+import { quoteLiteral } from '../../sql/text/quote-literal.js';
 import { encodeBareBind, encodeExecute, encodeParse, encodeQuery, SYNC } from '../../wire/client-messages.js';
 import { encodeError } from '../../wire/server-messages.js';
 import { DESCRIBE, encodeBind } from '../scatter/extended-messages.js';
@@ -55,9 +57,35 @@ const EXECUTE = encodeExecute('');
 const STATEMENT_OWED: readonly Owed[] = [Reply.bind, Reply.execute].map(forwarded);
 const RETURNING_OWED: readonly Owed[] = [Reply.bind, Reply.describePortal, Reply.execute].map(forwarded);
 
+/** A statement of a window, and the time behind its parameters; null: it takes none. */
+export interface WindowStatement {
+  readonly statement: BranchStatement;
+  readonly instant: Instant | null;
+}
+
+export type WindowOutcome =
+  | { readonly kind: 'done'; readonly results: readonly BranchResult[]; readonly hasWritten: boolean }
+  /** Something went another way than planned, and the branch is there. */
+  | { readonly kind: 'undo' }
+  | Extract<BranchFailure, { readonly kind: 'lost' }>;
+
+/** How long a statement waits for a lock while others of its window run beside it. */
+const WINDOW_LOCK_TIMEOUT = '100ms';
+const WINDOW = 'pgkv_window';
+const BEGIN_WINDOW = [
+  `SAVEPOINT ${WINDOW}`,
+  `SELECT pg_catalog.set_config('lock_timeout', '${WINDOW_LOCK_TIMEOUT}', true)`,
+].map(stepOf);
+const RELEASE_WINDOW = stepOf(`RELEASE SAVEPOINT ${WINDOW}`);
+const UNDO_WINDOW = [`ROLLBACK TO SAVEPOINT ${WINDOW}`, `RELEASE SAVEPOINT ${WINDOW}`].map(stepOf);
+
 export class WriteBranch extends Branch {
   readonly #settings: string;
   #hasBegun = false;
+  /** As it is outside of windows, once it has begun. */
+  #lockTimeout: string | null = null;
+  /** The savepoint of its last window is there, so that it could be undone. */
+  #hasSavepoint = false;
 
   /**
    * @param first the statement that it begins with
@@ -90,7 +118,7 @@ export class WriteBranch extends Branch {
 
   /** Runs a statement in the transaction, which begins with the first one. @param instant behind its parameters; null: it takes none */
   write(statement: BranchStatement, instant: Instant | null, told: (outcome: BranchWrite) => void): void {
-    const begin = this.#hasBegun ? [] : [BEGIN, stepOf(this.#settings), statement.isAtomic ? MAY_PREPARE : NEED_NOT];
+    const begin = this.#hasBegun ? [] : this.#begin(statement);
     const send: Send = (connection) => {
       this.#foresee(connection, statement);
       for (const step of begin) connection.sendAll(step, STEP_OWED);
@@ -103,6 +131,75 @@ export class WriteBranch extends Branch {
     if (this.#hasBegun) return this.asked.askSame(send, 1, null, outcome);
     this.#hasBegun = true;
     this.asked.ask(send, 1, null, outcome);
+  }
+
+  #begin({ isAtomic }: Pick<BranchStatement, 'isAtomic'>): Buffer[] {
+    const settings = `${this.#settings}, pg_catalog.current_setting('lock_timeout')`;
+    return [BEGIN, stepOf(settings), isAtomic ? MAY_PREPARE : NEED_NOT];
+  }
+
+  /** It has begun, and can run a window. */
+  get isOpen(): boolean {
+    return this.#lockTimeout !== null;
+  }
+
+  /** Begins its transaction, for what comes. @param told null: it has begun */
+  open({ isAtomic }: Pick<BranchStatement, 'isAtomic'>, told: (failure: BranchFailure | null) => void): void {
+    const begin = this.#begin({ isAtomic });
+    const send: Send = (connection) => {
+      connection.unnamed = unknownStatement;
+      for (const step of begin) connection.sendAll(step, STEP_OWED);
+      connection.send(SYNC, forwarded(Reply.sync));
+    };
+    this.#hasBegun = true;
+    this.asked.ask(send, 1, null, (results) => told(results === null ? this.failureOf(null) : this.#begun(results)));
+  }
+
+  /**
+   * Runs statements one behind the other, in one write, behind a savepoint. What waits for a lock waits only so long: the other
+   * branches have locks of statements behind it, for which its owner may wait.
+   */
+  window(statements: readonly WindowStatement[], told: (outcome: WindowOutcome) => void): void {
+    assert(this.#lockTimeout !== null, 'a branch begins before its first window');
+    const end = stepOf(
+      `SELECT pg_catalog.set_config('lock_timeout', ${quoteLiteral(this.#lockTimeout)}, true), (${HAS_WRITTEN_SQL})`,
+    );
+    const begin = [...(this.#hasSavepoint ? [RELEASE_WINDOW] : []), ...BEGIN_WINDOW];
+    const send: Send = (connection) => {
+      for (const step of begin) connection.sendAll(step, STEP_OWED);
+      let parsed: StatementSource | null = null;
+      for (const { statement, instant } of statements) {
+        this.#foresee(connection, statement);
+        sendStatement(connection, statement, instant, statement.source === parsed);
+        parsed = statement.source;
+      }
+      connection.sendAll(end, STEP_OWED);
+      connection.send(SYNC, forwarded(Reply.sync));
+    };
+    let isNoticed = false;
+    const answered = (results: readonly BranchResult[] | null): void => {
+      if (results === null) return told({ kind: 'lost', error: lostBy(this.failureOf(null)) });
+      const failed = isNoticed || results.some(({ error }) => error !== null);
+      if (failed) return told({ kind: 'undo' });
+      const hasWritten = lastRow(results.at(-1))?.[1] === 't';
+      told({ kind: 'done', results: results.slice(begin.length, -1), hasWritten });
+    };
+    const noticed = (): void => {
+      isNoticed = true;
+    };
+    this.#hasSavepoint = true;
+    this.asked.askSame(send, 1, null, answered, noticed);
+  }
+
+  /** As if the window had not been. @param told false: it cannot be, and the transaction is lost */
+  undoWindow(told: (isUndone: boolean) => void): void {
+    const send: Send = (connection) => {
+      connection.unnamed = unknownStatement;
+      for (const step of UNDO_WINDOW) connection.sendAll(step, STEP_OWED);
+      connection.send(SYNC, forwarded(Reply.sync));
+    };
+    this.#hasSavepoint = false;
+    this.asked.askSame(send, 1, null, (results) => told(results?.every(({ error }) => error === null) === true));
   }
 
   /** The session has connections to other shards: what was asked last waits for one to this only so long. */
@@ -133,25 +230,46 @@ export class WriteBranch extends Branch {
   /** @param steps answers in front of the statement's */
   #writeOutcome(results: readonly BranchResult[] | null, steps: number): BranchWrite {
     if (results === null) return this.failureOf(results)!;
-    const [, settings, begun] = results.slice(0, steps);
+    const begun = steps === 0 ? null : this.#begun(results.slice(0, steps));
+    if (begun !== null) return begun;
+    const failure = this.failureOf(results);
+    if (failure !== null) return failure;
     const [written, wrote] = results.slice(steps);
+    const hasWritten = lastRow(wrote)?.[0] === 't';
+    return { kind: 'done', count: countOf(written!.tag), hasWritten, returned: written! };
+  }
+
+  /** @param results of the steps that begin it, as far as they have come */
+  #begun(results: readonly BranchResult[]): BranchFailure | null {
+    const [, settings, begun] = results;
     const unable = begun?.error == null ? null : whyUnable(begun.sqlstate, begun.message);
     if (unable !== null) return { kind: 'unable', why: unable };
-    const isolation = lastRow(settings)?.[1] ?? null;
+    const row = lastRow(settings);
+    const isolation = row?.[1] ?? null;
     if (isolation !== null && isolation !== 'read committed') {
       return { kind: 'unable', why: `a transaction that is ${isolation} has no snapshot of several shards` };
     }
     const failure = this.failureOf(results);
-    if (failure !== null) return failure;
-    const hasWritten = lastRow(wrote)?.[0] === 't';
-    return { kind: 'done', count: countOf(written!.tag), hasWritten, returned: written! };
+    if (failure === null) this.#lockTimeout = row?.at(-1) ?? null;
+    return failure;
   }
 }
 
-function sendStatement(connection: ServerConnection, statement: BranchStatement, instant: Instant | null): void {
+const lostBy = (failure: BranchFailure | null): PgkvError =>
+  failure?.kind === 'lost' ? failure.error : new PgkvError('transaction_lost');
+
+/** @param isParsed it is the server's unnamed statement */
+function sendStatement(
+  connection: ServerConnection,
+  statement: BranchStatement,
+  instant: Instant | null,
+  isParsed = false,
+): void {
   const { source, formats, parameters: own } = statement;
   const parameters = instant === null ? own : withInstant(Buffer.concat(own), instant);
-  connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
+  if (!isParsed) {
+    connection.send(encodeParse('', source.parseTail), parsing(source.rewritten, false, { undo: () => undefined }));
+  }
   for (const part of encodeBind('', parameters, formats ?? [])) connection.output.push(part);
   if (formats !== null) connection.output.push(DESCRIBE);
   connection.sendAll(EXECUTE, formats === null ? STATEMENT_OWED : RETURNING_OWED);

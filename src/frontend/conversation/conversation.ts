@@ -323,6 +323,7 @@ export class Conversation implements ClientPort<LeasedLane> {
       return;
     }
     this.#pumping = false;
+    this.#way.spread.pumped();
     this.#context.named.forgetMessages();
     this.lane.connection?.output.flush();
     if (this.#closed) return;
@@ -395,6 +396,7 @@ export class Conversation implements ClientPort<LeasedLane> {
     // As if the client had ended here: what it sent before is answered first.
     this.#reader.ended = this.#terminated = true;
     this.#lastWords = encodeError(fatal, 'FATAL');
-    this.#endIfAnswered();
+    this.#way.spread.pumped();
+    if (!this.#way.spread.busy) this.#endIfAnswered();
   }
 }

@@ -6,7 +6,6 @@ import { declaredTypes } from '../../backend/replies/statement-source.js';
 import { PgkvError } from '../../base/errors.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import { endTag } from '../../session/transaction.js';
-import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frontend } from '../../wire/protocol.js';
 import {
   CLOSE_COMPLETE,
@@ -31,7 +30,7 @@ import { explainRoute } from './explain-route.js';
 import type { OwnAnswers } from './own-answers.js';
 import { isFormat, readOwnBind, undeterminedType, unsupportedFormat } from './own-bind.js';
 import { controlStatement, endBlock, hasValues, takesOf } from './own-control.js';
-import { cannotBeRun, isExecutedNext, type OwnPortals } from './own-portals.js';
+import { cannotBeRun, isExecutedNext, noStatement, type OwnPortals } from './own-portals.js';
 import { atOnce, encodedValue, type OwnOutcome, type OwnStatement, tagOnly } from './own-statement.js';
 
 export class OwnExchange implements Exchange<Unit> {
@@ -351,8 +350,3 @@ function asksServer({ type, template }: Unit): boolean {
   const ends = first === 'commit' || first === 'rollback';
   return ends && endTag(template) === null;
 }
-
-const noStatement = (name: string): Buffer => {
-  const called = name === '' ? 'unnamed prepared statement' : `prepared statement "${name}"`;
-  return encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '26000', M: `${called} does not exist` });
-};

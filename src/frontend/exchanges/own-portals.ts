@@ -13,6 +13,7 @@ import { BIND_COMPLETE, CLOSE_COMPLETE } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import type { ClientOutput } from './client-output.js';
+import { KeptBytes } from './kept-rows.js';
 
 export interface OwnPortal {
   /** Its statement ends a block, which it may though that has failed. */
@@ -33,6 +34,8 @@ export const OWN_PORTALS_MAX = 100;
 export const NAMES_MAX = 1000;
 
 export class OwnPortals {
+  /** What all of them keep. */
+  readonly kept = new KeptBytes();
   readonly #portals = new Map<string, OwnPortal>();
   /** Those on servers, by whether their server has been left since. */
   readonly #elsewhere = new Map<string, 'there' | 'left'>();
@@ -64,11 +67,11 @@ export class OwnPortals {
     return this.#isTaken(name) || this.#elsewhere.get(name) === 'left' ? cursorExists(name) : null;
   }
 
-  /** Answers a Bind. */
-  bind(name: string, portal: OwnPortal): void {
+  /** Answers a Bind. @param tell by which */
+  bind(name: string, portal: OwnPortal, tell = (message: Buffer): void => this.#output.send(message)): void {
     this.close(name);
     this.#portals.set(name, portal);
-    this.#output.send(BIND_COMPLETE);
+    tell(BIND_COMPLETE);
   }
 
   /** A simple query comes that has a statement: it drops the portal without a name. */
@@ -190,6 +193,12 @@ const spelled = (name: string): string => Buffer.from(name, 'latin1').toString('
 
 const shownName = (name: string): string => (name === '' ? 'the portal without a name' : `portal "${spelled(name)}"`);
 
+/** Whether the portal that a Describe names is executed by the next message, as far as that has arrived. */
+export function isRunNext(unit: Unit): boolean {
+  const named = portalNamed(unit);
+  return named !== null && behindAt(named.name, unit.buffer, unit.end) === 'execute';
+}
+
 /** What comes behind a Bind; `unknown`: it has not arrived. */
 type Behind = 'execute' | 'other' | 'unknown';
 
@@ -220,6 +229,11 @@ const cursorExists = (name: string): Buffer =>
 
 export const noPortal = (name: string): Buffer =>
   encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '34000', M: `portal "${spelled(name)}" does not exist` });
+
+export const noStatement = (name: string): Buffer => {
+  const called = name === '' ? 'unnamed prepared statement' : `prepared statement "${name}"`;
+  return encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '26000', M: `${called} does not exist` });
+};
 
 /** A portal of what gives no rows can be run once. */
 export const cannotBeRun = (name: string): Buffer =>

@@ -270,7 +270,7 @@ export class ScatterExchange implements Exchange<Unit> {
     request: ScatterRequest,
     rewritten: RewrittenText | null,
   ): OwnPortal {
-    return new ScatterPortal(name, request, this.#context.output, {
+    return new ScatterPortal(name, request, this.#context.output, this.#portals.kept, {
       begin: (client, kept) => this.#begin(request, client, kept),
       goOn: (run) => {
         this.#run = run;

@@ -5,7 +5,7 @@ import type { ScatterRun } from '../../execute/scatter/scatter-run.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
 import type { ClientOutput } from './client-output.js';
-import { KeptRows } from './kept-rows.js';
+import { type KeptBytes, KeptRows } from './kept-rows.js';
 import { noPortal, type OwnPortal } from './own-portals.js';
 
 /** What may follow the start of a read. */
@@ -40,11 +40,17 @@ export class ScatterPortal implements OwnPortal {
   #run: ScatterRun | null = null;
   #ended = false;
 
-  constructor(name: string, { targets }: ScatterRequest, output: ClientOutput, runner: PortalRunner) {
+  constructor(
+    name: string,
+    { targets }: ScatterRequest,
+    output: ClientOutput,
+    budget: KeptBytes,
+    runner: PortalRunner,
+  ) {
     this.#name = name;
     this.#output = output;
     this.#runner = runner;
-    this.#kept = targets.some(({ isInBlock }) => isInBlock === true) ? new KeptRows() : null;
+    this.#kept = targets.some(({ isInBlock }) => isInBlock === true) ? new KeptRows(budget) : null;
   }
 
   describe(executeFollows: boolean): void {
@@ -84,6 +90,7 @@ export class ScatterPortal implements OwnPortal {
 
   close(): void {
     this.#run?.abandon();
+    this.#kept?.drop();
   }
 
   #start(rowsMax: number): void {
@@ -118,6 +125,7 @@ export class ScatterPortal implements OwnPortal {
   #failed(error: Buffer): void {
     // The block may go on behind it, from a savepoint: without the portal.
     this.isGone = true;
+    this.#kept?.drop();
     this.#runner.error(Frontend.execute, error);
   }
 

@@ -8,24 +8,26 @@
 //   running   shards are asked: no message is taken
 //   held      written, and not committed: more may be, and the Sync decides
 //   refused   taken back for the sake of a message that was put back, whose answer is the error
-import { messageOf, PgkvError } from '../../base/errors.js';
+import type { StatementSource } from '../../backend/replies/statement-source.js';
+import { PgkvError } from '../../base/errors.js';
 import { type RefusalName, refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import { type SpreadClient, type SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
 import { Frontend } from '../../wire/protocol.js';
-import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';
+import { encodeCommandComplete } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';
-import { ShardsAhead } from '../unit/shards-ahead.js';
-import { scanSingleBatch } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
-import { crossShard } from './cross-shard.js';
+import { BatchOutlook } from './batch-outlook.js';
+import { crossShard, obstacleTo } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { ExtendedProtocol } from './extended-protocol.js';
+import { type Gathered, type GatheredStatement, GatheredWindow, GatheringPause } from './gathered-window.js';
 import { GroupedInserts, type GroupedState, type GroupServices } from './grouped-inserts.js';
 import type { OwnAnswers } from './own-answers.js';
-import { cannotBeRun, noPortal, type OwnPortal, type OwnPortals } from './own-portals.js';
+import { isRunNext, noPortal, noStatement, type OwnPortals } from './own-portals.js';
 import { PortalDescription } from './portal-description.js';
-import { type BoundParts, boundParts, NOTHING_BOUND } from './scatter-request-of.js';
+import { boundParts, NOTHING_BOUND } from './scatter-request-of.js';
+import { answerOf, SpreadPortal, type SpreadRunner } from './spread-portal.js';
 import { type SpreadAnswer, type SpreadStatement, spreadStatement } from './spread-request.js';
 
 const INVALID_BIND = new PgkvError('protocol_violation', { message: 'invalid Bind message' });
@@ -35,38 +37,31 @@ const RUNS_NOTHING: ReadonlySet<number> = new Set([Frontend.parse, Frontend.desc
 const nothing = (): void => undefined;
 const refused = (name: RefusalName): PgkvError => refusalError(refuse(name));
 
-const IN_BLOCK = encodeError(refused('several_shards_write'), 'ERROR');
-
-/** The error where it cannot be put together. */
-function answerOf(statement: SpreadStatement, result: SpreadResult): SpreadAnswer | Buffer {
-  try {
-    return statement.answer(result);
-  } catch (error) {
-    return encodeError(new PgkvError('internal', { detail: messageOf(error), cause: error }), 'ERROR');
-  }
-}
-
 type State =
   | { readonly kind: 'none' }
+  /** Behind what is written; null: they are the first. */
+  | { readonly kind: 'gathering'; readonly run: SpreadWrite | null; readonly window: GatheredWindow }
   | { readonly kind: 'running'; readonly run: Pick<SpreadWrite, 'cancel' | 'abandon'> }
   | { readonly kind: 'held'; readonly run: SpreadWrite }
   | { readonly kind: 'refused'; readonly error: PgkvError };
 
+/** Nothing is ever put into it. */
+const NOTHING_LEFT: Gathered[] = [];
 const NONE: State = { kind: 'none' };
 
-export class SpreadExchange implements Exchange<Unit>, GroupedState {
+export class SpreadExchange implements Exchange<Unit>, GroupedState, SpreadRunner {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
   readonly #portals: OwnPortals;
   readonly #grouped: GroupedInserts | null;
-  /** Portals of what is run so. */
-  readonly #own = new WeakSet<OwnPortal>();
-  /** The batch at hand writes on several shards. */
-  #isBatch = false;
-  /** It has been looked at. */
-  #hasBound = false;
-  /** As far as it has arrived, from that place in all that the client has sent on. */
-  #ahead: { readonly position: number; readonly shards: ShardsAhead } | null = null;
+  /** What was gathered and is run by itself. */
+  #left: Gathered[] = NOTHING_LEFT;
+  /** What it returns is sent at once. */
+  readonly drained = nothing;
+  /** Its branches have lanes of their own. */
+  readonly lost = nothing;
+  readonly #pause = new GatheringPause();
+  readonly #outlook: BatchOutlook;
   #state: State = NONE;
 
   /** @param groups null: nothing is written together with what others write */
@@ -78,6 +73,7 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     extended: ExtendedProtocol,
   ) {
     this.#context = context;
+    this.#outlook = new BatchOutlook(context);
     this.#grouped = groups === null ? null : new GroupedInserts(context, groups, extended, this);
     this.#answers = answers;
     this.#portals = portals;
@@ -87,21 +83,65 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     return this.#state.kind === 'running';
   }
 
-  /** Something is written that the Sync of the batch commits. */
+  /** Something is written, or about to be, that the Sync of the batch commits. */
   get holds(): boolean {
-    return this.#state.kind === 'held';
+    return this.#state.kind === 'held' || this.#state.kind === 'gathering';
+  }
+
+  /** No further message can be taken for now: what is gathered is run. */
+  pumped(): void {
+    const state = this.#state;
+    if (state.kind !== 'gathering') return;
+    const { run, window } = state;
+    const { statements, entries } = window;
+    this.#left = entries;
+    if (statements.length === 1) return this.#goOn(run);
+    const requests = statements.map(({ request }) => request);
+    const write = run ?? new SpreadWrite(requests[0]!, this.#endOfWindows());
+    this.#state = { kind: 'running', run: write };
+    write.window(requests, {
+      written: (results) => this.#tellAll(write, results),
+      undone: () => {
+        this.#pause.begins();
+        this.#goOn(write);
+      },
+      failed: (error) => this.#fail(Frontend.execute, error),
+    });
+  }
+
+  /** Of what has begun with statements side by side. */
+  #endOfWindows(): SpreadClient {
+    const failed = (error: Buffer): void => this.#fail(Frontend.execute, error);
+    const notice = (message: Buffer): void => this.#context.output.send(message);
+    return { written: nothing, committed: () => this.#end(NONE), failed, notice };
+  }
+
+  /** Of what has run side by side. */
+  #tellAll(run: SpreadWrite, results: readonly SpreadResult[]): void {
+    if (this.#state.kind !== 'running') return run.rollBack(nothing);
+    const { output, services } = this.#context;
+    let at = 0;
+    for (const entry of this.#left) {
+      const error = Buffer.isBuffer(entry) ? output.send(entry) : entry.tell(results[at++]!);
+      if (Buffer.isBuffer(error)) return run.rollBack(() => this.#fail(Frontend.execute, error));
+    }
+    services.counters.statements += at;
+    this.#left = NOTHING_LEFT;
+    this.#end({ kind: 'held', run });
+  }
+
+  /** With what is gathered and not told or run yet, one behind the other. */
+  #goOn(run: SpreadWrite | null): void {
+    for (let entry = this.#left.shift(); entry !== undefined; entry = this.#left.shift()) {
+      if (!Buffer.isBuffer(entry)) return entry.alone(run);
+      this.#context.output.send(entry);
+    }
+    this.#end(run === null ? NONE : { kind: 'held', run });
   }
 
   /** Why the unit may not run so; null: it may. */
-  obstacle({ type, view, template }: Unit): PgkvError | null {
-    const { transaction, batch, session } = this.#context;
-    const isInBlock = transaction.phase === 'open' || transaction.phase === 'held';
-    const isAlone = template.kinds.length === 1 && (type === Frontend.bind || batch.begins || isInBlock);
-    if (!isAlone || view.clusterId === null || transaction.phase === 'ending') return refused('several_shards_write');
-    // Where the client does not know yet that it is lost, that is what it is told.
-    if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
-    const wanted = crossShard(session);
-    return wanted.kind === 'refused' ? refused('several_shards_write') : null;
+  obstacle(unit: Unit): PgkvError | null {
+    return obstacleTo(unit, this.#context);
   }
 
   /** A whole batch of the extended protocol, or a simple query, that is written together with those of other clients. */
@@ -109,36 +149,24 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     return this.#grouped !== null && this.#state.kind === 'none' && this.#grouped.takeBatch();
   }
 
-  /** A Bind: looks what its batch is for, if it is the first. @returns it has to be seen whole */
+  /** A Bind. @returns its batch has to be seen whole */
   awaitsBatch(): boolean {
-    const { kv, batch, named, reader, transaction, session, services } = this.#context;
-    const { view } = kv;
-    if (this.#hasBound) return false;
-    this.#hasBound = true;
-    const begins = !batch.hasBegunElsewhere && this.#state.kind === 'none';
-    if (!begins || view.shards.length < 2 || view.clusterId === null || transaction.inBlock) return false;
-    if (scanSingleBatch(reader.buffer, reader.start) !== null || crossShard(session).kind !== '2pc') return false;
-    const { position } = reader;
-    const isSame = this.#ahead?.position === position && this.#ahead.shards.view === view;
-    const { shards } = isSame ? this.#ahead! : { shards: new ShardsAhead(named, kv, view) };
-    const ahead = shards.look(reader.buffer, reader.start);
-    this.#isBatch = ahead === 'several';
-    // Of more than that nothing is read from the client until some of it is taken.
-    const isBounded = reader.buffer.length - reader.start <= services.bufferBytesMax;
-    this.#hasBound = ahead !== 'open' || !isBounded || reader.ended;
-    this.#ahead = this.#hasBound ? null : { position, shards };
-    return !this.#hasBound;
+    return this.#outlook.awaits(this.#state.kind === 'none');
   }
 
   /** Its Sync is taken, or a simple query, which ends it without one. */
   batchEnds(): void {
-    this.#isBatch = this.#hasBound = false;
-    this.#ahead = null;
+    this.#outlook.ends();
+    this.#pause.ends();
   }
 
   /** Whether a statement that one shard can run is one of a batch over several. */
   takesKeyed(unit: Unit): boolean {
-    return (this.#isBatch || this.holds) && unit.statement !== null && crossShard(this.#context.session).kind === '2pc';
+    return (
+      (this.#outlook.isSeveral || this.holds) &&
+      unit.statement !== null &&
+      crossShard(this.#context.session).kind === '2pc'
+    );
   }
 
   offerQuery(unit: Unit): boolean {
@@ -157,15 +185,39 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
   take(unit: Unit): Handling {
     const isQuery = unit.type === Frontend.query;
     const parts = isQuery ? NOTHING_BOUND : boundParts(unit.buffer, unit.start, unit.end);
-    if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
+    if (parts === null) return this.#refuse(unit, INVALID_BIND);
     const statement = spreadStatement(unit, parts, this.#context);
-    if (statement instanceof PgkvError) return this.#answers.refuse(unit, statement);
+    if (statement instanceof PgkvError) return this.#refuse(unit, statement);
     if (isQuery) return this.#query(statement);
     const name = portalIn(unit);
     const obstacle = this.#portals.obstacle(name);
-    if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
-    this.#portals.bind(name, this.#portal(name, unit, parts, statement));
+    if (obstacle !== null) return this.#refuse(unit, obstacle);
+    const { kept } = this.#portals;
+    const portal = new SpreadPortal(this.#context, this.#answers, this, name, unit, parts.formats, statement, kept);
+    this.#portals.bind(name, portal, (message) => this.tell(message));
     return 'taken';
+  }
+
+  /** What is gathered is answered before. */
+  #refuse(unit: Unit, error: PgkvError | Buffer): Handling {
+    return this.#state.kind === 'gathering' ? 'wait' : this.#answers.refuse(unit, error);
+  }
+
+  tell(message: Buffer): void {
+    if (this.#state.kind === 'gathering') this.#state.window.tell(message);
+    else this.#context.output.send(message);
+  }
+
+  /** Whether a message may be among what is gathered; else it waits until that has run. */
+  #mayGather(unit: Unit, window: GatheredWindow): boolean {
+    if (unit.type === Frontend.bind) {
+      if (window.isFull || unit.route.kind !== 'keyed' || !this.takesKeyed(unit)) return false;
+      return this.#portals.obstacle(portalIn(unit)) === null && this.obstacle(unit) === null;
+    }
+    if (unit.type !== Frontend.execute && unit.type !== Frontend.describe) return false;
+    const portal = this.#portals.named(unit);
+    if (!(portal instanceof SpreadPortal)) return false;
+    return unit.type === Frontend.execute ? portal.runsBeside : portal.isDescribedBeside(isRunNext(unit));
   }
 
   /** What becomes of a unit behind what is held, or was; null: it may go on. */
@@ -175,19 +227,23 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
       this.#state = NONE;
       return this.#answers.refuse(unit, state.error);
     }
+    if (state.kind === 'gathering') return this.#mayGather(unit, state.window) ? null : 'wait';
     if (state.kind !== 'held' || RUNS_NOTHING.has(unit.type)) return null;
     const isQuery = unit.type === Frontend.query || unit.type === Frontend.functionCall;
     if (unit.type === Frontend.execute) {
       const portal = this.#portals.named(unit);
-      if (portal !== null && this.#own.has(portal)) return null;
+      if (portal instanceof SpreadPortal) return null;
       if (portal === null) {
         const left = this.#portals.leftBehind(unit);
         return this.#answers.refuse(unit, left ?? noPortal(portalIn(unit)));
       }
     }
-    // The session's own answer is one, too.
-    const isOnKeys = unit.route.kind === 'keyed' || unit.route.kind === 'spread' || unit.route.kind === 'refused';
-    if (unit.type === Frontend.bind && isOnKeys && crossShard(this.#context.session).kind === '2pc') return null;
+    if (unit.type === Frontend.bind) {
+      if (unit.source === null) return this.#answers.refuse(unit, noStatement(this.#context.named.missing(unit) ?? ''));
+      // The session's own answer is one, too.
+      const isOnKeys = unit.route.kind === 'keyed' || unit.route.kind === 'spread' || unit.route.kind === 'refused';
+      if (isOnKeys && crossShard(this.#context.session).kind === '2pc') return null;
+    }
     // The Sync takes it back; behind a simple query there may be none.
     const error = refused('several_shards_batch');
     if (!isQuery) return this.#answers.refuse(unit, error);
@@ -211,18 +267,10 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     if (this.#state.kind === 'running') this.#state.run.cancel();
   }
 
-  drained(): void {
-    // What it returns is sent at once.
-  }
-
-  lost(): void {
-    // Its branches have lanes of their own.
-  }
-
   abandon(): void {
     const state = this.#state;
     this.#state = NONE;
-    if (state.kind === 'running' || state.kind === 'held') state.run.abandon();
+    if (state.kind !== 'none' && state.kind !== 'refused') state.run?.abandon();
   }
 
   #takeBack(run: SpreadWrite, next: State): void {
@@ -283,75 +331,69 @@ export class SpreadExchange implements Exchange<Unit>, GroupedState {
     return run;
   }
 
-  #portal(name: string, unit: Unit, { formats }: BoundParts, statement: SpreadStatement): OwnPortal {
-    const { output, transaction } = this.#context;
-    const { source } = unit;
-    let answer: SpreadAnswer | null = null;
-    /** Rows that have been told. */
-    let told = 0;
-    let isDescribed = false;
-    const deliver = ({ rows, count }: SpreadAnswer, rowsMax: number): void => {
-      const before = told;
-      const end = rowsMax === 0 ? rows.length : Math.min(rows.length, told + rowsMax);
-      for (; told < end; told++) output.send(rows[told]!);
-      // As in Postgres, which looks for one more only when it is asked to.
-      const sent = told - before;
-      if (rowsMax > 0 && sent === rowsMax) output.send(PORTAL_SUSPENDED);
-      else output.send(encodeCommandComplete(statement.tag(answer?.description === null ? count : sent)));
-    };
-    const portal: OwnPortal = {
-      endsBlock: false,
-      describe: (executeFollows) => {
-        if (statement.returns === false) return output.send(NO_DATA);
-        if (answer !== null) return output.send(answer.description ?? NO_DATA);
-        isDescribed = executeFollows;
-        if (executeFollows) return;
-        // What others of the batch have written is held meanwhile.
-        const before = this.#state;
-        const asked = new PortalDescription(this.#context, source!, formats, (described, isError) => {
-          if (isError) this.#answers.error(Frontend.describe, described);
-          else output.send(described);
-          this.#end(before);
-        });
-        const abandon = (): void => {
-          asked.abandon();
-          if (before.kind === 'held') before.run.abandon();
-        };
-        this.#state = { kind: 'running', run: { cancel: () => asked.cancel(), abandon } };
-        asked.start();
+  get hasInstant(): boolean {
+    const state = this.#state;
+    return (state.kind === 'gathering' || state.kind === 'held') && state.run?.hasInstant === true;
+  }
+
+  runHeld(statement: GatheredStatement): void {
+    statement.alone(this.#state.kind === 'held' ? this.#state.run : null);
+  }
+
+  runBehind(
+    statement: SpreadStatement,
+    behind: SpreadWrite | null,
+    written: (answer: SpreadAnswer) => Buffer | null,
+    failed: () => void,
+  ): void {
+    const run = this.#run(statement, behind, {
+      written: (given) => {
+        if (this.#state.kind !== 'running') return run.rollBack(nothing);
+        const error = written(given);
+        if (error !== null) return run.rollBack(() => this.#fail(Frontend.execute, error));
+        this.#end(statement.isInBlock ? NONE : { kind: 'held', run });
       },
-      execute: (rowsMax) => {
-        if (portal.isGone) return this.#answers.error(Frontend.execute, noPortal(name));
-        if (answer !== null) {
-          if (answer.description !== null) return deliver(answer, rowsMax);
-          return this.#answers.error(Frontend.execute, cannotBeRun(name));
-        }
-        // A block has begun behind its Bind.
-        if (transaction.inBlock !== statement.isInBlock) return this.#answers.error(Frontend.execute, IN_BLOCK);
-        const state = this.#state;
-        const run = this.#run(statement, state.kind === 'held' ? state.run : null, {
-          written: (given) => {
-            if (this.#state.kind !== 'running') return run.rollBack(nothing);
-            answer = given;
-            if (isDescribed) output.send(given.description ?? NO_DATA);
-            deliver(given, rowsMax);
-            this.#end(statement.isInBlock ? NONE : { kind: 'held', run });
-          },
-          committed: () => this.#end(NONE),
-          failed: (error) => {
-            portal.isGone = true;
-            this.#fail(Frontend.execute, error);
-          },
-        });
+      committed: () => this.#end(NONE),
+      failed: (error) => {
+        failed();
+        this.#fail(Frontend.execute, error);
       },
-      close: nothing,
+    });
+  }
+
+  askDescription(source: StatementSource, formats: readonly number[]): void {
+    // What others of the batch have written is held meanwhile.
+    const before = this.#state;
+    const asked = new PortalDescription(this.#context, source, formats, (described, isError) => {
+      if (isError) this.#answers.error(Frontend.describe, described);
+      else this.#context.output.send(described);
+      this.#end(before);
+    });
+    const abandon = (): void => {
+      asked.abandon();
+      if (before.kind === 'held') before.run.abandon();
     };
-    this.#own.add(portal);
-    return portal;
+    this.#state = { kind: 'running', run: { cancel: () => asked.cancel(), abandon } };
+    asked.start();
+  }
+
+  gather(statement: GatheredStatement): boolean {
+    const { kind } = this.#state;
+    if (kind === 'gathering') this.#state.window.add(statement);
+    else {
+      const isOfBatch = this.#outlook.isSeveral || kind === 'held';
+      if (!isOfBatch || (kind !== 'held' && kind !== 'none') || this.#pause.counts()) return false;
+      const window = new GatheredWindow();
+      window.add(statement);
+      this.#state = { kind: 'gathering', run: kind === 'held' ? this.#state.run : null, window };
+    }
+    return true;
   }
 
   #end(next: State): void {
     this.#state = next;
+    if (next.kind === 'held' && this.#left.length > 0) return this.#goOn(next.run);
+    this.#left = NOTHING_LEFT;
     this.#context.output.flush();
     this.#context.resume();
   }

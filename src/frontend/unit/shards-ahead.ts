@@ -9,8 +9,8 @@ import { Frontend } from '../../wire/protocol.js';
 import type { StatementLookup } from './batch-ahead.js';
 import type { KvStatements } from './kv-statements.js';
 
-/** `open`: more of it is to come, and may say so. */
-export type WhatIsAhead = 'several' | 'one' | 'open';
+/** `open`: more of it is to come, and may say so; `reads`: the same, and what there is can be run meanwhile. */
+export type WhatIsAhead = 'several' | 'one' | 'open' | 'reads';
 
 /** Messages that are looked at. */
 const MESSAGES_MAX = 4_096;
@@ -54,7 +54,12 @@ export class ShardsAhead {
 
   /** What has not arrived may be for another shard. */
   get #atEnd(): WhatIsAhead {
-    return this.#boundTo === null ? 'one' : 'open';
+    return this.#boundTo === null ? 'reads' : 'open';
+  }
+
+  /** How much has been looked at. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** @returns null: not known yet */
