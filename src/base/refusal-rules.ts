@@ -50,7 +50,7 @@ export const REFUSAL_RULES = {
   ),
   copy_in_block: rule(
     'PGKV-089',
-    'COPY into a key-value table cannot stand behind an open batch (messages of the extended protocol without a Sync behind them)',
+    'COPY into a key-value table cannot stand behind what was executed in an open batch (messages of the extended protocol without a Sync)',
     'Send a Sync before it.',
   ),
   truncate: rule(

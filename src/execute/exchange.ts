@@ -71,6 +71,11 @@ export class ClientBatch {
     return this.#elsewhere !== 'nothing';
   }
 
+  /** Something of it was executed elsewhere. */
+  get hasRun(): boolean {
+    return this.#elsewhere === 'run' || this.#elsewhere === 'told';
+  }
+
   /** Something of it was executed of which the current lane's server does not know. */
   get hasRunUntold(): boolean {
     return this.#elsewhere === 'run';

@@ -3,11 +3,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { BackendMessage } from '../support/backend-message.js';
-import { encodeAll, encodeCancel } from '../support/frontend-message.js';
+import { encodeAll, encodeCancel, type FrontendMessage } from '../support/frontend-message.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
 import { connectTo, valueFrom } from '../support/kv-extension.js';
 import { GRANTS } from '../support/spread-servers.js';
-import { SqlClient } from '../support/sql-client.js';
+import { errorOf, SqlClient, tagsOf } from '../support/sql-client.js';
 import { WireClient } from '../support/wire-client.js';
 
 const ADDER = 'CREATE ROLE adder LOGIN; GRANT adder TO pgkv_recover; GRANT INSERT ON kv TO adder';
@@ -143,6 +143,30 @@ t.test('where it may not stand it is refused before any data is asked for', asyn
   t.equal(await client.fails('copy kv (tenant_id, key, nothing) from stdin'), '42703');
   t.equal(await client.fails('copy kv (tenant_id, key, key) from stdin'), '42701');
 });
+
+t.test(
+  'it may stand behind what is parsed in a batch without a Sync, as asyncpg sends it, not behind what has run',
+  async (t) => {
+    const parsed: FrontendMessage[] = [
+      { parse: 'select key from kv limit 1', name: 'ahead' },
+      { describe: 'statement', name: 'ahead' },
+    ];
+    for (const isInBlock of [false, true]) {
+      const tenant = `behind ${isInBlock}`;
+      if (isInBlock) await client.run('begin');
+      const copy: FrontendMessage[] = [{ query: COPY }, { copyData: lines(tenant, 30) }, 'copyDone'];
+      const answers = await client.send([...parsed, ...copy]);
+      t.equal(errorOf(answers), null);
+      t.strictSame(tagsOf(answers), ['COPY 30']);
+      t.ok(answers.some(({ type }) => type === 'RowDescription'));
+      if (isInBlock) await client.run('commit');
+      t.equal(await counted(tenant), 30);
+      await client.send([{ close: 'statement', name: 'ahead' }, 'sync']);
+    }
+    const behind = await client.send([{ parse: 'select 1' }, { bind: [] }, { execute: '' }, { query: COPY }]);
+    t.equal(errorOf(behind)?.fields['D'], 'PGKV-089');
+  },
+);
 
 t.test('a wrong slot is refused, and told with its line', async (t) => {
   const [error] = (

@@ -299,7 +299,7 @@ function spread(way: Way, unit: Unit): Handling {
 
 /** COPY FROM STDIN: rows may belong on any shard. */
 function copyInto(way: Way, unit: Unit): Handling {
-  const obstacle = way.copyIn.obstacle(unit);
+  const obstacle = way.copyIn.obstacle(unit, way.placement.batchHasRun);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
   const why = 'the statement copies to several shards';
   const take = (): Handling => way.copyIn.take(unit);

@@ -63,13 +63,13 @@ export class CopyInExchange implements Exchange<Unit> {
     return this.#run?.isCopying === true && !this.#run.isBlocked;
   }
 
-  /** Why the unit may not run; null: it may. */
-  obstacle({ template, view }: Unit): PgkvError | null {
-    const { transaction, batch, kv, session } = this.#context;
+  /** Why the unit may not run; null: it may. @param batchHasRun it would be one transaction with what was executed before */
+  obstacle({ template, view }: Unit, batchHasRun: boolean): PgkvError | null {
+    const { transaction, kv, session } = this.#context;
     const refused = (name: RefusalName, words?: Record<string, string>): PgkvError => refusalError(refuse(name, words));
     const { obstacle } = template.copyIn!;
     if (obstacle !== null) return refused('copy_in_option', { option: obstacle });
-    if (!batch.begins || transaction.phase === 'ending') return refused('copy_in_block');
+    if (batchHasRun || transaction.phase === 'ending') return refused('copy_in_block');
     // Where the client does not know yet that it is lost, that is what it is told.
     if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
     if (view.shards.length > 1 && (view.clusterId === null || crossShard(session).kind === 'refused')) {

@@ -229,6 +229,11 @@ export class ShardPlacement {
     this.#batchCame = 'run';
   }
 
+  /** Something of the open batch was executed, here or elsewhere. */
+  get batchHasRun(): boolean {
+    return this.#batchCame === 'run' || this.#batch.hasRun;
+  }
+
   /** A statement is about to be parsed on the current lane. */
   sendingParsed(template: Template): void {
     if (!isReadToParse(template)) return;

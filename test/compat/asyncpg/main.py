@@ -257,7 +257,12 @@ async def _():
         again = io.BytesIO(b"compat asyncpg\tnew\t1\n" + lines.split(b"\n")[7] + b"\n")
         await database_error_of("23505", connection.copy_to_table("kv", source=again, columns=columns))
         # It parses a SELECT first, without a Sync: the COPY stands behind an open batch.
-        await database_error_of("0A000", connection.copy_records_to_table("kv", records=records, columns=columns))
+        await connection.execute("DELETE FROM kv WHERE tenant_id = $1", tenant)
+        assert await connection.copy_records_to_table("kv", records=records, columns=columns) == "COPY 5000"
+        async with connection.transaction():
+            more = [(tenant, f"more {i}", "1") for i in range(50)]
+            assert await connection.copy_records_to_table("kv", records=more, columns=columns) == "COPY 50"
+        await connection.execute("DELETE FROM kv WHERE tenant_id = $1 AND key LIKE 'more%'", tenant)
         out = io.BytesIO()
         assert await connection.copy_from_query("SELECT tenant_id, key, value FROM kv WHERE tenant_id = $1", tenant, output=out, format="csv") == "COPY 5000"
         await connection.execute("DELETE FROM kv WHERE tenant_id = $1", tenant)
