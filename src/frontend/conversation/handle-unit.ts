@@ -10,6 +10,7 @@ import type { Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { BlockBranches } from '../exchanges/block-branches.js';
 import type { CopyInExchange } from '../exchanges/copy-in-exchange.js';
+import { CopyPortal } from '../exchanges/copy-portal.js';
 import type { ExchangeContext } from '../exchanges/exchange-context.js';
 import type { LeasedExchange } from '../exchanges/leased-exchange.js';
 import type { MergedExchange } from '../exchanges/merged-exchange.js';
@@ -67,6 +68,8 @@ function handle(way: Way, unit: Unit): Handling {
       if (own.owns(unit)) return here(way, unit, BY_PGKV, () => own.take(unit), true);
       return way.answers.refuse(unit, new PgkvError('transaction_failed'));
     }
+    const portal = unit.type === Frontend.execute ? portals.named(unit) : null;
+    if (portal instanceof CopyPortal) return copyBound(way, unit, portal);
     if (unit.type === Frontend.execute) way.context.batch.begunElsewhere(true);
     return here(way, unit, BY_PGKV, () => portals.take(unit), true);
   }
@@ -96,6 +99,7 @@ function handle(way: Way, unit: Unit): Handling {
   // Its savepoints are made anew where it may be ended, and what a server refuses in it is told in Postgres's words.
   if (placement.failedUnopened && !endsAndGoesOn(unit.template))
     return onLane(way, unit, way.context.lanes.home, ON_HOME);
+  if (unit.template.copyIn !== null && unit.type !== Frontend.query) return copyNamed(way, unit);
   switch (unit.type) {
     case Frontend.query:
       return query(way, unit);
@@ -299,12 +303,30 @@ function spread(way: Way, unit: Unit): Handling {
 
 /** COPY FROM STDIN: rows may belong on any shard. */
 function copyInto(way: Way, unit: Unit): Handling {
-  const obstacle = way.copyIn.obstacle(unit, way.placement.batchHasRun);
+  return copyBy(way, unit, unit.template, () => way.copyIn.take(unit));
+}
+
+/** The same by an Execute. */
+function copyBound(way: Way, unit: Unit, { template }: CopyPortal): Handling {
+  return copyBy(way, unit, template, () => {
+    way.context.batch.begunElsewhere(true);
+    return way.portals.take(unit);
+  });
+}
+
+function copyBy(way: Way, unit: Unit, template: Template, take: () => Handling): Handling {
+  const obstacle = way.copyIn.obstacle({ template, view: unit.view }, way.placement.batchHasRun);
   if (obstacle !== null) return way.answers.refuse(unit, obstacle);
   const why = 'the statement copies to several shards';
-  const take = (): Handling => way.copyIn.take(unit);
   if (way.context.transaction.inBlock) return onBranches(way, unit, unit.view.shards, why, take);
   return here(way, unit, why, take);
+}
+
+/** What only prepares it. */
+function copyNamed(way: Way, unit: Unit): Handling {
+  const obstacle = way.copyIn.obstacle(unit, false);
+  if (obstacle !== null) return way.answers.refuse(unit, obstacle);
+  return here(way, unit, BY_PGKV, () => way.copyIn.prepare(unit), true);
 }
 
 /** Has something done without the current lane, once nothing is owed there. @param beside a block goes on there */

@@ -81,7 +81,7 @@ export function openWay(parts: WayParts): OpenedWay {
   const merged = parts.merged === null ? null : new MergedExchange(context, parts.merged, extended);
   const scatter = new ScatterExchange(context, answers, portals);
   const spread = new SpreadExchange(context, answers, portals, parts.merged, extended);
-  const copyIn = new CopyInExchange(context, answers);
+  const copyIn = new CopyInExchange(context, answers, portals);
   const own = new OwnExchange(context, answers, portals, branches, merged !== null);
   const leased = new LeasedExchange(context, placement, portals, answers, extended, merged);
   return {

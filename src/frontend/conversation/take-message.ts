@@ -64,8 +64,7 @@ export function takeMessage(way: Way, units: UnitReader, found: FrameFound): Han
   const { batch, lanes, reader, session } = context;
   const { type } = reader;
   if (copyIn.isCopying && type !== Frontend.terminate) {
-    copyIn.message(found);
-    return 'taken';
+    return copyIn.message(found);
   }
   if (copyIn.takesRest(found)) return 'taken';
   switch (type) {

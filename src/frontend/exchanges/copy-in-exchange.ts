@@ -1,6 +1,7 @@
-// COPY … FROM STDIN into key-value tables, as a simple query by itself, or in a block that has a branch on each shard. What becomes of the rows is
-// execute/copy's. While one is under way the conversation takes the client's data and nothing else; what comes of it behind an
-// error is passed over, as Postgres does.
+// COPY … FROM STDIN into key-value tables, as a simple query by itself, by an Execute, or in a block that has a branch on each shard. What becomes
+// of the rows is execute/copy's. While one is under way the conversation takes the client's data and nothing else; what comes of it
+// behind an error is passed over, as Postgres does. Outside of blocks that of an Execute is committed by the Sync behind its data, before which
+// nothing else may be run.
 import { isAscii, isUtf8 } from 'node:buffer';
 import { PgkvError } from '../../base/errors.js';
 import { type RefusalName, refusalError, refuse } from '../../base/refusals.js';
@@ -18,14 +19,24 @@ import { quoteName } from '../../sql/text/identifiers.js';
 import type { RunningCopy } from '../../telemetry/running-copies.js';
 import { type CopyCutter, type CopyField, CopyLines, type CopyRowTaker } from '../../wire/copy-lines.js';
 import { CopyTuples } from '../../wire/copy-tuples.js';
+import { encodeErrorResponse } from '../../wire/error-fields.js';
 import { Frame, type FrameFound } from '../../wire/frame-reader.js';
 import { Backend, Frontend } from '../../wire/protocol.js';
-import { encodeCommandComplete } from '../../wire/server-messages.js';
+import {
+  encodeCommandComplete,
+  encodeParameterDescription,
+  NO_DATA,
+  PARSE_COMPLETE,
+} from '../../wire/server-messages.js';
+import { portalIn } from '../unit/named-statements.js';
 import type { Unit } from '../unit/unit.js';
 import { copyOf } from './copy-of.js';
+import { CopyPortal, type CopySource } from './copy-portal.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnAnswers } from './own-answers.js';
+import { readOwnBind } from './own-bind.js';
+import type { OwnPortals } from './own-portals.js';
 import { laneFor } from './spread-request.js';
 
 /** Longer ones are refused: as much of each COPY may have to be kept. */
@@ -40,14 +51,20 @@ const MAY_BE_SLOT = /^\s*[+-]?\d[\da-fxo_]*\s*$/i;
 export class CopyInExchange implements Exchange<Unit> {
   readonly #context: ExchangeContext;
   readonly #answers: OwnAnswers;
+  readonly #portals: OwnPortals;
   #run: CopyRun | null = null;
   #copying: RunningCopy | null = null;
+  /** All data of an Execute has come; its batch decides. */
+  #awaitsEnd = false;
+  /** It is committed by the Sync of its batch. */
+  #isHeld = false;
   /** A CopyData has come in part: the rest of it has no header, and belongs to nobody else. */
   #isMidMessage = false;
 
-  constructor(context: ExchangeContext, answers: OwnAnswers) {
+  constructor(context: ExchangeContext, answers: OwnAnswers, portals: OwnPortals) {
     this.#context = context;
     this.#answers = answers;
+    this.#portals = portals;
   }
 
   get busy(): boolean {
@@ -64,7 +81,7 @@ export class CopyInExchange implements Exchange<Unit> {
   }
 
   /** Why the unit may not run; null: it may. @param batchHasRun it would be one transaction with what was executed before */
-  obstacle({ template, view }: Unit, batchHasRun: boolean): PgkvError | null {
+  obstacle({ template, view }: Omit<CopySource, 'text'>, batchHasRun: boolean): PgkvError | null {
     const { transaction, kv, session } = this.#context;
     const refused = (name: RefusalName, words?: Record<string, string>): PgkvError => refusalError(refuse(name, words));
     const { obstacle } = template.copyIn!;
@@ -79,10 +96,46 @@ export class CopyInExchange implements Exchange<Unit> {
     return encoding.asciiSafe ? null : refused('copy_encoding', { encoding: encoding.name });
   }
 
+  /** A Parse, Describe or Bind. */
+  prepare(unit: Unit): Handling {
+    const { output, batch, named, session } = this.#context;
+    const { type, source, buffer, start, end } = unit;
+    if (type === Frontend.describe) {
+      output.send(encodeParameterDescription([]));
+      output.send(NO_DATA);
+      return 'taken';
+    }
+    if (type === Frontend.parse) {
+      const name = named.parsedName(unit);
+      if (name !== '' && session.statement(name) !== undefined)
+        return this.#answers.refuse(unit, statementExists(name));
+      if (name === '') {
+        session.dropDescription('');
+        session.unnamed.set(source);
+      } else named.keep(name, source!);
+      batch.begunElsewhere(false);
+      output.send(PARSE_COMPLETE);
+      return 'taken';
+    }
+    const name = portalIn(unit);
+    const bound = readOwnBind(buffer, start, end, { count: 0, isLeast: false }, false);
+    const obstacle = 'error' in bound ? bound.error : this.#portals.obstacle(name);
+    if (obstacle !== null) return this.#answers.refuse(unit, obstacle);
+    batch.begunElsewhere(false);
+    const run = (copy: CopySource): void => this.#copy(copy, Frontend.execute);
+    this.#portals.bind(name, new CopyPortal(this.#context, this.#answers, name, unit, run));
+    return 'taken';
+  }
+
   /** A Query. */
   take(unit: Unit): Handling {
+    this.#copy(unit, Frontend.query);
+    return 'taken';
+  }
+
+  /** @param type of the message that it answers */
+  #copy({ template, view, text }: CopySource, type: number): void {
     const { services, output, session, lanes, kv, transaction } = this.#context;
-    const { template, view, text } = unit;
     const isInBlock = transaction.inBlock;
     const copy = template.copyIn!;
     const { encoding } = kv.reading;
@@ -132,17 +185,17 @@ export class CopyInExchange implements Exchange<Unit> {
         notice: (message) => output.send(message),
         completed: (rows) => {
           output.send(encodeCommandComplete(`COPY ${rows}`));
-          this.#answers.ready();
+          if (type === Frontend.query) this.#answers.ready();
           this.#end();
         },
         failed: (error) => {
-          this.#answers.error(Frontend.query, error);
+          this.#answers.error(type, error);
           this.#end();
         },
       },
     );
+    this.#isHeld = type === Frontend.execute && !isInBlock;
     this.#run.start();
-    return 'taken';
   }
 
   #started({ format }: CopyIn, columns: number): void {
@@ -200,9 +253,10 @@ export class CopyInExchange implements Exchange<Unit> {
   }
 
   /** A message while the data is awaited, as it was found. @throws PgkvError 08P01 for one that does not belong there */
-  message(found: FrameFound): void {
+  message(found: FrameFound): Handling {
     const run = this.#run!;
     const { type, buffer, start, end } = this.#context.reader;
+    if (this.#awaitsEnd) return this.#behindData(type, run);
     switch (type) {
       case Frontend.copyData: {
         const isFirst = found === Frame.whole || found === Frame.first;
@@ -210,22 +264,44 @@ export class CopyInExchange implements Exchange<Unit> {
         const data = buffer.subarray(isFirst ? start + HEADER_BYTES : start, end);
         this.#copying!.bytes += data.length;
         run.push(data);
-        return;
+        return 'taken';
       }
       case Frontend.copyDone:
-        run.finish();
-        return;
+        if (this.#isHeld) this.#awaitsEnd = true;
+        else run.finish();
+        return 'taken';
       case Frontend.copyFail:
         run.clientFails(buffer.toString('utf8', start + HEADER_BYTES, end - 1));
-        return;
+        return 'taken';
       case Frontend.flush:
       case Frontend.sync:
         // Of a client that did not know that it is in a copy.
-        return;
+        return 'taken';
       default:
         throw new PgkvError('protocol_violation', {
           message: `unexpected message type 0x${type.toString(16).toUpperCase()} during COPY from stdin`,
         });
+    }
+  }
+
+  /** Behind CopyDone: what would be one transaction with it may not be run. */
+  #behindData(type: number, run: CopyRun): Handling {
+    switch (type) {
+      case Frontend.sync:
+        // The Sync is answered behind that.
+        run.finish();
+        return 'wait';
+      case Frontend.flush:
+        // Who asks for the outcome now has it now.
+        run.finish();
+        return 'taken';
+      case Frontend.copyData:
+      case Frontend.copyDone:
+      case Frontend.copyFail:
+        return 'taken';
+      default:
+        run.refuse(refusalError(refuse('copy_in_block')));
+        return 'taken';
     }
   }
 
@@ -248,6 +324,7 @@ export class CopyInExchange implements Exchange<Unit> {
 
   #forget(): void {
     this.#run = null;
+    this.#awaitsEnd = this.#isHeld = false;
     this.#context.services.copies.end(this.#copying);
     this.#copying = null;
   }
@@ -258,6 +335,10 @@ export class CopyInExchange implements Exchange<Unit> {
     this.#context.resume();
   }
 }
+
+/** In Postgres's words. */
+const statementExists = (name: string): Buffer =>
+  encodeErrorResponse({ S: 'ERROR', V: 'ERROR', C: '42P05', M: `prepared statement "${name}" already exists` });
 
 /** One transaction, that waits for no lock for long: what it misses is missed. */
 const reapText = (table: string): string =>
