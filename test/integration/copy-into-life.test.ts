@@ -127,7 +127,9 @@ t.test('where it may not stand it is refused before any data is asked for', asyn
     [null, `${COPY}; select 1`, 'PGKV-002'],
     [null, `${COPY} (freeze)`, 'PGKV-088'],
     [null, `${COPY} (on_error ignore)`, 'PGKV-088'],
-    [null, `${COPY} where key > 'a'`, 'PGKV-088'],
+    [null, `${COPY} where length(key) > 1`, 'PGKV-088'],
+    [null, `${COPY} where ttl > 'now'`, 'PGKV-088'],
+    [null, `${COPY} where key = 'a'::text`, 'PGKV-088'],
     [null, `${COPY} (format csv, delimiter '1')`, 'PGKV-088'],
     [null, `copy kv from '/tmp/rows'`, 'PGKV-002'],
     [null, `copy kv from program 'cat'`, 'PGKV-002'],
@@ -166,6 +168,21 @@ t.test(
     t.equal(errorOf(behind)?.fields['D'], 'PGKV-089');
   },
 );
+
+t.test('WHERE takes rows on each shard', async (t) => {
+  for (const [where, count] of [
+    [`key >= 'k5' and key <= 'k8'`, 4],
+    [`key in ('k1', 'k7') or value = '3'`, 3],
+    [`tenant_id <> 'where'`, 0],
+    [`not (value is null) and key like 'k1%'`, 11],
+    [`key between 'k10' and 'k19'`, 10],
+  ] as const) {
+    await client.run(`delete from kv where tenant_id = 'where'`);
+    t.equal(await copied(lines('where', 20), `${COPY} where ${where}`), `COPY ${count}`, where);
+    t.equal(await counted('where'), count);
+  }
+  t.match(await copied('w\tx\t1\n', `${COPY} where nothing = 1`), /PGKV-088/);
+});
 
 t.test('by the extended protocol it is answered as by Postgres', async (t) => {
   const types = (answers: readonly BackendMessage[]): string[] => answers.map(({ type }) => type);

@@ -4,6 +4,7 @@ import type { CopyStmt, Node } from 'libpg-query';
 import type { CopyIn, CopyInFormat, ListedColumns } from '../plan/copy-in.js';
 import { closingIndex, type TextToken } from '../text/text-tokens.js';
 import { columnsOf, copyFormat, stringOf, truthOf } from './copy-options.js';
+import { isOfItsRow } from './copy-where.js';
 import type { FindTable } from './kv-references.js';
 import type { ParsedStatement } from './parse.js';
 
@@ -53,7 +54,9 @@ export function copyIn(
 function formatOf({ options = [], whereClause }: CopyStmt): Pick<CopyIn, 'format' | 'obstacle'> {
   const shared: Node[] = [];
   const forces = new Map<string, ListedColumns | null>();
-  let obstacle: string | null = whereClause === undefined ? null : 'WHERE';
+  let obstacle: string | null = isOfItsRow(whereClause)
+    ? null
+    : 'WHERE with more than columns, constants and plain operators';
   for (const node of options) {
     if (!('DefElem' in node)) return { format: null, obstacle };
     const { defname = '', arg } = node.DefElem;
