@@ -33,6 +33,8 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 240_000 }, async (t) => {
     const { rows } = await admins[0]!.query(`SELECT value::text FROM kv WHERE key = $1`, [mine]);
     return rows[0]!['value'] === String(round);
   };
+  const write = (round: number): string => `UPDATE kv SET value = '${round}' WHERE tenant_id = 't' AND key = '${mine}'`;
+  const read = `SELECT value FROM kv WHERE tenant_id = 't' AND key = '${others}'`;
   /** Sizes of what that has to say where nothing breaks, by kind and side. */
   const sizes = new Map<string, number>();
   const told = { committed: 0, 'rolled back': 0, unknown: 0 };
@@ -70,8 +72,6 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 240_000 }, async (t) => {
   t.strictSame(await prepared(), []);
   t.comment(told);
 
-  const write = (round: number): string => `UPDATE kv SET value = '${round}' WHERE tenant_id = 't' AND key = '${mine}'`;
-  const read = `SELECT value FROM kv WHERE tenant_id = 't' AND key = '${others}'`;
   async function begun(of: SqlClient, round: number): Promise<FrontendMessage[]> {
     await of.run('BEGIN', write(round), read);
     return [{ query: 'COMMIT' }];
