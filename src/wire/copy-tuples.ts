@@ -7,6 +7,7 @@ import type { CopyCutter, CopyField, CopyRowTaker } from './copy-lines.js';
 
 /** Signature, flags, length of what follows of the header. */
 const HEADER_BYTES = 19;
+const FLAGS_BYTES = 4;
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const COUNT_BYTES = 2;
 const LENGTH_BYTES = 4;
@@ -66,8 +67,9 @@ export class CopyTuples implements CopyCutter {
     if (!this.#hasHeader) {
       const bytes = this.#left;
       const isOne = bytes.length >= SIGNATURE.length && bytes.subarray(0, SIGNATURE.length).equals(SIGNATURE);
+      const missing = bytes.length < SIGNATURE.length + FLAGS_BYTES ? 'flags' : 'length';
       throw new CopyDataError(
-        isOne ? 'invalid COPY file header (missing flags)' : 'COPY file signature not recognized',
+        isOne ? `invalid COPY file header (missing ${missing})` : 'COPY file signature not recognized',
         0,
       );
     }
