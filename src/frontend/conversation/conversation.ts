@@ -116,7 +116,6 @@ export class Conversation implements ClientPort<LeasedLane> {
     this.#beside = beside;
   }
 
-  /** The lane whose answers the client gets at present. */
   get lane(): LeasedLane {
     return this.lanes.current;
   }
@@ -147,7 +146,6 @@ export class Conversation implements ClientPort<LeasedLane> {
     return this.#output.holdsBytes;
   }
 
-  /** Bytes from the client. */
   received(chunk: Buffer): void {
     this.lastActivity = this.#services.clock.now();
     this.#timeOuts.heard();
