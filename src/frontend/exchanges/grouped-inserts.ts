@@ -90,10 +90,10 @@ export class GroupedInserts {
     const { textStart } = batch;
     if (batch.parses && INSERT.some((letter, nth) => (buffer[textStart + nth]! | LOWER_CASE) !== letter)) return false;
     if (this.#cameBack(buffer, start)) return false;
-    const own = { ...batch };
-    const source = this.#extended.batchSource(buffer, own, 0);
+    const source = this.#extended.batchSource(buffer, batch, 0);
     const plan = source?.template.kv ?? null;
     if (source === null || plan?.kind !== 'kv' || plan.spread?.insert == null) return false;
+    const own = { ...batch };
     if (!canBeSaidInUtf8(source.rewritten ?? source)) return false;
     if (!bind.readBehindNames(buffer, own.formatsAt, own.bindEnd) || bind.resultFormatCount > 1) return false;
     const statement = kv.bound(plan, source, buffer, own.bindStart, own.bindEnd);
