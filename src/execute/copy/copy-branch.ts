@@ -68,7 +68,7 @@ export interface CopyBranchClient {
 export class CopyBranch extends Branch {
   readonly #statement: CopyStatement;
   readonly #client: CopyBranchClient;
-  /** Removes expired rows: another one where a block is open on the branch's own. */
+  /** Removes expired rows: another one where a block is open on the branch's own; none where the block would miss them in its snapshot. */
   readonly #reaper: AskedLane;
   #stage: Stage = 'opening';
   #reaps = 0;
@@ -95,6 +95,7 @@ export class CopyBranch extends Branch {
 
   open(): void {
     if (this.#givesUp) return this.#end(GIVEN_UP);
+    if (this.#statement.isInBlock && this.#reaper === this.asked) return this.#reaped(null);
     const reap = encodeQuery(this.#statement.reap);
     this.#reaper.ask(
       (connection) => {
@@ -121,7 +122,7 @@ export class CopyBranch extends Branch {
     if (this.#givesUp) return this.#end(GIVEN_UP);
     if (isMore) return this.open();
     const queries = isInBlock ? IN_BLOCK : beginOf(settings, isShared);
-    if (isInBlock) this.#reaper.end();
+    if (this.#reaper !== this.asked) this.#reaper.end();
     if (isInBlock && !this.asked.hasBlock) return this.#end(this.failureOf(null)!);
     // That transaction is over: it may be another connection.
     this.asked.ask(

@@ -147,7 +147,7 @@ export class CopyInExchange implements Exchange<Unit> {
     const target = (shard: ShardView): BranchTarget => ({
       shardName: shard.name,
       lane: laneFor(shard, this.#context),
-      ...(isInBlock ? { beside: (client) => lanes.another(shard, client) } : {}),
+      ...(isInBlock && transaction.isReadCommitted ? { beside: (client) => lanes.another(shard, client) } : {}),
     });
     services.counters.statements++;
     const copying = services.copies.begin(copyOf(session, copy.table, 'in'));

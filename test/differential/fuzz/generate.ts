@@ -1,7 +1,7 @@
 // Scripts of the fuzzer from a seed: up to three sessions that take turns, blocks with savepoints and errors, messages of
 // both protocols alone, in one packet, in batches. What a session has is only guessed: errors make guesses wrong, and that is
 // as well a case to play.
-import { type Keys, keyedStatement, kvStatement, TAGS } from './kv-statements.js';
+import { copyIn, type Keys, keyedStatement, kvStatement, TAGS } from './kv-statements.js';
 import { Random } from './random.js';
 import type { FuzzMessage, Packet, Script } from './script.js';
 import { beginning, ending, savepoint, sessionStatement } from './session-statements.js';
@@ -43,6 +43,7 @@ class SessionWriter {
       [4, () => this.#flushed()],
       [4, () => this.#portals()],
       [3, () => this.#refusedParse()],
+      [4, () => this.#copied()],
       [
         1,
         () =>
@@ -181,6 +182,16 @@ class SessionWriter {
       { execute: '', rows: 0 },
       'sync',
     ]);
+  }
+
+  /** COPY FROM STDIN, alone or with more in its packet. */
+  #copied(): void {
+    const random = this.#random;
+    const { statement, rows } = copyIn(random, this.#keys);
+    const gives = random.chance(0.1) ? ({ givesUp: true } as const) : {};
+    const before = random.chance(0.2) ? [this.#query(1)] : [];
+    const behind = random.chance(0.2) ? [this.#query(1)] : [];
+    this.#send([...before, { query: [statement], copy: rows, ...gives }, ...behind]);
   }
 
   #encode(): void {

@@ -1,6 +1,6 @@
 // Statements on key-value tables for the fuzzer: by one key, by several, by none, right and wrong.
 import type { Random } from './random.js';
-import type { Touch } from './script.js';
+import type { Statement, Touch } from './script.js';
 import { type Form, float8, form, int4, int8, json, nullOf, type Slot, TYPES, text } from './slots.js';
 
 /** The keys a session works on: its own, so that sessions never wait for each other. */
@@ -238,8 +238,31 @@ function copyOut(random: Random, keys: Keys): Form {
   ])();
 }
 
+/** Rows on several shards, of which at most one can be there. */
+function wideInsert(random: Random, keys: Keys): Form {
+  const fresh = random.list(random.between(1, 3), () => `{${random.pick(TAGS)}}n${random.between(0, 1e9)}`);
+  const rows = [keyOf(random, keys), ...fresh];
+  const more = random.pick([
+    '',
+    '',
+    ' returning key, value',
+    ' on conflict do nothing',
+    ' on conflict (tenant_id, key) do update set value = excluded.value returning key',
+  ]);
+  const head = form(on(keys.tenant, rows, true))`insert into kv (tenant_id, key, value) values `;
+  const values = rows.map((key) => form(head.touch)`(${text(keys.tenant)}, ${text(key)}, ${value(random)})`);
+  const pieces = [...head.pieces];
+  for (const [at, row] of values.entries()) {
+    pieces[pieces.length - 1] += `${at === 0 ? '' : ', '}${row.pieces[0]}`;
+    pieces.push(...row.pieces.slice(1));
+  }
+  pieces[pieces.length - 1] += more;
+  return { pieces, slots: values.flatMap(({ slots }) => slots), touch: head.touch };
+}
+
 /** UPDATE and DELETE of rows on several shards, which are a transaction of their own. */
 const WIDE_WRITES: readonly (readonly [number, Maker])[] = [
+  [4, wideInsert],
   [
     3,
     (random, keys) => {
@@ -320,6 +343,31 @@ const WRONG: readonly (readonly [number, Maker])[] = [
   [1, () => form({ kind: 'unsupported', what: 'PREPARE' })`prepare q as select key from kv`],
   [1, () => form({ kind: 'unsupported', what: 'subquery' })`select * from note where text in (select key from kv)`],
 ];
+
+/** In a block it opens a branch on all shards, wherever its rows are, one of which at most is wrong: of several on several shards the error of any is told. */
+export function copyIn(random: Random, { tenant }: Keys): { readonly statement: Statement; readonly rows: string } {
+  const how = random.pick(['', '', ' (format csv)', " with (delimiter '|', null '-')", ' (format csv, header)']);
+  const by = how.includes('csv') ? ',' : how.includes('|') ? '|' : '\t';
+  const isNew = random.chance(0.7);
+  const keys = random.list(
+    random.between(1, 5),
+    (at) => `{${random.pick(TAGS)}}${at}${isNew ? random.between(0, 1e9) : 1}`,
+  );
+  const unique = [...new Set(isNew ? keys : keys.slice(0, 1))];
+  const lines = unique.map((key) => [tenant, key, String(random.between(0, 9))].join(by));
+  const wrong = random.weighted<string | null>([
+    [8, null],
+    [1, [tenant, '{a}x', '{bad'].join(by)],
+    [1, [tenant, '{a}x'].join(by)],
+    [1, [tenant, '{a}x', '1', '2'].join(by)],
+  ]);
+  if (wrong !== null && isNew) lines.splice(random.between(0, lines.length), 0, wrong);
+  if (how.includes('header')) lines.unshift(['a', 'b', 'c'].join(by));
+  return {
+    statement: { sql: `copy kv (tenant_id, key, value) from stdin${how}`, touch: { kind: 'every', writes: true } },
+    rows: lines.map((line) => `${line}\n`).join(''),
+  };
+}
 
 export function kvStatement(random: Random, keys: Keys): Form {
   const makers = random.weighted([

@@ -100,6 +100,8 @@ export class Bindings {
     }
     const needed = new Set([...this.#bound, ...all.flatMap((touch) => this.#shardsOf(touch))]);
     if (needed.size > 1) return this.#overShards(part, `${fields['M']}`);
+    if (/copies to several shards, and its isolation level/.test(`${fields['M']}`))
+      return 'a COPY in a block that has one snapshot';
     if (this.#batchSets) return 'a batch in pieces that has set something before its key came (D12)';
     if (this.#hasPortal || bindsPortal(part)) return 'a portal with a name was bound before the first key';
     if (this.#holds && RELEASES.test(JSON.stringify(part)))

@@ -29,7 +29,8 @@ export interface Statement {
 
 /** A message; `of` are the statements it has run or prepared. Texts are in the client's encoding, one byte a character. */
 export type FuzzMessage =
-  | { readonly query: readonly Statement[]; readonly latin1?: true; readonly copy?: string }
+  /** With what is copied behind it, which the client itself may give up. */
+  | { readonly query: readonly Statement[]; readonly latin1?: true; readonly copy?: string; readonly givesUp?: true }
   | {
       readonly parse: Statement;
       readonly name: string;
@@ -79,7 +80,9 @@ export function bytesOf(message: FuzzMessage): Buffer {
   const text = (value: string) => (latin1 ? Buffer.from(value, 'latin1') : value);
   if ('query' in message) {
     const messages: FrontendMessage[] = [{ query: text(textOf(message)) }];
-    if (message.copy !== undefined) messages.push({ copyData: message.copy }, 'copyDone');
+    if (message.copy !== undefined) {
+      messages.push({ copyData: message.copy }, message.givesUp === true ? { copyFail: 'given up' } : 'copyDone');
+    }
     return encodeAll(messages);
   }
   if ('parse' in message) return encode({ parse: text(message.parse.sql), name: message.name, types: message.types });
@@ -109,7 +112,10 @@ export function describePackets(packets: readonly Packet[]): string[] {
 function describeMessage(message: FuzzMessage): string {
   if (typeof message === 'string') return message === 'sync' ? 'S' : 'H';
   const named = (name: string) => (name === '' ? '' : ` ${name}`);
-  if ('query' in message) return `Q[${textOf(message)}]${message.latin1 ? ' latin1' : ''}`;
+  if ('query' in message) {
+    const copied = message.copy === undefined ? '' : ` ${JSON.stringify(message.copy)}${message.givesUp ? ' F' : ''}`;
+    return `Q[${textOf(message)}]${message.latin1 ? ' latin1' : ''}${copied}`;
+  }
   if ('parse' in message) {
     const types = message.types.length === 0 ? '' : ` (${message.types.join(', ')})`;
     return `P${named(message.name)}[${message.parse.sql}]${types}`;
