@@ -10,7 +10,6 @@ import { refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { BlockCommit } from '../../execute/two-phase/block-commit.js';
-import { unable } from '../../execute/two-phase/branch-failure.js';
 import type { PrologueStatement, Say } from '../../session/prologue.js';
 import { Frontend, TransactionStatus } from '../../wire/protocol.js';
 import { encodeError } from '../../wire/server-messages.js';
@@ -18,9 +17,8 @@ import type { Unit } from '../unit/unit.js';
 import { AskedLanes } from './asked-lanes.js';
 import { BlockMark } from './block-mark.js';
 import { roleInBlock } from './block-role.js';
-import { readsSnapshots, seesCommitted } from './block-snapshots.js';
+import { branchObstacle } from './branch-obstacle.js';
 import { BranchOpening } from './branch-opening.js';
-import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 import { commitOf } from './lane-branches.js';
 import type { OwnAnswers } from './own-answers.js';
@@ -53,6 +51,8 @@ export class BlockBranches implements Exchange<Unit> {
   /** Lanes whose block has ended, while they are asked what it has left: the session's settings are the current one's to tell. */
   #leaving: readonly LeasedLane[] = [];
   #commit: BlockCommit | null = null;
+  /** Lanes are being let go of. */
+  #isLettingGo = false;
   /** Is to be set and marked again: the lane had that behind the savepoint that it went back to. */
   #unmarked: LeasedLane | null = null;
 
@@ -67,12 +67,21 @@ export class BlockBranches implements Exchange<Unit> {
       begun: () => this.#goOn(null),
     });
     context.lent.onLost = (lane) => this.#loseBranch(lane);
-    context.lent.onReleased = (lane) => this.#rest(lane);
+    context.lent.onReleased = (lanes) => this.#restAll(lanes);
   }
 
   get busy(): boolean {
     const isAtWork = this.#asked.busy || this.#commit !== null || this.#opening.isWaiting;
-    return isAtWork || this.#isLeaving || this.#context.lent.areLanding;
+    return isAtWork || this.#isLettingGo || this.#isLeaving || this.#context.lent.areLanding;
+  }
+
+  /** A lane that is let go of has messages taken, which must not find the next one that is to be let go of. */
+  #undisturbed(deed: () => void): void {
+    const wasLettingGo = this.#isLettingGo;
+    this.#isLettingGo = true;
+    deed();
+    this.#isLettingGo = wasLettingGo;
+    if (!wasLettingGo) this.#context.resume();
   }
 
   get isCommitting(): boolean {
@@ -129,10 +138,14 @@ export class BlockBranches implements Exchange<Unit> {
   endOrphans(): void {
     const { transaction } = this.#context;
     if (this.#opening.isOpen && transaction.phase !== 'open' && transaction.phase !== 'held') this.#opening.stop();
-    for (const lane of transaction.takeOrphans()) {
-      this.#rest(lane);
-      this.#asked.answer(lane, null);
-    }
+    const orphans = transaction.takeOrphans();
+    if (orphans.length === 0) return;
+    this.#undisturbed(() => {
+      for (const lane of orphans) {
+        this.#rest(lane);
+        this.#asked.answer(lane, null);
+      }
+    });
   }
 
   /** The lane's part of the block is over. */
@@ -143,6 +156,12 @@ export class BlockBranches implements Exchange<Unit> {
       else lane.block.leave();
     }
     this.#awaitChecks([lane]);
+  }
+
+  #restAll(lanes: readonly LeasedLane[]): void {
+    this.#undisturbed(() => {
+      for (const lane of lanes) this.#rest(lane);
+    });
   }
 
   #awaitChecks(lanes: readonly LeasedLane[]): void {
@@ -287,10 +306,8 @@ export class BlockBranches implements Exchange<Unit> {
         // Lost meanwhile, it is ended already.
         if (!transaction.isSpread) return this.#goOn(null);
         transaction.gathered();
-        // With a lane that is free the unit may be taken at once.
         this.#awaited = { kind: 'rolled back', lane };
-        for (const other of others) this.#rest(other);
-        this.#context.resume();
+        this.#restAll(others);
       });
       return 'wait';
     }
@@ -313,16 +330,7 @@ export class BlockBranches implements Exchange<Unit> {
 
   /** Why the block can have no branch there; null: it can. Nothing is owed. */
   obstacle(why: string): PgkvError | null {
-    const { transaction, session, kv } = this.#context;
-    const leaves = refusalError(refuse('leaves_shard', { why }));
-    if (kv.view.clusterId === null) return leaves;
-    if (readsSnapshots(transaction, session)) return transaction.script === null ? leaves : null;
-    const setting = crossShard(session);
-    if (setting.kind !== '2pc') return setting.why === null ? leaves : unable(setting.why);
-    if (!seesCommitted(transaction, session)) {
-      return refusalError(refuse('leaves_shard', { why: `${why}, and its isolation level needs one snapshot` }));
-    }
-    return transaction.script === null ? leaves : null;
+    return branchObstacle(this.#context, why);
   }
 
   /** A block that could still go to any shard is begun on the current lane, and stays there. @returns it is */
@@ -357,10 +365,7 @@ export class BlockBranches implements Exchange<Unit> {
     const { transaction, lanes } = this.#context;
     if (error !== null) return this.#notOpened(target, error);
     // The current one may have been lost meanwhile.
-    if (transaction.phase !== 'open' || transaction.script === null) {
-      this.#rest(target);
-      return this.#goOn(null);
-    }
+    if (transaction.phase !== 'open' || transaction.script === null) return this.#restAll([target]);
     transaction.spread(target);
     this.#mark.spread();
     this.#portals.leave();
@@ -370,11 +375,13 @@ export class BlockBranches implements Exchange<Unit> {
   }
 
   #notOpened(target: LeasedLane, error: Buffer): void {
-    // Where its BEGIN has failed, as by a cancel, what was said behind it was said by itself.
-    if (target.connection?.status === idle) target.block.discard('a block could not be begun on it');
-    else this.#rest(target);
-    const isKnown = this.#context.transaction.phase === 'open' || this.#context.transaction.phase === 'failed';
-    this.#goOn(isKnown ? { kind: 'failed', error } : null);
+    const { phase } = this.#context.transaction;
+    this.#awaited = phase === 'open' || phase === 'failed' ? { kind: 'failed', error } : null;
+    this.#undisturbed(() => {
+      // Where its BEGIN has failed, as by a cancel, what was said behind it was said by itself.
+      if (target.connection?.status === idle) target.block.discard('a block could not be begun on it');
+      else this.#rest(target);
+    });
   }
 
   /** COMMIT of a block that has several branches. @param done hears of the error; null: it is committed */

@@ -17,8 +17,8 @@ export class LentLanes {
   readonly #portals: OwnPortals;
   /** A branch of the block has no connection any more: whoever it was lent to closed it. */
   onLost: ((lane: LeasedLane) => void) | null = null;
-  /** A lane that was kept is to be rested now. */
-  onReleased: ((lane: LeasedLane) => void) | null = null;
+  /** Lanes that were kept are to be rested now. */
+  onReleased: ((lanes: readonly LeasedLane[]) => void) | null = null;
   /** All that were lent are back. */
   onBack: (() => void) | null = null;
   /** Of the statement under way, and the lanes that were lent to it. */
@@ -72,9 +72,11 @@ export class LentLanes {
     return this.#lent.some(isAway) || this.#landing.some(isAway);
   }
 
-  #release(lane: LeasedLane): void {
-    if (this.#isAway(lane) || !this.#kept.delete(lane)) return;
-    this.onReleased?.(lane);
+  /** Those that were kept and may be rested by now. */
+  #release(): void {
+    const released = [...this.#kept].filter((lane) => !this.#isAway(lane));
+    for (const lane of released) this.#kept.delete(lane);
+    if (released.length > 0) this.onReleased?.(released);
   }
 
   /** The lane's loss is told when all are back. */
@@ -104,7 +106,7 @@ export class LentLanes {
         this.onBack?.();
       },
       landed: () => {
-        this.#release(lane);
+        this.#release();
         this.landed();
       },
     });
@@ -119,7 +121,7 @@ export class LentLanes {
     const transaction = this.#transaction;
     for (const lane of lanes) if (lane.connection === null && transaction.branches.includes(lane)) this.onLost?.(lane);
     this.#lent = [];
-    for (const lane of [...this.#kept]) this.#release(lane);
+    this.#release();
     if (transaction.phase !== 'open') return;
     const failed = transaction.branches.find(({ connection }) => connection?.status === TransactionStatus.failed);
     if (failed === undefined) return;

@@ -197,10 +197,46 @@ function batchesBehindBatches(): Scripts {
   return scripts;
 }
 
+/** Many times, for what a client's messages must not meet: lanes of a block that has just ended, all on their way back. */
+function endsUnderWay(): Scripts {
+  const every: Statement = {
+    sql: "delete from kv where tenant_id = 't0' and version > 5",
+    touch: { kind: 'every', writes: true },
+  };
+  const ends: Record<string, (keys: Keys) => FuzzMessage[]> = {
+    'ROLLBACK and a key elsewhere in one text': ({ other }) => [query(control('rollback'), read(other))],
+    'ROLLBACK and a block elsewhere': ({ other }) => [
+      query(control('rollback')),
+      query(control('begin')),
+      query(read(other)),
+    ],
+    'COMMIT and a block elsewhere': ({ third }) => [
+      query(control('commit')),
+      query(control('begin')),
+      query(read(third)),
+    ],
+    'an error, ROLLBACK and a block elsewhere': ({ other }) => [
+      query(WRONG),
+      query(control('rollback')),
+      query(control('begin')),
+      query(read(other)),
+    ],
+  };
+  const scripts: Scripts = {};
+  for (const [name, end] of Object.entries(ends)) {
+    scripts[`${name}, under way behind a write on all shards`] = (keys) =>
+      Array.from({ length: 12 }, () =>
+        steps(control('begin'), [query(read(keys.home)), query(every), ...end(keys)], control('rollback')),
+      ).flat();
+  }
+  return scripts;
+}
+
 export const EDGE_SCRIPTS: Scripts = {
   ...batchesBehindBatches(),
   ...settingsUndone(),
   ...endsWithValues(),
   ...settingsUnderWay(),
   ...textsThatEndAndGoOn(),
+  ...endsUnderWay(),
 };
