@@ -23,6 +23,7 @@ import type { ExchangeContext } from './exchange-context.js';
 import { commitOf } from './lane-branches.js';
 import type { OwnAnswers } from './own-answers.js';
 import type { OwnPortals } from './own-portals.js';
+import { RestingLanes } from './resting-lanes.js';
 
 const { idle, failed, open } = TransactionStatus;
 const LOST = new PgkvError('transaction_lost');
@@ -48,11 +49,8 @@ export class BlockBranches implements Exchange<Unit> {
   #awaited: Awaited | null = null;
   /** What was done on all others was sent on this one, whose answer tells whether it has done the same. */
   #unjudged: Exclude<Awaited, { kind: 'failed' }> | null = null;
-  /** Lanes whose block has ended, while they are asked what it has left: the session's settings are the current one's to tell. */
-  #leaving: readonly LeasedLane[] = [];
+  readonly #resting: RestingLanes;
   #commit: BlockCommit | null = null;
-  /** Lanes are being let go of. */
-  #isLettingGo = false;
   /** Is to be set and marked again: the lane had that behind the savepoint that it went back to. */
   #unmarked: LeasedLane | null = null;
 
@@ -62,36 +60,22 @@ export class BlockBranches implements Exchange<Unit> {
     this.#portals = portals;
     this.#say = say;
     this.#mark = new BlockMark(context, this.#asked);
+    this.#resting = new RestingLanes(context);
     this.#opening = new BranchOpening(context, this.#asked, this.#mark, {
       opened: (target, error) => this.#opened(target, error),
       begun: () => this.#goOn(null),
     });
     context.lent.onLost = (lane) => this.#loseBranch(lane);
-    context.lent.onReleased = (lanes) => this.#restAll(lanes);
+    context.lent.onReleased = (lanes) => this.#resting.restAll(lanes);
   }
 
   get busy(): boolean {
     const isAtWork = this.#asked.busy || this.#commit !== null || this.#opening.isWaiting;
-    return isAtWork || this.#isLettingGo || this.#isLeaving || this.#context.lent.areLanding;
-  }
-
-  /** A lane that is let go of has messages taken, which must not find the next one that is to be let go of. */
-  #undisturbed(deed: () => void): void {
-    const wasLettingGo = this.#isLettingGo;
-    this.#isLettingGo = true;
-    deed();
-    this.#isLettingGo = wasLettingGo;
-    if (!wasLettingGo) this.#context.resume();
+    return isAtWork || this.#resting.busy || this.#context.lent.areLanding;
   }
 
   get isCommitting(): boolean {
     return this.#commit !== null;
-  }
-
-  get #isLeaving(): boolean {
-    if (this.#leaving.length === 0) return false;
-    this.#leaving = this.#leaving.filter(({ mode }) => mode === 'preparing');
-    return this.#leaving.length > 0;
   }
 
   take(): Handling {
@@ -140,32 +124,12 @@ export class BlockBranches implements Exchange<Unit> {
     if (this.#opening.isOpen && transaction.phase !== 'open' && transaction.phase !== 'held') this.#opening.stop();
     const orphans = transaction.takeOrphans();
     if (orphans.length === 0) return;
-    this.#undisturbed(() => {
+    this.#resting.undisturbed(() => {
       for (const lane of orphans) {
-        this.#rest(lane);
+        this.#resting.rest(lane);
         this.#asked.answer(lane, null);
       }
     });
-  }
-
-  /** The lane's part of the block is over. */
-  #rest(lane: LeasedLane): void {
-    if (this.#context.lent.keeps(lane)) return;
-    if (lane.mode === 'leased' && lane.connection !== null) {
-      if (lane.connection.atRest) lane.block.ended();
-      else lane.block.leave();
-    }
-    this.#awaitChecks([lane]);
-  }
-
-  #restAll(lanes: readonly LeasedLane[]): void {
-    this.#undisturbed(() => {
-      for (const lane of lanes) this.#rest(lane);
-    });
-  }
-
-  #awaitChecks(lanes: readonly LeasedLane[]): void {
-    this.#leaving = [...this.#leaving, ...lanes.filter(({ mode }) => mode === 'preparing')];
   }
 
   /** The message at hand is done with. */
@@ -258,7 +222,7 @@ export class BlockBranches implements Exchange<Unit> {
       const lane = lanes.current;
       // The client was told the error.
       transaction.lose(true);
-      this.#rest(lane);
+      this.#resting.rest(lane);
       this.endOrphans();
       return true;
     }
@@ -271,7 +235,7 @@ export class BlockBranches implements Exchange<Unit> {
     });
     if (lost === undefined) return false;
     transaction.loseFurther(lost);
-    this.#rest(lost);
+    this.#resting.rest(lost);
     this.endOrphans();
     return true;
   }
@@ -307,7 +271,7 @@ export class BlockBranches implements Exchange<Unit> {
         if (!transaction.isSpread) return this.#goOn(null);
         transaction.gathered();
         this.#awaited = { kind: 'rolled back', lane };
-        this.#restAll(others);
+        this.#resting.restAll(others);
       });
       return 'wait';
     }
@@ -365,7 +329,7 @@ export class BlockBranches implements Exchange<Unit> {
     const { transaction, lanes } = this.#context;
     if (error !== null) return this.#notOpened(target, error);
     // The current one may have been lost meanwhile.
-    if (transaction.phase !== 'open' || transaction.script === null) return this.#restAll([target]);
+    if (transaction.phase !== 'open' || transaction.script === null) return this.#resting.restAll([target]);
     transaction.spread(target);
     this.#mark.spread();
     this.#portals.leave();
@@ -377,10 +341,10 @@ export class BlockBranches implements Exchange<Unit> {
   #notOpened(target: LeasedLane, error: Buffer): void {
     const { phase } = this.#context.transaction;
     this.#awaited = phase === 'open' || phase === 'failed' ? { kind: 'failed', error } : null;
-    this.#undisturbed(() => {
+    this.#resting.undisturbed(() => {
       // Where its BEGIN has failed, as by a cancel, what was said behind it was said by itself.
       if (target.connection?.status === idle) target.block.discard('a block could not be begun on it');
-      else this.#rest(target);
+      else this.#resting.rest(target);
     });
   }
 
@@ -395,7 +359,7 @@ export class BlockBranches implements Exchange<Unit> {
     const lanes = transaction.branches;
     this.#commit = commitOf(this.#context, this.#asked, (error) => {
       this.#commit = null;
-      this.#awaitChecks(lanes);
+      this.#resting.awaitChecks(lanes);
       done(error);
     });
     this.#commit.start();
