@@ -378,6 +378,14 @@ export const REFUSAL_RULES = {
 
   // Values and texts that cannot be read.
   key_unreadable: rule('PGKV-070', 'the key cannot be read: {why}', 'Give tenant_id and key as text, in UTF8.'),
+  array_too_long: {
+    ...rule(
+      'PGKV-092',
+      '{why}, the most that are looked at for keys on several shards',
+      'Send them in several statements.',
+    ),
+    isLimit: true,
+  },
   slot_unreadable: rule('PGKV-071', 'the slot cannot be read: {why}', 'Leave slot out.'),
   slot_wrong: rule(
     'PGKV-072',

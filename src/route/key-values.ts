@@ -7,11 +7,13 @@ import { LITERAL_STRIDE } from '../sql/text/shape-lexer.js';
 import { BindMessage } from '../wire/bind-message.js';
 import { TypeOid } from '../wire/type-oids.js';
 import {
+  ELEMENTS_MAX,
   type ElementArray,
   readArray,
   readSentArray,
   type SentArray,
   sentTexts,
+  type TooLong,
   type WrittenArray,
   writtenTexts,
 } from './text-array.js';
@@ -21,9 +23,12 @@ export class Unreadable {
   readonly reason: string;
   /** The message is wrong in itself: any server refuses it, in Postgres's own words. */
   readonly isFault: boolean;
-  constructor(reason: string, isFault = false) {
+  /** It can be, but is more than pgkv looks at. */
+  readonly isTooLong: boolean;
+  constructor(reason: string, isFault = false, isTooLong = false) {
     this.reason = reason;
     this.isFault = isFault;
+    this.isTooLong = isTooLong;
   }
 }
 
@@ -49,6 +54,12 @@ const TEXT_ARRAY_TYPES: ReadonlySet<number> = new Set([
   TypeOid.unknown,
   TypeOid.textArray,
   TypeOid.varcharArray,
+]);
+/** Under which what a value's bytes are is an array's, and nothing that is cast to one. */
+const ARRAY_TYPES: ReadonlySet<number> = new Set([
+  ...TEXT_ARRAY_TYPES,
+  ...[TypeOid.int4Array, TypeOid.int8Array, TypeOid.byteaArray, TypeOid.jsonbArray, TypeOid.intervalArray],
+  TypeOid.timestamptzArray,
 ]);
 const INTEGER_BYTES: ReadonlyMap<number, number> = new Map([
   [TypeOid.int8, 8],
@@ -129,16 +140,17 @@ export class StatementValues implements KeyValues {
         return new Unreadable('it has characters given by number');
       }
       const text = this.#literalText(ref);
-      return text instanceof Unreadable ? text : (readArray(text) ?? new Unreadable('not an array'));
+      return text instanceof Unreadable ? text : orUnreadable(readArray(text), 'the array', 'not an array');
     }
     const bytes = this.#parameter(ref.number);
     if (bytes === null || bytes instanceof Unreadable) return bytes;
+    const what = `parameter $${ref.number}`;
     if (this.#isBinary(ref.number)) {
-      return readSentArray(bytes) ?? new Unreadable(`parameter $${ref.number} is not an array`);
+      const isArray = ARRAY_TYPES.has(this.#bind?.types[ref.number - 1] ?? 0);
+      return orUnreadable(readSentArray(bytes), what, `${what} is not an array`, isArray);
     }
     const text = this.#read(bytes, ref.number);
-    if (text instanceof Unreadable) return text;
-    return readArray(text) ?? new Unreadable(`parameter $${ref.number} is not an array`);
+    return text instanceof Unreadable ? text : orUnreadable(readArray(text), what, `${what} is not an array`);
   }
 
   /** Whether exactly that many parameters were given. */
@@ -257,5 +269,15 @@ export class StatementValues implements KeyValues {
 
 type LiteralRef = ValueRef & { readonly kind: 'literal' };
 const BEYOND_ASCII = /[\u0080-\uffff]/;
+
+function orUnreadable(
+  array: ElementArray | TooLong | null,
+  what: string,
+  why: string,
+  isFault = false,
+): ElementArray | Unreadable {
+  if (array === null) return new Unreadable(why, isFault);
+  return array === 'too long' ? new Unreadable(`${what} has more than ${ELEMENTS_MAX} elements`, false, true) : array;
+}
 
 const missing = (number: number): Unreadable => new Unreadable(`parameter $${number} was not given`, true);

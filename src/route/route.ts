@@ -58,7 +58,11 @@ export function route(plan: KvPlan, values: RouteValues, view: ClusterView): KvR
     const failure = addSlots(keys[index]!, values, slots);
     if (failure !== null) {
       if (failure.isFault) return { kind: 'keyed', shard: homeShard(view), slots: [] };
-      return refuse('key_unreadable', { why: failure.reason });
+      // Where all rows are in one place their keys need not be known.
+      if (failure.isTooLong && view.shards.length === 1) return { kind: 'keyed', shard: homeShard(view), slots: [] };
+      return failure.isTooLong
+        ? refuse('array_too_long', { why: failure.reason })
+        : refuse('key_unreadable', { why: failure.reason });
     }
     for (; stated[next]?.keyIndex === index; next++) {
       const wrong = wrongSlot(stated[next]!.value, slots.length > before ? slots[before]! : null, values);

@@ -46,7 +46,7 @@ export function splitMembers(
   parameters: Buffer,
 ): SplitMembers {
   const arrays = plan.arrays.map(({ ref }) => readable(statement.values.array(ref)));
-  const count = Math.max(0, ...plan.written, ...arrays.map((array) => array?.elements.length ?? 0));
+  const count = Math.max(0, ...plan.written, ...arrays.map((array) => array?.count ?? 0));
   const tenants = memberTexts(plan.tenant, count, statement.values);
   const keys = memberTexts(plan.key, count, statement.values);
   const byShard = new Map<number, number[]>(shards.map(({ id }) => [id, []]));
@@ -80,6 +80,7 @@ export function splitMembers(
 
 function readable(array: ElementArray | null | Unreadable): ElementArray | null {
   if (!(array instanceof Unreadable)) return array;
+  if (array.isTooLong) throw refusalError(refuse('array_too_long', { why: array.reason }));
   throw refusalError(
     refuse('several_shards_form', {
       what: `an array that is none to pgkv (${array.reason})`,
@@ -138,7 +139,7 @@ class Cutter {
     const places = this.#arrays[index]!.isSubscripted
       ? members.map((member) => placeOf(member, array))
       : // A shorter one is filled up by unnest().
-        members.filter((member) => member < array.elements.length);
+        members.filter((member) => member < array.count);
     return arrayOf(array, places, this.#encode);
   }
 }

@@ -2,7 +2,7 @@
 // lengths, NULL in place of one, and a key twice in a write fail before anything is done, on whatever shard.
 import { PgkvError } from '../../base/errors.js';
 import { type StatementValues, Unreadable } from '../../route/key-values.js';
-import { isNullElement } from '../../route/text-array.js';
+import { isNullElement, writtenElement } from '../../route/text-array.js';
 import type { MemberPlan, MemberValue } from '../../sql/plan/kv-plan.js';
 
 /** Tenant and key as one text. */
@@ -27,14 +27,18 @@ function known<T>(read: T | Unreadable): T {
   return read;
 }
 
+/** A server refuses it, in its own words. */
+const isFault = (read: unknown): boolean => read instanceof Unreadable && read.isFault;
+
 /** The keys are known to be readable. */
 export function failsAtOnce(plan: MemberPlan, writes: boolean, values: StatementValues): boolean {
+  if (plan.arrays.some(({ ref }) => isFault(values.array(ref)))) return true;
   if (plan.isPadded) return false;
   const counts = [...plan.written];
   for (const { ref, isOptional } of plan.arrays) {
     const array = values.array(ref);
     if (array === null && !isOptional) return true;
-    if (array !== null && !(array instanceof Unreadable)) counts.push(array.elements.length);
+    if (array !== null && !(array instanceof Unreadable)) counts.push(array.count);
   }
   return counts.some((count) => count !== counts[0]) || (writes && hasKeyTwice(plan, counts[0] ?? 0, values));
 }
@@ -63,6 +67,9 @@ function mayBeNull(
   if (value.kind !== 'array') return false;
   const array = values.array(value.array);
   return (
-    array !== null && !(array instanceof Unreadable) && array.kind === 'text' && isNullElement(array.elements[member]!)
+    array !== null &&
+    !(array instanceof Unreadable) &&
+    array.kind === 'text' &&
+    isNullElement(writtenElement(array, member))
   );
 }

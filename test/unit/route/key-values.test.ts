@@ -282,6 +282,18 @@ t.test('what is no array of text, or not a whole one, is not read', async (t) =>
   t.equal(shown(literalValues("SELECT U&'{a}'").list(literal(0))), 'unreadable');
 });
 
+t.test('a binary array that no server takes is left to a server, where it can be nothing else', async (t) => {
+  const wrong = Buffer.from(binaryArray(['ab', null]));
+  wrong.writeInt32BE(2, 4);
+  const isFault = (types: readonly number[]): boolean => {
+    const read = boundValues([wrong], { types }).array(parameter(1));
+    return read instanceof Unreadable && read.isFault;
+  };
+  for (const type of [0, UNKNOWN, TEXT_ARRAY, VARCHAR_ARRAY, 3807]) t.ok(isFault([type]), `${type}`);
+  // Cast to an array, it may be one.
+  for (const type of [TEXT, VARCHAR, 16_400]) t.notOk(isFault([type]), `${type}`);
+});
+
 t.test('an integer is read in every form in which one is sent', async (t) => {
   const bytes = (hex: string): Buffer => Buffer.from(hex, 'hex');
   const CASES: readonly (readonly [value: Value, options: BindOptions, read: bigint | 'unreadable' | null])[] = [

@@ -5,6 +5,8 @@ import {
   arrayElements,
   arrayOf,
   binaryArrayElements,
+  ELEMENTS_MAX,
+  type ElementArray,
   readArray,
   readSentArray,
 } from '../../../src/route/text-array.js';
@@ -107,6 +109,11 @@ t.test('whatever is quoted comes back', async () => {
   );
 });
 
+function whole(read: ElementArray | string | null): ElementArray {
+  if (read === null || typeof read === 'string') throw new Error('no array');
+  return read;
+}
+
 t.test('an array of some elements says what they said, by both formats', async () => {
   const sent = (values: readonly (string | null)[]): Buffer => {
     const head = Buffer.alloc(20);
@@ -125,8 +132,8 @@ t.test('an array of some elements says what they said, by both formats', async (
       (values, places) => {
         const written = values.map((one) => (one === null ? 'NULL' : `"${one.replace(/[\\"]/g, '\\$&')}"`));
         const wanted = JSON.stringify(places.map((place) => values[place] ?? null));
-        const text = arrayOf(readArray(`{${written}}`)!, places, Buffer.from);
-        const binary = arrayOf(readSentArray(sent(values))!, places, Buffer.from);
+        const text = arrayOf(whole(readArray(`{${written}}`)), places, Buffer.from);
+        const binary = arrayOf(whole(readSentArray(sent(values))), places, Buffer.from);
         return (
           JSON.stringify(arrayElements(text.toString())) === wanted &&
           JSON.stringify(binaryArrayElements(binary)) === wanted
@@ -164,4 +171,39 @@ t.test('a count that promises more than there is costs nothing', async (t) => {
     const elements = binaryArrayElements(bytes);
     t.ok(elements === null || elements.length === 0, `${count}`);
   }
+});
+
+t.test('a binary array that every server refuses is none', async (t) => {
+  const bytesOf = (words: readonly number[]): Buffer => {
+    const bytes = Buffer.alloc(4 * words.length);
+    for (const [at, word] of words.entries()) bytes.writeInt32BE(word | 0, 4 * at);
+    return bytes;
+  };
+  const words = [1, 0, 25, 2, 1, 4, 0x61616161, -1];
+  t.strictSame(binaryArrayElements(bytesOf(words)), ['aaaa', null]);
+  for (const flags of [1, 0]) t.ok(binaryArrayElements(bytesOf(words.with(1, flags))));
+  for (const flags of [-1, 2, 3, 256, 2 ** 31 - 1]) t.equal(readSentArray(bytesOf(words.with(1, flags))), null);
+  for (const length of [-2, -3, -(2 ** 31)]) t.equal(readSentArray(bytesOf(words.with(7, length))), null);
+  t.equal(readSentArray(bytesOf([0, 0, 25, 0])), null, 'bytes behind an empty one');
+});
+
+t.test('what is kept of an array is small, and ends at a bound', async (t) => {
+  const sent = (count: number): Buffer => {
+    const bytes = Buffer.alloc(20 + 4 * count);
+    for (const [at, word] of [1, 0, 25, count, 1].entries()) bytes.writeInt32BE(word, 4 * at);
+    return bytes;
+  };
+  const bytes = sent(ELEMENTS_MAX);
+  const literal = `{${'1,'.repeat(ELEMENTS_MAX - 1)}1}`;
+  const used = (): number => process.memoryUsage().heapUsed + process.memoryUsage().arrayBuffers;
+  const before = used();
+  const read = [readSentArray(bytes), readArray(literal)];
+  // Without a collection: whatever was made on the way counts, too.
+  t.ok(used() - before < 64 * ELEMENTS_MAX, `${(used() - before) / ELEMENTS_MAX} bytes an element`);
+  t.strictSame(
+    read.map((one) => whole(one).count),
+    [ELEMENTS_MAX, ELEMENTS_MAX],
+  );
+  t.equal(readSentArray(sent(ELEMENTS_MAX + 1)), 'too long');
+  t.equal(readArray(`{1,${literal.slice(1)}`), 'too long');
 });
