@@ -27,3 +27,9 @@ export function readsSnapshots(transaction: Transaction<LeasedLane>, session: Se
   // One that another session has exported is of one server.
   return said.some(({ text }) => READ_ONLY.test(text)) && !said.some(({ text }) => IMPORTED.test(text));
 }
+
+/** Of a block that was begun in a text with other statements, or in which code has run, it is not known what opens a further branch. */
+export const isUntold = ({ state }: Transaction<LeasedLane>): boolean =>
+  state.kind === 'open' && state.prologue === null && state.script === null;
+export const UNTOLD =
+  'not all that was said in it is known, as where its BEGIN stands in one text with other statements';

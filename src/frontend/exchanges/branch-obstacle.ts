@@ -2,7 +2,7 @@
 import type { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { unable } from '../../execute/two-phase/branch-failure.js';
-import { readsSnapshots, seesCommitted } from './block-snapshots.js';
+import { isUntold, readsSnapshots, seesCommitted, UNTOLD } from './block-snapshots.js';
 import { crossShard } from './cross-shard.js';
 import type { ExchangeContext } from './exchange-context.js';
 
@@ -10,6 +10,7 @@ import type { ExchangeContext } from './exchange-context.js';
 export function branchObstacle({ transaction, session, kv }: ExchangeContext, why: string): PgkvError | null {
   const leaves = refusalError(refuse('leaves_shard', { why }));
   if (kv.view.clusterId === null) return leaves;
+  if (isUntold(transaction)) return refusalError(refuse('leaves_shard', { why: `${why}, and ${UNTOLD}` }));
   if (readsSnapshots(transaction, session)) return transaction.script === null ? leaves : null;
   const setting = crossShard(session);
   if (setting.kind !== '2pc') return setting.why === null ? leaves : unable(setting.why);

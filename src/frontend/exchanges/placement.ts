@@ -25,7 +25,7 @@ import type { KvStatements } from '../unit/kv-statements.js';
 import { beginsRun } from '../unit/single-batch.js';
 import type { Unit } from '../unit/unit.js';
 import type { BlockBranches } from './block-branches.js';
-import { readsSnapshots, seesCommitted } from './block-snapshots.js';
+import { isUntold, readsSnapshots, seesCommitted, UNTOLD } from './block-snapshots.js';
 import type { ExchangeContext } from './exchange-context.js';
 import type { OwnPortals } from './own-portals.js';
 
@@ -346,6 +346,7 @@ export class ShardPlacement {
     if (transaction.phase === 'failed' || transaction.phase === 'lost') return new PgkvError('transaction_failed');
     if (this.#isReadCommitted) return transaction.settings === 'nothing' ? 'beside' : 'on branches';
     if (this.readsSnapshots) return 'on branches';
+    if (isUntold(transaction)) return LEAVES_SHARD(UNTOLD);
     return LEAVES_SHARD('a read over several shards has no common snapshot, as this isolation level would need');
   }
 
