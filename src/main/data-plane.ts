@@ -34,7 +34,7 @@ import { Frontend, frontendLimits } from '../wire/protocol.js';
 import { errorsWritten } from '../wire/server-messages.js';
 import { refreshGauges, refreshOwnErrors } from './data-counters.js';
 import { boundHeapGrowth } from './heap-growth.js';
-import { lookAtLocks, preparedMaxOf } from './lock-looks.js';
+import { locksOfShards, preparedMaxOf } from './lock-looks.js';
 import { clientNodes, type PoolServices, type ServiceNodes } from './node-pools.js';
 import { type Siblings, shareLanes } from './share-lanes.js';
 import { warmUp } from './warm-up.js';
@@ -316,7 +316,7 @@ const severalShards = ({ settings, log, clock, random, views, service }: DataPla
   lockWatch: new LockWatch({
     clock,
     random,
-    look: () => lookAtLocks(views.current, service, clock),
+    looks: locksOfShards(views, service, clock),
     ended: (detail) => log.warn({ detail }, 'a deadlock over several shards was ended'),
   }),
 });

@@ -4,6 +4,8 @@
 // sessions of a server itself; of clients of two routers.
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
+import { type Clock, systemClock, type Timer } from '../../src/base/clock.js';
+import { locksQuery } from '../../src/main/lock-looks.js';
 import { startRouter } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
 import { kvRouter, kvServers } from '../support/kv-cluster.js';
@@ -22,12 +24,31 @@ const random = new SeededRandom(SEED);
 const cluster = await kvServers(t, SHARDS, { stated: true });
 const admins = await Promise.all(cluster.servers.map((server) => connectTo(t, server)));
 for (const admin of admins) await admin.query(GRANTS);
+const TICK_MS = 300;
+/** Of the other router: a tick is pending while transactions are watched. */
+const ticks = new Set<Timer>();
+const clock: Clock = {
+  ...systemClock,
+  after(ms, act) {
+    const pending = systemClock.after(ms, () => {
+      ticks.delete(pending);
+      act();
+    });
+    if (ms === TICK_MS) ticks.add(pending);
+    const cancel = (): void => {
+      ticks.delete(pending);
+      pending.cancel();
+    };
+    return { cancel };
+  },
+};
 /** Two, as two processes: what the other has begun, each knows from the servers alone. */
 const live = await kvRouter(t, cluster);
 const other = await startRouter({
   settings: routerSettings(cluster.servers, {}),
   log: createLogger({ level: 'info', format: 'json', values: false }, { write: () => undefined }),
   version: '0.0.0-test',
+  clock,
   catalog: cluster.catalog,
   probeAs: { user: cluster.servers[0]!.superuser, database: 'postgres' },
 });
@@ -143,6 +164,53 @@ t.test(`circles over shards end, by one of them each: seed ${SEED}`, { timeout: 
     t.match(first?.detail, /wait for each other, on shards "s\d"/, what);
     await Promise.all(members.map(({ client }) => client.end()));
   }
+});
+
+t.test('sessions that end in blocks on several shards, in whatever way, are watched no more', async (t) => {
+  const ways: readonly ((client: SqlClient) => void)[] = [
+    ({ wire }) => wire.send('terminate'),
+    ({ wire }) => wire.socket.end(),
+    ({ wire }) => wire.destroy(),
+    // A violation of the protocol: FATAL.
+    ({ wire }) => wire.sendBytes(Buffer.from('~\0\0\0\x04', 'latin1')),
+  ];
+  const open = async (at: number) => {
+    const client = await connectThere();
+    await client.run('BEGIN', set(keys[0]![at]!), set(keys[1]![at]!));
+    return client;
+  };
+  for (const [at, leave] of ways.entries()) {
+    const [one, other] = [await open(2 * at), await open(2 * at + 1)];
+    t.equal(ticks.size, 1, 'they are watched');
+    // One of them at work.
+    other.wire.send({ query: set(keys[0]![2 * at]!) });
+    while ((await waitingOn(0)) === 0) await sleep(10);
+    leave(other);
+    leave(one);
+    for (let tries = 0; tries < 300 && ticks.size > 0; tries++) await sleep(10);
+    t.equal(ticks.size, 0, `way ${at}`);
+    one.wire.destroy();
+    other.wire.destroy();
+  }
+  while ((await waitingOn(0)) > 0) await sleep(10);
+});
+
+t.test('a server where more stand in front of each other than can be looked at shows no waits', async (t) => {
+  const sessions = await Promise.all(Array.from({ length: 4 }, () => connectTo(t, cluster.servers[0]!)));
+  const waits: Promise<unknown>[] = [];
+  for (const [index, session] of sessions.entries()) {
+    const locking = session.query('SELECT pg_advisory_lock(7)');
+    if (index === 0) await locking;
+    else waits.push(locking);
+    while ((await waitingOn(0)) < index) await sleep(10);
+  }
+  // The first of those that wait stands behind one, the third behind three.
+  t.equal((await rowsOf(admins[0]!, locksQuery(6))).length, 3);
+  t.equal((await rowsOf(admins[0]!, locksQuery(5))).length, 0);
+  for (const session of sessions) {
+    await session.query('SELECT pg_advisory_unlock_all()');
+  }
+  await Promise.all(waits);
 });
 
 t.test('who waits without a circle waits on', async (t) => {

@@ -298,7 +298,7 @@ class World {
         preparedSlots: new PreparedSlots({ clock, processes: 1, ask: async () => 0 }),
         lockWatch: new LockWatch({
           ...{ clock, random: this.#random },
-          look: async () => [],
+          looks: { look: async () => [] },
           ended: () => undefined,
         }),
         sources: new StatementSources(new TextBudget(1_000_000), templateOf),

@@ -31,8 +31,9 @@ export interface MatchedConnection {
   /** See ReplyReceiver.serverTag and guardedError. */
   readonly watchTags: boolean;
   readonly guarded: boolean;
-  /** Told instead of a cancel; taken with it. */
+  /** Told instead of a cancel; taken with it, and where none has come of those that are under way. */
   deadlock: DeadlockVerdict | null;
+  readonly cancelsUnderWay: number;
   /** Kept by the matcher: transaction status, whether COPY FROM STDIN is on, reported settings. */
   status: number;
   copyIn: boolean;
@@ -341,6 +342,8 @@ export class ReplyMatcher {
     const status = buffer[start + 5]!;
     if (end - start !== 6 || !STATUSES.has(status)) throw new Error('malformed ReadyForQuery');
     this.#connection.status = status;
+    // The cancel came too late: the next one is somebody else's.
+    if (this.#connection.deadlock !== null && this.#connection.cancelsUnderWay === 0) this.#connection.deadlock = null;
     const forward = !head.swallow && !this.#withheld;
     if (forward) {
       this.#forward();

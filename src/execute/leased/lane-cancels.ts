@@ -21,6 +21,8 @@ export class LaneCancels {
     connection.cancelsUnderWay++;
     this.#cancelStatement(connection, () => {
       connection.cancelsUnderWay--;
+      // It came too late: see MatchedConnection.deadlock.
+      if (connection.cancelsUnderWay === 0 && connection.replies.length === 0) connection.deadlock = null;
       if (connection.cancelsUnderWay > 0 || connection.dead || connection.receiver !== this.#lane) return;
       const waiting = this.#waiting;
       this.#waiting = null;

@@ -1,6 +1,8 @@
 // Who waits for whom over all shards, by what their servers say, and which of them can never go on (R66). A transaction over
 // several shards is one vertex, by its mark; any other session of a server is one of its own. Pure.
-// Invariant: a circle within one server is left to that server, which ends it by itself.
+// Invariants: a circle within one server is left to that server, which ends it by itself; the work is linear in the blockers, of
+// which a queue for one lock has half the square of its length: each stands in front of all behind it.
+import { Links } from './links.js';
 import { isYounger, type LockMark } from './lock-mark.js';
 
 /** A session that waits for a lock. */
@@ -28,7 +30,7 @@ interface Edge {
   readonly to: Vertex;
 }
 
-/** By what tells one wait from another. */
+/** Of what waits in circles, by what tells one wait from another. Most that wait do in a queue, and are not in it. */
 export type WaitGraph = ReadonlyMap<string, Edge>;
 
 /** A transaction that has to end, so that the others of its circle go on. */
@@ -42,15 +44,28 @@ export interface Victim {
 }
 
 export function waitGraph(shards: readonly ShardLocks[]): WaitGraph {
-  const edges = new Map<string, Edge>();
-  for (const { shardName, marks, waits } of shards) {
+  const links = new Links<Vertex>();
+  const servers = shards.map(({ shardName, marks, waits }) => {
     const vertexOf = vertices(shardName, marks);
     const circling = ownCircles(waits);
+    const counted = waits.filter(({ pid, since }) => since !== '' && !circling.has(pid));
+    for (const { pid, blockers } of counted) {
+      const from = vertexOf(pid);
+      for (const blocker of blockers) links.add(from, vertexOf(blocker));
+    }
+    return { shardName, vertexOf, waits: counted };
+  });
+  const knotOf = byMember(links.knots());
+  const edges = new Map<string, Edge>();
+  for (const { shardName, vertexOf, waits } of servers) {
     for (const { pid, since, blockers } of waits) {
-      if (since === '' || circling.has(pid)) continue;
+      const from = vertexOf(pid);
+      const knot = knotOf.get(from);
+      if (knot === undefined) continue;
       for (const blocker of blockers) {
-        const edge = { shardName, pid, from: vertexOf(pid), to: vertexOf(blocker) };
-        if (edge.from !== edge.to) edges.set(`${shardName} ${pid} ${since} ${blocker} ${edge.from} ${edge.to}`, edge);
+        const to = vertexOf(blocker);
+        if (from === to || knotOf.get(to) !== knot) continue;
+        edges.set(`${shardName} ${pid} ${since} ${blocker} ${from} ${to}`, { shardName, pid, from, to });
       }
     }
   }
@@ -64,32 +79,31 @@ export function lasting(before: WaitGraph, now: WaitGraph): WaitGraph {
 
 /** One for each knot of circles: the youngest, which has done least. */
 export function victims(graph: WaitGraph): Victim[] {
-  const forward = neighbours(graph, 'from', 'to');
-  const backward = neighbours(graph, 'to', 'from');
-  const found: Victim[] = [];
-  const seen = new Set<Vertex>();
-  for (const start of forward.keys()) {
-    if (seen.has(start)) continue;
-    const behind = reached(backward, start);
-    const knot = new Set([...reached(forward, start)].filter((vertex) => behind.has(vertex)));
-    for (const vertex of knot) seen.add(vertex);
-    if (knot.size > 1) found.push(...victimOf(knot, graph));
+  const links = new Links<Vertex>();
+  for (const { from, to } of graph.values()) links.add(from, to);
+  const knots = links.knots();
+  const knotOf = byMember(knots);
+  const inside = new Map<readonly Vertex[], Edge[]>(knots.map((knot) => [knot, []]));
+  for (const edge of graph.values()) {
+    const knot = knotOf.get(edge.from);
+    if (knot !== undefined && knotOf.get(edge.to) === knot) inside.get(knot)!.push(edge);
   }
-  return found;
+  return [...inside].flatMap(([knot, edges]) => victimOf(knot, edges));
 }
 
-function victimOf(knot: ReadonlySet<Vertex>, graph: WaitGraph): Victim[] {
-  const marks = [...knot].filter(isMark).sort();
-  const [first, ...more] = marks;
+function victimOf(knot: readonly Vertex[], inside: readonly Edge[]): Victim[] {
+  const [first, ...more] = knot.filter(isMark).sort();
   if (first === undefined) return [];
   const mark = more.reduce((youngest, one) => (isYounger(one, youngest) ? one : youngest), first);
-  const inside = [...graph.values()].filter(({ from, to }) => knot.has(from) && knot.has(to));
   const waits = new Map(
     inside.filter(({ from }) => from === mark).map((edge) => [`${edge.shardName} ${edge.pid}`, edge]),
   );
   const shardNames = [...new Set(inside.map(({ shardName }) => shardName))].sort();
-  return [{ mark, waits: [...waits.values()], count: knot.size, shardNames }];
+  return [{ mark, waits: [...waits.values()], count: knot.length, shardNames }];
 }
+
+const byMember = <Name>(knots: readonly (readonly Name[])[]): ReadonlyMap<Name, readonly Name[]> =>
+  new Map(knots.flatMap((knot) => knot.map((name) => [name, knot])));
 
 const isMark = (vertex: Vertex): boolean => /^\d+$/.test(vertex);
 
@@ -103,41 +117,28 @@ function vertices(shardName: string, marks: ShardLocks['marks']): (pid: number) 
   }
   const counts = new Map<LockMark, number>();
   for (const mark of byPid.values()) counts.set(mark, (counts.get(mark) ?? 0) + 1);
+  const known = new Map<number, Vertex>();
   return (pid) => {
-    const mark = byPid.get(pid);
-    return mark !== undefined && counts.get(mark) === 1 ? mark : `${shardName} ${pid}`;
+    let vertex = known.get(pid);
+    if (vertex === undefined) {
+      const mark = byPid.get(pid);
+      vertex = mark !== undefined && counts.get(mark) === 1 ? mark : `${shardName} ${pid}`;
+      known.set(pid, vertex);
+    }
+    return vertex;
   };
 }
 
 /** Sessions of one server that wait for each other there. */
 function ownCircles(waits: readonly LockWait[]): ReadonlySet<number> {
-  const forward = new Map(waits.map(({ pid, blockers }) => [pid, blockers]));
-  return new Set(waits.filter(({ pid }) => reachedFrom(forward, pid).has(pid)).map(({ pid }) => pid));
-}
-
-function neighbours(graph: WaitGraph, from: 'from' | 'to', to: 'from' | 'to'): Map<Vertex, Vertex[]> {
-  const found = new Map<Vertex, Vertex[]>();
-  for (const edge of graph.values()) {
-    const more = found.get(edge[from]);
-    if (more === undefined) found.set(edge[from], [edge[to]]);
-    else more.push(edge[to]);
-  }
-  return found;
-}
-
-const reached = <Node>(next: ReadonlyMap<Node, readonly Node[]>, start: Node): Set<Node> =>
-  reachedFrom(next, start).add(start);
-
-/** `start` itself only where a way leads back to it. */
-function reachedFrom<Node>(next: ReadonlyMap<Node, readonly Node[]>, start: Node): Set<Node> {
-  const found = new Set<Node>();
-  const open = [start];
-  for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    for (const one of next.get(node) ?? []) {
-      if (found.has(one)) continue;
-      found.add(one);
-      open.push(one);
+  const links = new Links<number>();
+  const found = new Set<number>();
+  for (const { pid, blockers } of waits) {
+    for (const blocker of blockers) {
+      if (blocker === pid) found.add(pid);
+      else links.add(pid, blocker);
     }
   }
+  for (const pid of links.knots().flat()) found.add(pid);
   return found;
 }

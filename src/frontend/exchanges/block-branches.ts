@@ -108,6 +108,7 @@ export class BlockBranches implements Exchange<Unit> {
   }
 
   abandon(): void {
+    this.#mark.abandon();
     this.#opening.abandon();
     this.#asked.abandon(this.#context.services.clock);
   }

@@ -12,6 +12,7 @@ import type { ExchangeContext } from './exchange-context.js';
 /** Fails, in words that the server's log shows. */
 const FAILING = `SELECT 'a deadlock over several shards ends this transaction'::pg_catalog.int4`;
 
+const NO_MARK: LockMark = '';
 const TRY_AGAIN_MS = 10;
 const TRIES_MAX = 20;
 
@@ -19,7 +20,7 @@ export class BlockMark {
   readonly #context: ExchangeContext;
   readonly #asked: AskedLanes;
   readonly #clock: Clock;
-  #mark: LockMark = '';
+  #mark: LockMark = NO_MARK;
   /** Of the block, once it has several branches. */
   #watched: WatchedTransaction | null = null;
   /** The block was ended while its lanes are lent. */
@@ -48,7 +49,7 @@ export class BlockMark {
 
   /** A further branch is open. */
   spread(): void {
-    if (this.#watched?.mark === this.#mark) return;
+    if (this.#mark === NO_MARK || this.#watched?.mark === this.#mark) return;
     const mark = this.#mark;
     const { transaction, services } = this.#context;
     const isCurrent = (): boolean => this.#mark === mark && transaction.isSpread;
@@ -63,6 +64,13 @@ export class BlockMark {
       ended: () => this.#failSoon(isCurrent, TRIES_MAX),
     };
     services.lockWatch.watch(this.#watched);
+  }
+
+  /** The session is over, its block with it, which nobody will end. */
+  abandon(): void {
+    this.#mark = NO_MARK;
+    if (this.#watched !== null) this.#context.services.lockWatch.forget(this.#watched);
+    this.#watched = null;
   }
 
   /** Its server is to tell first where the block stands. */

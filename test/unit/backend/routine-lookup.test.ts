@@ -4,8 +4,8 @@ import t from 'tap';
 import { PoolGroup } from '../../../src/backend/pool/pool-group.js';
 import { RoutineLookup } from '../../../src/backend/pool/routine-lookup.js';
 import { StatementRefused } from '../../../src/backend/pool/service-query.js';
-import type { Clock } from '../../../src/base/clock.js';
 import { PgkvError } from '../../../src/base/errors.js';
+import { QuietClock } from '../../support/quiet-clock.js';
 
 type Answer = PgkvError | (string | null)[][];
 
@@ -15,36 +15,6 @@ const refused = (): PgkvError =>
   new PgkvError('server_unreachable', { detail: 'no', cause: new StatementRefused('42501', 'no') });
 const stopping = (): PgkvError =>
   new PgkvError('server_unreachable', { detail: 'no', cause: new PgkvError('shutting_down') });
-
-/** Time goes on when everything that could happen at this moment has happened. */
-class QuietClock implements Clock {
-  #now = 0;
-  readonly #timers = new Map<object, { at: number; run: () => void }>();
-  readonly now = (): number => this.#now;
-  readonly wallTime = (): number => this.#now;
-
-  after(delayMs: number, run: () => void): { cancel(): void } {
-    const key = {};
-    this.#timers.set(key, { at: this.#now + delayMs, run });
-    return { cancel: () => this.#timers.delete(key) };
-  }
-
-  get pending(): number {
-    return this.#timers.size;
-  }
-
-  async runUntil(isOver: () => boolean): Promise<void> {
-    for (;;) {
-      for (let turn = 0; turn < 20; turn++) await Promise.resolve();
-      if (isOver()) return;
-      const [next] = [...this.#timers].sort(([, a], [, b]) => a.at - b.at);
-      if (next === undefined) throw new Error('nothing will happen any more');
-      this.#timers.delete(next[0]);
-      this.#now = next[1].at;
-      next[1].run();
-    }
-  }
-}
 
 /** Looks up with a server that answers questions like this, then with a fingerprint and no routines. */
 async function lookUp(answers: (() => Answer)[]) {

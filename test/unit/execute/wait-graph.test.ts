@@ -219,3 +219,94 @@ t.test('generated waits: what is left without the victims has no circle, and a v
   t.ok(found > 50, `${found} circles`);
   t.end();
 });
+
+/** Blockers of which each that is looked at is counted. */
+class Counted extends Array<number> {
+  static visits = 0;
+  static visitsMax = Number.POSITIVE_INFINITY;
+
+  override *[Symbol.iterator](): ArrayIterator<number> {
+    for (let at = 0; at < this.length; at++) {
+      if (++Counted.visits > Counted.visitsMax) throw new Error(`more than ${Counted.visitsMax} visits`);
+      yield this[at]!;
+    }
+  }
+}
+
+t.test(
+  'a queue costs each of its blockers a few looks, and leaves no graph; a circle beside it is found all the same',
+  (t) => {
+    const waiters = 2_000;
+    // Session n stands behind all before it; 0 has the lock.
+    const waits = Array.from({ length: waiters }, (_, index): [number, number[]] => [
+      index + 1,
+      Counted.from({ length: index + 1 }, (_, pid) => pid) as Counted,
+    ]);
+    const blockers = (waiters * (waiters + 1)) / 2;
+    const marks = waits.map(([pid]): [number, string] => [pid, mark(pid, pid)]);
+    const visits = (...shards: readonly ShardLocks[]) => {
+      Counted.visits = 0;
+      Counted.visitsMax = 3 * blockers;
+      const graph = waitGraph(shards);
+      t.ok(Counted.visits >= blockers, `${Counted.visits} visits`);
+      return graph;
+    };
+    t.equal(visits(of('a', marks, waits)).size, 0);
+    // Two at its head wait for each other, over another server: all behind them hang on that.
+    const graph = visits(of('a', marks, waits), of('b', marks, [[1, [2]]]));
+    t.equal(graph.size, 2);
+    t.match(victims(graph), [{ mark: mark(2, 2), count: 2 }]);
+    t.end();
+  },
+);
+
+/** For each knot the youngest, found by following all ways from everywhere. */
+function wanted(shards: readonly ShardLocks[]): string[] {
+  const reach = (next: Map<string, Set<string>>, start: string) => {
+    const found = new Set<string>();
+    const open = [start];
+    for (let at = open.pop(); at !== undefined; at = open.pop())
+      for (const one of next.get(at) ?? []) if (!found.has(one)) open.push(one) && found.add(one);
+    return found;
+  };
+  const all = new Map<string, Set<string>>();
+  for (const { shardName, marks, waits } of shards) {
+    const own = new Map(waits.map(({ pid, blockers }) => [`${pid}`, new Set(blockers.map(String))]));
+    const nameOf = new Map(marks.map(({ pid, mark }) => [pid, mark]));
+    const vertex = (pid: number) => nameOf.get(pid) ?? `${shardName} ${pid}`;
+    for (const { pid, blockers } of waits) {
+      if (reach(own, `${pid}`).has(`${pid}`)) continue;
+      const next = all.get(vertex(pid)) ?? new Set();
+      for (const blocker of blockers) next.add(vertex(blocker));
+      all.set(vertex(pid), next);
+    }
+  }
+  const found = new Set<string>();
+  for (const one of all.keys()) {
+    const knot = [...reach(all, one)].filter((other) => reach(all, other).has(one));
+    const marks = knot.filter((vertex) => /^\d+$/.test(vertex)).sort((a, b) => (isYounger(a, b) ? -1 : 1));
+    if (knot.length > 1 && marks.length > 0) found.add(marks[0]!);
+  }
+  return [...found].sort();
+}
+
+t.test('generated waits for many: knots as they are by following all ways', (t) => {
+  let found = 0;
+  for (let seed = 1; seed <= 600; seed++) {
+    const random = new SeededRandom(seed);
+    const sessions = random.between(2, 9);
+    const shards = ['a', 'b', 'c'].map((name) => {
+      const pids = Array.from({ length: sessions }, (_, pid) => pid);
+      const marks = pids.filter(() => random.chance(0.8)).map((pid): [number, string] => [pid, mark(pid, pid)]);
+      const waits = pids.flatMap((pid): [number, number[]][] =>
+        random.chance(0.3) ? [[pid, random.some(pids, random.between(1, 3)).filter((other) => other !== pid)]] : [],
+      );
+      return of(name, marks, waits);
+    });
+    const expected = wanted(shards);
+    found += expected.length;
+    t.strictSame(ends(...shards).sort(), expected, `seed ${seed}`);
+  }
+  t.ok(found > 100, `${found} knots`);
+  t.end();
+});
