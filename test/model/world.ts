@@ -295,7 +295,7 @@ class World {
         counters,
         copies: new RunningCopies(clock),
         // One shard: nobody waits over several.
-        preparedSlots: new PreparedSlots({ clock, processes: 1, ask: async () => 0 }),
+        preparedSlots: new PreparedSlots({ clock, processes: 1, ask: async () => 100 }),
         lockWatch: new LockWatch({
           ...{ clock, random: this.#random },
           looks: { look: async () => [] },

@@ -91,7 +91,7 @@ export class BlockCommit {
     const rollBack = (branch: LaneBranch, done: () => void): void => branch.rollback(done);
     if (failure !== null) return forEach(branches, rollBack, () => this.#end(failure));
     const readers = branches.filter((branch) => !this.#writers.includes(branch));
-    const together = { ...this.#options, what: 'transaction' as const };
+    const together = { ...this.#options, what: 'transaction' as const, isCancelled: () => this.#isCancelled };
     commitTogether(readers, this.#writers, together, (error) => this.#end(error));
   }
 

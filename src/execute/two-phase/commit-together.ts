@@ -25,6 +25,8 @@ export interface TogetherOptions {
   readonly random: Random;
   /** What is told to have been rolled back. */
   readonly what: 'statement' | 'transaction';
+  /** By its client, which counts as long as nothing is prepared. */
+  isCancelled?(): boolean;
 }
 
 /** How long the client waits for a shard to show what is decided. */
@@ -64,9 +66,10 @@ export function commitTogether(
 
 function commitWriters(
   writers: readonly CommittingBranch[],
-  { clusterId, role, slots, clock, random, what }: TogetherOptions,
+  options: TogetherOptions,
   over: (error: Buffer | null) => void,
 ): void {
+  const { clusterId, role, slots, clock, random, what } = options;
   const [only, ...more] = writers;
   if (only === undefined) return over(null);
   if (more.length === 0) return only.commit((answer) => over(errorOfOnly(only.shardName, answer)));
@@ -75,14 +78,17 @@ function commitWriters(
   const prepared = writers.slice(0, -1).map(({ shardName }) => shardName);
   slots.take(prepared, (full) => {
     const rollBack = (branch: CommittingBranch, done: () => void): void => branch.rollback(done);
+    const isCancelled = options.isCancelled?.() === true;
+    if (full === null && isCancelled) slots.give(prepared);
+    if (isCancelled) return forEach(writers, rollBack, () => over(CANCELLED));
     if (full !== null) return forEach(writers, rollBack, () => over(noSlotOn(full, what)));
     new Coordinator({
       gid,
       branches: writers,
       clock,
       finishMs: FINISH_MS,
-      over: (outcome) => {
-        slots.give(prepared);
+      over: (outcome, left) => {
+        slots.give(prepared, left);
         over(errorOfOutcome(outcome, what));
       },
     }).start();
@@ -98,6 +104,7 @@ const noSlotOn = (shard: string, what: string): Buffer =>
   );
 
 const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
+const CANCELLED = errorOf(new PgkvError('cancelled'));
 const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transaction was rolled back by its server' }));
 
 /** Of a writer that has committed by itself. */

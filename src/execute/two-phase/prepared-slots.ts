@@ -21,11 +21,18 @@ interface Waiter {
 const WAIT_MS = 2_000;
 /** A server that was restarted may allow others. */
 const ASKED_AGAIN_MS = 60_000;
+/** Where it could not say. */
+const ASKED_AGAIN_SOON_MS = 1_000;
+/** Of what may be prepared still: recovery has ended it by then, or it is among what is left for it. */
+const KEPT_MS = 60_000;
 
 export class PreparedSlots {
   readonly #options: PreparedSlotsOptions;
   readonly #taken = new Map<string, number>();
-  readonly #limits = new Map<string, { limit: number; askedAt: number }>();
+  readonly #limits = new Map<string, { limit: number; askAgainAt: number }>();
+  /** Given back when their time is over, the first first. */
+  readonly #kept: { readonly shardNames: readonly string[]; readonly until: number }[] = [];
+  /** In the order in which they came: nobody gets what an earlier one waits for. */
   #waiting: Waiter[] = [];
 
   constructor(options: PreparedSlotsOptions) {
@@ -34,28 +41,56 @@ export class PreparedSlots {
 
   /** One on each shard, or none. @param told full: the shard that has none left; null: they are taken */
   take(shardNames: readonly string[], told: (full: string | null) => void): void {
+    this.#giveKept();
     for (const name of shardNames) this.#know(name);
-    if (this.#tryTake(shardNames)) return told(null);
+    const isWanted = this.#waiting.some((one) => one.shardNames.some((name) => shardNames.includes(name)));
+    if (!isWanted && this.#tryTake(shardNames)) return told(null);
     const waiter: Waiter = {
       shardNames,
       told,
-      deadline: this.#options.clock.after(WAIT_MS, () => {
-        this.#waiting = this.#waiting.filter((one) => one !== waiter);
-        told(shardNames.find((name) => this.#isFull(name)) ?? shardNames[0]!);
-      }),
+      deadline: this.#options.clock.after(WAIT_MS, () => this.#missed(waiter)),
     };
     this.#waiting.push(waiter);
   }
 
-  give(shardNames: readonly string[]): void {
+  /** @param left what was prepared may be so still */
+  give(shardNames: readonly string[], left = false): void {
+    if (left) this.#kept.push({ shardNames, until: this.#options.clock.now() + KEPT_MS });
+    else this.#giveBack(shardNames);
+    this.#serve();
+  }
+
+  #giveBack(shardNames: readonly string[]): void {
     for (const name of shardNames) this.#taken.set(name, (this.#taken.get(name) ?? 0) - 1);
+  }
+
+  /** No timer: who needs them looks. */
+  #giveKept(): void {
+    const now = this.#options.clock.now();
+    while (this.#kept.length > 0 && this.#kept[0]!.until <= now) this.#giveBack(this.#kept.shift()!.shardNames);
+  }
+
+  #missed(waiter: Waiter): void {
+    this.#serve();
+    if (!this.#waiting.includes(waiter)) return;
+    this.#waiting = this.#waiting.filter((one) => one !== waiter);
+    const { shardNames, told } = waiter;
+    told(shardNames.find((name) => this.#isFull(name)) ?? shardNames[0]!);
+    // Others may have waited for this one alone.
     this.#serve();
   }
 
   #serve(): void {
-    const served = new Set(this.#waiting.filter(({ shardNames }) => this.#tryTake(shardNames)));
-    if (served.size === 0) return;
-    this.#waiting = this.#waiting.filter((one) => !served.has(one));
+    this.#giveKept();
+    const wanted = new Set<string>();
+    const served: Waiter[] = [];
+    for (const waiter of this.#waiting) {
+      const { shardNames } = waiter;
+      if (!shardNames.some((name) => wanted.has(name)) && this.#tryTake(shardNames)) served.push(waiter);
+      else for (const name of shardNames) wanted.add(name);
+    }
+    if (served.length === 0) return;
+    this.#waiting = this.#waiting.filter((one) => !served.includes(one));
     for (const { told, deadline } of served) {
       deadline.cancel();
       told(null);
@@ -73,18 +108,21 @@ export class PreparedSlots {
   }
 
   #know(name: string): void {
-    const now = this.#options.clock.now();
+    const { clock, processes, ask } = this.#options;
+    const now = clock.now();
     const known = this.#limits.get(name);
-    if (known !== undefined && now - known.askedAt < ASKED_AGAIN_MS) return;
-    this.#limits.set(name, { limit: known?.limit ?? Number.POSITIVE_INFINITY, askedAt: now });
-    this.#options.ask(name).then(
+    if (known !== undefined && now < known.askAgainAt) return;
+    const asked = { limit: known?.limit ?? Number.POSITIVE_INFINITY, askAgainAt: now + ASKED_AGAIN_MS };
+    this.#limits.set(name, asked);
+    ask(name).then(
       (allowed) => {
-        const limit = Math.max(1, Math.floor((allowed - Math.ceil(allowed / 10)) / this.#options.processes));
-        this.#limits.set(name, { limit, askedAt: now });
+        asked.limit = Math.max(1, Math.floor((allowed - Math.ceil(allowed / 10)) / processes));
         this.#serve();
       },
       // Whatever is wrong there, a PREPARE will say.
-      () => undefined,
+      () => {
+        asked.askAgainAt = clock.now() + ASKED_AGAIN_SOON_MS;
+      },
     );
   }
 }

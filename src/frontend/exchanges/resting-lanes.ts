@@ -25,8 +25,11 @@ export class RestingLanes {
   undisturbed(deed: () => void): void {
     const wasLettingGo = this.#isLettingGo;
     this.#isLettingGo = true;
-    deed();
-    this.#isLettingGo = wasLettingGo;
+    try {
+      deed();
+    } finally {
+      this.#isLettingGo = wasLettingGo;
+    }
     if (!wasLettingGo) this.#context.resume();
   }
 

@@ -192,7 +192,7 @@ export class ScatterExchange implements Exchange<Unit> {
   }
 
   #query(unit: Unit, shards: readonly ShardView[]): Handling {
-    const request = shardReadRequest(unit.statement!, shards, NOTHING_BOUND, this.#context);
+    const request = shardReadRequest(unit.statement!, shards, unit.view, NOTHING_BOUND, this.#context);
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
     return this.#runQuery(request, shardTextOf(unit.statement!, request.parameters));
   }
@@ -220,7 +220,7 @@ export class ScatterExchange implements Exchange<Unit> {
     const { services, output } = this.#context;
     const writer = new CopyWriter(copy.format!, statement.encoding.write);
     const bound = { ...NOTHING_BOUND, formats: writer.resultFormats };
-    const request = shardReadRequest(statement, shards, bound, this.#context);
+    const request = shardReadRequest(statement, shards, unit.view, bound, this.#context);
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
     const rewritten = shardTextOf(statement, request.parameters);
     services.counters.statements++;
@@ -249,7 +249,7 @@ export class ScatterExchange implements Exchange<Unit> {
   #bind(unit: Unit, shards: readonly ShardView[]): Handling {
     const parts = boundParts(unit.buffer, unit.start, unit.end);
     if (parts === null) return this.#answers.refuse(unit, INVALID_BIND);
-    const request = shardReadRequest(unit.statement!, shards, parts, this.#context);
+    const request = shardReadRequest(unit.statement!, shards, unit.view, parts, this.#context);
     if (request instanceof PgkvError) return this.#answers.refuse(unit, request);
     return this.#makePortal(unit, request, shardTextOf(unit.statement!, request.parameters));
   }

@@ -55,15 +55,16 @@ const NO_BLOCK: Omit<InstantSource, 'source'> = { inBlock: null, settle: (instan
 /** Of a simple query: no parameters, all columns as text. */
 export const NOTHING_BOUND: BoundParts = { parameters: NO_PARAMETERS, formats: [], name: '' };
 
-/** The read to be run; the error where it cannot be made, which is the statement's own and never the session's end. */
+/** @param view by which it was routed, perhaps a while ago @returns the read to be run; the error where it cannot be made, which is the statement's own and never the session's end. */
 export function shardReadRequest(
   statement: KvStatement,
   shards: readonly ShardView[],
+  view: ClusterView,
   bound: BoundParts,
   context: ReadRequestContext,
 ): ScatterRequest | PgkvError {
   try {
-    return requestOf(statement, shards, bound, context);
+    return requestOf(statement, shards, view, bound, context);
   } catch (error) {
     if (error instanceof PgkvError) return error;
     return new PgkvError('internal', { detail: messageOf(error), cause: error });
@@ -73,6 +74,7 @@ export function shardReadRequest(
 function requestOf(
   statement: KvStatement,
   shards: readonly ShardView[],
+  view: ClusterView,
   { parameters, formats, name }: BoundParts,
   context: ReadRequestContext,
 ): ScatterRequest | PgkvError {
@@ -87,7 +89,7 @@ function requestOf(
   const { clock, sources } = context.services;
   const target = (shard: ShardView): ScatterTarget => targetOn(shard, context);
   const { members } = plan;
-  const split = members == null ? null : splitMembers(statement, members, shards, kv.view, parameters);
+  const split = members == null ? null : splitMembers(statement, members, shards, view, parameters);
   return {
     plan: scatter,
     shardSource: shardSource(statement, scatter, parameters, sources, split),
