@@ -32,6 +32,11 @@ export class BranchScript {
     return this.#pending.length > 0 || this.#settled?.length === 0 ? null : this.#settled;
   }
 
+  /** Those whose answers are to come, too. */
+  get said(): readonly PrologueStatement[] | null {
+    return this.#settled === null ? null : [...this.#settled, ...this.#pending];
+  }
+
   /** A statement of the block is about to be sent on its branch. */
   sent(template: Template, text: string, say: Say): void {
     if (this.#settled === null || template === NEUTRAL_TEMPLATE) return;

@@ -127,3 +127,21 @@ t.test('other levels stay on one shard', async (t) => {
   await client.end();
   await setup.end();
 });
+
+t.test('a statement that is only parsed has taken the snapshot of its shard', async (t) => {
+  const [client, writer] = [await live.connect({ user: 'app' }), await live.connect({ user: 'app' })];
+  const set = (value: string) =>
+    writer.run(`UPDATE kv SET value = '${value}' WHERE tenant_id = 'a' AND key = '${keys[0]}'`);
+  for (const name of ['', 'p']) {
+    await set('1');
+    await client.run(`BEGIN ${LEVEL} READ ONLY`);
+    await client.send([{ parse: one(0), name }, 'sync']);
+    await set('2');
+    await client.value(one(1));
+    t.equal(await client.value(one(0)), '1');
+    await client.run('COMMIT');
+    t.equal(await client.value(one(0)), '2');
+  }
+  await client.end();
+  await writer.end();
+});

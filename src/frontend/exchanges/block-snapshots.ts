@@ -23,7 +23,7 @@ export function readsSnapshots(transaction: Transaction<LeasedLane>, session: Se
   if (state.kind !== 'held' && state.kind !== 'open') return false;
   if (seesCommitted(transaction, session)) return false;
   if (TRUE.has(session.settings.values.get('default_transaction_read_only') ?? '')) return true;
-  const said = state.prologue ?? (state.kind === 'open' ? state.script?.statements : null) ?? [];
+  const said = state.prologue ?? (state.kind === 'open' ? state.script?.said : null) ?? [];
   // One that another session has exported is of one server.
   return said.some(({ text }) => READ_ONLY.test(text)) && !said.some(({ text }) => IMPORTED.test(text));
 }

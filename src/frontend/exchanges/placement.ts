@@ -208,8 +208,12 @@ export class ShardPlacement {
     transaction.sent(template, text, lane, template.leavesBlock === 'open' ? this.#before() : null);
     // A block that begins has taken over what stands before it; what stands before the end of one is decided by that.
     if (template.leavesBlock !== null) this.#batchSaid = NOTHING_SAID;
-    // A snapshot that it has is gone elsewhere.
-    if (comesBack || (template.takesSnapshot && transaction.movable && this.readsSnapshots)) transaction.bound();
+    if (comesBack || this.#bindsSnapshot(template)) transaction.bound();
+  }
+
+  /** The block has a snapshot of the shard behind it, which is gone elsewhere. */
+  #bindsSnapshot({ takesSnapshot }: Template): boolean {
+    return takesSnapshot && this.#transaction.movable && this.readsSnapshots;
   }
 
   /** The statement is one of an extended batch. */
@@ -237,8 +241,11 @@ export class ShardPlacement {
   /** A statement is about to be parsed on the current lane. */
   sendingParsed(template: Template): void {
     if (!isReadToParse(template)) return;
-    if (this.#transaction.inBlock) this.#transaction.noteRead();
-    else if (this.#batchSaid !== null) this.#batchSaid = readBehind(this.#batchSaid);
+    if (this.#transaction.inBlock) {
+      this.#transaction.noteRead();
+      // To parse a read takes the snapshot, too.
+      if (this.#bindsSnapshot(template)) this.#transaction.bound();
+    } else if (this.#batchSaid !== null) this.#batchSaid = readBehind(this.#batchSaid);
   }
 
   /** What a block that begins now holds. What has run elsewhere in its batch were reads (D12). */
