@@ -168,7 +168,7 @@ export class LockWatch {
       return waits.some((wait) => wait.shardName === shardName && wait.pid === connection.pid);
     });
     if (found === undefined || stillWaiting === undefined || stillWaiting.length === 0) return;
-    const detail = `It is the last begun of ${count} transactions that wait for each other, on shards ${quoted(shardNames)}.`;
+    const detail = `It is the last to have reached a second shard, of ${count} transactions that wait for each other on shards ${quoted(shardNames)}.`;
     for (const part of stillWaiting) {
       part.connection!.deadlock = { detail, told: () => found.ended?.() };
       part.cancel();

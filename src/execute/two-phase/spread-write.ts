@@ -8,7 +8,7 @@
 //   over       told; nothing of it is on any connection but what the recoverer finds
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
 import { assert } from '../../base/assert.js';
-import type { Clock, Random } from '../../base/clock.js';
+import type { Clock, Random, Timer } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
 import { readErrorFields } from '../../wire/error-fields.js';
@@ -105,7 +105,8 @@ export class SpreadWrite {
   /** Is asked for the time. */
   #asked: WriteBranch | null = null;
   #window: WriteWindow | null = null;
-  #isCancelled = false;
+  /** Cancels it once more; null: the client has not cancelled it. */
+  #again: Timer | null = null;
   #isAbandoned = false;
 
   constructor(request: SpreadRequest, client: SpreadClient) {
@@ -183,9 +184,9 @@ export class SpreadWrite {
       const at = requests.find(({ branches: [only] }) => only!.target.shardName === branch.shardName)!;
       const [{ place }] = at.branches as [SpreadBranch];
       const error = failure === null ? LOST : this.#errorOf({ write: failure, place });
-      return this.rollBack(() => client.failed(this.#isCancelled ? CANCELLED : error));
+      return this.rollBack(() => client.failed(this.#again !== null ? CANCELLED : error));
     }
-    if (this.#isCancelled || this.#isAbandoned) return this.rollBack(() => client.failed(CANCELLED));
+    if (this.#again !== null || this.#isAbandoned) return this.rollBack(() => client.failed(CANCELLED));
     if (end.kind === 'undone') return client.undone();
     for (const branch of end.writers) this.#writers.add(branch);
     client.written(end.results.map((returned) => ({ count: countOf(returned.tag), returned: [returned] })));
@@ -217,7 +218,7 @@ export class SpreadWrite {
     asked.askInstant(false, (instant) => {
       this.#asked = null;
       asked.end();
-      if (!Buffer.isBuffer(instant) && !this.#isCancelled) {
+      if (!Buffer.isBuffer(instant) && this.#again === null) {
         this.#instant = instant;
         return this.#write(instant);
       }
@@ -230,7 +231,7 @@ export class SpreadWrite {
   /** The time of the block, where it has its first part. */
   #askBlock({ settle }: InBlock): void {
     this.#running[0]!.askInstant(true, (instant) => {
-      if (!Buffer.isBuffer(instant) && !this.#isCancelled) return this.#write(settle(instant));
+      if (!Buffer.isBuffer(instant) && this.#again === null) return this.#write(settle(instant));
       this.#end(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
     });
   }
@@ -267,10 +268,12 @@ export class SpreadWrite {
   /** As long as nothing is decided. */
   cancel(): void {
     if (this.#stage !== 'writing') return;
-    this.#isCancelled = true;
     if (this.#window !== null) this.#window.cancel();
     else if (this.#asked === null) this.#cancelBranches();
     else this.#asked.cancel();
+    // One that comes to a server between two steps of pgkv's own is lost there, and the next may wait for ever.
+    this.#again?.cancel();
+    this.#again = this.#request.clock.after(CANCEL_AGAIN_MS, () => this.cancel());
   }
 
   /** The client is gone: it is brought to its end all the same, and told to nobody. What waits for its commit is taken back. */
@@ -300,7 +303,7 @@ export class SpreadWrite {
     const failure = this.#failure;
     this.#stage = 'written';
     if (failure !== null) this.rollBack(() => this.#client.failed(this.#errorOf(failure)));
-    else if (this.#isCancelled) this.rollBack(() => this.#client.failed(CANCELLED));
+    else if (this.#again !== null) this.rollBack(() => this.#client.failed(CANCELLED));
     else if (this.#request.inBlock !== null) this.#end(() => this.#client.written(this.#result()));
     else this.#client.written(this.#result());
   }
@@ -382,6 +385,7 @@ export class SpreadWrite {
   }
 }
 
+const CANCEL_AGAIN_MS = 100;
 const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
 
 const LOST = errorOf(new PgkvError('transaction_lost'));
