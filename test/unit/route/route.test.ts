@@ -7,6 +7,7 @@ import { tableScope } from '../../../src/cluster/table-scope.js';
 import { evenSlotRanges } from '../../../src/config/slot-ranges.js';
 import { StatementValues } from '../../../src/route/key-values.js';
 import { type KvRoute, route } from '../../../src/route/route.js';
+import { ELEMENTS_MAX } from '../../../src/route/text-array.js';
 import { loadParser } from '../../../src/sql/meaning/parse.js';
 import type { KvPlan } from '../../../src/sql/plan/kv-plan.js';
 import { TemplateCache } from '../../../src/sql/template-cache.js';
@@ -253,6 +254,17 @@ t.test('parameters choose the shard', async (t) => {
   for (const [text, parameters, wanted, options] of CASES) {
     t.equal(shown(routed(text, parameters, options)), wanted, `${text} ${JSON.stringify(parameters)}`);
   }
+});
+
+t.test('a list of more keys than are looked at goes where there is one shard, and else is refused', async (t) => {
+  const text = 'select * from kv where tenant_id = $1 and key = any($2)';
+  const list = (count: number): string => `{${'a,'.repeat(count - 1)}a}`;
+  t.equal(shown(routed(text, ['t', list(ELEMENTS_MAX + 1)], {}, viewOf(1))), 'keyed s1');
+  t.match(routed(text, ['t', list(ELEMENTS_MAX + 1)]), {
+    code: 'PGKV-092',
+    isLimit: true,
+    reason: 'parameter $2 has more than 1000000 elements, the most that are looked at for keys on several shards',
+  });
 });
 
 t.test('parameters whose type decides what the key is, are not taken for keys', async (t) => {
