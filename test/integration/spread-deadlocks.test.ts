@@ -161,7 +161,7 @@ t.test(`circles over shards end, by one of them each: seed ${SEED}`, { timeout: 
     const [first] = victims;
     const took = (first?.at ?? Number.NaN) - since;
     t.ok(took < (await stretched(WITHIN_MS)), `${what}: ${took} ms`);
-    t.match(first?.detail, /wait for each other, on shards "s\d"/, what);
+    t.match(first?.detail, /wait for each other on shards "s\d"/, what);
     await Promise.all(members.map(({ client }) => client.end()));
   }
 });
