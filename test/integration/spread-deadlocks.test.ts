@@ -65,6 +65,10 @@ t.ok(
 );
 const WAITING = `SELECT count(*)::int FROM pg_locks WHERE NOT granted`;
 const waitingOn = async (shard: number) => Number(await valueFrom(admins[shard]!, WAITING));
+const isLocked = async ({ shard, key }: Place): Promise<boolean> => {
+  const free = `SELECT FROM kv WHERE tenant_id = 'a' AND key = '${key}' FOR UPDATE SKIP LOCKED`;
+  return (await rowsOf(admins[shard]!, free)).length === 0;
+};
 const set = (...names: readonly string[]) =>
   `UPDATE kv SET value = '1' WHERE tenant_id = 'a' AND key ${names.length === 1 ? `= '${names[0]}'` : `IN (${names.map((name) => `'${name}'`).join(', ')})`}`;
 const read = (name: string) => `SELECT FROM kv WHERE tenant_id = 'a' AND key = '${name}'`;
@@ -146,8 +150,7 @@ t.test(`circles over shards end, by one of them each: seed ${SEED}`, { timeout: 
     for (const member of inTurn.reverse()) {
       const own = ends.length;
       ends.push(reach(member, () => Promise.all(ends.filter((_, index) => index !== own))));
-      // A write has its own key by then.
-      if (member.kind === 'write') while ((await waitingOn(member.next.shard)) === 0);
+      if (member.kind === 'write') while ((await waitingOn(member.next.shard)) === 0 || !(await isLocked(member.own)));
       else await sleep(random.integer(150));
     }
     const since = performance.now();
