@@ -3,13 +3,11 @@
 // transfer that was told as committed is in the books, and none that was told as failed; every account stands as the books say.
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
-import { runCli } from '../support/cli-run.js';
-import { ask, clusterFolder } from '../support/cluster-folder.js';
-import { FaultProxy } from '../support/fault-proxy.js';
+import { ask } from '../support/cluster-folder.js';
 import { stretched } from '../support/machine-speed.js';
 import { findPostgres } from '../support/postgres-binaries.js';
-import { startPostgres } from '../support/postgres-server.js';
-import { buildPackage, startProcess } from '../support/router-process.js';
+import { proxiedCluster } from '../support/proxied-cluster.js';
+import { startProcess } from '../support/router-process.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { type ServerError, SqlClient } from '../support/sql-client.js';
 
@@ -30,22 +28,7 @@ interface Transfer {
 const skip = findPostgres('embedded') === undefined ? { skip: 'embedded Postgres is not installed' } : {};
 t.test(`seed ${SEED}`, { ...skip, timeout: 7_200_000 }, async (t) => {
   const random = new SeededRandom(SEED);
-  const durable = { version: 'embedded', parameters: { synchronous_commit: 'on' } } as const;
-  const servers = await Promise.all(Array.from({ length: SHARDS }, () => startPostgres(durable)));
-  t.teardown(() => Promise.all(servers.map((server) => server.stop())));
-  const proxies = await Promise.all(servers.map((server) => FaultProxy.start(server)));
-  t.teardown(() => Promise.all(proxies.map((proxy) => proxy.down())));
-  const named = proxies.map((proxy, index) => ({ ...proxy.standInFor(servers[index]!), name: `s${index + 1}` }));
-  const { superuser } = servers[0]!;
-  for (const server of servers) {
-    await ask(server, 'postgres', 'CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT');
-  }
-  const more = `[auth]\nmethod = "trust"\n[auth.service]\nuser = "${superuser}"\n[servers]\ntls = "disable"\n[listen]\nport = 0\n[http]\ndisabled = true\n`;
-  const folder = clusterFolder(t, named, more);
-  const init = await runCli(['init', '--config', folder.configFile, '--dbname', 'postgres', '--user', superuser]);
-  t.equal(init.exitCode, 0, init.errors);
-  for (const server of servers) await ask(server, 'postgres', 'GRANT ALL ON kv TO app');
-  const { program } = buildPackage(t);
+  const { servers, proxies, configFile, program } = await proxiedCluster(t, SHARDS, { synchronous_commit: 'on' });
 
   /** Of all shards, as soon as they answer. */
   const found = async (sql: string): Promise<Record<string, unknown>[]> => {
@@ -59,7 +42,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 7_200_000 }, async (t) => {
       }
     }
   };
-  let router = await startProcess(t, program, folder.configFile);
+  let router = await startProcess(t, program, configFile);
   const connect = () =>
     SqlClient.connect({ host: '127.0.0.1', port: router.port }, { user: 'app', database: 'postgres' });
   const setup = await connect();
@@ -146,7 +129,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 7_200_000 }, async (t) => {
       case 'router':
         router.signal('SIGKILL');
         await router.exited;
-        router = await startProcess(t, program, folder.configFile);
+        router = await startProcess(t, program, configFile);
         return;
       case 'shard':
         // Its server kills all others, and recovers as from a crash.

@@ -2,13 +2,11 @@
 // seconds of the next start all shards show it or none does, nothing is left prepared, and what the client was told is true.
 import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
-import { runCli } from '../support/cli-run.js';
-import { ask, clusterFolder } from '../support/cluster-folder.js';
-import { FaultProxy } from '../support/fault-proxy.js';
+import { ask } from '../support/cluster-folder.js';
 import { timeLimit } from '../support/machine-speed.js';
 import { findPostgres } from '../support/postgres-binaries.js';
-import { startPostgres } from '../support/postgres-server.js';
-import { buildPackage, startProcess } from '../support/router-process.js';
+import { proxiedCluster } from '../support/proxied-cluster.js';
+import { startProcess } from '../support/router-process.js';
 import { SeededRandom } from '../support/seeded-random.js';
 import { SqlClient } from '../support/sql-client.js';
 
@@ -30,21 +28,7 @@ const WRITES: readonly ((round: number) => string)[] = [
 const skip = findPostgres('embedded') === undefined ? { skip: 'embedded Postgres is not installed' } : {};
 t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
   const random = new SeededRandom(SEED);
-  const servers = await Promise.all([startPostgres({ version: 'embedded' }), startPostgres({ version: 'embedded' })]);
-  t.teardown(() => Promise.all(servers.map((server) => server.stop())));
-  const proxies = await Promise.all(servers.map((server) => FaultProxy.start(server)));
-  t.teardown(() => Promise.all(proxies.map((proxy) => proxy.down())));
-  const named = proxies.map((proxy, index) => ({ ...proxy.standInFor(servers[index]!), name: `s${index + 1}` }));
-  const { superuser } = servers[0]!;
-  for (const server of servers) {
-    await ask(server, 'postgres', 'CREATE ROLE app LOGIN; CREATE ROLE pgkv_recover LOGIN NOINHERIT');
-  }
-  const more = `[auth]\nmethod = "trust"\n[auth.service]\nuser = "${superuser}"\n[servers]\ntls = "disable"\n[listen]\nport = 0\n[http]\ndisabled = true\n`;
-  const folder = clusterFolder(t, named, more);
-  const init = await runCli(['init', '--config', folder.configFile, '--dbname', 'postgres', '--user', superuser]);
-  t.equal(init.exitCode, 0, init.errors);
-  for (const server of servers) await ask(server, 'postgres', 'GRANT ALL ON kv TO app');
-  const { program } = buildPackage(t);
+  const { servers, proxies, configFile, program } = await proxiedCluster(t, 2);
   const found = async (sql: string) =>
     (await Promise.all(servers.map((server) => ask(server, 'postgres', sql)))).flat();
   const value = async (): Promise<string[]> => {
@@ -59,7 +43,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
     }
   };
 
-  let router = await startProcess(t, program, folder.configFile);
+  let router = await startProcess(t, program, configFile);
   const connect = () =>
     SqlClient.connect({ host: '127.0.0.1', port: router.port }, { user: 'app', database: 'postgres' });
   let client = await connect();
@@ -83,7 +67,7 @@ t.test(`seed ${SEED}`, { ...skip, timeout: 300_000 }, async (t) => {
     // What hangs in the proxy is gone with the router's machine.
     await proxy.down();
     await proxy.up();
-    router = await startProcess(t, program, folder.configFile);
+    router = await startProcess(t, program, configFile);
     await untilSettled();
     const now = await value();
     t.equal(now.length, 1, `${about}: all or nothing (${now})`);
