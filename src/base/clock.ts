@@ -11,7 +11,9 @@ export interface Clock {
   now(): number;
   /** Milliseconds since 1970. */
   wallTime(): number;
-  /** Calls `callback` once after `delayMs`. Does not keep the process alive. */
+  /**
+   * Calls `callback` once after `delayMs`, behind the events that have come in by then. Does not keep the process alive.
+   */
   after(delayMs: number, callback: () => void): Timer;
 }
 
@@ -26,9 +28,18 @@ export const systemClock: Clock = {
   now: () => performance.now(),
   wallTime: () => Date.now(),
   after(delayMs, callback) {
-    const handle = setTimeout(callback, delayMs);
-    handle.unref();
-    return { cancel: () => clearTimeout(handle) };
+    let immediate: NodeJS.Immediate | null = null;
+    // Behind a time in which the process stood still timers come before sockets are read: an answer that has arrived is not late.
+    const timeout = setTimeout(() => {
+      immediate = setImmediate(callback);
+    }, delayMs);
+    timeout.unref();
+    return {
+      cancel() {
+        clearTimeout(timeout);
+        if (immediate !== null) clearImmediate(immediate);
+      },
+    };
   },
 };
 

@@ -187,6 +187,11 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     const form = this.#form;
     if (!this.#anyLeft()) return;
     const members = this.#members;
+    if (isTooLate(members, lane.clock)) {
+      this.#giveBack();
+      this.#rerun();
+      return;
+    }
     for (let index = 0; index < members.length; index++) {
       const member = members[index]!;
       member.sent = true;
@@ -351,6 +356,16 @@ export class MergedBatch extends LaneReceiver implements Awaited, LeaseRequest {
     this.#host.batchEnded(this.#taken, 'none');
     for (const member of this.#members) if (!member.dropped) member.sink.failed(error, member);
   }
+}
+
+/** Whether one has become so old while it waited, or the process stood still, that it must not be sent any more. */
+function isTooLate(members: readonly MergedRequest[], clock: Clock): boolean {
+  let sendBefore = Number.POSITIVE_INFINITY;
+  for (let index = 0; index < members.length; index++) {
+    const member = members[index]!;
+    if (member.sendBefore < sendBefore) sendBefore = member.sendBefore;
+  }
+  return sendBefore !== Number.POSITIVE_INFINITY && clock.now() > sendBefore;
 }
 
 const isDropped = ({ dropped }: MergedRequest): boolean => dropped;

@@ -54,6 +54,8 @@ export class MergedRequest {
   bytes = 0;
   /** Requests of one group see one snapshot: they go in one batch. */
   group: object | null = null;
+  /** By the lane's clock. It is not sent later: whoever has handed it over may have told its client that it was lost. */
+  sendBefore = Number.POSITIVE_INFINITY;
   /** Handed to a socket. */
   sent = false;
   /** The client is gone, or has cancelled it before it was sent: no call follows. */

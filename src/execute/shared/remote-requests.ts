@@ -140,7 +140,10 @@ export class RemoteRequests implements BatchSink {
   /** Takes a frame of requests. */
   #take(buffer: Buffer, start: number, end: number): void {
     const { epoch, stamp, staleMs, clock, counters } = this.#services;
-    const isOfUse = buffer.readInt32BE(start) === epoch() && stamp() - buffer.readDoubleBE(start + 4) < staleMs;
+    const left = buffer.readDoubleBE(start + 4) + staleMs - stamp();
+    const isOfUse = buffer.readInt32BE(start) === epoch() && left > 0;
+    // It may wait here for others, or this process stand still.
+    const sendBefore = clock.now() + left;
     let at = start + 12;
     while (at < end) {
       const number = buffer.readInt32BE(at);
@@ -165,6 +168,7 @@ export class RemoteRequests implements BatchSink {
         continue;
       }
       request.number = number;
+      request.sendBefore = sendBefore;
       request.slot = slot;
       request.bytes = from - valuesAt;
       request.buffer = buffer;
