@@ -88,7 +88,9 @@ export class ShardPlacement {
     if (ofBlock(template)) return current;
     // What the session holds is given up where it is held; control of the block may stand beside that.
     const mayStay = template.releases || (template.kind === 'multi' && template.movable);
-    return mayStay && (home === current || home.pins.length === 0) ? current : home;
+    // What the block has left there is not asked for before its end.
+    const isHeldAtHome = this.#transaction.branches.includes(home) ? home.holdsState : home.pins.length > 0;
+    return mayStay && (home === current || !isHeldAtHome) ? current : home;
   }
 
   /** Whether messages of the extended protocol were sent on the current lane and no Sync behind them yet. */

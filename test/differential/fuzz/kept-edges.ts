@@ -8,6 +8,7 @@ import {
   execute,
   type Keys,
   neutral,
+  parse,
   put,
   query,
   read,
@@ -232,7 +233,49 @@ function endsUnderWay(): Scripts {
   return scripts;
 }
 
+/** What a block holds on the home shard is given up there, wherever the block has gone since. */
+function heldAtHome(): Scripts {
+  const kinds: { made: string; given: readonly string[]; probe: string }[] = [
+    { made: 'prepare p1 as select 8', given: ['deallocate p1', 'deallocate all', 'select 1'], probe: 'execute p1' },
+    { made: 'listen c', given: ['unlisten c', 'unlisten *'], probe: 'select count(*) from pg_listening_channels()' },
+    {
+      made: 'declare c cursor with hold for select 8 as n union all select 9',
+      given: ['close c', 'close all'],
+      probe: 'fetch c',
+    },
+    {
+      made: 'select pg_advisory_lock(8)',
+      given: ['select pg_advisory_unlock(8)', 'select pg_advisory_unlock_all()'],
+      probe: "select count(*) from pg_locks where locktype = 'advisory'",
+    },
+  ];
+  const moves: Record<string, (keys: Keys) => Step[]> = {
+    'a key': ({ other }) => [read(other)],
+    'a write of a key': ({ third }) => [put(third)],
+    'all shards': () => [count],
+    'all shards and a key': ({ other }) => [count, read(other)],
+    'a batch': ({ other }) => [[...run(read(other)), 'sync']],
+    'a portal read in part': () => [
+      [parse(count), { bind: [], portal: 'p1', statement: '', resultFormats: [] }, { execute: 'p1', rows: 1 }, 'sync'],
+    ],
+    nowhere: () => [],
+  };
+  const scripts: Scripts = {};
+  for (const { made, given, probe } of kinds)
+    for (const [where, move] of Object.entries(moves))
+      for (const release of given)
+        for (const isBound of [false, true]) {
+          const end = control(Object.keys(scripts).length % 2 === 0 ? 'commit' : 'rollback');
+          scripts[`${made}, ${where}, ${release}${isBound ? ' in a batch' : ''}, ${end.sql}`] = (keys) => {
+            const step = (sql: string): Step => (isBound ? [...run(atHome(sql)), 'sync'] : atHome(sql));
+            return steps(control('begin'), step(made), ...move(keys), step(release), end, atHome(probe));
+          };
+        }
+  return scripts;
+}
+
 export const EDGE_SCRIPTS: Scripts = {
+  ...heldAtHome(),
   ...batchesBehindBatches(),
   ...settingsUndone(),
   ...endsWithValues(),
