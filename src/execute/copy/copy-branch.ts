@@ -56,7 +56,7 @@ const BEGIN_STEPS = 3;
 const HAS_WRITTEN = encodeQuery(HAS_WRITTEN_SQL);
 const COPY_DONE = Buffer.from([Frontend.copyDone, 0, 0, 0, 4]);
 const GIVE_UP = 'another part of the COPY has failed';
-const GIVEN_UP: CopyOutcome = { kind: 'failed', error: Buffer.alloc(0) };
+const GIVEN_UP: CopyOutcome = { kind: 'failed', error: Buffer.alloc(0), isBound: true };
 
 export interface CopyBranchClient {
   /** It takes rows, or takes more of them again. */
@@ -114,7 +114,8 @@ export class CopyBranch extends Branch {
     // Beside a block nothing depends on it but whether rows that have expired are in the way.
     if (results === null && !isInBlock) {
       const { error, message } = this.#reaper.refusal ?? {};
-      if (message != null && error?.errorName === 'internal') return this.#end({ kind: 'failed', error: message });
+      if (message != null && error?.errorName === 'internal')
+        return this.#end({ kind: 'failed', error: message, isBound: true });
       return this.#end({ kind: 'lost', error: error ?? new PgkvError('transaction_lost') });
     }
     // Who may not delete may copy all the same; what else is wrong, the COPY will meet, too.

@@ -12,6 +12,8 @@ export interface BranchResult {
   readonly rows: readonly Buffer[];
   /** RowDescription or NoData, where it was asked for. */
   readonly description: Buffer | null;
+  /** Its values were taken. */
+  readonly isBound: boolean;
   /** ErrorResponse; null: it succeeded. */
   readonly error: Buffer | null;
   readonly sqlstate: string;
@@ -24,6 +26,7 @@ interface Growing extends BranchResult {
   tag: string;
   rows: Buffer[];
   description: Buffer | null;
+  isBound: boolean;
   error: Buffer | null;
   sqlstate: string;
   message: string;
@@ -45,6 +48,7 @@ const nothingYet = (): Growing => ({
   tag: '',
   rows: [],
   description: null,
+  isBound: false,
   error: null,
   sqlstate: '',
   message: '',
@@ -103,6 +107,9 @@ export class BranchReader {
       case Backend.rowDescription:
       case Backend.noData:
         growing.description = Buffer.from(buffer.subarray(start, end));
+        return;
+      case Backend.bindComplete:
+        growing.isBound = true;
         return;
       case Backend.commandComplete:
         growing.tag = buffer.toString('latin1', start + 5, end - 1);

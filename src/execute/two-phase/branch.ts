@@ -24,7 +24,12 @@ export interface BranchTarget {
 }
 
 export type BranchFailure =
-  | { readonly kind: 'failed'; readonly error: Buffer }
+  | {
+      readonly kind: 'failed';
+      readonly error: Buffer;
+      /** It had taken the values of the statement. */
+      readonly isBound: boolean;
+    }
   /** Why this shard cannot take part, in its words. */
   | { readonly kind: 'unable'; readonly why: string }
   /** Nothing is committed there. */
@@ -114,11 +119,11 @@ export class Branch implements CommitBranch {
   protected failureOf(results: readonly BranchResult[] | null): BranchFailure | null {
     if (results === null) {
       const { error, message } = this.asked.refusal ?? {};
-      if (message != null && error?.errorName === 'internal') return { kind: 'failed', error: message };
+      if (message != null && error?.errorName === 'internal') return { kind: 'failed', error: message, isBound: true };
       return { kind: 'lost', error: error ?? new PgkvError('transaction_lost') };
     }
     const failed = results.find(({ error }) => error !== null);
-    return failed === undefined ? null : { kind: 'failed', error: failed.error! };
+    return failed === undefined ? null : { kind: 'failed', error: failed.error!, isBound: failed.isBound };
   }
 
   /** What commits: of a branch that is lost it is not sent any more, so that it is known what became of it. */

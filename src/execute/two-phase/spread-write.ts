@@ -11,12 +11,12 @@ import { assert } from '../../base/assert.js';
 import type { Clock, Random, Timer } from '../../base/clock.js';
 import { PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
-import { readErrorFields } from '../../wire/error-fields.js';
 import { encodeError } from '../../wire/server-messages.js';
 import type { Instant } from '../scatter/instant.js';
-import { type BranchTarget, countOf } from './branch.js';
+import { type BranchFailure, type BranchTarget, countOf } from './branch.js';
 import type { BranchResult } from './branch-reader.js';
 import { commitTogether, errorOfOnly, forEach, quoted } from './commit-together.js';
+import { placeOf } from './first-failure.js';
 import { type LockMark, markedSettings } from './lock-mark.js';
 import type { LockWatch } from './lock-watch.js';
 import type { PreparedSlots } from './prepared-slots.js';
@@ -100,8 +100,8 @@ export class SpreadWrite {
   #stage: Stage = 'new';
   /** Statements before hold connections. */
   #isFurther = false;
-  /** The first error, and by what its place is told. */
-  #failure: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] } | null = null;
+  /** The error that is told, by what its place is, and which of several comes first. */
+  #failure: { readonly write: BranchFailure; readonly place: SpreadBranch['place']; readonly at: number } | null = null;
   /** Is asked for the time. */
   #asked: WriteBranch | null = null;
   #window: WriteWindow | null = null;
@@ -290,14 +290,7 @@ export class SpreadWrite {
     this.#writes.set(branch, write);
     if (write.kind === 'lost') this.#lost.add(branch);
     else if (write.kind === 'done' && write.hasWritten) this.#writers.add(branch);
-    // What a text says wrong is told before anything that comes of running it, as by one server.
-    const isOfText = write.kind === 'failed' && readErrorFields(write.error, 0, write.error.length)['P'] !== undefined;
-    if (isOfText && this.#failure !== null) this.#failure = { write, place };
-    else if (write.kind !== 'done' && this.#failure === null) {
-      this.#failure = { write, place };
-      // They may wait for locks, for nothing.
-      this.#cancelBranches();
-    }
+    if (write.kind !== 'done') this.#failed(write, place);
     // Those that waited for a connection have answered within their cancel, the last one for all.
     if (this.#stage !== 'writing' || this.#writes.size < this.#running.length) return;
     const failure = this.#failure;
@@ -306,6 +299,15 @@ export class SpreadWrite {
     else if (this.#again !== null) this.rollBack(() => this.#client.failed(CANCELLED));
     else if (this.#request.inBlock !== null) this.#end(() => this.#client.written(this.#result()));
     else this.#client.written(this.#result());
+  }
+
+  #failed(write: BranchFailure, place: SpreadBranch['place']): void {
+    const at = placeOf(write);
+    if (this.#failure !== null && at >= this.#failure.at) return;
+    // The others may wait for locks, for nothing, once they had the time to find what stands before it.
+    if (this.#failure === null)
+      this.#request.clock.after(FIND_MS, () => this.#stage === 'writing' && this.#cancelBranches());
+    this.#failure = { write, place, at };
   }
 
   #result(): SpreadResult {
@@ -364,10 +366,8 @@ export class SpreadWrite {
     this.#end(() => (error === null ? this.#client.committed() : this.#client.failed(error)));
   }
 
-  #errorOf({ write, place }: { readonly write: BranchWrite; readonly place: SpreadBranch['place'] }): Buffer {
+  #errorOf({ write, place }: { readonly write: BranchFailure; readonly place: SpreadBranch['place'] }): Buffer {
     switch (write.kind) {
-      case 'done':
-        return assert(false, 'it has not failed') as never;
       case 'failed':
         return place(write.error);
       case 'unable':
@@ -386,6 +386,7 @@ export class SpreadWrite {
 }
 
 const CANCEL_AGAIN_MS = 100;
+const FIND_MS = 20;
 const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
 
 const LOST = errorOf(new PgkvError('transaction_lost'));

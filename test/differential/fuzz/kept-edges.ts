@@ -15,6 +15,7 @@ import {
   run,
   type Step,
   steps,
+  TENANT,
   WRONG,
 } from './by-hand.js';
 import type { FuzzMessage, Packet, Statement } from './script.js';
@@ -274,7 +275,36 @@ function heldAtHome(): Scripts {
   return scripts;
 }
 
+/** One shard finds that a value is none, another one that a row is there, or breaks a rule: Postgres looks at all values first. */
+function firstOfErrors(): Scripts {
+  const places = ['home', 'other', 'third'] as const;
+  const scripts: Scripts = {};
+  for (const wrong of places)
+    for (const taken of places)
+      for (const returning of ['', ' returning key'])
+        for (const isDescribed of [false, true])
+          scripts[`${wrong} is no JSON, ${taken} is there${returning}${isDescribed ? ', described' : ''}`] = (keys) => {
+            const sql = `insert into kv (tenant_id, key, value) values ($1, $2, $3), ($4, $5, $6), ($7, $8, $9)${returning}`;
+            const own = places.map((place): [string, string] => [
+              TENANT,
+              place === taken ? keys[place].replace('1', '7') : keys[place].replace('1', '6'),
+            ]);
+            const insert: Statement = { sql, touch: { kind: 'keys', keys: own, writes: true } };
+            const values = own.flatMap(([tenant, key], index) => [tenant, key, places[index] === wrong ? '[1' : '1']);
+            const batch: FuzzMessage[] = [
+              { parse: insert, name: '', types: [] },
+              { bind: values, portal: '', statement: '', resultFormats: [] },
+              ...(isDescribed ? [{ describe: 'portal', name: '' } as const] : []),
+              execute,
+              'sync',
+            ];
+            return steps(put(keys[taken]), batch, count);
+          };
+  return scripts;
+}
+
 export const EDGE_SCRIPTS: Scripts = {
+  ...firstOfErrors(),
   ...heldAtHome(),
   ...batchesBehindBatches(),
   ...settingsUndone(),
