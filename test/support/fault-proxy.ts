@@ -3,6 +3,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
+import { holdsSockets, type SocketHolder } from './other-sockets.js';
 import type { PostgresServer } from './postgres-server.js';
 
 const SSL_REQUEST = 80877103;
@@ -30,7 +31,7 @@ export type Fault =
 /** Plays the server on a connection: told each chunk, from the start-up packet on. */
 export type Script = (socket: Socket, chunk: Buffer) => void;
 
-export class FaultProxy {
+export class FaultProxy implements SocketHolder {
   readonly #target: { readonly host: string; readonly port: number };
   readonly #sockets = new Set<Socket>();
   #server: Server | null = null;
@@ -55,6 +56,11 @@ export class FaultProxy {
   private constructor(target: { readonly host: string; readonly port: number }, database: string) {
     this.#target = target;
     this.#database = database;
+    holdsSockets(this);
+  }
+
+  get socketCount(): number {
+    return this.#sockets.size + (this.#server === null ? 0 : 1);
   }
 
   static async start(

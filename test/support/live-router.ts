@@ -11,6 +11,7 @@ import { type Router, startRouter } from '../../src/main.js';
 import { createLogger } from '../../src/telemetry/log.js';
 import { watchListener } from '../oracle/watch.js';
 import { stretched } from './machine-speed.js';
+import { holdsSockets, type SocketHolder, socketsOfOthers } from './other-sockets.js';
 import type { PostgresServer } from './postgres-server.js';
 import { SqlClient, type SqlClientOptions } from './sql-client.js';
 
@@ -100,7 +101,7 @@ export async function liveRouter(
     readonly catalog?: CatalogDriver;
   } = {},
 ): Promise<LiveRouter> {
-  const before = ownSockets();
+  const before = ownSockets() - socketsOfOthers(null);
   const clock = new CountingClock();
   const [home] = servers;
   const lines: string[] = [];
@@ -115,7 +116,14 @@ export async function liveRouter(
     catalog: options.catalog ?? null,
     ...(trusts ? { probeAs: { user: home!.superuser, database: 'postgres' } } : {}),
   });
-  watchListener(router.listener);
+  const { listener, pools } = router;
+  watchListener(listener);
+  const holder: SocketHolder = {
+    get socketCount() {
+      return pools.reduce((count, { placesTaken }) => count + placesTaken, listener.connections.size);
+    },
+  };
+  const letGo = holdsSockets(holder);
   const clients: SqlClient[] = [];
   const host = overrides.listen?.host ?? '127.0.0.1';
   const live: LiveRouter = {
@@ -145,9 +153,10 @@ export async function liveRouter(
     await live.quiet();
     await router.stop();
     await becomesTrue(() => {
-      const surplus = ownSockets() - before;
+      const surplus = ownSockets() - socketsOfOthers(holder) - before;
       return surplus > 0 ? [`${surplus} sockets or listeners: ${process.getActiveResourcesInfo().join(' ')}`] : [];
     });
+    letGo();
   });
   return live;
 }

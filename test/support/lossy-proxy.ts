@@ -4,6 +4,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Side } from './fault-proxy.js';
+import { holdsSockets, type SocketHolder } from './other-sockets.js';
 import type { PostgresServer } from './postgres-server.js';
 
 /** `end`: closed in order; `reset`: by RST; `swallow`: nothing passes any more, and after `swallowMs` it is reset. */
@@ -47,7 +48,7 @@ class Link {
   }
 }
 
-export class LossyProxy {
+export class LossyProxy implements SocketHolder {
   readonly #target: Target;
   readonly #database: string;
   readonly #server: Server;
@@ -67,6 +68,11 @@ export class LossyProxy {
     this.#target = target;
     this.#database = database;
     this.#server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accepted(socket));
+    holdsSockets(this);
+  }
+
+  get socketCount(): number {
+    return this.#sockets.size + (this.#server.listening ? 1 : 0);
   }
 
   static async start(target: Target, database: string): Promise<LossyProxy> {

@@ -137,6 +137,11 @@ export class NodePool {
     return this.#connections.openCount;
   }
 
+  /** Open and opening. */
+  get placesTaken(): number {
+    return this.#connections.placesTaken;
+  }
+
   /** Who asks for a lease now has to wait until one comes back, however long that is held. */
   get leasesAreTaken(): boolean {
     return this.#shares.held >= this.#shares.leasesMax;
