@@ -469,11 +469,20 @@ for (const members of [MEMBERS, 1]) {
       await untilMerged(t, live, clients, write);
       const bytes = await bytesOf(struck, 'answer', ask);
       const before = grants(live);
+      const { counters } = live.router;
+      let again = 0;
       const codesOf = async (fault: Fault): Promise<string[]> => {
-        await ask();
-        const answers = await into(proxy, fault, ask);
-        await sleep(5);
-        return [...new Set(answers.map((answer) => told(answer).code))];
+        for (let attempt = 1; ; attempt++) {
+          await ask();
+          const batches = counters.mergedBatches;
+          const answers = await into(proxy, fault, ask);
+          await sleep(5);
+          const codes = [...new Set(answers.map((answer) => told(answer).code))];
+          // On a slow machine they may not all have come in one turn, and the fault may have met a connection of the health checks.
+          const isStruck = counters.mergedBatches - batches === 1 && (fault.kind === 'say' || codes.join() !== '');
+          if (isStruck || attempt === 10) return codes;
+          again++;
+        }
       };
       const behindCommand = bytes - READY.length;
       t.same(
@@ -498,7 +507,7 @@ for (const members of [MEMBERS, 1]) {
         [''],
         'another warning',
       );
-      t.ok(grants(live) - before < 40, 'none of it was run again');
+      t.ok(grants(live) - before < 40 + 6 * again, 'none of it was run again');
       // The connection is none that anybody may use: it said what it was not asked.
       const alien = frame('D', int16(2), int32(1), Buffer.from('t'), int32(4), Buffer.from('none'));
       t.same(
