@@ -11,6 +11,7 @@ import type { SessionSignal, SignalOutcome } from '../cluster/session-pids.js';
 import type { ViewHolder } from '../cluster/view-holder.js';
 import type { Settings } from '../config/settings.js';
 import { MergedLanes } from '../execute/merged/merged-lanes.js';
+import { LockContention } from '../execute/two-phase/lock-contention.js';
 import { LockWatch } from '../execute/two-phase/lock-watch.js';
 import { PreparedSlots } from '../execute/two-phase/prepared-slots.js';
 import { AllowList } from '../frontend/door/allow-list.js';
@@ -313,6 +314,7 @@ const severalShards = ({ settings, log, clock, random, views, service }: DataPla
     processes: settings.workers,
     ask: (shardName) => preparedMaxOf(shardName, views.current, service, clock),
   }),
+  lockContention: new LockContention(clock),
   lockWatch: new LockWatch({
     clock,
     random,

@@ -144,27 +144,32 @@ t.test(`circles over shards end, by one of them each: seed ${SEED}`, { timeout: 
     const members = await circle();
     const what = `round ${round}: ${members.map(({ kind, own }) => `${kind} on ${own.shard}`).join(', ')}`;
     for (const member of members) await begin(member);
-    // A write takes the first of its keys at once, and waits for the other: all that are begun before it have theirs.
+    // A write takes its keys at once, gives back what it has where it meets a lock, and queues for one shard after the other (R72): there
+    // may be no circle then, and all get what they want. All that are begun before it have theirs.
     const inTurn = [...members].sort((one, other) => Number(one.kind === 'write') - Number(other.kind === 'write'));
     const ends: Promise<Told>[] = [];
     for (const member of inTurn.reverse()) {
       const own = ends.length;
       ends.push(reach(member, () => Promise.all(ends.filter((_, index) => index !== own))));
-      if (member.kind === 'write') while ((await waitingOn(member.next.shard)) === 0 || !(await isLocked(member.own)));
+      const isInCircle = async (): Promise<boolean> => (await waitingOn(member.next.shard)) > 0 && isLocked(member.own);
+      if (member.kind === 'write') for (let tries = 0; tries < 20 && !(await isInCircle()); tries++) await sleep(10);
       else await sleep(random.integer(150));
     }
     const since = performance.now();
     const told = await Promise.all(ends);
     const victims = told.filter(({ code }) => code !== '');
-    t.strictSame(
-      victims.map(({ code }) => code),
-      ['40P01'],
-      `${what}: one of them`,
-    );
     const [first] = victims;
-    const took = (first?.at ?? Number.NaN) - since;
+    const mayEnd = members.some(({ kind }) => kind === 'write');
+    if (first !== undefined || !mayEnd) {
+      t.strictSame(
+        victims.map(({ code }) => code),
+        ['40P01'],
+        `${what}: one of them`,
+      );
+      t.match(first?.detail, /wait for each other on shards "s\d"/, what);
+    }
+    const took = Math.max(...(first === undefined ? told.map(({ at }) => at) : [first.at])) - since;
     t.ok(took < (await stretched(WITHIN_MS)), `${what}: ${took} ms`);
-    t.match(first?.detail, /wait for each other on shards "s\d"/, what);
     await Promise.all(members.map(({ client }) => client.end()));
   }
 });

@@ -9,6 +9,7 @@ import { NodePool, type PoolLimits } from '../../src/backend/pool/node-pool.js';
 import { type ReadTemplate, StatementSources } from '../../src/backend/replies/statement-source.js';
 import { messageOf } from '../../src/base/errors.js';
 import { initialView } from '../../src/cluster/cluster-view.js';
+import { LockContention } from '../../src/execute/two-phase/lock-contention.js';
 import { LockWatch } from '../../src/execute/two-phase/lock-watch.js';
 import { PreparedSlots } from '../../src/execute/two-phase/prepared-slots.js';
 import { AllowList } from '../../src/frontend/door/allow-list.js';
@@ -296,6 +297,7 @@ class World {
         copies: new RunningCopies(clock),
         // One shard: nobody waits over several.
         preparedSlots: new PreparedSlots({ clock, processes: 1, ask: async () => 100 }),
+        lockContention: new LockContention(clock),
         lockWatch: new LockWatch({
           ...{ clock, random: this.#random },
           looks: { look: async () => [] },

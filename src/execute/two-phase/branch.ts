@@ -62,7 +62,17 @@ export class Branch implements CommitBranch {
   }
 
   prepare(gid: string, told: (answer: Answer) => void): void {
-    this.#askEnd([`PREPARE TRANSACTION ${quoteLiteral(gid)}`], told);
+    this.#askEnd(this.#behindFirst([`PREPARE TRANSACTION ${quoteLiteral(gid)}`]), told);
+  }
+
+  /** What is to be said in front of a COMMIT or PREPARE, which may run what was deferred; null: nothing. */
+  protected beforeEnd(): string | null {
+    return null;
+  }
+
+  #behindFirst([first, ...more]: readonly [string, ...string[]]): readonly string[] {
+    const before = this.beforeEnd();
+    return before === null ? [first, ...more] : [`${before}; ${first}`, ...more];
   }
 
   decide(gid: string, told: (answer: Answer) => void): void {
@@ -127,9 +137,9 @@ export class Branch implements CommitBranch {
   }
 
   /** What commits: of a branch that is lost it is not sent any more, so that it is known what became of it. */
-  #askIfThere(queries: readonly string[], told: (answer: Answer) => void): void {
+  #askIfThere(queries: readonly [string, ...string[]], told: (answer: Answer) => void): void {
     if (this.isLost) this.clock.after(0, () => told(NOT_WRITTEN));
-    else this.#askEnd(queries, told);
+    else this.#askEnd(this.#behindFirst(queries), told);
   }
 
   /** On the connection that has the transaction: it cannot be asked on another one. */

@@ -8,79 +8,25 @@
 //   over       told; nothing of it is on any connection but what the recoverer finds
 // Invariant: the client hears of the end once, and of a commit only when every shard shows it.
 import { assert } from '../../base/assert.js';
-import type { Clock, Random, Timer } from '../../base/clock.js';
-import { PgkvError } from '../../base/errors.js';
-import { refusalError, refuse } from '../../base/refusals.js';
-import { encodeError } from '../../wire/server-messages.js';
+import type { Timer } from '../../base/clock.js';
 import type { Instant } from '../scatter/instant.js';
-import { type BranchFailure, type BranchTarget, countOf } from './branch.js';
-import type { BranchResult } from './branch-reader.js';
-import { commitTogether, errorOfOnly, forEach, quoted } from './commit-together.js';
-import { placeOf } from './first-failure.js';
+import { type BranchTarget, countOf } from './branch.js';
+import { commitTogether, errorOfOnly, forEach } from './commit-together.js';
+import { HeldNotices } from './held-notices.js';
 import { type LockMark, markedSettings } from './lock-mark.js';
-import type { LockWatch } from './lock-watch.js';
-import type { PreparedSlots } from './prepared-slots.js';
 import type { Answer } from './protocol.js';
-import { type BranchStatement, type BranchWrite, WriteBranch } from './write-branch.js';
+import { CANCELLED, committedInPart, errorOfRun, isDeadlock, LOST } from './spread-errors.js';
+import { type RunEnd, type RunPart, type RunWay, SpreadRun } from './spread-run.js';
+import { type BranchStatement, WriteBranch } from './write-branch.js';
+import type {
+  InBlock,
+  SpreadBranch,
+  SpreadClient,
+  SpreadRequest,
+  SpreadResult,
+  WindowClient,
+} from './write-request.js';
 import { type WindowEnd, WriteWindow } from './write-window.js';
-
-export interface SpreadBranch {
-  readonly target: BranchTarget;
-  readonly statement: BranchStatement;
-  /** An error of that shard, its place told as one in the client's own text. */
-  place(error: Buffer): Buffer;
-}
-
-/** Of a block it is run in. */
-export interface InBlock {
-  /** What counts of the time that was told: the block's is what it was before. */
-  settle(instant: Instant): Instant;
-}
-
-export interface SpreadRequest {
-  /** What each shard is to run. */
-  readonly branches: readonly SpreadBranch[];
-  /** The statement takes the time as its last two parameters: one for all shards. */
-  readonly hasInstant: boolean;
-  /** All shards commit it or none; else each by itself, all at one time. */
-  readonly isAtomic: boolean;
-  /** In the client's block, whose branches the targets are, and which decides: it ends when it is written. */
-  readonly inBlock: InBlock | null;
-  /** Ends it where it waits for others over shards that wait for it. */
-  readonly watch: LockWatch;
-  readonly slots: PreparedSlots;
-  readonly clusterId: string;
-  /** That logged in. */
-  readonly role: string;
-  readonly clock: Clock;
-  readonly random: Random;
-}
-
-/** What the shards have said to the statement. */
-export interface SpreadResult {
-  /** Of all shards. */
-  readonly count: bigint;
-  /** By branch, as in the request. */
-  readonly returned: readonly BranchResult[];
-}
-
-export interface SpreadClient {
-  /** It has run on all shards, and waits for `commit` or `rollBack`; told, alone of all, though the client is gone. */
-  written(result: SpreadResult): void;
-  committed(): void;
-  /** ErrorResponse, as a shard or pgkv words it. */
-  failed(error: Buffer): void;
-  notice(message: Buffer): void;
-}
-
-/** Of a statement of a window, which runs on one shard. */
-export interface WindowClient {
-  /** All have run, as they are told in their order; as of `SpreadClient.written`. */
-  written(results: readonly SpreadResult[]): void;
-  /** None has: they are to be run one behind the other. */
-  undone(): void;
-  failed(error: Buffer): void;
-}
 
 type Stage = 'new' | 'writing' | 'written' | 'ending' | 'over';
 
@@ -88,8 +34,8 @@ export class SpreadWrite {
   /** Of the statement that was run last, as are the client, and what its branches have said to it. */
   #request: SpreadRequest;
   #client: SpreadClient;
-  #running: readonly WriteBranch[] = [];
-  readonly #writes = new Map<WriteBranch, BranchWrite>();
+  #parts: readonly RunPart[] = [];
+  #run: SpreadRun | null = null;
   /** By shard, those of all statements. */
   readonly #branches = new Map<string, WriteBranch>();
   /** That are known to have written. */
@@ -100,8 +46,8 @@ export class SpreadWrite {
   #stage: Stage = 'new';
   /** Statements before hold connections. */
   #isFurther = false;
-  /** The error that is told, by what its place is, and which of several comes first. */
-  #failure: { readonly write: BranchFailure; readonly place: SpreadBranch['place']; readonly at: number } | null = null;
+  /** Notices of what may be run again; null: they are told at once. */
+  #notices: HeldNotices | null = null;
   /** Is asked for the time. */
   #asked: WriteBranch | null = null;
   #window: WriteWindow | null = null;
@@ -117,7 +63,7 @@ export class SpreadWrite {
 
   start(): void {
     assert(this.#stage === 'new', 'the first statement is started once');
-    this.#run();
+    this.#begin();
     this.#watch();
   }
 
@@ -146,7 +92,7 @@ export class SpreadWrite {
     this.#request = request;
     this.#client = client;
     this.#isFurther = true;
-    this.#run();
+    this.#begin();
   }
 
   /** Its statements have one time. */
@@ -183,7 +129,7 @@ export class SpreadWrite {
       if (failure === null || failure.kind === 'lost') this.#lost.add(branch);
       const at = requests.find(({ branches: [only] }) => only!.target.shardName === branch.shardName)!;
       const [{ place }] = at.branches as [SpreadBranch];
-      const error = failure === null ? LOST : this.#errorOf({ write: failure, place });
+      const error = failure === null ? LOST : errorOfRun({ write: failure, place });
       return this.rollBack(() => client.failed(this.#again !== null ? CANCELLED : error));
     }
     if (this.#again !== null || this.#isAbandoned) return this.rollBack(() => client.failed(CANCELLED));
@@ -196,24 +142,33 @@ export class SpreadWrite {
     let branch = this.#branches.get(target.shardName);
     if (branch === undefined) {
       const settings = markedSettings(this.#mark);
-      branch = new WriteBranch(target, statement, settings, this.#request.clock, (message) => {
-        if (!this.#isAbandoned) this.#client.notice(message);
-      });
+      branch = new WriteBranch(target, statement, settings, this.#request.clock, (message) => this.#notice(message));
       this.#branches.set(target.shardName, branch);
     }
     return branch;
   }
 
-  #run(): void {
+  #notice(message: Buffer): void {
+    if (!this.#isAbandoned && this.#notices?.hold(message) !== true) this.#client.notice(message);
+  }
+
+  #tellNotices(): void {
+    const held = this.#notices;
+    this.#notices = null;
+    for (const message of held?.messages ?? []) this.#notice(message);
+  }
+
+  #begin(): void {
     const { branches, clock, hasInstant, inBlock } = this.#request;
-    const settings = markedSettings(this.#mark);
     this.#stage = 'writing';
-    this.#writes.clear();
-    this.#running = branches.map(({ target, statement }) => this.#branch(target, statement));
+    this.#run = null;
+    this.#parts = branches.map(({ target, statement, place }) => {
+      return { branch: this.#branch(target, statement), statement, place };
+    });
     if (!hasInstant || this.#instant !== null) return this.#write(hasInstant ? this.#instant : null);
     if (inBlock !== null) return this.#askBlock(inBlock);
     const { target, statement } = branches[0]!;
-    const asked = new WriteBranch(target, statement, settings, clock, () => undefined);
+    const asked = new WriteBranch(target, statement, markedSettings(this.#mark), clock, () => undefined);
     this.#asked = asked;
     asked.askInstant(false, (instant) => {
       this.#asked = null;
@@ -230,21 +185,80 @@ export class SpreadWrite {
 
   /** The time of the block, where it has its first part. */
   #askBlock({ settle }: InBlock): void {
-    this.#running[0]!.askInstant(true, (instant) => {
+    this.#parts[0]!.branch.askInstant(true, (instant) => {
       if (!Buffer.isBuffer(instant) && this.#again === null) return this.#write(settle(instant));
       this.#end(() => this.#client.failed(Buffer.isBuffer(instant) ? instant : CANCELLED));
     });
   }
 
   #write(instant: Instant | null): void {
-    const { branches, inBlock } = this.#request;
-    for (const [index, branch] of this.#running.entries()) {
-      const { statement, place } = branches[index]!;
-      const told = (write: BranchWrite): void => this.#written(branch, write, place);
-      if (inBlock !== null) branch.writeInBlock(statement, instant, told);
-      else branch.write(statement, instant, told);
-      if (this.#isFurther) branch.waitBriefly();
-    }
+    const { contention, table, inBlock } = this.#request;
+    const isFirst = !this.#isFurther && inBlock === null;
+    const way = contention.isMet(table) || this.#parts.length === 1 ? 'in order' : isFirst ? 'briefly' : 'at once';
+    this.#runParts(instant, way);
+  }
+
+  #runParts(instant: Instant | null, way: RunWay): void {
+    const { clock, inBlock, contention, table } = this.#request;
+    this.#notices = way === 'briefly' ? new HeldNotices() : null;
+    const run = new SpreadRun({
+      parts: this.#parts,
+      instant,
+      way,
+      isInBlock: inBlock !== null,
+      waitsBriefly: this.#isFurther,
+      clock,
+      over: (end) => {
+        for (const [branch, write] of run.writes) {
+          if (write.kind === 'lost') this.#lost.add(branch);
+          else if (write.kind === 'done' && write.hasWritten) this.#writers.add(branch);
+        }
+        if (end.kind === 'met locks' && this.#again === null) {
+          contention.met(table);
+          return this.#beginAnew(instant);
+        }
+        if (end.kind === 'written' && way === 'briefly') contention.passed(table);
+        if (end.kind === 'failed' && isDeadlock(end.failure)) contention.met(table);
+        this.#tellNotices();
+        this.#ran(run, end);
+      },
+    });
+    this.#run = run;
+    run.start();
+  }
+
+  /** Somebody had locked what it wants: it gives back what it had locked itself, and queues for one shard after the other. */
+  #beginAnew(instant: Instant | null): void {
+    this.#run = this.#notices = null;
+    this.#writers.clear();
+    forEach(
+      this.#parts,
+      ({ branch }, done) => branch.beginAnew(done),
+      () => {
+        if (this.#again === null) return this.#runParts(instant, 'in order');
+        this.#stage = 'written';
+        this.rollBack(() => this.#client.failed(CANCELLED));
+      },
+    );
+  }
+
+  #ran(run: SpreadRun, end: RunEnd): void {
+    this.#stage = 'written';
+    if (end.kind === 'failed') this.rollBack(() => this.#client.failed(errorOfRun(end.failure)));
+    else if (this.#again !== null) this.rollBack(() => this.#client.failed(CANCELLED));
+    else if (this.#request.inBlock !== null) this.#end(() => this.#client.written(this.#result(run)));
+    else this.#client.written(this.#result(run));
+  }
+
+  #result(run: SpreadRun): SpreadResult {
+    let count = 0n;
+    const returned = this.#parts.map(({ branch }) => {
+      const write = run.writes.get(branch);
+      assert(write?.kind === 'done', 'a statement that is written has been on every shard');
+      count += write.count;
+      return write.returned;
+    });
+    return { count, returned };
   }
 
   /** Once it is written. */
@@ -269,7 +283,7 @@ export class SpreadWrite {
   cancel(): void {
     if (this.#stage !== 'writing') return;
     if (this.#window !== null) this.#window.cancel();
-    else if (this.#asked === null) this.#cancelBranches();
+    else if (this.#asked === null) this.#run?.cancel();
     else this.#asked.cancel();
     // One that comes to a server between two steps of pgkv's own is lost there, and the next may wait for ever.
     this.#again?.cancel();
@@ -280,45 +294,6 @@ export class SpreadWrite {
   abandon(): void {
     this.#isAbandoned = true;
     if (this.#stage === 'written') this.rollBack(() => undefined);
-  }
-
-  #cancelBranches(): void {
-    for (const branch of this.#running) if (!this.#writes.has(branch)) branch.cancel();
-  }
-
-  #written(branch: WriteBranch, write: BranchWrite, place: SpreadBranch['place']): void {
-    this.#writes.set(branch, write);
-    if (write.kind === 'lost') this.#lost.add(branch);
-    else if (write.kind === 'done' && write.hasWritten) this.#writers.add(branch);
-    if (write.kind !== 'done') this.#failed(write, place);
-    // Those that waited for a connection have answered within their cancel, the last one for all.
-    if (this.#stage !== 'writing' || this.#writes.size < this.#running.length) return;
-    const failure = this.#failure;
-    this.#stage = 'written';
-    if (failure !== null) this.rollBack(() => this.#client.failed(this.#errorOf(failure)));
-    else if (this.#again !== null) this.rollBack(() => this.#client.failed(CANCELLED));
-    else if (this.#request.inBlock !== null) this.#end(() => this.#client.written(this.#result()));
-    else this.#client.written(this.#result());
-  }
-
-  #failed(write: BranchFailure, place: SpreadBranch['place']): void {
-    const at = placeOf(write);
-    if (this.#failure !== null && at >= this.#failure.at) return;
-    // The others may wait for locks, for nothing, once they had the time to find what stands before it.
-    if (this.#failure === null)
-      this.#request.clock.after(FIND_MS, () => this.#stage === 'writing' && this.#cancelBranches());
-    this.#failure = { write, place, at };
-  }
-
-  #result(): SpreadResult {
-    let count = 0n;
-    const returned = this.#running.map((branch) => {
-      const write = this.#writes.get(branch);
-      assert(write?.kind === 'done', 'a statement that is written has been on every shard');
-      count += write.count;
-      return write.returned;
-    });
-    return { count, returned };
   }
 
   #rollBack(tell: () => void): void {
@@ -366,17 +341,6 @@ export class SpreadWrite {
     this.#end(() => (error === null ? this.#client.committed() : this.#client.failed(error)));
   }
 
-  #errorOf({ write, place }: { readonly write: BranchFailure; readonly place: SpreadBranch['place'] }): Buffer {
-    switch (write.kind) {
-      case 'failed':
-        return place(write.error);
-      case 'unable':
-        return encodeError(refusalError(refuse('several_shards_unable', { why: write.why })), 'ERROR');
-      case 'lost':
-        return encodeError(write.error, 'ERROR');
-    }
-  }
-
   #end(tell: () => void): void {
     if (this.#stage === 'over') return;
     this.#stage = 'over';
@@ -386,15 +350,3 @@ export class SpreadWrite {
 }
 
 const CANCEL_AGAIN_MS = 100;
-const FIND_MS = 20;
-const errorOf = (error: PgkvError): Buffer => encodeError(error, 'ERROR');
-
-const LOST = errorOf(new PgkvError('transaction_lost'));
-const CANCELLED = errorOf(new PgkvError('cancelled'));
-const committedInPart = (answers: ReadonlyMap<string, Answer>): Buffer => {
-  const on = (kinds: readonly Answer['kind'][]): string =>
-    quoted([...answers].filter(([, { kind }]) => kinds.includes(kind)).map(([name]) => name)) || 'none';
-  const message = `committed on some shards only, as pgkv.cross_shard = per_shard allows: on ${on(['done'])}`;
-  const detail = `Rolled back on ${on(['refused'])}; not known of ${on(['lost', 'local'])}.`;
-  return errorOf(new PgkvError('outcome_unknown', { message, detail }));
-};

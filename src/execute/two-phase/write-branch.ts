@@ -69,12 +69,16 @@ export type WindowOutcome =
   | { readonly kind: 'undo' }
   | Extract<BranchFailure, { readonly kind: 'lost' }>;
 
-/** How long a statement waits for a lock while others of its window run beside it. */
-const WINDOW_LOCK_TIMEOUT = '100ms';
+/** How long a statement waits for a lock while others run beside it that it can be run again with. */
+const BRIEF_LOCK_TIMEOUT = '100ms';
+/** Where the client's own is not shorter: numbers below a second are shown in ms. */
+const BRIEFLY = `pg_catalog.set_config('lock_timeout', CASE WHEN pg_catalog.current_setting('lock_timeout') ~ '^[1-9][0-9]?ms$'
+  THEN pg_catalog.current_setting('lock_timeout') ELSE '${BRIEF_LOCK_TIMEOUT}' END, true)`;
+const LOCK_TIMEOUT = `pg_catalog.current_setting('lock_timeout')`;
 const WINDOW = 'pgkv_window';
 const BEGIN_WINDOW = [
   `SAVEPOINT ${WINDOW}`,
-  `SELECT pg_catalog.set_config('lock_timeout', '${WINDOW_LOCK_TIMEOUT}', true)`,
+  `SELECT pg_catalog.set_config('lock_timeout', '${BRIEF_LOCK_TIMEOUT}', true)`,
 ].map(stepOf);
 const RELEASE_WINDOW = stepOf(`RELEASE SAVEPOINT ${WINDOW}`);
 const UNDO_WINDOW = [`ROLLBACK TO SAVEPOINT ${WINDOW}`, `RELEASE SAVEPOINT ${WINDOW}`].map(stepOf);
@@ -82,8 +86,10 @@ const UNDO_WINDOW = [`ROLLBACK TO SAVEPOINT ${WINDOW}`, `RELEASE SAVEPOINT ${WIN
 export class WriteBranch extends Branch {
   readonly #settings: string;
   #hasBegun = false;
-  /** As it is outside of windows, once it has begun. */
+  /** As it is for the client, once it has begun. */
   #lockTimeout: string | null = null;
+  /** It waits for locks briefly, up to what comes next. */
+  #isBrief = false;
   /** The savepoint of its last window is there, so that it could be undone. */
   #hasSavepoint = false;
 
@@ -116,25 +122,58 @@ export class WriteBranch extends Branch {
     else this.asked.ask(send, 1, null, answered);
   }
 
-  /** Runs a statement in the transaction, which begins with the first one. @param instant behind its parameters; null: it takes none */
-  write(statement: BranchStatement, instant: Instant | null, told: (outcome: BranchWrite) => void): void {
-    const begin = this.#hasBegun ? [] : this.#begin(statement);
+  /**
+   * Runs a statement in the transaction, which begins with the first one.
+   * @param instant behind its parameters; null: it takes none
+   * @param isBrief it is the first one, and waits for locks only so long (55P03)
+   */
+  write(
+    statement: BranchStatement,
+    instant: Instant | null,
+    isBrief: boolean,
+    told: (outcome: BranchWrite) => void,
+  ): void {
+    const isFirst = !this.#hasBegun;
+    const restored = this.#restored();
+    const steps = isFirst ? this.#begin(statement, isBrief) : restored === null ? [] : [stepOf(restored)];
     const send: Send = (connection) => {
       this.#foresee(connection, statement);
-      for (const step of begin) connection.sendAll(step, STEP_OWED);
+      for (const step of steps) connection.sendAll(step, STEP_OWED);
       sendStatement(connection, statement, instant);
       connection.sendAll(HAS_WRITTEN, STEP_OWED);
       connection.send(SYNC, forwarded(Reply.sync));
     };
-    const outcome = (results: readonly BranchResult[] | null): void => told(this.#writeOutcome(results, begin.length));
+    const outcome = (results: readonly BranchResult[] | null): void =>
+      told(this.#writeOutcome(results, steps.length, isFirst));
     // On another connection it would be committed by itself.
-    if (this.#hasBegun) return this.asked.askSame(send, 1, null, outcome);
+    if (!isFirst) return this.asked.askSame(send, 1, null, outcome);
     this.#hasBegun = true;
+    this.#isBrief = isBrief;
     this.asked.ask(send, 1, null, outcome);
   }
 
-  #begin({ isAtomic }: Pick<BranchStatement, 'isAtomic'>): Buffer[] {
-    const settings = `${this.#settings}, pg_catalog.current_setting('lock_timeout')`;
+  /** What it has done is taken back, and it is to begin anew. */
+  beginAnew(done: () => void): void {
+    this.rollback(() => {
+      this.#hasBegun = this.#isBrief = this.#hasSavepoint = false;
+      this.#lockTimeout = null;
+      done();
+    });
+  }
+
+  /** What has the client's own bound for locks hold again; null: it does. */
+  #restored(): string | null {
+    if (!this.#isBrief || this.#lockTimeout === null) return null;
+    this.#isBrief = false;
+    return `SET LOCAL lock_timeout = ${quoteLiteral(this.#lockTimeout)}`;
+  }
+
+  protected override beforeEnd(): string | null {
+    return this.#restored();
+  }
+
+  #begin({ isAtomic }: Pick<BranchStatement, 'isAtomic'>, isBrief = false): Buffer[] {
+    const settings = `${this.#settings}${isBrief ? `, ${LOCK_TIMEOUT}, ${BRIEFLY}` : `, ${LOCK_TIMEOUT}`}`;
     return [BEGIN, stepOf(settings), isAtomic ? MAY_PREPARE : NEED_NOT];
   }
 
@@ -188,6 +227,8 @@ export class WriteBranch extends Branch {
       isNoticed = true;
     };
     this.#hasSavepoint = true;
+    // At its end the client's own bound holds.
+    this.#isBrief = false;
     this.asked.askSame(send, 1, null, answered, noticed);
   }
 
@@ -227,10 +268,10 @@ export class WriteBranch extends Branch {
     connection.unnamed = unknownStatement;
   }
 
-  /** @param steps answers in front of the statement's */
-  #writeOutcome(results: readonly BranchResult[] | null, steps: number): BranchWrite {
+  /** @param steps answers in front of the statement's. @param isFirst they begin the transaction */
+  #writeOutcome(results: readonly BranchResult[] | null, steps: number, isFirst: boolean): BranchWrite {
     if (results === null) return this.failureOf(results)!;
-    const begun = steps === 0 ? null : this.#begun(results.slice(0, steps));
+    const begun = isFirst ? this.#begun(results.slice(0, steps)) : null;
     if (begun !== null) return begun;
     const failure = this.failureOf(results);
     if (failure !== null) return failure;
@@ -250,7 +291,7 @@ export class WriteBranch extends Branch {
       return { kind: 'unable', why: `a transaction that is ${isolation} has no snapshot of several shards` };
     }
     const failure = this.failureOf(results);
-    if (failure === null) this.#lockTimeout = row?.at(-1) ?? null;
+    if (failure === null) this.#lockTimeout = row?.at(this.#isBrief ? -2 : -1) ?? null;
     return failure;
   }
 }

@@ -8,6 +8,7 @@ import type { SessionSignal, SignalOutcome } from '../../cluster/session-pids.js
 import type { ClientBatch } from '../../execute/exchange.js';
 import type { LeasedLane } from '../../execute/leased/leased-lane.js';
 import type { SessionLanes } from '../../execute/session-lanes.js';
+import type { LockContention } from '../../execute/two-phase/lock-contention.js';
 import type { LockWatch } from '../../execute/two-phase/lock-watch.js';
 import type { PreparedSlots } from '../../execute/two-phase/prepared-slots.js';
 import type { Session } from '../../session/session.js';
@@ -38,6 +39,7 @@ export interface ConversationServices {
   readonly copies: RunningCopies;
   /** Of transactions over several shards. */
   readonly lockWatch: LockWatch;
+  readonly lockContention: LockContention;
   readonly preparedSlots: PreparedSlots;
   readonly bufferBytesMax: number;
   readonly statementBytesMax: number;

@@ -1,7 +1,8 @@
 // Statements of a batch that are to be run side by side (R69), with what the client is told between them, in its order: gathered while
 // its messages are taken, and run when there are no more, when one comes that cannot be among them, or when these are enough. Where
 // they cannot be run so, each is run by itself. Invariant: at most STATEMENTS_MAX, and BYTES_MAX but for the last one.
-import type { SpreadRequest, SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import type { SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/write-request.js';
 
 const STATEMENTS_MAX = 256;
 const BYTES_MAX = 1024 * 1024;

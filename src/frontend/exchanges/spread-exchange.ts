@@ -12,7 +12,8 @@ import type { StatementSource } from '../../backend/replies/statement-source.js'
 import { PgkvError } from '../../base/errors.js';
 import { type RefusalName, refusalError, refuse } from '../../base/refusals.js';
 import type { Exchange, Handling } from '../../execute/exchange.js';
-import { type SpreadClient, type SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import { SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import type { SpreadClient, SpreadResult } from '../../execute/two-phase/write-request.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete } from '../../wire/server-messages.js';
 import { portalIn } from '../unit/named-statements.js';

@@ -4,7 +4,8 @@
 import type { StatementSource } from '../../backend/replies/statement-source.js';
 import { messageOf, PgkvError } from '../../base/errors.js';
 import { refusalError, refuse } from '../../base/refusals.js';
-import type { SpreadResult, SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import type { SpreadWrite } from '../../execute/two-phase/spread-write.js';
+import type { SpreadResult } from '../../execute/two-phase/write-request.js';
 import { Effect } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import { encodeCommandComplete, encodeError, NO_DATA, PORTAL_SUSPENDED } from '../../wire/server-messages.js';

@@ -7,8 +7,8 @@ import type { ClusterView, ShardView } from '../../cluster/cluster-view.js';
 import { parameterCount } from '../../execute/scatter/instant.js';
 import type { BranchTarget } from '../../execute/two-phase/branch.js';
 import type { BranchResult } from '../../execute/two-phase/branch-reader.js';
-import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/spread-write.js';
 import type { BranchStatement } from '../../execute/two-phase/write-branch.js';
+import type { SpreadRequest, SpreadResult } from '../../execute/two-phase/write-request.js';
 import type { SpreadPlan } from '../../sql/plan/kv-plan.js';
 import { numberedInstants } from '../../sql/scatter/instant-parameters.js';
 import { encodeErrorResponse, readErrorFields } from '../../wire/error-fields.js';
@@ -100,6 +100,8 @@ function statementOf(unit: Unit, bound: BoundParts, context: ExchangeContext): S
       isAtomic: how.isAtomic,
       inBlock: isInBlock ? { settle: (instant) => asBegun(transaction, instant) } : null,
       watch: services.lockWatch,
+      table: `${statement.plan.table.schema}.${statement.plan.table.name}`,
+      contention: services.lockContention,
       slots: services.preparedSlots,
       clusterId: view.clusterId,
       role: session.user,
