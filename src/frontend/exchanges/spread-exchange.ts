@@ -46,8 +46,7 @@ type State =
   | { readonly kind: 'held'; readonly run: SpreadWrite }
   | { readonly kind: 'refused'; readonly error: PgkvError };
 
-/** Nothing is ever put into it. */
-const NOTHING_LEFT: Gathered[] = [];
+const NOTHING_LEFT: Gathered[] = []; // Nothing is ever put into it.
 const NONE: State = { kind: 'none' };
 
 export class SpreadExchange implements Exchange<Unit>, GroupedState, SpreadRunner {
