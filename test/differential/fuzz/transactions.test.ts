@@ -1,6 +1,6 @@
 // Generated sessions of transactions, to plain Postgres and through pgkv on one, three and five shards: the same answers, the
 // same rows in the end, the rules of the protocol.
-// By default the scripts kept and 3,000 statements of seeds that stay the same, so that a failure is a change's.
+// By default 3,000 statements of seeds that stay the same, so that a failure is a change's.
 //   PGKV_FUZZ=0                     not at all
 //   PGKV_LONG=1                     50,000 statements of a new seed
 //   PGKV_FUZZ_SEED=7                that seed on, PGKV_FUZZ_STATEMENTS=3000 of them
@@ -8,18 +8,16 @@
 //   PGKV_FUZZ_REPLAY=file           all scripts that a report (below) holds, each behind its number of shards
 //   PGKV_FUZZ_SHARDS=3              only behind so many shards
 //   PGKV_FUZZ_FAULTS=20             goes on until so many faults are found
-//   PGKV_FUZZ_KEPT=0                without the scripts kept in kept-scripts.ts, PGKV_FUZZ_STATEMENTS=0 them alone
 //   PGKV_DIFF_TARGET=direct PGKV_FUZZ_SHARDS=1         Postgres with Postgres: must be equal
 //   PGKV_FUZZ_REPORT=file           appends what is found to a file, as it is found
-import { appendFileSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { findPostgres } from '../../support/postgres-binaries.js';
-import { Arena, type Ring } from './arena.js';
+import { Arena } from './arena.js';
+import { check, SHARDS, scriptsIn } from './check.js';
 import { generateScript } from './generate.js';
-import { KEPT_SCRIPTS, keptPackets } from './kept-scripts.js';
-import { type Fault, playScript, type RefusalCounts } from './play-script.js';
-import { describePackets, type Script, statementCount } from './script.js';
-import { type Shrunk, shrink } from './shrink.js';
+import type { RefusalCounts } from './play-script.js';
+import { statementCount } from './script.js';
 
 const runs = process.env['PGKV_FUZZ'] !== '0';
 const number = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise);
@@ -38,8 +36,6 @@ function runsOfSeeds(): { readonly seed: number; readonly statements: number }[]
   return [{ seed: FIXED_SEED, statements: 3_000 }];
 }
 
-const SHARDS = process.env['PGKV_FUZZ_SHARDS'] ? [number('PGKV_FUZZ_SHARDS', 1)] : [1, 3, 5];
-const REPORT = process.env['PGKV_FUZZ_REPORT'];
 const SCRIPT = process.env['PGKV_FUZZ_SCRIPT'];
 const REPLAY = process.env['PGKV_FUZZ_REPLAY'];
 
@@ -60,7 +56,6 @@ t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
     }
     return;
   }
-  if (process.env['PGKV_FUZZ_KEPT'] !== '0') await checkKept(t, arena, refusals);
   let faults = 0;
   for (const { seed, statements } of runsOfSeeds()) {
     t.comment(`PGKV_FUZZ_SEED=${seed}`);
@@ -77,53 +72,3 @@ t.test('transactions', { skip, timeout: 3_600_000 }, async (t) => {
   for (const [reason, count] of refusals) t.comment(`refused ${count} times: ${reason}`);
   if (faults === 0) t.pass('pgkv answers as Postgres does');
 });
-
-/** As `report` writes them. */
-function scriptsIn(reported: string): { readonly shards: number; readonly script: Script }[] {
-  return [...reported.matchAll(/PGKV_FUZZ_SHARDS=(\d+) PGKV_FUZZ_SCRIPT='(.*)'$/gm)].map(([, shards, script]) => ({
-    shards: Number(shards),
-    script: JSON.parse(script!.replaceAll("'\\''", "'")),
-  }));
-}
-
-/** Sequences that failed once, behind each number of shards. */
-async function checkKept(t: Tap, arena: Arena, refusals: RefusalCounts): Promise<void> {
-  for (const name of Object.keys(KEPT_SCRIPTS)) {
-    for (const ring of arena.rings) {
-      const script = { seed: 0, packets: keptPackets(name, ring.shards) };
-      await check(t, script, ring, refusals, name);
-    }
-  }
-}
-
-/** Plays it; what fails is cut down and printed. */
-async function check(t: Tap, script: Script, ring: Ring, refusals: RefusalCounts, name?: string): Promise<boolean> {
-  const fault = await playScript(script, ring, refusals);
-  if (fault === null) return true;
-  const fresh = async (smaller: Script): Promise<Fault | null> => {
-    await ring.renew();
-    return playScript(smaller, ring);
-  };
-  const again = await fresh(script);
-  const isReproduced = again !== null && again.kind === fault.kind;
-  const shrunk: Shrunk = isReproduced ? await shrink({ script, fault: again }, fresh) : { script, fault };
-  await ring.renew();
-  const title = name ?? `seed ${script.seed}`;
-  const lines = report(title, shrunk, ring, isReproduced);
-  for (const line of lines) t.comment(line);
-  if (REPORT !== undefined) appendFileSync(REPORT, `${lines.join('\n')}\n\n`);
-  t.fail(`${shrunk.fault.kind}, ${title}, ${ring.shards} shards`);
-  return false;
-}
-
-type Tap = Pick<typeof t, 'fail' | 'comment'>;
-
-function report(title: string, { script, fault }: Shrunk, { shards }: Ring, isReproduced: boolean): string[] {
-  return [
-    `${fault.kind}, ${title}, on ${shards} shard${shards === 1 ? '' : 's'}`,
-    ...(isReproduced ? [] : ['NOT seen again with a new router: it may need what came before']),
-    ...describePackets(script.packets),
-    ...fault.text.split('\n'),
-    `PGKV_FUZZ_SHARDS=${shards} PGKV_FUZZ_SCRIPT='${JSON.stringify(script).replaceAll("'", "'\\''")}'`,
-  ];
-}
