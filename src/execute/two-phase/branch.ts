@@ -171,7 +171,8 @@ export function answerOf(results: readonly BranchResult[] | null): Answer {
   if (failed !== undefined) return { kind: 'refused', sqlstate: failed.sqlstate, error: failed.error };
   const last = results.at(-1)!;
   if (last.tag === 'ROLLBACK') return { kind: 'refused', sqlstate: '25P02', error: null };
-  return { kind: last.isLocal ? 'local' : 'done' };
+  // What stands in front of it in its text has ended when the warning comes.
+  return { kind: results.some(({ isLocal }) => isLocal) ? 'local' : 'done' };
 }
 
 /** Rows, of a tag such as `UPDATE 3`. */

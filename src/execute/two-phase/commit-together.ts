@@ -110,6 +110,7 @@ const UNTOLD = errorOf(new PgkvError('transaction_lost', { message: 'the transac
 /** Of a writer that has committed by itself. */
 export function errorOfOnly(shard: string, answer: Answer): Buffer | null {
   if (answer.kind === 'done') return null;
+  if (answer.kind === 'local') return notConfirmed(shard);
   return answer.kind === 'refused' ? (answer.error ?? UNTOLD) : outcomeUnknown(shard);
 }
 
@@ -122,6 +123,8 @@ export function errorOfOutcome(outcome: Outcome, what: string): Buffer | null {
       return invisibleOn(outcome.shards);
     case 'unknown':
       return outcomeUnknown(outcome.shard);
+    case 'unconfirmed':
+      return notConfirmed(outcome.shard);
     case 'aborted': {
       const { shard, answer } = outcome;
       if (answer.kind === 'refused' && answer.error !== null) return answer.error;
@@ -137,6 +140,12 @@ const WHY_ABORTED: Readonly<Record<Answer['kind'], string>> = {
   refused: 'had lost its part before the commit',
   local: 'could not prepare it on its standbys',
   lost: 'could not prepare it',
+};
+
+/** It may be gone where a standby takes over. */
+const notConfirmed = (shard: string): Buffer => {
+  const message = `shard "${shard}" has committed, and its standby has not confirmed that; the outcome is unknown`;
+  return errorOf(new PgkvError('outcome_unknown', { message, detail: 'All shards will show it, or none.' }));
 };
 
 const outcomeUnknown = (shard: string): Buffer =>

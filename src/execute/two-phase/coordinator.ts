@@ -29,8 +29,8 @@ export type Outcome =
   | { readonly kind: 'invisible'; readonly shards: readonly string[] }
   /** Nothing was or will be committed. */
   | { readonly kind: 'aborted'; readonly shard: string; readonly answer: Answer }
-  /** Only the server of the decision knows. */
-  | { readonly kind: 'unknown'; readonly shard: string };
+  /** Only the server of the decision knows; or it has committed, and its standby has not confirmed that. */
+  | { readonly kind: 'unknown' | 'unconfirmed'; readonly shard: string };
 
 export interface CoordinatorOptions {
   readonly gid: string;
@@ -127,7 +127,7 @@ export class Coordinator {
     if (this.#state.kind !== 'deciding') return;
     const shard = this.#last.shardName;
     const decision = this.#rules.decided(answer);
-    if (decision === null) this.#end({ kind: 'unknown', shard }, true);
+    if (decision === null) this.#end({ kind: answer.kind === 'local' ? 'unconfirmed' : 'unknown', shard }, true);
     else if (decision === 'commit') this.#begin({ kind: 'committed' }, decision);
     else this.#begin({ kind: 'aborted', shard, answer }, decision);
   }
