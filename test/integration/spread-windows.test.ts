@@ -182,6 +182,25 @@ async function locked(t: Test, { client, live, rows }: SpreadServers): Promise<v
     t.equal(tagsOf(await answers).length, 60);
     t.ok((await rows(client)).filter(([, of]) => all.includes(of!)).every(([, , value]) => value === '3'));
   });
+
+  await t.test('the same behind a statement on several shards, which waits briefly at first', async (t) => {
+    const other = await live.connect({ user: 'app' });
+    const all = names(60);
+    const early = all.slice(0, 12).map((key) => `'${key}'`);
+    const spread: FrontendMessage[] = [
+      { parse: `UPDATE kv SET value = '4' WHERE tenant_id = 'acme' AND key IN (${early.join()})` },
+      { bind: [] },
+      { execute: '' },
+    ];
+    await other.run('BEGIN', `UPDATE kv SET value = '2' WHERE tenant_id = 'acme' AND key = '${all[30]}'`);
+    const answers = client.send([...spread, ...puts(all.slice(12), '5')]);
+    await sleep(5 * WINDOW_LOCK_MS);
+    await other.run('COMMIT');
+    const told = await answers;
+    t.equal(errorOf(told), null);
+    t.equal(tagsOf(told).length, 49);
+    await other.end();
+  });
 }
 
 async function cancel(live: LiveRouter, { wire: { received } }: SqlClient): Promise<void> {

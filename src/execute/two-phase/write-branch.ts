@@ -221,14 +221,14 @@ export class WriteBranch extends Branch {
       const failed = isNoticed || results.some(({ error }) => error !== null);
       if (failed) return told({ kind: 'undo' });
       const hasWritten = lastRow(results.at(-1))?.[1] === 't';
+      // The client's own bound for locks holds again; where the window is undone it is as it was in front of it.
+      this.#isBrief = false;
       told({ kind: 'done', results: results.slice(begin.length, -1), hasWritten });
     };
     const noticed = (): void => {
       isNoticed = true;
     };
     this.#hasSavepoint = true;
-    // At its end the client's own bound holds.
-    this.#isBrief = false;
     this.asked.askSame(send, 1, null, answered, noticed);
   }
 
