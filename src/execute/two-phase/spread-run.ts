@@ -47,7 +47,6 @@ export interface RunOptions {
 /** The others may wait for locks, for nothing, once they had the time to find an error that comes before the one that is known. */
 const FIND_MS = 20;
 const LOCK_NOT_AVAILABLE = '55P03';
-const QUERY_CANCELED = '57014';
 
 export class SpreadRun {
   readonly #options: RunOptions;
@@ -100,14 +99,13 @@ export class SpreadRun {
 
   #failed(write: BranchFailure, place: RunPart['place']): void {
     const { way, clock } = this.#options;
-    if (this.#failure === null && !this.#metLocks) clock.after(FIND_MS, () => this.#cancelOthers());
     const code = write.kind === 'failed' ? readErrorFields(write.error, 0, write.error.length)['C'] : '';
     if (way === 'briefly' && code === LOCK_NOT_AVAILABLE) {
+      // The others wait as briefly. A cancel that comes late would meet what runs in their connections next.
       this.#metLocks = true;
       return;
     }
-    // It was cancelled here.
-    if (this.#metLocks && code === QUERY_CANCELED && !this.#isCancelled) return;
+    if (this.#failure === null) clock.after(FIND_MS, () => this.#cancelOthers());
     const at = placeOf(write);
     if (this.#failure === null || at < this.#failure.at) this.#failure = { write, place, at };
   }
