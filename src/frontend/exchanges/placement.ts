@@ -19,7 +19,7 @@ import {
 import type { Session } from '../../session/session.js';
 import type { Transaction } from '../../session/transaction.js';
 import { leftBehind } from '../../session/transaction-state.js';
-import type { StatementKind, Template } from '../../sql/plan/template.js';
+import { Effect, type StatementKind, type Template } from '../../sql/plan/template.js';
 import { Frontend } from '../../wire/protocol.js';
 import type { KvStatements } from '../unit/kv-statements.js';
 import { beginsRun } from '../unit/single-batch.js';
@@ -85,9 +85,10 @@ export class ShardPlacement {
   laneFor(template: Template): LeasedLane {
     const { current, home } = this.#lanes;
     if (!current.busy || template.readsCatalogue) return home;
-    if (ofBlock(template)) return current;
+    const isTextOfBlock = template.kind === 'multi' && template.movable;
+    if (ofBlock(template) || (isTextOfBlock && (template.effects & Effect.state) === 0)) return current;
     // What the session holds is given up where it is held; control of the block may stand beside that.
-    const mayStay = template.releases || (template.kind === 'multi' && template.movable);
+    const mayStay = template.releases || isTextOfBlock;
     // What the block has left there is not asked for before its end.
     const isHeldAtHome = this.#transaction.branches.includes(home) ? home.holdsState : home.pins.length > 0;
     return mayStay && (home === current || !isHeldAtHome) ? current : home;

@@ -304,7 +304,31 @@ function firstOfErrors(): Scripts {
   return scripts;
 }
 
+/** A text of the block alone goes where the block is, whatever the session holds on the home shard. */
+function textsOfBlock(): Scripts {
+  const texts: Record<string, readonly Statement[]> = {
+    'an error and the end': [WRONG, control('abort')],
+    'a value and the end': [neutral('select 1'), control('commit')],
+    'a setting and a savepoint': [neutral("set local work_mem = '3MB'"), control('savepoint a')],
+  };
+  const scripts: Scripts = {};
+  for (const [name, text] of Object.entries(texts))
+    for (const place of ['home', 'other', 'third'] as const)
+      scripts[`${name} in one text, of a block on ${place} of a session that holds something`] = (keys) =>
+        steps(
+          atHome('prepare q2 as select 4'),
+          control('begin'),
+          read(keys[place]),
+          [query(...text)],
+          neutral('select 2'),
+          control('rollback'),
+          atHome('execute q2'),
+        );
+  return scripts;
+}
+
 export const EDGE_SCRIPTS: Scripts = {
+  ...textsOfBlock(),
   ...firstOfErrors(),
   ...heldAtHome(),
   ...batchesBehindBatches(),
