@@ -283,24 +283,23 @@ function firstOfErrors(): Scripts {
   for (const wrong of places)
     for (const taken of places)
       for (const returning of ['', ' returning key'])
-        for (const isDescribed of [wrong === taken])
-          scripts[`${wrong} is no JSON, ${taken} is there${returning}${isDescribed ? ', described' : ''}`] = (keys) => {
-            const sql = `insert into kv (tenant_id, key, value) values ($1, $2, $3), ($4, $5, $6), ($7, $8, $9)${returning}`;
-            const own = places.map((place): [string, string] => [
-              TENANT,
-              place === taken ? keys[place].replace('1', '7') : keys[place].replace('1', '6'),
-            ]);
-            const insert: Statement = { sql, touch: { kind: 'keys', keys: own, writes: true } };
-            const values = own.flatMap(([tenant, key], index) => [tenant, key, places[index] === wrong ? '[1' : '1']);
-            const batch: FuzzMessage[] = [
-              { parse: insert, name: '', types: [] },
-              { bind: values, portal: '', statement: '', resultFormats: [] },
-              ...(isDescribed ? [{ describe: 'portal', name: '' } as const] : []),
-              execute,
-              'sync',
-            ];
-            return steps(put(keys[taken]), batch, count);
-          };
+        scripts[`${wrong} is no JSON, ${taken} is there${returning}`] = (keys) => {
+          const sql = `insert into kv (tenant_id, key, value) values ($1, $2, $3), ($4, $5, $6), ($7, $8, $9)${returning}`;
+          const own = places.map((place): [string, string] => [
+            TENANT,
+            place === taken ? keys[place].replace('1', '7') : keys[place].replace('1', '6'),
+          ]);
+          const insert: Statement = { sql, touch: { kind: 'keys', keys: own, writes: true } };
+          const values = own.flatMap(([tenant, key], index) => [tenant, key, places[index] === wrong ? '[1' : '1']);
+          const batch: FuzzMessage[] = [
+            { parse: insert, name: '', types: [] },
+            { bind: values, portal: '', statement: '', resultFormats: [] },
+            ...(wrong === taken ? [{ describe: 'portal', name: '' } as const] : []),
+            execute,
+            'sync',
+          ];
+          return steps(put(keys[taken]), batch, count);
+        };
   return scripts;
 }
 
